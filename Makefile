@@ -1,0 +1,71 @@
+# `make help` lists the targets. Everything lives in .venv; remove it with `make clean`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' -not -name '*.so')
+CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
+export CMAKE_BUILD_PARALLEL_LEVEL
+
+.PHONY: help demo test slow dev lint format bench clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed-all  ## build, then run the demonstration on scikit-learn's digits
+	$(BIN)/ntkcore demo
+
+test: $(VENV)/installed-test  ## build, then run the tests (those marked slow excepted)
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/installed-test  ## the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/installed-test  ## the benchmarks; see benchmarks/README.md
+	$(BIN)/python benchmarks/run.py
+
+dev: $(VENV)/installed-dev  ## build, and install the developers' tools
+
+lint: $(VENV)/tools  ## ruff, mypy, import order, clang-format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH=python $(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(VENV)/tools  ## reformat Python and C++
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:  ## remove the environment, builds and caches
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The installed package is a copy, rebuilt when a source changes; CMake's build folder stays, so that is quick.
+$(VENV)/installed-%: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install --quiet ".[$*]"
+	@touch $@
+
+# The linters read the sources, so they need the environment but no rebuild.
+$(VENV)/tools: $(VENV)/bin/python pyproject.toml
+	$(MAKE) $(VENV)/installed-dev
+	@touch $@
+
+define CHECK_PYTHON
+import importlib.util as u, os, sys, sysconfig
+have = lambda name: u.find_spec(name) is not None
+problems = [message for ok, message in (
+  (sys.version_info >= (3, 10), "it is older than Python 3.10: install a newer one and say `make PYTHON=python3.12 ...`"),
+  (have("venv") and have("ensurepip"), "it has no venv/ensurepip: on Debian or Ubuntu, `apt install python3-venv`"),
+  (os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")),
+   "its header Python.h is missing: on Debian or Ubuntu, `apt install python3-dev`"),
+) if not ok]
+sys.exit("\n".join(f"ntkcore cannot be built with {sys.executable}: {p}" for p in problems) or 0)
+endef
+export CHECK_PYTHON
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,184 @@
+// ReLU networks in registers. For a chain dense, (leaky) ReLU, dense, … the state of a pair is kept as
+//   y = 1 - K / sqrt(q q'), the defect of the correlation, and t = T / sqrt(q q') + eps (1 - y), eps of the dense to come,
+// because 1 - kappa1(1 - y) = y - y sqrt(y) C(y) has no cancellation: near-duplicates lose nothing, at any depth,
+// and a network without bias needs no variances at all: y <- y - y^1.5 C(y),  t <- kappa0 t + (1 - y).
+#pragma once
+
+#include "tile.h"
+
+namespace ntk {
+namespace {
+
+// K <- a K + b, T <- a T + e K + f in normalised form, with alpha^2 = a q/q_new and beta^2 = b/q_new of each point:
+// y <- alpha alpha' y + [(alpha - alpha')^2 + (beta - beta')^2]/2,  T <- alpha alpha' t + phi beta beta'.
+template <class T>
+struct ChainAffine {
+  bool bias;  // without bias alpha = 1, beta = 0: nothing to do
+  T phi;
+  const T *row_alpha, *col_alpha, *row_beta, *col_beta;
+};
+
+// phi with E = scale [gamma kappa1 + (1 - gamma) c] sqrt(q q'), gamma = g/scale, scale = g + h.
+template <class T>
+struct ChainRelu {
+  bool plain;  // gamma = 1, c >= 0 and eps = 1
+  T gamma, scale, eps;
+  const T *row_root, *col_root;
+};
+
+// a K + b and a T + e K + f of the state after the ReLU; e counts from what t already holds.
+template <class T>
+struct ChainEmit {
+  T a, b, e, f;
+  T *nngp, *ntk;
+};
+
+template <class T>
+struct ChainLayer {
+  ChainAffine<T> affine;
+  ChainRelu<T> relu;
+  const ChainEmit<T>* emits;
+  int emit_count;
+};
+
+template <class T>
+struct Chain {
+  T eps;  // of the first dense
+  int depth;
+  const ChainLayer<T>* layers;
+};
+
+// Pairs nearer than this are compared by difference: 1 - u.u' from a rounded product would carry sqrt(rounding) on.
+constexpr double kNear = 1.0 / 128;
+
+// |u - u'|^2 / 2 for the lanes below kNear.
+template <class T, class V>
+__attribute__((noinline)) V refine(V y, const T* row, const T* cols, std::int64_t width, std::int64_t lanes) {
+  for (int l = 0; l < kLanes<T> && l < lanes; ++l) {
+    if (!(y[l] < T(kNear))) continue;
+    const T* col = cols + l * width;
+    V sum = V{};
+    std::int64_t k = 0;
+    for (; k + kLanes<T> <= width; k += kLanes<T>) {
+      const V d = load(row + k) - load(col + k);
+      sum += d * d;
+    }
+    T total = 0;
+    for (int m = 0; m < kLanes<T>; ++m) total += sum[m];
+    for (; k < width; ++k) total += (row[k] - col[k]) * (row[k] - col[k]);
+    y[l] = total / 2;
+  }
+  return y;
+}
+
+template <class T, bool kNtk, class V>
+NTK_HD void affine_step(const ChainAffine<T>& s, std::int64_t i, std::int64_t j, V& y, V& t) {
+  const V alpha = load(s.col_alpha + j), beta = load(s.col_beta + j);
+  const T row_alpha = s.row_alpha[i], row_beta = s.row_beta[i];
+  const V da = alpha - row_alpha, db = beta - row_beta, aa = row_alpha * alpha;
+  if (kNtk) t = aa * t + s.phi * row_beta * beta;
+  y = aa * y + T(0.5) * (da * da + db * db);
+}
+
+template <class T, bool kNtk, class V>
+NTK_HD void plain_relu_step(V& y, V& t) {
+  const V r = sqrt(y), k0 = T(1) - r * Fit<T>::A(y);
+  y -= y * r * Fit<T>::C(y);
+  if (kNtk) t = k0 * t + (T(1) - y);
+}
+
+template <class T, bool kNtk, class V>
+NTK_HD void relu_step(const ChainRelu<T>& s, V& y, V& t) {
+  const V one = splat(T(1)), near = max(min(y, T(2) - y), V{}), r = sqrt(near);  // near = 1 - |c|
+  const V u = r * Fit<T>::A(near), k0 = y <= one ? T(1) - u : u;
+  y = s.gamma * (min(y, one) - near * r * Fit<T>::C(near)) + (T(1) - s.gamma) * y;
+  if (kNtk) t = (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
+}
+
+template <class T, bool kNtk, class V>
+NTK_HD void emit_step(const ChainEmit<T>& s, V root, V y, V t, std::int64_t at, std::int64_t count) {
+  const V K = root * (T(1) - y);
+  if (s.nngp) store_columns(s.nngp + at, s.a * K + s.b, count);
+  if (kNtk && s.ntk) store_columns(s.ntk + at, s.a * (root * t) + (s.e * K + s.f), count);
+}
+
+// kUnroll vectors of columns of row i, from column j on, through all layers.
+template <class T, bool kNtk, int kUnroll>
+NTK_HD void chain_group(const Tile<T>& tile, const Chain<T>& chain, std::int64_t i, std::int64_t j) {
+  using V = typename Vector<T>::type;
+  constexpr int L = kLanes<T>;
+  const std::int64_t row = tile.row + i, col = tile.col + j;
+  V y[kUnroll], t[kUnroll];
+  for (int u = 0; u < kUnroll; ++u) {
+    y[u] = T(1) - load(tile.dot + i * tile.dot_stride + j + u * L);
+    if (any_below(y[u], T(kNear))) {
+      const std::int64_t width = tile.row_points.width, first = col + u * L;
+      y[u] = refine(y[u], tile.row_points.unit + row * width, tile.col_points.unit + first * width, width,
+                    tile.cols - j - u * L);
+    }
+    t[u] = chain.eps * (T(1) - y[u]);
+  }
+  for (const ChainLayer<T>* layer = chain.layers; layer != chain.layers + chain.depth; ++layer) {
+    if (layer->affine.bias)
+      for (int u = 0; u < kUnroll; ++u) affine_step<T, kNtk>(layer->affine, row, col + u * L, y[u], t[u]);
+    if (layer->relu.plain) {
+      for (int u = 0; u < kUnroll; ++u) plain_relu_step<T, kNtk>(y[u], t[u]);
+    } else {
+      for (int u = 0; u < kUnroll; ++u) relu_step<T, kNtk>(layer->relu, y[u], t[u]);
+    }
+    for (int n = 0; n < layer->emit_count; ++n)
+      for (int u = 0; u < kUnroll; ++u) {
+        const V root = load(layer->relu.col_root + col + u * L) * (layer->relu.scale * layer->relu.row_root[row]);
+        const std::int64_t c = j + u * L;
+        emit_step<T, kNtk>(layer->emits[n], root, y[u], t[u], i * tile.stride + c, tile.cols - c);
+      }
+  }
+}
+
+// e/a of the dense layer that follows op number k; 1 at the end.
+inline double next_eps(const Program& program, int k) {
+  for (; k < program.size; ++k)
+    if (program.ops[k].kind == OpKind::affine) return program.ops[k].p[2] / program.ops[k].p[0];
+  return 1;
+}
+
+// The chain of a program for which is_relu_chain() holds, in memory for `size` layers and emits.
+template <class T>
+Chain<T> make_chain(const Tile<T>& tile, ChainLayer<T>* layers, ChainEmit<T>* emits) {
+  const Program& program = tile.program;
+  const PointsView<T>&r = tile.row_points, &c = tile.col_points;
+  ChainLayer<T>* layer = layers - 1;
+  bool positive = false;
+  for (int k = 0; k < program.size; ++k) {
+    const Op& op = program.ops[k];
+    const double* p = op.p;
+    if (op.kind == OpKind::affine) {
+      (++layer)->affine = {p[1] > 0 || p[3] > 0, T(p[1] > 0 ? p[3] / p[1] : 0),
+                           r.feature(k, 0),      c.feature(k, 0),
+                           r.feature(k, 1),      c.feature(k, 1)};
+    } else if (op.kind == OpKind::dual) {
+      const double g = (p[0] - p[1]) * (p[0] - p[1]) / 2, scale = g + p[0] * p[1], eps = next_eps(program, k);
+      const bool pure = p[0] * p[1] == 0;  // gamma = 1: E >= 0, so c >= 0 from here on
+      layer->relu = {positive && pure && eps == 1, T(g / scale), T(scale), T(eps), r.feature(k, 1), c.feature(k, 1)};
+      layer->emits = emits;
+      layer->emit_count = 0;
+      positive = pure;
+    } else {
+      *emits++ = {T(p[0]), T(p[1]), T(p[2] - p[0] * next_eps(program, k)), T(p[3]), tile.nngp[op.other], tile.ntk[op.other]};
+      ++layer->emit_count;
+    }
+  }
+  return {T(next_eps(program, 0)), int(layer - layers) + 1, layers};
+}
+
+template <class T, bool kNtk>
+void run_chain(const Tile<T>& tile, const Chain<T>& chain) {
+  constexpr int kUnroll = NTK_VECTOR_BYTES == 64 ? 4 : 2;
+  constexpr std::int64_t group = kUnroll * kLanes<T>;
+  for (std::int64_t i = 0; i < tile.rows; ++i)
+    for (std::int64_t j = first_column(tile, i, group); j < tile.cols; j += group)
+      chain_group<T, kNtk, kUnroll>(tile, chain, i, j);
+}
+
+}  // namespace
+}  // namespace ntk

@@ -1,0 +1,106 @@
+// Any program, op by op, on one row against a strip of columns; the slots of a strip stay in L1.
+#pragma once
+
+#include "tile.h"
+
+namespace ntk {
+namespace {
+
+// Slot s of the strip: K in [2s], T in [2s + 1], kStrip values each.
+template <class T>
+struct Strip {
+  T* slots;
+  std::int64_t row, col;  // point numbers
+  std::int64_t count;     // columns in use
+  T* K(int slot) const { return slots + 2 * slot * kStrip; }
+  T* Tk(int slot) const { return slots + (2 * slot + 1) * kStrip; }
+};
+
+template <class T, bool kNtk>
+void apply_affine(const Op& op, const Strip<T>& s) {
+  const T a = T(op.p[0]), b = T(op.p[1]), e = T(op.p[2]), f = T(op.p[3]);
+  T *K = s.K(op.slot), *t = s.Tk(op.slot);
+  for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+    const auto k = load(K + j);
+    if (kNtk) store(t + j, a * load(t + j) + (e * k + f));
+    store(K + j, a * k + b);
+  }
+}
+
+template <class T, bool kNtk>
+void apply_dual(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s) {
+  using V = typename Vector<T>::type;
+  T *K = s.K(op.slot), *t = s.Tk(op.slot);
+  const V r0 = splat(tile.row_points.feature(number, 0)[s.row]), r1 = splat(tile.row_points.feature(number, 1)[s.row]);
+  const T *c0 = tile.col_points.feature(number, 0) + s.col, *c1 = tile.col_points.feature(number, 1) + s.col;
+  visit_dual<T>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+    for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+      V e, d;
+      phi.pair(load(K + j), r0, r1, load(c0 + j), load(c1 + j), e, d);
+      store(K + j, e);
+      if (kNtk) store(t + j, d * load(t + j));
+    }
+  });
+}
+
+template <class T, bool kNtk>
+void apply_normalize(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s) {
+  T *K = s.K(op.slot), *t = s.Tk(op.slot);
+  const T row = tile.row_points.feature(number, 0)[s.row];
+  const T* cols = tile.col_points.feature(number, 0) + s.col;
+  for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+    const auto scale = row * load(cols + j);
+    store(K + j, scale * load(K + j));
+    if (kNtk) store(t + j, scale * load(t + j));
+  }
+}
+
+template <class T>
+void apply_copy_or_add(const Op& op, const Strip<T>& s) {
+  T *dst = s.K(op.slot), *src = s.K(op.other);  // K and T of a slot are neighbours
+  const bool add = op.kind == OpKind::add;
+  for (std::int64_t j = 0; j < 2 * kStrip; ++j) dst[j] = add ? dst[j] + src[j] : src[j];
+}
+
+template <class T, bool kNtk>
+void apply_emit(const Op& op, const Tile<T>& tile, const Strip<T>& s, std::int64_t at) {
+  const T a = T(op.p[0]), b = T(op.p[1]), e = T(op.p[2]), f = T(op.p[3]);
+  T *nngp = tile.nngp[op.other], *ntk = tile.ntk[op.other];
+  for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+    const auto k = load(s.K(op.slot) + j);
+    if (nngp) store_columns(nngp + at + j, a * k + b, s.count - j);
+    if (kNtk && ntk) store_columns(ntk + at + j, a * load(s.Tk(op.slot) + j) + (e * k + f), s.count - j);
+  }
+}
+
+// K = <x, x'>/width, T = 0.
+template <class T>
+void load_input(const Tile<T>& tile, const Strip<T>& s, const T* dot) {
+  const T row = tile.row_points.root[s.row];
+  const T* cols = tile.col_points.root + s.col;
+  for (std::int64_t j = 0; j < kStrip; j += kLanes<T>) {
+    store(s.K(0) + j, row * load(cols + j) * load(dot + j));
+    store(s.Tk(0) + j, typename Vector<T>::type{});
+  }
+}
+
+template <class T, bool kNtk>
+void run_strips(const Tile<T>& tile) {
+  for (std::int64_t i = 0; i < tile.rows; ++i)
+    for (std::int64_t j = first_column(tile, i, kStrip); j < tile.cols; j += kStrip) {
+      const std::int64_t left = tile.cols - j;
+      const Strip<T> s{static_cast<T*>(tile.workspace), tile.row + i, tile.col + j, left < kStrip ? left : kStrip};
+      load_input(tile, s, tile.dot + i * tile.dot_stride + j);
+      for (int k = 0; k < tile.program.size; ++k) {
+        const Op& op = tile.program.ops[k];
+        if (op.kind == OpKind::affine) apply_affine<T, kNtk>(op, s);
+        if (op.kind == OpKind::dual) apply_dual<T, kNtk>(op, k, tile, s);
+        if (op.kind == OpKind::normalize) apply_normalize<T, kNtk>(op, k, tile, s);
+        if (op.kind == OpKind::copy || op.kind == OpKind::add) apply_copy_or_add(op, s);
+        if (op.kind == OpKind::emit) apply_emit<T, kNtk>(op, tile, s, i * tile.stride + j);
+      }
+    }
+}
+
+}  // namespace
+}  // namespace ntk

@@ -1,0 +1,278 @@
+// Dual activations: for pre-activations (z, z') ~ N(0, [[q, K], [K, q']]) and an activation phi,
+//   E = E[phi(z) phi(z')]   and   D = E[phi'(z) phi'(z')].
+// The only place where this mathematics stands, for CPU and GPU, float and double, scalars and vectors.
+//
+// A struct Phi<T> holds an activation's constants and offers
+//   side(q, f)                          the two features of one point that pair() needs, from its variance q
+//   pair(K, r0, r1, c0, c1, E, D)       E and D for a pair, from the features of its row and its column point
+//   diag(q, E, D)                       the same where z' is z: K = q exactly, no rounding of a correlation
+// V is T or a vector of T. To add an activation: write its struct, and one line in NTK_FOR_EACH_DUAL.
+#pragma once
+
+#include "portable.h"
+
+namespace ntk {
+
+constexpr double kPi = 3.14159265358979323846;
+
+// acos(1 - y) = pi sqrt(y) A(y) and kappa1(1 - y) = 1 - y + y sqrt(y) C(y) on 0 <= y <= 1: both are smooth there.
+// Near-minimax fits by tools/fit_dual.py. Largest error: float A 6.4e-8, C 4.7e-8; double A 4.0e-16, C 1.1e-16.
+template <class T>
+struct Fit;
+
+template <>
+struct Fit<float> {
+  template <class V>
+  static NTK_HD V A(V y) {
+    V p = y * 0.00070271871f - 0.00075320581f;
+    p = p * y + 0.0016915896f;
+    p = p * y + 0.0021952971f;
+    p = p * y + 0.0084956933f;
+    p = p * y + 0.037509649f;
+    return p * y + 0.45015819f;
+  }
+  template <class V>
+  static NTK_HD V C(V y) {
+    V p = y * 0.0001655855f - 0.000010112492f;
+    p = p * y + 0.00065371408f;
+    p = p * y + 0.0023878848f;
+    p = p * y + 0.015007358f;
+    return p * y + 0.30010541f;
+  }
+};
+
+template <>
+struct Fit<double> {
+  template <class V>
+  static NTK_HD V A(V y) {
+    V p = y * 3.861559186565802e-6 - 2.4549539790818016e-5;
+    p = p * y + 7.4652684440915854e-5;
+    p = p * y - 0.00013775604543144633;
+    p = p * y + 0.00017396119712402493;
+    p = p * y - 0.00015305626397848099;
+    p = p * y + 0.00010440171174478019;
+    p = p * y - 3.9754949430095626e-5;
+    p = p * y + 3.7406001121511572e-5;
+    p = p * y + 4.470335885033153e-5;
+    p = p * y + 0.00012286742302246964;
+    p = p * y + 0.00031461543513327426;
+    p = p * y + 0.00085480117959671851;
+    p = p * y + 0.0025120428545039484;
+    p = p * y + 0.0084404654755947953;
+    p = p * y + 0.037513179839757862;
+    return p * y + 0.45015815807855325;
+  }
+  template <class V>
+  static NTK_HD V C(V y) {
+    V p = y * 2.8136951671536936e-7 - 1.6148755497423985e-6;
+    p = p * y + 4.5188160406907098e-6;
+    p = p * y - 7.5415407265989184e-6;
+    p = p * y + 8.7489390963780838e-6;
+    p = p * y - 6.5697134122400947e-6;
+    p = p * y + 4.7812969998011391e-6;
+    p = p * y + 4.863271207255582e-7;
+    p = p * y + 6.2738682049061173e-6;
+    p = p * y + 1.6168495672590503e-5;
+    p = p * y + 4.843370701406519e-5;
+    p = p * y + 0.00015541535319362329;
+    p = p * y + 0.0005582319269919874;
+    p = p * y + 0.0024115615586107687;
+    p = p * y + 0.015005271935981597;
+    return p * y + 0.3001054387190353;
+  }
+};
+
+// arcsin with small relative error everywhere: asin(x) = x (pi/sqrt 2) A(2 x^2) for |x| <= 1/2, else by acos.
+template <class V>
+NTK_HD V arcsin(V x) {
+  using T = typename Scalar<V>::type;
+  const V ax = abs(x);
+  const V outer = max(V{} + T(1) - ax, V{});
+  const auto small = ax <= V{} + T(0.5);
+  const V p = Fit<T>::A(small ? T(2) * x * x : outer);
+  const V far = T(kPi / 2) - T(kPi) * sqrt(outer) * p;
+  return small ? T(kPi / 1.41421356237309504880) * x * p : (x < V{} ? -far : far);
+}
+
+// kappa0(c) = (pi - acos c)/pi and kappa1(c) = [sqrt(1 - c^2) + c (pi - acos c)]/pi without cancellation at c = +-1.
+template <class V>
+NTK_HD void kappa(V c, V& k0, V& k1) {
+  using T = typename Scalar<V>::type;
+  const V y = max(V{} + T(1) - abs(c), V{});
+  const V t = sqrt(y);
+  const V u = t * Fit<T>::A(y);
+  k0 = c < V{} ? u : T(1) - u;
+  k1 = max(c, V{}) + y * t * Fit<T>::C(y);
+}
+
+NTK_HD double inverse_or_zero(double x) { return x > 0 ? 1 / x : 0; }
+
+// phi(z) = a z (z < 0), b z (z > 0): E = sqrt(qq') (g kappa1 + h c), D = g kappa0 + h, g = (a-b)^2/2, h = ab.
+// ReLU, leaky ReLU, |z| and the arc-cosine kernel of order 1 are members.
+template <class T>
+struct ABRelu {
+  T g, h;
+  explicit NTK_HD ABRelu(const double* p) : g(T((p[0] - p[1]) * (p[0] - p[1]) / 2)), h(T(p[0] * p[1])) {}
+  NTK_HD void side(double q, double* f) const { f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]); }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
+    const V c = K * r0 * c0;
+    V k0, k1;
+    kappa(c, k0, k1);
+    E = r1 * c1 * (g * k1 + h * c);
+    D = g * k0 + h;
+  }
+  // No angle exists at q = 0: kappa0(0) = 1/2, as for a pair with a zero vector.
+  NTK_HD void diag(T q, T& E, T& D) const { E = q * (g + h), D = q > 0 ? g + h : g / 2 + h; }
+};
+
+// Diagonal of the smooth duals: pair() at K = q loses nothing there.
+template <class T, class Phi>
+NTK_HD void smooth_diag(const Phi& phi, T q, T& E, T& D) {
+  double f[2];
+  phi.side(q, f);
+  phi.pair(q, T(f[0]), T(f[1]), T(f[0]), T(f[1]), E, D);
+}
+
+// phi(z) = a erf(bz) + c, u = 2b^2 K f f', f = 1/sqrt(1 + 2b^2 q): E = a^2 (2/pi) asin u + c^2,
+// D = a^2 (4b^2/pi) f f'/sqrt(1 - u^2)   (Williams 1997).
+template <class T>
+struct Erf {
+  T a2, b2, c2;
+  explicit NTK_HD Erf(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])), c2(T(p[2] * p[2])) {}
+  NTK_HD void side(double q, double* f) const { f[0] = 1 / sqrt(1 + 2 * double(b2) * q), f[1] = 0; }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    const V ff = r0 * c0, u = T(2) * b2 * K * ff;
+    E = a2 * T(2 / kPi) * arcsin(u) + c2;
+    D = a2 * b2 * T(4 / kPi) * ff / sqrt(T(1) - u * u);
+  }
+  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+};
+
+// phi(z) = z Phi(z), u = K f f', f = 1/sqrt(1 + q), v = 1 - u^2:
+// E = K/4 + [K asin u + f f' (u^2 + q q' v)/sqrt v]/2pi,
+// D = 1/4 + {asin u + u/sqrt v [(f f')^2 (1/v + 1 - q q') + 1]}/2pi   (Tsuchida et al. 2020).
+template <class T>
+struct Gelu {
+  explicit NTK_HD Gelu(const double*) {}
+  NTK_HD void side(double q, double* f) const { f[0] = 1 / sqrt(1 + q), f[1] = q; }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
+    const V ff = r0 * c0, u = K * ff, v = T(1) - u * u, w = T(1) / sqrt(v), s = arcsin(u), qq = r1 * c1;
+    E = T(0.25) * K + T(0.5 / kPi) * (K * s + ff * (u * u + qq * v) * w);
+    D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * ff * (w * w + T(1) - qq) + T(1)));
+  }
+  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+};
+
+// phi(z) = a sin(bz + c), s = (q + q')/2: E, D/b^2 = (a^2/2) [e^{b^2 (K - s)} -+ cos(2c) e^{-b^2 (K + s)}].
+template <class T>
+struct Sin {
+  T h, b2, k;
+  explicit NTK_HD Sin(const double* p)
+      : h(T(p[0] * p[0] / 2)), b2(T(p[1] * p[1])), k(T(1 - 2 * ::sin(p[2]) * ::sin(p[2]))) {}
+  NTK_HD void side(double q, double* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    const V s = r0 + c0, x = b2 * K;
+    const V near = exp(x - s), far = k * exp(-(x + s));
+    E = h * (near - far);
+    D = h * b2 * (near + far);
+  }
+  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+};
+
+// phi(z) = a e^{bz}: E = a^2 e^{b^2 (K + (q + q')/2)}, D = b^2 E.
+template <class T>
+struct Exp {
+  T a2, b2;
+  explicit NTK_HD Exp(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])) {}
+  NTK_HD void side(double q, double* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    E = a2 * exp(b2 * K + r0 + c0);
+    D = b2 * E;
+  }
+  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+};
+
+// phi(z) = a e^{b z^2}, u = 2bK f f', f = 1/sqrt(1 - 2bq): E = a^2 f f'/sqrt(1 - u^2), D = 2 b u f f' E/(1 - u^2).
+// A variance with 2bq >= 1 has no finite moment: f is NaN then, and kernels.py refuses it.
+template <class T>
+struct Gaussian {
+  T a2, b;
+  explicit NTK_HD Gaussian(const double* p) : a2(T(p[0] * p[0])), b(T(p[1])) {}
+  NTK_HD void side(double q, double* f) const { f[0] = 1 / sqrt(1 - 2 * double(b) * q), f[1] = 0; }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    const V ff = r0 * c0, u = T(2) * b * K * ff, v = T(1) - u * u;
+    E = a2 * ff / sqrt(v);
+    D = T(2) * b * u * ff * E / v;
+  }
+  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+};
+
+// Arc-cosine kernel of order 0 (Cho & Saul 2009), phi = sqrt(2) step: E = kappa0. D is infinite: never asked for.
+template <class T>
+struct ArcCos0 {
+  explicit NTK_HD ArcCos0(const double*) {}
+  NTK_HD void side(double q, double* f) const { f[0] = inverse_or_zero(sqrt(q)), f[1] = 0; }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    V k1;
+    kappa(K * r0 * c0, E, k1);
+    D = V{};
+  }
+  // kappa0 of a point with itself is 1; of a zero vector, where no angle exists, kappa0(0) = 1/2.
+  NTK_HD void diag(T q, T& E, T& D) const { E = q > 0 ? T(1) : T(0.5), D = 0; }
+};
+
+// Arc-cosine kernel of order 2, phi(z) = sqrt(2) z^2 step(z): E = qq' [3c kappa1 + kappa0 (1 - c^2)],
+// D = 4 sqrt(qq') kappa1.
+template <class T>
+struct ArcCos2 {
+  explicit NTK_HD ArcCos2(const double*) {}
+  NTK_HD void side(double q, double* f) const { f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]); }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
+    const V c = K * r0 * c0, s = r1 * c1, y = T(1) - abs(c);
+    V k0, k1;
+    kappa(c, k0, k1);
+    E = s * s * (T(3) * c * k1 + k0 * y * (T(2) - y));
+    D = T(4) * s * k1;
+  }
+  NTK_HD void diag(T q, T& E, T& D) const { E = 3 * q * q, D = 4 * q; }
+};
+
+// The registry: name in programs, struct.
+#define NTK_FOR_EACH_DUAL(X) \
+  X(abrelu, ABRelu)          \
+  X(erf, Erf)                \
+  X(gelu, Gelu)              \
+  X(sin, Sin)                \
+  X(exp, Exp)                \
+  X(gaussian, Gaussian)      \
+  X(arccos0, ArcCos0)        \
+  X(arccos2, ArcCos2)
+
+enum class Dual : int {
+#define NTK_ENUM(name, Phi) name,
+  NTK_FOR_EACH_DUAL(NTK_ENUM)
+#undef NTK_ENUM
+};
+
+// Calls f(Phi<T>(p)) for the activation named by `dual`.
+template <class T, class F>
+NTK_HD void visit_dual(Dual dual, const double* p, F&& f) {
+  switch (dual) {
+#define NTK_CASE(name, Phi) \
+  case Dual::name:          \
+    f(Phi<T>(p));           \
+    break;
+    NTK_FOR_EACH_DUAL(NTK_CASE)
+#undef NTK_CASE
+  }
+}
+
+}  // namespace ntk

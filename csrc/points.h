@@ -1,0 +1,46 @@
+// Everything that depends on one point only: its unit vector, its variance before every op, its own kernel value.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "program.h"
+
+namespace ntk {
+
+// Two features of every point for every op, and the root of its input variance; columns may be read up to `stride`.
+template <class T>
+struct PointsView {
+  std::int64_t size;
+  std::int64_t width;   // features of the data
+  std::int64_t stride;  // size rounded up to whole strips, zero padded
+  const T* unit;        // [size][width]: x / |x|, zero for a zero vector
+  const T* root;        // [stride]: |x| / sqrt(width)
+  const T* table;       // [ops][2][stride]
+  const double* nngp;   // [outputs][size]: the diagonal of the kernel
+  const double* ntk;
+
+  const T* feature(int op, int which) const { return table + (2 * std::int64_t(op) + which) * stride; }
+};
+
+// Features per op: affine (sqrt(a q/q_new), sqrt(b/q_new)); dual: Phi::side(q); normalize (1/sqrt(q + eps), -).
+template <class T>
+class Points {
+ public:
+  // x: [size][width], C order. Variances are followed in double whatever T is.
+  Points(const Program& program, const T* x, std::int64_t size, std::int64_t width);
+  PointsView<T> view() const;
+  const T* unit() const { return unit_.data(); }
+  std::int64_t size() const { return size_; }
+  std::int64_t width() const { return width_; }
+
+ private:
+  std::int64_t size_, width_, stride_;
+  std::vector<T> unit_, root_, table_;
+  std::vector<double> nngp_, ntk_;
+};
+
+// Columns of a tile are processed in strips of this many pairs.
+constexpr std::int64_t kStrip = 256;
+
+}  // namespace ntk

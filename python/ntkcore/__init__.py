@@ -1,0 +1,60 @@
+"""Exact infinite-width kernels (NNGP and NTK) of neural networks, close to the hardware's limit."""
+
+from importlib.metadata import version as _version
+
+from ntkcore.backends import backends
+from ntkcore.kernels import kernel, kernel_diag
+from ntkcore.layers import (
+    ABRelu,
+    Abs,
+    ArcCosine,
+    Cos,
+    Dense,
+    Erf,
+    Exp,
+    FanInSum,
+    FanOut,
+    Gaussian,
+    Gelu,
+    Identity,
+    LayerNorm,
+    LeakyRelu,
+    Parallel,
+    Rbf,
+    Relu,
+    Residual,
+    Serial,
+    Sin,
+    from_json,
+    mlp,
+)
+
+__version__ = _version("ntkcore")
+
+__all__ = [
+    "ABRelu",
+    "Abs",
+    "ArcCosine",
+    "Cos",
+    "Dense",
+    "Erf",
+    "Exp",
+    "FanInSum",
+    "FanOut",
+    "Gaussian",
+    "Gelu",
+    "Identity",
+    "LayerNorm",
+    "LeakyRelu",
+    "Parallel",
+    "Rbf",
+    "Relu",
+    "Residual",
+    "Serial",
+    "Sin",
+    "backends",
+    "from_json",
+    "kernel",
+    "kernel_diag",
+    "mlp",
+]

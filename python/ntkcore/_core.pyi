@@ -1,0 +1,42 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_Results = Sequence[npt.NDArray[np.floating] | None]
+
+STRIP: int
+
+def backends() -> list[tuple[str, str | None]]: ...
+def duals() -> list[str]: ...
+
+class Program:
+    def __init__(
+        self, ops: Sequence[tuple[str, str, int, int, Sequence[float]]], slots: int, outputs: int
+    ) -> None: ...
+    @property
+    def is_relu_chain(self) -> bool: ...
+
+class Points:
+    def __init__(self, program: Program, x: npt.NDArray[np.floating]) -> None: ...
+    @property
+    def unit(self) -> npt.NDArray[np.floating]: ...
+    @property
+    def nngp(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def ntk(self) -> npt.NDArray[np.float64]: ...
+
+def evaluate(
+    backend: str,
+    rows: Points,
+    row: int,
+    cols: Points,
+    col: int,
+    dot: npt.NDArray[np.floating],
+    nngp: _Results,
+    ntk: _Results,
+    nngp_mirror: _Results,
+    ntk_mirror: _Results,
+    diagonal: bool,
+) -> None: ...

@@ -1,0 +1,547 @@
+"""Network specs: frozen dataclasses that print readably, round-trip through JSON and become programs.
+
+Every layer follows neural-tangents' normalisation (`MATH.md` of the project; Lee et al. 2019, Novak et al. 2020): for a
+layer's input with covariance K and tangent kernel T, in the NTK parameterization,
+
+    Dense:         K <- W_std^2 K + b_std^2,   T <- K_new + W_std^2 T
+    nonlinearity:  K <- E[phi(z) phi(z')],     T <- E[phi'(z) phi'(z')] T,   (z, z') ~ N(0, [[q, K], [K, q']])
+
+and the input covariance is <x, x'>/d. ReLU carries no hidden factor 2: use ``W_std=2**0.5`` for He scaling.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from ntkcore import _core
+from ntkcore.program import Builder, Shape, Value
+
+Signal = Value | tuple[Value, ...]
+
+LAYERS: dict[str, type[Layer]] = {}
+ACTIVATIONS: dict[str, type[Activation]] = {}
+
+
+@dataclass(frozen=True, repr=False)
+class Layer:
+    """Base of all layers. Equality, hashing and pickling are those of the fields."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            LAYERS[cls.__name__] = cls
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        """Append this layer's ops to the program; ValueError naming the layer where it does not fit."""
+        raise NotImplementedError
+
+    @property
+    def nonlinear(self) -> bool:
+        """Does it hold a nonlinearity: the end of a stage for ``depths=``."""
+        return any(layer.nonlinear for layer in self._inner())
+
+    def _inner(self) -> Iterator[Layer]:
+        for field in fields(self):
+            held = getattr(self, field.name)
+            yield from (part for part in (held if isinstance(held, tuple) else (held,)) if isinstance(part, Layer))
+
+    def __repr__(self) -> str:
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __str__(self) -> str:
+        return "\n".join(self._tree(0))
+
+    def _tree(self, indent: int) -> list[str]:
+        return [" " * indent + repr(self)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain values: {"layer": name, field: value, …}."""
+        return {"layer": type(self).__name__, **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}}
+
+    def to_json(self) -> str:
+        """The spec as JSON text; `from_json` gives an equal spec back."""
+        return json.dumps(self.to_dict())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Layer):
+        return value.to_dict()
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _layer(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_layer(v) for v in value)
+    if not (isinstance(value, dict) and "layer" in value):
+        return value
+    arguments = {k: _layer(v) for k, v in value.items() if k != "layer"}
+    if value["layer"] not in LAYERS:
+        raise ValueError(f"unknown layer {value['layer']!r}; known: {', '.join(sorted(LAYERS))}")
+    cls = LAYERS[value["layer"]]
+    unknown = arguments.keys() - {f.name for f in fields(cls)}
+    if unknown:
+        raise ValueError(f"layer {cls.__name__} has no field {', '.join(sorted(unknown))}")
+    return cls._from_fields(arguments) if issubclass(cls, _Container) else cls(**arguments)
+
+
+def from_json(text: str) -> Layer:
+    """The spec written by `Layer.to_json`. ValueError names an unknown layer or field."""
+    try:
+        net = _layer(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a network spec must be JSON text, as Layer.to_json writes it: {error}") from None
+    except TypeError as error:
+        raise ValueError(f"a layer of the spec has missing or ill-typed fields: {error}") from None
+    if not isinstance(net, Layer):
+        raise ValueError('a network spec must be a JSON object with a "layer" name, as Layer.to_json writes it')
+    return net
+
+
+def _check_number(layer: Layer, name: str, *, minimum: float = -math.inf) -> None:
+    value = getattr(layer, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        try:
+            object.__setattr__(layer, name, float(value))  # NumPy scalars, fractions: kept as a plain number
+        except (TypeError, ValueError):
+            raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}") from None
+    value = getattr(layer, name)
+    if not (math.isfinite(value) and value >= minimum):
+        bound = "finite" if minimum == -math.inf else f"finite and at least {minimum:g}"
+        raise ValueError(f"{type(layer).__name__}: {name} must be {bound}, not {value!r}")
+
+
+def _single(layer: Layer, builder: Builder, value: Signal) -> Value:
+    if isinstance(value, tuple):
+        raise builder.error(layer, f"got {len(value)} branches, takes one signal: put FanInSum() before it")
+    return value
+
+
+@dataclass(frozen=True, repr=False)
+class Dense(Layer):
+    """Fully connected layer; acts on the last axis' features.
+
+    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases). ``parameterization``: "ntk" (weights
+    scaled by 1/sqrt(width)) or "standard", where T <- n_in K + W_std^2 T + 1[bias] with n_in the ``width`` (number of
+    units) that the layer before declared. ValueError for negative or non-finite values.
+    """
+
+    W_std: float = 1.0
+    b_std: float | None = None
+    parameterization: str = "ntk"
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_number(self, "W_std", minimum=0)
+        if self.b_std is not None:
+            _check_number(self, "b_std", minimum=0)
+        if self.parameterization not in ("ntk", "standard"):
+            raise ValueError(f"Dense: parameterization must be 'ntk' or 'standard', not {self.parameterization!r}")
+        if self.width is not None and (not isinstance(self.width, int) or self.width < 1):
+            raise ValueError(f"Dense: width must be a positive number of units, not {self.width!r}")
+
+    def coefficients(self, builder: Builder, value: Value) -> tuple[float, float, float, float]:
+        """(a, b, e, f) of K <- a K + b, T <- a T + e K + f."""
+        a, b = self.W_std**2, (self.b_std or 0.0) ** 2
+        if self.parameterization == "ntk":
+            return a, b, a, b
+        if value.width is None:
+            raise builder.error(self, "the standard parameterization needs its input's width: give the layer before width=…")
+        return a, b, value.width, 0.0 if self.b_std is None else 1.0
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = _single(self, builder, value)
+        return builder.affine(value, *self.coefficients(builder, value), width=self.width)
+
+
+@dataclass(frozen=True, repr=False)
+class Identity(Layer):
+    """Does nothing: the shortcut of a residual block."""
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        return value
+
+
+@dataclass(frozen=True, repr=False)
+class Activation(Layer):
+    """Base of the nonlinearities: ``dual`` names the entry of csrc/dual.h, `constants` gives its parameters."""
+
+    dual: ClassVar[str]
+    nonlinear: ClassVar[bool] = True  # type: ignore[assignment,misc]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ACTIVATIONS[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check_number(self, field.name)
+
+    def constants(self) -> Sequence[float]:
+        """Parameters of the dual activation: the fields in their order, unless a class says otherwise."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = _single(self, builder, value)
+        if not value.gaussian:
+            raise builder.error(
+                self, "a nonlinearity needs a Gaussian input, but none is guaranteed here: put an affine layer (Dense) before it"
+            )
+        return builder.dual(value, self.dual, self.constants())
+
+
+@dataclass(frozen=True, repr=False)
+class Relu(Activation):
+    """phi(z) = max(z, 0): E = sqrt(qq') kappa1(c)/2, derivative's dual kappa0(c)/2 (Cho & Saul 2009)."""
+
+    dual = "abrelu"
+
+    def constants(self) -> Sequence[float]:
+        return 0.0, 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class LeakyRelu(Activation):
+    """phi(z) = z for z > 0, alpha z otherwise."""
+
+    dual = "abrelu"
+    alpha: float = 0.01
+
+    def constants(self) -> Sequence[float]:
+        return self.alpha, 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class ABRelu(Activation):
+    """phi(z) = a z for z < 0, b z otherwise (Tsuchida et al. 2018)."""
+
+    dual = "abrelu"
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, repr=False)
+class Abs(Activation):
+    """phi(z) = |z|."""
+
+    dual = "abrelu"
+
+    def constants(self) -> Sequence[float]:
+        return -1.0, 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Erf(Activation):
+    """phi(z) = a erf(b z) + c (Williams 1997)."""
+
+    dual = "erf"
+    a: float = 1.0
+    b: float = 1.0
+    c: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Gelu(Activation):
+    """phi(z) = z Phi(z), Phi the standard normal distribution function (Tsuchida et al. 2020)."""
+
+    dual = "gelu"
+
+
+@dataclass(frozen=True, repr=False)
+class Sin(Activation):
+    """phi(z) = a sin(b z + c) (Louart et al. 2018; Pearce et al. 2019)."""
+
+    dual = "sin"
+    a: float = 1.0
+    b: float = 1.0
+    c: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Cos(Activation):
+    """phi(z) = a cos(b z + c)."""
+
+    dual = "sin"
+    a: float = 1.0
+    b: float = 1.0
+    c: float = 0.0
+
+    def constants(self) -> Sequence[float]:
+        return self.a, self.b, self.c + math.pi / 2
+
+
+@dataclass(frozen=True, repr=False)
+class Exp(Activation):
+    """phi(z) = a exp(b z) (Mairal et al. 2014; Daniely et al. 2016)."""
+
+    dual = "exp"
+    a: float = 1.0
+    b: float = 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Gaussian(Activation):
+    """phi(z) = a exp(b z^2); finite while 2 b q < 1 for every variance q (Williams 1997)."""
+
+    dual = "gaussian"
+    a: float = 1.0
+    b: float = -1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Rbf(Activation):
+    """phi(z) = sqrt(2) sin(sqrt(2 gamma) z + pi/4): E = exp(-gamma (q + q' - 2K)) (Rahimi & Recht 2007)."""
+
+    dual = "sin"
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_number(self, "gamma", minimum=0)
+
+    def constants(self) -> Sequence[float]:
+        return math.sqrt(2), math.sqrt(2 * self.gamma), math.pi / 4
+
+
+@dataclass(frozen=True, repr=False)
+class ArcCosine(Activation):
+    """phi(z) = sqrt(2) z^order step(z): E = (qq')^(order/2) J_order(theta)/pi, order 0, 1 or 2 (Cho & Saul 2009).
+
+    Order 0 has an NNGP kernel only: the derivative of a step has no finite second moment.
+    """
+
+    order: int = 1
+
+    def __post_init__(self) -> None:
+        if self.order not in (0, 1, 2) or isinstance(self.order, bool):
+            raise ValueError(f"ArcCosine: order must be 0, 1 or 2, not {self.order!r}")
+
+    @property
+    def dual(self) -> str:  # type: ignore[override]
+        return ("arccos0", "abrelu", "arccos2")[self.order]
+
+    def constants(self) -> Sequence[float]:
+        return (0.0, math.sqrt(2)) if self.order == 1 else ()
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        if self.order == 0 and builder.wants_ntk:
+            raise builder.error(self, "the NTK of a step function is infinite; ask for get='nngp', or use order 1 or 2")
+        return super().lower(builder, value)
+
+
+@dataclass(frozen=True, repr=False)
+class LayerNorm(Layer):
+    """Normalises the features of every sample: K, T <- K, T / sqrt((q + eps)(q' + eps)) (Ba et al. 2016).
+
+    In a network of infinite width the mean over features vanishes, so only the variance is divided out.
+    """
+
+    eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        _check_number(self, "eps", minimum=0)
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = _single(self, builder, value)
+        if not value.gaussian:
+            raise builder.error(self, "needs a Gaussian input: put an affine layer (Dense) before it")
+        return builder.normalize(value, self.eps)
+
+
+class _Container(Layer):
+    """A layer made of layers, given one by one."""
+
+    @classmethod
+    def _from_fields(cls, arguments: dict[str, Any]) -> _Container:
+        raise NotImplementedError
+
+    def _set(self, name: str, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{type(self).__name__}: takes layers such as Dense() and Relu(), not {layer!r}")
+        object.__setattr__(self, name, tuple(layers))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._inner()))})"
+
+    def _tree(self, indent: int) -> list[str]:
+        inner = [line for layer in self._inner() for line in layer._tree(indent + 2)]
+        return [" " * indent + type(self).__name__, *inner]
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Serial(_Container):
+    """Layers one after another: ``Serial(Dense(1.5, 0.1), Relu(), Dense())``."""
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        self._set("layers", layers)
+
+    @classmethod
+    def _from_fields(cls, arguments: dict[str, Any]) -> Serial:
+        return cls(*arguments["layers"])
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        for number, layer in enumerate(self.layers):
+            builder.path.append(str(number))
+            value = layer.lower(builder, value)
+            builder.path.pop()
+        return value
+
+
+@dataclass(frozen=True, repr=False)
+class FanOut(Layer):
+    """Hands its input to ``num`` branches; `Parallel` takes them, `FanInSum` joins them."""
+
+    num: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num, int) or self.num < 1:
+            raise ValueError(f"FanOut: num must be a positive number of branches, not {self.num!r}")
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        value = _single(self, builder, value)
+        shared = Value(value.slot, value.shape, value.gaussian, False, value.width)
+        return (shared, *(builder.copy(shared) for _ in range(self.num - 1)))
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Parallel(_Container):
+    """One layer for every branch that `FanOut` made."""
+
+    branches: tuple[Layer, ...]
+
+    def __init__(self, *branches: Layer) -> None:
+        self._set("branches", branches)
+
+    @classmethod
+    def _from_fields(cls, arguments: dict[str, Any]) -> Parallel:
+        return cls(*arguments["branches"])
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        given = len(value) if isinstance(value, tuple) else 1
+        if not isinstance(value, tuple) or given != len(self.branches):
+            raise builder.error(self, f"has {len(self.branches)} branches, got {given}: put FanOut({len(self.branches)}) before it")
+        out = []
+        for number, (branch, part) in enumerate(zip(self.branches, value, strict=True)):
+            builder.path.append(f"branch {number}")
+            out.append(_single(branch, builder, branch.lower(builder, part)))
+            builder.path.pop()
+        return tuple(out)
+
+
+@dataclass(frozen=True, repr=False)
+class FanInSum(Layer):
+    """Sums the branches: K and T add, the branches being independent (at most one may lack weights of its own)."""
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        if not isinstance(value, tuple):
+            raise builder.error(self, "got one signal, takes branches: put FanOut and Parallel before it")
+        if len({part.shape for part in value}) > 1:
+            raise builder.error(self, f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}")
+        if sum(not part.independent for part in value) > 1:
+            raise builder.error(
+                self, "two branches share a signal without an affine layer (Dense) of their own, so they are correlated "
+                "and their kernels do not add: end all branches but one with an affine layer"
+            )  # fmt: skip
+        total = value[0]
+        for part in value[1:]:
+            total = builder.add(total, part)
+        return total
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Residual(_Container):
+    """shortcut(x) + branch(x): ``Residual(Relu(), Dense())`` is FanOut(2), Parallel(Identity(), Serial(…)), FanInSum()."""
+
+    branch: tuple[Layer, ...]
+    shortcut: Layer
+
+    def __init__(self, *branch: Layer, shortcut: Layer | None = None) -> None:
+        self._set("branch", branch)
+        self._set("shortcut", (shortcut or Identity(),))
+        object.__setattr__(self, "shortcut", shortcut or Identity())
+
+    @classmethod
+    def _from_fields(cls, arguments: dict[str, Any]) -> Residual:
+        return cls(*arguments["branch"], shortcut=arguments.get("shortcut"))
+
+    def __repr__(self) -> str:
+        shortcut = [] if self.shortcut == Identity() else [f"shortcut={self.shortcut!r}"]
+        return f"Residual({', '.join([*map(repr, self.branch), *shortcut])})"
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        return Serial(FanOut(2), Parallel(self.shortcut, Serial(*self.branch)), FanInSum()).lower(builder, value)
+
+
+def mlp(depth: int, W_std: float = 2**0.5, b_std: float | None = None, activation: Layer | None = None) -> Serial:
+    """A fully connected network: ``depth`` hidden layers and a read-out, the same W_std and b_std everywhere."""
+    if not isinstance(depth, int) or depth < 0:
+        raise ValueError(f"mlp: depth must be a number of hidden layers, not {depth!r}")
+    dense = Dense(W_std, b_std)
+    return Serial(*(dense, activation or Relu()) * depth, dense)
+
+
+def _flat(net: Layer) -> list[Layer]:
+    return [inner for layer in net.layers for inner in _flat(layer)] if isinstance(net, Serial) else [net]
+
+
+def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
+    """Cuts a network after every nonlinear stage: ([stage 1, …, stage L], read-out).
+
+    A stage ends with a nonlinearity, a residual block that holds one, or the FanInSum that closes its branches.
+    """
+    done: list[list[Layer]] = []
+    current: list[Layer] = []
+    open_branches = nonlinear = False
+    for layer in _flat(net):
+        current.append(layer)
+        open_branches = isinstance(layer, FanOut) or (open_branches and not isinstance(layer, FanInSum))
+        nonlinear |= layer.nonlinear
+        if nonlinear and not open_branches:
+            done.append(current)
+            current, nonlinear = [], False
+    return done, current
+
+
+def _emit(builder: Builder, value: Signal, readout: list[Layer], output: int, last: bool) -> None:
+    value = _single(readout[0] if readout else Identity(), builder, value)
+    if len(readout) == 1 and isinstance(readout[0], Dense):
+        builder.emit(value, output, readout[0].coefficients(builder, value))
+        return
+    copied = value if last or not readout else builder.copy(value)
+    result = _single(readout[-1] if readout else Identity(), builder, Serial(*readout).lower(builder, copied))
+    builder.emit(result, output)
+    if copied is not value:
+        builder.release(result)
+
+
+def lower(net: Layer, input_shape: Shape, *, wants_ntk: bool, depths: Sequence[int] | None = None) -> _core.Program:
+    """The program of a network; with ``depths``, one output for each: the network cut after that many stages.
+
+    ValueError names the layer that does not fit, or the depths there are.
+    """
+    if not isinstance(net, Layer):
+        raise TypeError(f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}")
+    parts, readout = stages(net)
+    wanted = [len(parts)] if depths is None else list(depths)
+    if depths is not None and (not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(1, len(parts) + 1))):
+        raise ValueError(f"depths must be distinct numbers from 1 to {len(parts)}, the network's nonlinear stages; got {wanted}")
+    builder = Builder(input_shape, wants_ntk)
+    value: Signal = builder.input
+    number = 0
+    if not parts:
+        _emit(builder, value, readout, 0, last=True)
+    for depth, stage in enumerate(parts[: max(wanted)], 1):
+        for layer in stage:
+            builder.path = [str(number)]
+            value = layer.lower(builder, value)
+            number += 1
+        if depth in wanted:
+            builder.path = [str(number)]
+            _emit(builder, value, readout, wanted.index(depth), last=depth == max(wanted))
+    return builder.build(len(wanted))

@@ -1,0 +1,91 @@
+"""The package as it is installed: metadata, typing marker, imports, and the symbols of every instruction set."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+import ntkcore
+
+ROOT = Path(__file__).parents[1]
+CXX = os.environ.get("CXX", "g++")
+OPTIONAL = ("cupy", "matplotlib", "scipy", "sklearn", "torch", "tqdm", "typer")
+
+
+def project_field(name: str) -> str:
+    """A one-line string of pyproject.toml's [project] (Python 3.10 has no tomllib)."""
+    found = re.search(rf'^{name} = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, name
+    return found[1]
+
+
+def test_one_version_everywhere():
+    assert project_field("version") == metadata.version("ntkcore") == ntkcore.__version__
+
+
+def test_metadata():
+    meta = metadata.metadata("ntkcore")
+    assert meta["Name"] == project_field("name")
+    assert meta["License-Expression"] == project_field("license")
+    assert meta["Requires-Python"] == project_field("requires-python")
+    files = [file.name for file in metadata.files("ntkcore") or ()]
+    assert "LICENSE" in files
+
+
+def test_every_extra_is_there_and_all_stays_light():
+    meta = metadata.metadata("ntkcore")
+    assert set(meta.get_all("Provides-Extra")) == {"all", "cli", "dev", "gpu", "plot", "sklearn", "test"}
+    always = [line for line in metadata.requires("ntkcore") or () if "extra ==" not in line]
+    assert {re.split(r"[^\w-]", line)[0] for line in always} == {"numpy", "threadpoolctl"}
+
+
+def test_console_script():
+    (script,) = metadata.entry_points(group="console_scripts", name="ntkcore")
+    assert script.value == "ntkcore.cli:main"
+
+
+@pytest.mark.parametrize("name", ["py.typed", "_core.pyi"])
+def test_types_are_shipped(name):
+    assert resources.files("ntkcore").joinpath(name).is_file()
+
+
+def test_import_is_silent_and_needs_no_extra():
+    code = f"import sys, ntkcore; print(*sorted(set({OPTIONAL!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+    assert done.stderr == ""
+
+
+def build_flags() -> dict[str, list[str]]:
+    """The set(flags_NAME ...) lines of CMakeLists.txt."""
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    found = re.findall(r"^set\(flags_(\w+) (.*)\)$", text, re.MULTILINE)
+    return {name: flags.replace('"', "").split() for name, flags in found}
+
+
+@pytest.mark.parametrize("isa", ["generic", "v2", "v3", "v4"])
+def test_no_symbol_of_one_instruction_set_serves_another(isa, tmp_path):
+    """The linker keeps one copy of a weak symbol: were it the wide one, a processor without AVX-512 would crash."""
+    if not (shutil.which(CXX) and shutil.which("nm")):
+        pytest.skip("needs a C++ compiler and nm")
+    if isa != "generic" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("x86-64 only")
+    flags = build_flags()
+    source, compiled = ROOT / "csrc" / "cpu" / "executor.cpp", tmp_path / "executor.o"
+    command = [CXX, "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-DNDEBUG", "-w"]
+    command += [f"-DNTK_ISA={isa}", *flags["executor"], *flags[isa], "-c", str(source), "-o", str(compiled)]
+    subprocess.run(command, check=True, timeout=300)
+    listing = subprocess.run(["nm", "-C", "--defined-only", compiled], capture_output=True, text=True, check=True)
+    symbols = [line.split(maxsplit=2)[1:] for line in listing.stdout.splitlines()]
+    weak = [name for kind, name in symbols if kind in "WwVvui"]
+    assert weak == []
+    exported = [name for kind, name in symbols if kind.isupper()]
+    assert exported
+    assert [name for name in exported if f"ntk::{isa}::" not in name] == []
