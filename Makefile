@@ -22,7 +22,7 @@ test: $(VENV)/installed-test  ## build, then run the tests (those marked slow ex
 slow: $(VENV)/installed-test  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
 
-bench: $(VENV)/installed-test  ## the benchmarks; see benchmarks/README.md
+bench: $(VENV)/installed-test  ## the benchmarks: correctness first, then time
 	$(BIN)/python benchmarks/run.py
 
 dev: $(VENV)/installed-dev  ## build, and install the developers' tools

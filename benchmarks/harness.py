@@ -157,7 +157,7 @@ def peak_fma(dtype: type = np.float32, repeats: int = 5) -> float | None:
     function.restype, function.argtypes = ctypes.c_double, [ctypes.c_long]
     n = 10**7
     seconds = [measure(lambda: function(n))[0] for _ in range(repeats)]
-    return function(1) * n / min(seconds) / 1e9
+    return float(function(1)) * n / min(seconds) / 1e9
 
 
 # --- machine and results

@@ -1,19 +1,20 @@
 """neural-tangents in a process of its own environment, asked for one timed call at a time.
 
-`Peer` is the asking side and runs in ntkcore's environment; `serve` is the answering side (this file as a script, run by
-the Python that peer_nt.sh prints). They exchange one JSON object a line; arrays go through .npy files. Times are taken
-in the child, around the compiled call and `block_until_ready` alone: no start-up, no tracing, no transfer.
+`Peer` is the asking side and runs in ntkcore's environment; `serve` is the answering side (this file as a script, run
+by the Python that peer_nt.sh prints). They exchange one JSON object a line; arrays go through .npy files. Times are
+taken in the child, around the compiled call and `block_until_ready` alone: no start-up, no tracing, no transfer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,15 @@ ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 class Spelling:
     """One way to ask neural-tangents for the kernel of x with itself."""
 
+    net: str = "serial"  # which of the Peer's networks
     get: str | tuple[str, ...] | None = "ntk"
     x2: bool = False  # kernel_fn(x, x, ...) rather than kernel_fn(x, None, ...)
     jit: bool = True  # op by op otherwise
     batch: int = 0  # nt.batch(kernel_fn, batch); 0: the whole matrix at once
 
     def __str__(self) -> str:
-        call = f"kernel_fn(x, {'x' if self.x2 else 'None'}, {self.get!r})"
-        return f"nt.batch {self.batch}: {call}" if self.batch else f"{'jit' if self.jit else 'no jit'}: {call}"
+        how = f"nt.batch {self.batch}" if self.batch else "jit" if self.jit else "no jit"
+        return f"{self.net}, {how}: kernel_fn(x, {'x' if self.x2 else 'None'}, {self.get!r})"
 
 
 def environment() -> str:
@@ -47,13 +49,13 @@ def environment() -> str:
 
 
 class Peer:
-    """neural-tangents with one network and one data matrix. It inherits the affinity of the thread that starts it.
+    """neural-tangents with its networks and one data matrix. It inherits the affinity of the thread that starts it.
 
-    net: an expression in neural-tangents' spelling, e.g. "stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))".
+    nets: expressions in neural-tangents' spelling, e.g. {"serial": "stax.serial(stax.Dense(1), stax.Relu())"}.
     x: (N, d); its dtype, float32 or float64, is the precision of the computation.
     """
 
-    def __init__(self, python: str, net: str, x: np.ndarray, one_thread: bool = True, flags: str = "") -> None:
+    def __init__(self, python: str, nets: dict[str, str], x: np.ndarray, one_thread: bool = True) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._log = open(Path(self._folder.name, "stderr"), "w+")  # noqa: SIM115
         np.save(Path(self._folder.name, "x.npy"), x)
@@ -61,9 +63,9 @@ class Peer:
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_X64": str(int(x.dtype == np.float64)),
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "XLA_FLAGS": f"{ONE_THREAD if one_thread else ''} {flags}".strip(),
+            "XLA_FLAGS": ONE_THREAD if one_thread else "",
         }
-        command = [python, "-W", "ignore", __file__, net, self._folder.name]
+        command = [python, "-W", "ignore", __file__, json.dumps(nets), self._folder.name]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
         self._child = subprocess.Popen(command, text=True, env=os.environ | settings, **pipes)
         self.versions: dict[str, str] = self._answer()
@@ -86,16 +88,14 @@ class Peer:
     def measured(self, spelling: Spelling) -> Measure:
         return lambda: self.seconds(spelling)
 
-    def kernels(self, get: Sequence[str] = ("nngp", "ntk")) -> dict[str, np.ndarray]:
-        self._ask(spelling=asdict(Spelling(tuple(get))), save=True)
+    def kernels(self, net: str = "serial", get: Sequence[str] = ("nngp", "ntk")) -> dict[str, np.ndarray]:
+        self._ask(spelling=asdict(Spelling(net, tuple(get))), save=True)
         return {name: np.load(Path(self._folder.name, f"{name}.npy")) for name in get}
 
     def _ask(self, **request: Any) -> Any:
         assert self._child.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # _answer tells why
             print(json.dumps(request), file=self._child.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # _answer tells why
         return self._answer()
 
     def _answer(self) -> Any:
@@ -110,7 +110,7 @@ class Peer:
 # --- the child's side
 
 
-def serve(net: str, folder: str) -> None:
+def serve(nets: str, folder: str) -> None:
     """Answers requests {spelling, save} from stdin until it closes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the libraries print must not mix with the answers
@@ -119,7 +119,7 @@ def serve(net: str, folder: str) -> None:
     import neural_tangents
     from neural_tangents import stax
 
-    kernel_fn = eval(net, {"stax": stax})[2]
+    kernel_fns = {name: eval(net, {"stax": stax})[2] for name, net in json.loads(nets).items()}
     x = jax.device_put(np.load(Path(folder, "x.npy")))
     calls: dict[Spelling, Callable[[], Any]] = {}
 
@@ -129,10 +129,11 @@ def serve(net: str, folder: str) -> None:
     reply({"neural-tangents": neural_tangents.__version__, "jax": jax.__version__, "numpy": np.__version__})
     for line in sys.stdin:
         request = json.loads(line)
-        get = request["spelling"].pop("get")
-        spelling = Spelling(tuple(get) if isinstance(get, list) else get, **request["spelling"])
+        spelling = Spelling(**request["spelling"])
+        if isinstance(spelling.get, list):  # JSON's tuple
+            spelling = replace(spelling, get=tuple(spelling.get))
         if spelling not in calls:
-            calls[spelling] = _compile(kernel_fn, x, spelling)
+            calls[spelling] = _compile(kernel_fns[spelling.net], x, spelling)
             calls[spelling]()
         if request["save"]:
             for name, value in calls[spelling]()._asdict().items():
