@@ -61,7 +61,7 @@ struct ImagesView {
   std::int64_t size;
   const T* pixels;               // [strip][h w][channels][lane]
   std::int64_t pixels_stride;    // of strips
-  const T* table;                // [strip] of features: op k at offset[k], [2][h w][lane]
+  const T* table;                // [strip] of features: op k at offset[k], [h w][2][lane]
   std::int64_t table_stride;     // of strips
   const std::int64_t* offset;    // per plane op
   const T* head_table;           // [head op][2][head_stride]

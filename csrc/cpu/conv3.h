@@ -3,6 +3,8 @@
 // slides. A line buffer keeps the old content of the row above.
 #pragma once
 
+#include <iterator>
+
 #include "plane.h"
 
 namespace ntk {
@@ -15,52 +17,66 @@ struct Lines {
 };
 
 // Column sums of one field at column c for kRows rows; moves the last of these rows into the line buffer.
-template <class T, int kRows, class V>
-NTK_HD void column_sums(T* above, const T* first, const T* second, const T* below, std::int64_t at, V* sums) {
-  const V up = load(above + at), a = load(first + at), down = load(below + at);
-  if (kRows == 2) {
-    const V b = load(second + at), common = a + b;
-    sums[0] = up + common;
-    sums[kRows - 1] = common + down;
-    store(above + at, b);
+template <int kRows, class T>
+NTK_HD Pack<typename Vector<T>::type, kRows> column_sums(T* above, const T* row, std::int64_t pitch, const T* below) {
+  const auto up = load(above), first = load(row), down = load(below);
+  if constexpr (kRows == 2) {
+    const auto second = load(row + pitch), common = first + second;
+    store(above, second);
+    return {{up + common, common + down}};
   } else {
-    sums[0] = up + a + down;
-    store(above + at, a);
+    store(above, first);
+    return {{up + first + down}};
   }
 }
 
-// kRows rows from row r on: K and T <- post(row, column, window sum of K, window sum of T).
+// The window that slides along kRows rows of one field: sums of the columns c - 1, c and c + 1.
+template <class T, int kRows>
+struct SlidingSum {
+  using P = Pack<typename Vector<T>::type, kRows>;
+  T *above, *row;
+  const T* below;
+  std::int64_t pitch;
+  P here, pair;  // column c; columns c - 1 and c
+
+  NTK_HD SlidingSum(T* above, T* row, const T* below, std::int64_t pitch) : above(above), row(row), below(below), pitch(pitch) {
+    here = pair = column_sums<kRows>(above, row, pitch, below);
+  }
+  NTK_HD P next(std::int64_t at) const { return column_sums<kRows>(above + at, row + at, pitch, below + at); }
+  NTK_HD P slide(const P& next) {
+    const P sum = pair + next;
+    pair = here + next;
+    here = next;
+    return sum;
+  }
+  NTK_HD void put(std::int64_t at, const P& value) {
+    for (int n = 0; n < kRows; ++n) store(row + n * pitch + at, value.v[n]);
+  }
+};
+
+// kRows rows from row r on: K and T <- post(column, window sum of K, window sum of T).
 template <class T, bool kNtk, int kRows, class Post>
 NTK_HD void conv3_rows(const Plane<T>& plane, int r, const Lines<T>& lines, const Post& post) {
-  using V = typename Vector<T>::type;
+  using P = Pack<typename Vector<T>::type, kRows>;
   constexpr int L = kLanes<T>;
   const int cols = plane.cols();
   const std::int64_t pitch = std::int64_t(cols) * L;
   const bool last = r + kRows == plane.rows();
   T *const k = plane.k + r * pitch, *const t = plane.t + r * pitch;
-  const T *const below_k = last ? lines.zero : k + kRows * pitch, *const below_t = last ? lines.zero : t + kRows * pitch;
-  V here_k[kRows], pair_k[kRows], next_k[kRows], here_t[kRows] = {}, pair_t[kRows] = {}, next_t[kRows] = {};
-  column_sums<T, kRows>(lines.k, k, k + pitch, below_k, 0, here_k);
-  if (kNtk) column_sums<T, kRows>(lines.t, t, t + pitch, below_t, 0, here_t);
-  for (int n = 0; n < kRows; ++n) pair_k[n] = here_k[n], pair_t[n] = here_t[n];
+  SlidingSum<T, kRows> sum_k(lines.k, k, last ? lines.zero : k + kRows * pitch, pitch);
+  SlidingSum<T, kRows> sum_t(lines.t, t, last ? lines.zero : t + kRows * pitch, pitch);
   const auto row = post.row(plane, r);
-  const auto finish = [&](int c) __attribute__((always_inline)) {
-    for (int n = 0; n < kRows; ++n) {
-      V sum_k = pair_k[n] + next_k[n], sum_t = pair_t[n] + next_t[n];
-      row.apply(n, c, sum_k, sum_t);
-      store(k + n * pitch + c * L, sum_k);
-      if (kNtk) store(t + n * pitch + c * L, sum_t);
-      pair_k[n] = here_k[n] + next_k[n], here_k[n] = next_k[n];
-      if (kNtk) pair_t[n] = here_t[n] + next_t[n], here_t[n] = next_t[n];
-    }
-  };
   for (int c = 0; c + 1 < cols; ++c) {
-    column_sums<T, kRows>(lines.k, k, k + pitch, below_k, (c + 1) * L, next_k);
-    if (kNtk) column_sums<T, kRows>(lines.t, t, t + pitch, below_t, (c + 1) * L, next_t);
-    finish(c);
+    P new_k = sum_k.slide(sum_k.next((c + 1) * L)), new_t{};
+    if (kNtk) new_t = sum_t.slide(sum_t.next((c + 1) * L));
+    row.apply(c, new_k, new_t);
+    sum_k.put(c * L, new_k);
+    if (kNtk) sum_t.put(c * L, new_t);
   }
-  for (int n = 0; n < kRows; ++n) next_k[n] = next_t[n] = V{};
-  finish(cols - 1);
+  P new_k = sum_k.pair, new_t = sum_t.pair;
+  row.apply(cols - 1, new_k, new_t);
+  sum_k.put((cols - 1) * L, new_k);
+  if (kNtk) sum_t.put((cols - 1) * L, new_t);
 }
 
 template <class T, bool kNtk, class Post>
@@ -76,8 +92,8 @@ template <class T, bool kNtk>
 struct AffinePost {
   const PlaneOp* op;
   const AffinePost& row(const Plane<T>&, int) const { return *this; }
-  template <class V>
-  NTK_HD void apply(int, int, V& k, V& t) const {
+  template <class P>
+  NTK_HD void apply(int, P& k, P& t) const {
     conv_affine<T, kNtk>(*op, k, t);
   }
 };
@@ -93,35 +109,35 @@ struct ReluPost {
 
   struct Row {
     T scale, bias;
-    const T *row0, *row1, *col0, *col1;  // features at the row's first pixel
-    std::int64_t row_pitch, col_pitch;   // of image rows
+    T half;                                   // kappa0's 1/2, times a/9 where T' does not hold it yet
+    T kappa0[std::size(Coefficients<T>::a)];  // A(y) times half
+    const T *row, *col;                 // both features of the row's first pixel
+    std::int64_t row_pitch, col_pitch;  // of image rows
 
-    template <class V>
-    NTK_HD void apply(int n, int c, V& k, V& t) const {
-      const std::int64_t p = n * row_pitch + c, q = n * col_pitch + c * kImageLanes<T>;
-      const V inverse = row0[p] * load(col0 + q), root = row1[p] * load(col1 + q);
-      if (kNtk) t = scale * (k + t);
-      if (kBias) {
-        if (kNtk) t += bias;
-        k = scale * k + bias;
-      }
-      const V corr = k * inverse, y = kPositive ? T(1) - corr : T(1) - abs(corr), r = sqrt(abs(y));
-      const V u = r * Fit<T>::A(y), m = y * r * Fit<T>::C(y);
-      if (kPositive) {
-        k = root * (corr + m);
-        if (kNtk) t *= T(0.5) - T(0.5) * u;
-      } else {
-        k = root * (max(corr, V{}) + m);
-        if (kNtk) t *= T(0.5) * (corr < V{} ? u : T(1) - u);
-      }
+    template <class V, int n>
+    NTK_HD void apply(int c, Pack<V, n>& k, Pack<V, n>& t) const {
+      using P = Pack<V, n>;
+      const T *mine = row + 2 * c, *theirs = col + 2 * c * kImageLanes<T>;
+      P inverse = load_pack<n>(theirs, col_pitch), root = load_pack<n>(theirs + kImageLanes<T>, col_pitch);
+      for (int i = 0; i < n; ++i) inverse.v[i] *= mine[i * row_pitch], root.v[i] *= mine[i * row_pitch + 1];
+      if (kNtk) t = kBias ? scale * (k + t) + bias : k + t;
+      if (kBias) k = scale * k + bias;
+      const P corr = k * inverse, y = T(1) - (kPositive ? corr : abs(corr)), r = sqrt(abs(y));
+      const P near = kPositive ? T(1) - y : max(corr, T(0));
+      k = root * (y * r * Fit<T>::C(y) + near);
+      if (!kNtk) return;
+      const P u = r * horner(kappa0, y);
+      t = (kPositive ? half - u : if_negative(corr, u, half - u)) * t;
     }
   };
 
   NTK_HD Row row(const Plane<T>& plane, int r) const {
-    const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
-    const std::int64_t p = std::int64_t(plane.row0() + r) * plane.w + plane.col0(), q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
-    const T *row = tables.row + tables.row_offset[number] + p, *col = tables.col + tables.col_offset[number] + q * kImageLanes<T>;
-    return {scale, bias, row, row + pixels, col, col + pixels * kImageLanes<T>, plane.w, plane.w * kImageLanes<T>};
+    const std::int64_t p = std::int64_t(plane.row0() + r) * plane.w + plane.col0();
+    const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
+    const T *row = tables.row + tables.row_offset[number] + 2 * p, *col = tables.col + tables.col_offset[number];
+    Row out{scale, bias, kBias ? T(0.5) : T(0.5) * scale, {}, row, col + 2 * q * kImageLanes<T>, 2 * plane.w, 2 * plane.w * kImageLanes<T>};
+    for (std::size_t k = 0; k < std::size(Coefficients<T>::a); ++k) out.kappa0[k] = out.half * Coefficients<T>::a[k];
+    return out;
   }
 };
 

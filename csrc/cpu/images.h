@@ -67,7 +67,7 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
     }
     const T* from = images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
     T* to = s.row_table + images.offset[k];
-    for (std::int64_t i = 0; i < count; ++i) to[i] = (2 * i < count ? scale0 : scale1) * from[i * kImageLanes<T>];
+    for (std::int64_t i = 0; i < count; ++i) to[i] = (i % 2 ? scale1 : scale0) * from[i * kImageLanes<T>];
     s.row_offset[k] = images.offset[k];
     s.col_offset[k] = images.offset[k] * kImageLanes<T>;
   }

@@ -26,8 +26,8 @@ struct Plane {
 // (x, x)) the row image is the column image, lane by lane.
 template <class T>
 struct Tables {
-  const T* row;  // per op at row_offset: [2][h w]
-  const T* col;  // per op at col_offset: [2][h w][kImageLanes]
+  const T* row;  // per op at row_offset: [h w][2]
+  const T* col;  // per op at col_offset: [h w][2][kImageLanes]
   const std::int64_t *row_offset, *col_offset;
 };
 
@@ -36,19 +36,18 @@ struct Features {
   using V = typename Vector<T>::type;
   static constexpr int kStep = kImageLanes<T>;
   const T *row, *col;
-  std::int64_t pixels, shift;  // shift: p' - p in pixels
+  std::int64_t shift;  // p' - p in pixels
 
   Features(const Tables<T>& tables, int op, const Plane<T>& plane)
       : row(kSelf ? tables.col + tables.col_offset[op] : tables.row + tables.row_offset[op]),
         col(tables.col + tables.col_offset[op]),
-        pixels(std::int64_t(plane.h) * plane.w),
         shift(std::int64_t(plane.dh) * plane.w + plane.dw) {}
   NTK_HD V row_value(int which, std::int64_t p) const {
-    const std::int64_t at = which * pixels + p;
+    const std::int64_t at = 2 * p + which;
     if (kSelf) return load(row + at * kStep);
     return splat(row[at]);
   }
-  NTK_HD V col_value(int which, std::int64_t p) const { return load(col + (which * pixels + p + shift) * kStep); }
+  NTK_HD V col_value(int which, std::int64_t p) const { return load(col + (2 * (p + shift) + which) * kStep); }
 };
 
 // Calls f(i, p) for every pixel of the plane: i counts vectors, p pixels of the image.

@@ -38,7 +38,7 @@ class Stream {
     mates_ = circular_ ? 4 : 1;
     const auto take = [&](std::int64_t bytes) {  // without memory only the size is found out
       char* const taken = memory ? static_cast<char*>(memory) + bytes_ : nullptr;
-      bytes_ += (bytes + 63) / 64 * 64;
+      bytes_ += (bytes + 63) / 64 * 64 + 5 * 64;  // planes a power of two apart would fight for the same cache sets
       return reinterpret_cast<T*>(taken);
     };
     const std::int64_t vector = L * sizeof(T), plane_bytes = pixels * vector, line_bytes = width * vector;
@@ -251,7 +251,7 @@ class Stream {
         T e, d;
         phi.side(double(plane.k[i]), f);
         phi.diag(plane.k[i], e, d);
-        table[p * kImageLanes<T> + lane] = f[0], table[(pixels + p) * kImageLanes<T> + lane] = f[1];
+        table[2 * p * kImageLanes<T> + lane] = f[0], table[(2 * p + 1) * kImageLanes<T> + lane] = f[1];
         plane.k[i] = e;
         if (kNtk) plane.t[i] *= d;
       }
@@ -261,7 +261,7 @@ class Stream {
   void record_normalize(const PlaneOp& op, int k, const Plane<T>& plane) {
     double* table = io_.record + io_.tables.col_offset[k];
     for (std::int64_t i = 0; i < std::int64_t(plane.h) * plane.w * L; ++i)
-      table[i / L * kImageLanes<T> + i % L] = 1 / ::sqrt(double(plane.k[i]) + op.p[0]);
+      table[i / L * 2 * kImageLanes<T> + i % L] = 1 / ::sqrt(double(plane.k[i]) + op.p[0]);
   }
 
   const PlaneProgram& program_;
