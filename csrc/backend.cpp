@@ -2,12 +2,18 @@
 
 namespace ntk {
 
-#define NTK_DECLARE(isa)                       \
-  namespace isa {                              \
-  void evaluate_float(const Tile<float>&);     \
-  void evaluate_double(const Tile<double>&);   \
-  std::int64_t workspace_bytes(const Program&); \
+#define NTK_DECLARE(isa)                                \
+  namespace isa {                                       \
+  void evaluate_float(const Tile<float>&);              \
+  void evaluate_double(const Tile<double>&);            \
+  void images_float(const ImageTile<float>&);           \
+  void images_double(const ImageTile<double>&);         \
+  void self_strip(const SelfStrip&);                    \
+  std::int64_t image_bytes(const PlaneProgram&);        \
+  std::int64_t workspace_bytes(const Program&);         \
   }
+#define NTK_MEMBERS(isa) \
+  isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::self_strip, isa::image_bytes
 
 NTK_DECLARE(generic)
 #if defined(NTK_X86)
@@ -28,15 +34,15 @@ const Backend* backends(int* count) {
                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                    __builtin_cpu_supports("avx512vl"),
                "this processor lacks AVX-512 (F, BW, CD, DQ, VL)"),
-       v4::evaluate_float, v4::evaluate_double},
+       NTK_MEMBERS(v4)},
       {"x86-64-v3",
        lacking(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"),
                "this processor lacks AVX2, FMA or BMI2"),
-       v3::evaluate_float, v3::evaluate_double},
+       NTK_MEMBERS(v3)},
       {"x86-64-v2", lacking(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"), "this processor lacks SSE 4.2"),
-       v2::evaluate_float, v2::evaluate_double},
+       NTK_MEMBERS(v2)},
 #endif
-      {"generic", nullptr, generic::evaluate_float, generic::evaluate_double},
+      {"generic", nullptr, NTK_MEMBERS(generic)},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

@@ -1,6 +1,7 @@
 // The executors: one interface, a list of members. Each evaluates a program on a tile of pairs.
 #pragma once
 
+#include "plane_program.h"
 #include "points.h"
 
 namespace ntk {
@@ -23,11 +24,44 @@ struct Tile {
   void* workspace;  // workspace_bytes(program), aligned for double
 };
 
+// Rows [row, row + rows) of one block of images against columns [col, col + cols) of another, col a multiple of
+// kImageLanes<T>. Results and their transposes go where nngp, ntk, nngp_mirror, ntk_mirror point, as in Tile.
+template <class T>
+struct ImageTile {
+  PlaneProgram program;
+  ImagesView<T> row_images, col_images;
+  std::int64_t row, rows, col, cols;
+  T* const* nngp;
+  T* const* ntk;
+  std::int64_t stride;
+  T* const* nngp_mirror;
+  T* const* ntk_mirror;
+  bool diagonal;  // the same images: only pairs with column > row are computed
+  void* workspace;  // image_bytes(program), aligned to 64
+};
+
+// The pairs (x, x) of one strip of kImageLanes<double> images: fills `table` with the features of all plane ops and,
+// if `complete`, adds to `readouts` [head slot][2][kImageLanes<double>].
+struct SelfStrip {
+  const PlaneProgram* near;  // per segment: the program that reaches its d = 0 plane
+  PlaneProgram program;
+  const std::int64_t* offset;  // of the ops' features
+  const double* pixels;        // [h w][channels][lane]
+  double* table;
+  double* readouts;
+  bool complete;
+  void* workspace;
+};
+
 struct Backend {
   const char* name;
   const char* missing;  // why it cannot run here; null when it can
   void (*evaluate_float)(const Tile<float>&);
   void (*evaluate_double)(const Tile<double>&);
+  void (*images_float)(const ImageTile<float>&);
+  void (*images_double)(const ImageTile<double>&);
+  void (*self_strip)(const SelfStrip&);
+  std::int64_t (*image_bytes)(const PlaneProgram&);
 };
 
 std::int64_t workspace_bytes(const Program& program);

@@ -9,7 +9,7 @@
 #include <string>
 #include <variant>
 
-#include "backend.h"
+#include "images.h"
 
 namespace py = pybind11;
 
@@ -39,22 +39,27 @@ void require(bool ok, const char* message) {
   if (!ok) throw py::value_error(message);
 }
 
+std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outputs) {
+  require(slots >= 1 && slots <= 4096, "a program has between 1 and 4096 slots");
+  require(outputs >= 1 && outputs <= 65536, "a program has between 1 and 65536 outputs");
+  std::vector<Op> checked;
+  for (const auto& [kind, dual, slot, other, params] : ops) {
+    Op op{find(kOpKinds, kind, "op"), Dual::abrelu, slot, other, {params[0], params[1], params[2], params[3]}};
+    if (op.kind == OpKind::dual) op.dual = find(kDuals, dual, "dual activation");
+    require(slot >= 0 && slot < slots, "op: slot out of range");
+    const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
+    require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
+    require(op.kind != OpKind::emit || (other >= 0 && other < outputs), "emit: output out of range");
+    checked.push_back(op);
+  }
+  return checked;
+}
+
 // Owns the ops that a Program points to.
 class OwnedProgram {
  public:
-  OwnedProgram(const std::vector<OpTuple>& ops, int slots, int outputs) : slots_(slots), outputs_(outputs) {
-    require(slots >= 1 && slots <= 4096, "a program has between 1 and 4096 slots");
-    require(outputs >= 1 && outputs <= 65536, "a program has between 1 and 65536 outputs");
-    for (const auto& [kind, dual, slot, other, params] : ops) {
-      Op op{find(kOpKinds, kind, "op"), Dual::abrelu, slot, other, {params[0], params[1], params[2], params[3]}};
-      if (op.kind == OpKind::dual) op.dual = find(kDuals, dual, "dual activation");
-      require(slot >= 0 && slot < slots, "op: slot out of range");
-      const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
-      require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
-      require(op.kind != OpKind::emit || (other >= 0 && other < outputs), "emit: output out of range");
-      ops_.push_back(op);
-    }
-  }
+  OwnedProgram(const std::vector<OpTuple>& ops, int slots, int outputs)
+      : ops_(checked_ops(ops, slots, outputs)), slots_(slots), outputs_(outputs) {}
   Program view() const { return {ops_.data(), int(ops_.size()), slots_, outputs_}; }
 
  private:
@@ -110,9 +115,8 @@ using Results = std::vector<std::optional<py::array>>;
 
 // Checks one list of results of a tile and collects their pointers.
 template <class T>
-std::vector<T*> pointers(Results& results, const Program& program, std::int64_t rows, std::int64_t cols,
-                         std::int64_t stride) {
-  require(std::int64_t(results.size()) == program.outputs, "evaluate: one result (or None) per output is needed");
+std::vector<T*> pointers(Results& results, int outputs, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
+  require(std::int64_t(results.size()) == outputs, "evaluate: one result (or None) per output is needed");
   std::vector<T*> out;
   for (auto& result : results) {
     if (!result) {
@@ -141,10 +145,10 @@ void evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row
   require(!diagonal || (&rows == &cols && row == col && height == width), "evaluate: not a diagonal tile");
   require(dot.ndim() == 2 && dot.shape(0) >= height && dot.shape(1) >= (width + kStrip - 1) / kStrip * kStrip,
           "evaluate: dot must hold the tile in whole strips");
-  const auto out_nngp = pointers<T>(nngp, program, height, width, stride);
-  const auto out_ntk = pointers<T>(ntk, program, height, width, stride);
-  const auto mirror_nngp = pointers<T>(nngp_mirror, program, width, height, stride);
-  const auto mirror_ntk = pointers<T>(ntk_mirror, program, width, height, stride);
+  const auto out_nngp = pointers<T>(nngp, program.outputs, height, width, stride);
+  const auto out_ntk = pointers<T>(ntk, program.outputs, height, width, stride);
+  const auto mirror_nngp = pointers<T>(nngp_mirror, program.outputs, width, height, stride);
+  const auto mirror_ntk = pointers<T>(ntk_mirror, program.outputs, width, height, stride);
   const T* products = dot.data();
   const std::int64_t dot_stride = dot.shape(1);
   py::gil_scoped_release release;
@@ -169,24 +173,190 @@ const Backend& backend_named(const std::string& name) {
   throw py::value_error("unknown backend '" + name + "'");
 }
 
+// The first result that is wanted: its shape is the tile's.
+const py::array& first_result(const Results& nngp, const Results& ntk) {
+  for (const Results* list : {&nngp, &ntk})
+    for (const auto& result : *list)
+      if (result) {
+        require(result->ndim() == 2, "evaluate: a result must be a matrix");
+        return *result;
+      }
+  throw py::value_error("evaluate: no result is wanted");
+}
+
 void evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
               std::int64_t col, const py::array& dot, const Results& nngp, const Results& ntk, const Results& nngp_mirror,
               const Results& ntk_mirror, bool diagonal) {
   require(rows.program == cols.program, "evaluate: rows and columns belong to different programs");
   require(rows.points.index() == cols.points.index(), "evaluate: rows and columns differ in dtype");
-  const py::array* first = nullptr;
-  for (const Results* list : {&nngp, &ntk})
-    for (const auto& result : *list)
-      if (result && !first) first = &*result;
-  require(first && first->ndim() == 2, "evaluate: no result is wanted");
-  const std::int64_t stride = first->strides(0) / first->itemsize();
+  const py::array& first = first_result(nngp, ntk);
+  const std::int64_t stride = first.strides(0) / first.itemsize();
   const auto call = [&](auto tag) {
     using T = decltype(tag);
     require(py::isinstance<Array<T>>(dot), "evaluate: dot must be a C-contiguous matrix of the points' dtype");
     evaluate_as<T>(backend_named(backend), rows, row, cols, col, Array<T>(dot), nngp, ntk, nngp_mirror, ntk_mirror,
-                   diagonal, first->shape(0), first->shape(1), stride);
+                   diagonal, first.shape(0), first.shape(1), stride);
   };
   rows.points.index() == 0 ? call(float{}) : call(double{});
+}
+
+const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
+    {"conv", PlaneOpKind::conv}, {"dual", PlaneOpKind::dual}, {"normalize", PlaneOpKind::normalize},
+    {"copy", PlaneOpKind::copy}, {"add", PlaneOpKind::add},   {"pool", PlaneOpKind::pool},
+    {"readout", PlaneOpKind::readout}};
+
+// kind, dual, slot, other, parameters, (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w,
+// circular, normalize_edges).
+using PlaneOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
+using ImageShape = std::array<int, 3>;
+
+PlaneOp plane_op(const PlaneOpTuple& from) {
+  const auto& [kind, dual, slot, other, p, g] = from;
+  PlaneOp op{find(kPlaneOpKinds, kind, "plane op"), Dual::abrelu, slot, other, {p[0], p[1], p[2], p[3]},
+             g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11], FastPath::none};
+  if (op.kind == PlaneOpKind::dual) op.dual = find(kDuals, dual, "dual activation");
+  return op;
+}
+
+// Follows the image size of every slot; an op that does not fit raises, so that the executor may trust all of them.
+std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int slots, int head_slots, ImageShape shape) {
+  constexpr int kLargest = 1024;
+  const auto size_ok = [](int n) { return n >= 1 && n <= kLargest; };
+  require(slots >= 1 && slots <= 64, "an image program has between 1 and 64 slots");
+  require(size_ok(shape[0]) && size_ok(shape[1]) && shape[2] >= 1, "images must be 1 to 1024 pixels high and wide");
+  std::vector<std::pair<int, int>> size(slots, {0, 0});
+  size[0] = {shape[0], shape[1]};
+  std::vector<PlaneOp> checked;
+  int pools = 0;
+  for (const auto& from : ops) {
+    const PlaneOp op = plane_op(from);
+    require(op.slot >= 0 && op.slot < slots, "plane op: slot out of range");
+    const bool two_slots = op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add;
+    require(!two_slots || (op.other >= 0 && op.other < slots && op.other != op.slot), "plane op: second slot out of range");
+    if (op.kind == PlaneOpKind::copy) size[op.slot] = size[op.other];
+    require(size[op.slot] == std::pair(op.h, op.w), "plane op: image size differs from its slot's");
+    require(op.kind != PlaneOpKind::add || size[op.slot] == size[op.other], "add: image sizes differ");
+    if (op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool) {
+      require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
+      require(size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) && size_ok(op.stride_w),
+              "plane op: window or stride out of range");
+      require(op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w,
+              "plane op: padding out of range");
+      size[op.slot] = {op.out_h, op.out_w};
+    }
+    if (op.kind == PlaneOpKind::pool) {
+      require(op.slot == 0 && ++pools < 16, "pool: slot 0 only, at most 15 pools");
+      for (int s = 1; s < slots; ++s) size[s] = {0, 0};
+    }
+    if (op.kind == PlaneOpKind::readout) {
+      require(op.other >= 0 && op.other < head_slots, "readout: head slot out of range");
+      require(op.window_h >= -1 && op.window_h <= kLargest && op.window_w >= -1 && op.window_w <= kLargest,
+              "readout: window out of range");
+    }
+    checked.push_back(op);
+  }
+  return checked;
+}
+
+std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& ops, int slots,
+                                             const std::vector<OpTuple>& head, int head_slots, int outputs,
+                                             ImageShape shape) {
+  return std::make_shared<PlaneSchedule>(checked_plane_ops(ops, slots, head_slots, shape), slots,
+                                         checked_ops(head, head_slots, outputs), head_slots, outputs, shape[0], shape[1],
+                                         shape[2]);
+}
+
+// A block of images in float32 or float64; keeps its program alive.
+struct AnyImages {
+  std::shared_ptr<PlaneSchedule> program;
+  std::variant<Images<float>, Images<double>> images;
+};
+
+template <class T>
+void require_images(const PlaneSchedule& schedule, const Array<T>& x) {
+  const PlaneProgram program = schedule.view();
+  require(x.ndim() == 4 && x.shape(0) > 0 && x.shape(1) == program.h && x.shape(2) == program.w &&
+              x.shape(3) == program.channels,
+          "images: x does not have the program's shape");
+}
+
+// Calls f with x as an array of float or of double.
+template <class F>
+auto with_images(const py::array& x, F&& f) {
+  if (py::isinstance<Array<float>>(x)) return f(Array<float>(x));
+  if (py::isinstance<Array<double>>(x)) return f(Array<double>(x));
+  throw py::type_error("images: x must be a C-contiguous float32 or float64 array");
+}
+
+AnyImages images_of(std::shared_ptr<PlaneSchedule> program, const std::string& backend, const py::array& x,
+                    const std::optional<Array<double>>& head) {
+  const Backend& runner = backend_named(backend);
+  const std::int64_t head_rows = 2 * program->view().head.size;
+  require(head || !program->head_needs_variance(), "images: the head needs the variances of image_diagonal");
+  require(!head || (head->ndim() == 2 && head->shape(0) == head_rows && head->shape(1) == x.shape(0)),
+          "images: head must have shape (2 ops, images)");
+  const double* features = head ? head->data() : nullptr;
+  return with_images(x, [&](const auto& data) -> AnyImages {
+    using T = typename std::remove_reference_t<decltype(data)>::value_type;
+    require_images<T>(*program, data);
+    const std::int64_t size = data.shape(0);
+    const T* pixels = data.data();
+    py::gil_scoped_release release;
+    return {program, Images<T>(*program, runner, pixels, size, features, size)};
+  });
+}
+
+py::tuple image_diagonal_of(std::shared_ptr<PlaneSchedule> program, const std::string& backend, const py::array& x) {
+  const Backend& runner = backend_named(backend);
+  return with_images(x, [&](const auto& data) -> py::tuple {
+    using T = typename std::remove_reference_t<decltype(data)>::value_type;
+    require_images<T>(*program, data);
+    const std::int64_t size = data.shape(0), outputs = program->view().head.outputs, rows = 2 * program->view().head.size;
+    const T* pixels = data.data();
+    const ImageDiagonal result = [&] {
+      py::gil_scoped_release release;
+      return image_diagonal<T>(*program, runner, pixels, size);
+    }();
+    return py::make_tuple(py::array_t<double>({outputs, size}, result.nngp.data()),
+                          py::array_t<double>({outputs, size}, result.ntk.data()),
+                          py::array_t<double>({rows, size}, result.head.data()));
+  });
+}
+
+template <class T>
+void evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
+                        std::int64_t col, Results nngp, Results ntk, Results nngp_mirror, Results ntk_mirror,
+                        bool diagonal) {
+  const PlaneProgram program = rows.program->view();
+  const ImagesView<T> r = std::get<Images<T>>(rows.images).view(), c = std::get<Images<T>>(cols.images).view();
+  const py::array& first = first_result(nngp, ntk);
+  const std::int64_t height = first.shape(0), width = first.shape(1), stride = first.strides(0) / first.itemsize();
+  require(row >= 0 && height >= 1 && row <= r.size - height, "evaluate: rows out of range");
+  require(col >= 0 && width >= 1 && col <= c.size - width && col % kImageLanes<T> == 0, "evaluate: columns out of range");
+  require(!diagonal || (row == col && height == width), "evaluate: not a diagonal tile");
+  const int outputs = program.head.outputs;
+  const auto out_nngp = pointers<T>(nngp, outputs, height, width, stride);
+  const auto out_ntk = pointers<T>(ntk, outputs, height, width, stride);
+  const auto mirror_nngp = pointers<T>(nngp_mirror, outputs, width, height, stride);
+  const auto mirror_ntk = pointers<T>(ntk_mirror, outputs, width, height, stride);
+  py::gil_scoped_release release;
+  const std::unique_ptr<void, AlignedFree> workspace(::operator new(backend.image_bytes(program), std::align_val_t(64)));
+  const ImageTile<T> tile{program, r, c, row, height, col, width, out_nngp.data(), out_ntk.data(), stride,
+                          mirror_nngp.data(), mirror_ntk.data(), diagonal, workspace.get()};
+  if constexpr (std::is_same_v<T, float>) {
+    backend.images_float(tile);
+  } else {
+    backend.images_double(tile);
+  }
+}
+
+void evaluate_images(const std::string& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
+                     std::int64_t col, const Results& nngp, const Results& ntk, const Results& nngp_mirror,
+                     const Results& ntk_mirror, bool diagonal) {
+  require(rows.program == cols.program, "evaluate: rows and columns belong to different programs");
+  require(rows.images.index() == cols.images.index(), "evaluate: rows and columns differ in dtype");
+  const auto call = rows.images.index() == 0 ? evaluate_images_as<float> : evaluate_images_as<double>;
+  call(backend_named(backend), rows, row, cols, col, nngp, ntk, nngp_mirror, ntk_mirror, diagonal);
 }
 
 std::vector<std::pair<std::string, std::optional<std::string>>> list_backends() {
@@ -219,6 +389,21 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("unit", &unit_vectors)
       .def_property_readonly("nngp", [](const AnyPoints& p) { return diagonal(p, false); })
       .def_property_readonly("ntk", [](const AnyPoints& p) { return diagonal(p, true); });
+  py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(m, "ImageProgram",
+                                                            "Plane ops, read-outs and a head; see csrc/plane_program.h.")
+      .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),
+           py::arg("outputs"), py::arg("shape"))
+      .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
+      .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)
+      .def_property_readonly("work", &PlaneSchedule::work)
+      .def_property_readonly("table_size", &PlaneSchedule::table_size);
+  py::class_<AnyImages, std::shared_ptr<AnyImages>>(m, "Images", "What depends on one image only; see csrc/images.h.")
+      .def(py::init(&images_of), py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("head") = py::none());
+  m.def("image_diagonal", &image_diagonal_of, "Kernel diagonals (outputs, n), NNGP and NTK, and the head's features.",
+        py::arg("program"), py::arg("backend"), py::arg("x"));
+  m.def("evaluate_images", &evaluate_images, "Evaluate an image program on one tile of pairs; see csrc/backend.h.",
+        py::arg("backend"), py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("nngp"),
+        py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
   m.def("evaluate", &evaluate, "Evaluate the program on one tile of pairs; see csrc/backend.h.", py::arg("backend"),
         py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("nngp"), py::arg("ntk"),
         py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));

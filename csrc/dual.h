@@ -16,69 +16,50 @@ namespace ntk {
 constexpr double kPi = 3.14159265358979323846;
 
 // acos(1 - y) = pi sqrt(y) A(y) and kappa1(1 - y) = 1 - y + y sqrt(y) C(y) on 0 <= y <= 1: both are smooth there.
-// Near-minimax fits by tools/fit_dual.py. Largest error: float A 6.4e-8, C 4.7e-8; double A 4.0e-16, C 1.1e-16.
+// Near-minimax fits by tools/fit_dual.py, lowest power first. Largest error: float A 6.4e-8, C 4.7e-8; double A 4.0e-16,
+// C 1.1e-16.
 template <class T>
-struct Fit;
+struct Coefficients;
 
 template <>
-struct Fit<float> {
-  template <class V>
-  static NTK_HD V A(V y) {
-    V p = y * 0.00070271871f - 0.00075320581f;
-    p = p * y + 0.0016915896f;
-    p = p * y + 0.0021952971f;
-    p = p * y + 0.0084956933f;
-    p = p * y + 0.037509649f;
-    return p * y + 0.45015819f;
-  }
-  template <class V>
-  static NTK_HD V C(V y) {
-    V p = y * 0.0001655855f - 0.000010112492f;
-    p = p * y + 0.00065371408f;
-    p = p * y + 0.0023878848f;
-    p = p * y + 0.015007358f;
-    return p * y + 0.30010541f;
-  }
+struct Coefficients<float> {
+  static constexpr float a[] = {
+      0.45015819f, 0.037509649f, 0.0084956933f, 0.0021952971f, 0.0016915896f, -0.00075320581f, 0.00070271873f};
+  static constexpr float c[] = {
+      0.30010541f, 0.015007358f, 0.0023878848f, 0.00065371408f, -1.0112492e-5f, 0.0001655855f};
 };
 
 template <>
-struct Fit<double> {
+struct Coefficients<double> {
+  static constexpr double a[] = {
+      0.45015815807855325, 0.037513179839757862, 0.0084404654755947953, 0.0025120428545039484,
+      0.00085480117959671851, 0.00031461543513327426, 0.00012286742302246964, 4.470335885033153e-5,
+      3.7406001121511572e-5, -3.9754949430095626e-5, 0.00010440171174478019, -0.00015305626397848099,
+      0.00017396119712402493, -0.00013775604543144633, 7.4652684440915854e-5, -2.4549539790818016e-5,
+      3.861559186565802e-6};
+  static constexpr double c[] = {
+      0.3001054387190353, 0.015005271935981597, 0.0024115615586107687, 0.0005582319269919874, 0.00015541535319362329,
+      4.843370701406519e-5, 1.6168495672590503e-5, 6.2738682049061173e-6, 4.863271207255582e-7,
+      4.7812969998011391e-6, -6.5697134122400947e-6, 8.7489390963780838e-6, -7.5415407265989184e-6,
+      4.5188160406907098e-6, -1.6148755497423985e-6, 2.8136951671536936e-7};
+};
+
+template <class V, class T, int n>
+NTK_HD V horner(const T (&coefficients)[n], V y) {
+  V p = y * coefficients[n - 1] + coefficients[n - 2];
+  for (int k = n - 3; k >= 0; --k) p = p * y + coefficients[k];
+  return p;
+}
+
+template <class T>
+struct Fit {
   template <class V>
   static NTK_HD V A(V y) {
-    V p = y * 3.861559186565802e-6 - 2.4549539790818016e-5;
-    p = p * y + 7.4652684440915854e-5;
-    p = p * y - 0.00013775604543144633;
-    p = p * y + 0.00017396119712402493;
-    p = p * y - 0.00015305626397848099;
-    p = p * y + 0.00010440171174478019;
-    p = p * y - 3.9754949430095626e-5;
-    p = p * y + 3.7406001121511572e-5;
-    p = p * y + 4.470335885033153e-5;
-    p = p * y + 0.00012286742302246964;
-    p = p * y + 0.00031461543513327426;
-    p = p * y + 0.00085480117959671851;
-    p = p * y + 0.0025120428545039484;
-    p = p * y + 0.0084404654755947953;
-    p = p * y + 0.037513179839757862;
-    return p * y + 0.45015815807855325;
+    return horner(Coefficients<T>::a, y);
   }
   template <class V>
   static NTK_HD V C(V y) {
-    V p = y * 2.8136951671536936e-7 - 1.6148755497423985e-6;
-    p = p * y + 4.5188160406907098e-6;
-    p = p * y - 7.5415407265989184e-6;
-    p = p * y + 8.7489390963780838e-6;
-    p = p * y - 6.5697134122400947e-6;
-    p = p * y + 4.7812969998011391e-6;
-    p = p * y + 4.863271207255582e-7;
-    p = p * y + 6.2738682049061173e-6;
-    p = p * y + 1.6168495672590503e-5;
-    p = p * y + 4.843370701406519e-5;
-    p = p * y + 0.00015541535319362329;
-    p = p * y + 0.0005582319269919874;
-    p = p * y + 0.0024115615586107687;
-    p = p * y + 0.015005271935981597;
-    return p * y + 0.3001054387190353;
+    return horner(Coefficients<T>::c, y);
   }
 };
 

@@ -23,7 +23,7 @@ struct PointsView {
   const T* feature(int op, int which) const { return table + (2 * std::int64_t(op) + which) * stride; }
 };
 
-// Features per op: affine (sqrt(a q/q_new), sqrt(b/q_new)); dual: Phi::side(q); normalize (1/sqrt(q + eps), -).
+// The features are those of point.h.
 template <class T>
 class Points {
  public:

@@ -71,27 +71,28 @@ __attribute__((noinline)) V refine(V y, const T* row, const T* cols, std::int64_
   return y;
 }
 
-template <class T, bool kNtk, class V>
-NTK_HD void affine_step(const ChainAffine<T>& s, std::int64_t i, std::int64_t j, V& y, V& t) {
-  const V alpha = load(s.col_alpha + j), beta = load(s.col_beta + j);
+template <class T, bool kNtk, class P>
+NTK_HD void affine_step(const ChainAffine<T>& s, std::int64_t i, std::int64_t j, P& y, P& t) {
+  constexpr int n = sizeof(P) / sizeof(typename Vector<T>::type);
+  const P alpha = load_pack<n>(s.col_alpha + j, kLanes<T>), beta = load_pack<n>(s.col_beta + j, kLanes<T>);
   const T row_alpha = s.row_alpha[i], row_beta = s.row_beta[i];
-  const V da = alpha - row_alpha, db = beta - row_beta, aa = row_alpha * alpha;
+  const P da = alpha - row_alpha, db = beta - row_beta, aa = row_alpha * alpha;
   if (kNtk) t = aa * t + s.phi * row_beta * beta;
   y = aa * y + T(0.5) * (da * da + db * db);
 }
 
-template <class T, bool kNtk, class V>
-NTK_HD void plain_relu_step(V& y, V& t) {
-  const V r = sqrt(y), k0 = T(1) - r * Fit<T>::A(y);
-  y -= y * r * Fit<T>::C(y);
+template <class T, bool kNtk, class P>
+NTK_HD void plain_relu_step(P& y, P& t) {
+  const P r = sqrt(y), k0 = T(1) - r * Fit<T>::A(y);
+  y = y - y * r * Fit<T>::C(y);
   if (kNtk) t = k0 * t + (T(1) - y);
 }
 
-template <class T, bool kNtk, class V>
-NTK_HD void relu_step(const ChainRelu<T>& s, V& y, V& t) {
-  const V one = splat(T(1)), near = max(min(y, T(2) - y), V{}), r = sqrt(near);  // near = 1 - |c|
-  const V u = r * Fit<T>::A(near), k0 = y <= one ? T(1) - u : u;
-  y = s.gamma * (min(y, one) - near * r * Fit<T>::C(near)) + (T(1) - s.gamma) * y;
+template <class T, bool kNtk, class P>
+NTK_HD void relu_step(const ChainRelu<T>& s, P& y, P& t) {
+  const P near = max(min(y, T(2) - y), T(0)), r = sqrt(near);  // near = 1 - |c|
+  const P u = r * Fit<T>::A(near), k0 = if_negative(T(1) - y, u, T(1) - u);
+  y = s.gamma * (min(y, T(1)) - near * r * Fit<T>::C(near)) + (T(1) - s.gamma) * y;
   if (kNtk) t = (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
 }
 
@@ -102,35 +103,30 @@ NTK_HD void emit_step(const ChainEmit<T>& s, V root, V y, V t, std::int64_t at, 
   if (kNtk && s.ntk) store_columns(s.ntk + at, s.a * (root * t) + (s.e * K + s.f), count);
 }
 
-// kUnroll vectors of columns of row i, from column j on, through all layers.
-template <class T, bool kNtk, int kUnroll>
+// n vectors of columns of row i, from column j on, through all layers.
+template <class T, bool kNtk, int n>
 NTK_HD void chain_group(const Tile<T>& tile, const Chain<T>& chain, std::int64_t i, std::int64_t j) {
   using V = typename Vector<T>::type;
+  using P = Pack<V, n>;
   constexpr int L = kLanes<T>;
-  const std::int64_t row = tile.row + i, col = tile.col + j;
-  V y[kUnroll], t[kUnroll];
-  for (int u = 0; u < kUnroll; ++u) {
-    y[u] = T(1) - load(tile.dot + i * tile.dot_stride + j + u * L);
-    if (any_below(y[u], T(kNear))) {
-      const std::int64_t width = tile.row_points.width, first = col + u * L;
-      y[u] = refine(y[u], tile.row_points.unit + row * width, tile.col_points.unit + first * width, width,
-                    tile.cols - j - u * L);
-    }
-    t[u] = chain.eps * (T(1) - y[u]);
-  }
+  const std::int64_t row = tile.row + i, col = tile.col + j, width = tile.row_points.width;
+  P y = T(1) - load_pack<n>(tile.dot + i * tile.dot_stride + j, L);
+  for (int u = 0; u < n; ++u)
+    if (any_below(y.v[u], T(kNear)))
+      y.v[u] = refine(y.v[u], tile.row_points.unit + row * width, tile.col_points.unit + (col + u * L) * width, width,
+                      tile.cols - j - u * L);
+  P t = chain.eps * (T(1) - y);
   for (const ChainLayer<T>* layer = chain.layers; layer != chain.layers + chain.depth; ++layer) {
-    if (layer->affine.bias)
-      for (int u = 0; u < kUnroll; ++u) affine_step<T, kNtk>(layer->affine, row, col + u * L, y[u], t[u]);
-    if (layer->relu.plain) {
-      for (int u = 0; u < kUnroll; ++u) plain_relu_step<T, kNtk>(y[u], t[u]);
-    } else {
-      for (int u = 0; u < kUnroll; ++u) relu_step<T, kNtk>(layer->relu, y[u], t[u]);
-    }
-    for (int n = 0; n < layer->emit_count; ++n)
-      for (int u = 0; u < kUnroll; ++u) {
+    if (layer->affine.bias) affine_step<T, kNtk>(layer->affine, row, col, y, t);
+    if (layer->relu.plain)
+      plain_relu_step<T, kNtk>(y, t);
+    else
+      relu_step<T, kNtk>(layer->relu, y, t);
+    for (int e = 0; e < layer->emit_count; ++e)
+      for (int u = 0; u < n; ++u) {
         const V root = load(layer->relu.col_root + col + u * L) * (layer->relu.scale * layer->relu.row_root[row]);
         const std::int64_t c = j + u * L;
-        emit_step<T, kNtk>(layer->emits[n], root, y[u], t[u], i * tile.stride + c, tile.cols - c);
+        emit_step<T, kNtk>(layer->emits[e], root, y.v[u], t.v[u], i * tile.stride + c, tile.cols - c);
       }
   }
 }

@@ -1,20 +1,20 @@
 // The CPU executor of one instruction set: compiled once for each, under the namespace NTK_ISA.
 #include "chain.h"
-#include "strip.h"
+#include "images.h"
 
 namespace ntk {
 namespace {
 
 template <class T>
-bool wants_ntk(const Tile<T>& tile) {
-  for (int o = 0; o < tile.program.outputs; ++o)
-    if (tile.ntk[o]) return true;
+bool any(T* const* results, int count) {
+  for (int o = 0; o < count; ++o)
+    if (results[o]) return true;
   return false;
 }
 
 template <class T>
 void evaluate(const Tile<T>& tile) {
-  const bool ntk = wants_ntk(tile);
+  const bool ntk = any(tile.ntk, tile.program.outputs);
   if (is_relu_chain(tile.program)) {
     auto* layers = reinterpret_cast<ChainLayer<T>*>(tile.workspace);
     auto* emits = reinterpret_cast<ChainEmit<T>*>(layers + tile.program.size);
@@ -26,11 +26,20 @@ void evaluate(const Tile<T>& tile) {
   finish(tile);
 }
 
+template <class T>
+void evaluate_images(const ImageTile<T>& tile) {
+  any(tile.ntk, tile.program.head.outputs) ? run_images<T, true>(tile) : run_images<T, false>(tile);
+}
+
 }  // namespace
 
 namespace NTK_ISA {
 void evaluate_float(const Tile<float>& tile) { evaluate(tile); }
 void evaluate_double(const Tile<double>& tile) { evaluate(tile); }
+void images_float(const ImageTile<float>& tile) { evaluate_images(tile); }
+void images_double(const ImageTile<double>& tile) { evaluate_images(tile); }
+void self_strip(const SelfStrip& self) { run_self(self); }
+std::int64_t image_bytes(const PlaneProgram& program) { return image_scratch_bytes(program); }
 std::int64_t workspace_bytes(const Program& program) {
   const std::int64_t chain = program.size * std::int64_t(sizeof(ChainLayer<double>) + sizeof(ChainEmit<double>));
   const std::int64_t strip = 2 * program.slots * kStrip * std::int64_t(sizeof(double));

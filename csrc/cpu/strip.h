@@ -84,6 +84,19 @@ void load_input(const Tile<T>& tile, const Strip<T>& s, const T* dot) {
   }
 }
 
+// The program on one strip; results go `at` elements after the tile's first.
+template <class T, bool kNtk>
+void run_ops(const Tile<T>& tile, const Strip<T>& s, std::int64_t at) {
+  for (int k = 0; k < tile.program.size; ++k) {
+    const Op& op = tile.program.ops[k];
+    if (op.kind == OpKind::affine) apply_affine<T, kNtk>(op, s);
+    if (op.kind == OpKind::dual) apply_dual<T, kNtk>(op, k, tile, s);
+    if (op.kind == OpKind::normalize) apply_normalize<T, kNtk>(op, k, tile, s);
+    if (op.kind == OpKind::copy || op.kind == OpKind::add) apply_copy_or_add(op, s);
+    if (op.kind == OpKind::emit) apply_emit<T, kNtk>(op, tile, s, at);
+  }
+}
+
 template <class T, bool kNtk>
 void run_strips(const Tile<T>& tile) {
   for (std::int64_t i = 0; i < tile.rows; ++i)
@@ -91,14 +104,7 @@ void run_strips(const Tile<T>& tile) {
       const std::int64_t left = tile.cols - j;
       const Strip<T> s{static_cast<T*>(tile.workspace), tile.row + i, tile.col + j, left < kStrip ? left : kStrip};
       load_input(tile, s, tile.dot + i * tile.dot_stride + j);
-      for (int k = 0; k < tile.program.size; ++k) {
-        const Op& op = tile.program.ops[k];
-        if (op.kind == OpKind::affine) apply_affine<T, kNtk>(op, s);
-        if (op.kind == OpKind::dual) apply_dual<T, kNtk>(op, k, tile, s);
-        if (op.kind == OpKind::normalize) apply_normalize<T, kNtk>(op, k, tile, s);
-        if (op.kind == OpKind::copy || op.kind == OpKind::add) apply_copy_or_add(op, s);
-        if (op.kind == OpKind::emit) apply_emit<T, kNtk>(op, tile, s, i * tile.stride + j);
-      }
+      run_ops<T, kNtk>(tile, s, i * tile.stride + j);
     }
 }
 

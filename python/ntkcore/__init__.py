@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from ntkcore.backends import backends
+from ntkcore.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool, GlobalSumPool, LocalAvgPool, SumPool
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import (
     ABRelu,
@@ -26,14 +27,24 @@ from ntkcore.layers import (
     Serial,
     Sin,
     from_json,
-    mlp,
 )
+from ntkcore.nets import cntk, mlp, myrtle, resnet
 
 __version__ = _version("ntkcore")
 
 __all__ = [
     "ABRelu",
     "Abs",
+    "AvgPool",
+    "Conv",
+    "Flatten",
+    "GlobalAvgPool",
+    "GlobalSumPool",
+    "LocalAvgPool",
+    "SumPool",
+    "cntk",
+    "myrtle",
+    "resnet",
     "ArcCosine",
     "Cos",
     "Dense",

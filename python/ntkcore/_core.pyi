@@ -27,6 +27,45 @@ class Points:
     @property
     def ntk(self) -> npt.NDArray[np.float64]: ...
 
+class ImageProgram:
+    def __init__(
+        self,
+        ops: Sequence[tuple[str, str, int, int, Sequence[float], Sequence[int]]],
+        slots: int,
+        head: Sequence[tuple[str, str, int, int, Sequence[float]]],
+        head_slots: int,
+        outputs: int,
+        shape: tuple[int, int, int],
+    ) -> None: ...
+    @property
+    def head_needs_variance(self) -> bool: ...
+    @property
+    def flip_symmetric(self) -> bool: ...
+    @property
+    def work(self) -> float: ...
+    @property
+    def table_size(self) -> int: ...
+
+class Images:
+    def __init__(
+        self, program: ImageProgram, backend: str, x: npt.NDArray[np.floating], head: npt.NDArray[np.float64] | None = None
+    ) -> None: ...
+
+def image_diagonal(
+    program: ImageProgram, backend: str, x: npt.NDArray[np.floating]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def evaluate_images(
+    backend: str,
+    rows: Images,
+    row: int,
+    cols: Images,
+    col: int,
+    nngp: _Results,
+    ntk: _Results,
+    nngp_mirror: _Results,
+    ntk_mirror: _Results,
+    diagonal: bool,
+) -> None: ...
 def evaluate(
     backend: str,
     rows: Points,

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from ntkcore import _core
-from ntkcore.program import Builder, Shape, Value
+from ntkcore.program import Builder, Value
 
 Signal = Value | tuple[Value, ...]
 
@@ -115,7 +114,8 @@ def _check_number(layer: Layer, name: str, *, minimum: float = -math.inf) -> Non
         raise ValueError(f"{type(layer).__name__}: {name} must be {bound}, not {value!r}")
 
 
-def _single(layer: Layer, builder: Builder, value: Signal) -> Value:
+def single(layer: Layer, builder: Builder, value: Signal) -> Value:
+    """The signal of a layer that takes one; ValueError naming the layer for branches."""
     if isinstance(value, tuple):
         raise builder.error(layer, f"got {len(value)} branches, takes one signal: put FanInSum() before it")
     return value
@@ -144,18 +144,18 @@ class Dense(Layer):
         if self.width is not None and (not isinstance(self.width, int) or self.width < 1):
             raise ValueError(f"Dense: width must be a positive number of units, not {self.width!r}")
 
-    def coefficients(self, builder: Builder, value: Value) -> tuple[float, float, float, float]:
+    def coefficients(self, layer: Layer, builder: Builder, value: Value) -> tuple[float, float, float, float]:
         """(a, b, e, f) of K <- a K + b, T <- a T + e K + f."""
         a, b = self.W_std**2, (self.b_std or 0.0) ** 2
         if self.parameterization == "ntk":
             return a, b, a, b
         if value.width is None:
-            raise builder.error(self, "the standard parameterization needs its input's width: give the layer before width=…")
+            raise builder.error(layer, "the standard parameterization needs its input's width: give the layer before width=…")
         return a, b, value.width, 0.0 if self.b_std is None else 1.0
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = _single(self, builder, value)
-        return builder.affine(value, *self.coefficients(builder, value), width=self.width)
+        value = single(self, builder, value)
+        return builder.affine(value, *self.coefficients(self, builder, value), width=self.width)
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,7 +186,7 @@ class Activation(Layer):
         return [getattr(self, field.name) for field in fields(self)]
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = _single(self, builder, value)
+        value = single(self, builder, value)
         if not value.gaussian:
             raise builder.error(
                 self, "a nonlinearity needs a Gaussian input, but none is guaranteed here: put an affine layer (Dense) before it"
@@ -345,7 +345,7 @@ class LayerNorm(Layer):
         _check_number(self, "eps", minimum=0)
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = _single(self, builder, value)
+        value = single(self, builder, value)
         if not value.gaussian:
             raise builder.error(self, "needs a Gaussian input: put an affine layer (Dense) before it")
         return builder.normalize(value, self.eps)
@@ -404,7 +404,7 @@ class FanOut(Layer):
             raise ValueError(f"FanOut: num must be a positive number of branches, not {self.num!r}")
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
-        value = _single(self, builder, value)
+        value = single(self, builder, value)
         shared = Value(value.slot, value.shape, value.gaussian, False, value.width)
         return (shared, *(builder.copy(shared) for _ in range(self.num - 1)))
 
@@ -429,7 +429,7 @@ class Parallel(_Container):
         out = []
         for number, (branch, part) in enumerate(zip(self.branches, value, strict=True)):
             builder.path.append(f"branch {number}")
-            out.append(_single(branch, builder, branch.lower(builder, part)))
+            out.append(single(branch, builder, branch.lower(builder, part)))
             builder.path.pop()
         return tuple(out)
 
@@ -476,72 +476,3 @@ class Residual(_Container):
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
         return Serial(FanOut(2), Parallel(self.shortcut, Serial(*self.branch)), FanInSum()).lower(builder, value)
-
-
-def mlp(depth: int, W_std: float = 2**0.5, b_std: float | None = None, activation: Layer | None = None) -> Serial:
-    """A fully connected network: ``depth`` hidden layers and a read-out, the same W_std and b_std everywhere."""
-    if not isinstance(depth, int) or depth < 0:
-        raise ValueError(f"mlp: depth must be a number of hidden layers, not {depth!r}")
-    dense = Dense(W_std, b_std)
-    return Serial(*(dense, activation or Relu()) * depth, dense)
-
-
-def _flat(net: Layer) -> list[Layer]:
-    return [inner for layer in net.layers for inner in _flat(layer)] if isinstance(net, Serial) else [net]
-
-
-def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
-    """Cuts a network after every nonlinear stage: ([stage 1, …, stage L], read-out).
-
-    A stage ends with a nonlinearity, a residual block that holds one, or the FanInSum that closes its branches.
-    """
-    done: list[list[Layer]] = []
-    current: list[Layer] = []
-    open_branches = nonlinear = False
-    for layer in _flat(net):
-        current.append(layer)
-        open_branches = isinstance(layer, FanOut) or (open_branches and not isinstance(layer, FanInSum))
-        nonlinear |= layer.nonlinear
-        if nonlinear and not open_branches:
-            done.append(current)
-            current, nonlinear = [], False
-    return done, current
-
-
-def _emit(builder: Builder, value: Signal, readout: list[Layer], output: int, last: bool) -> None:
-    value = _single(readout[0] if readout else Identity(), builder, value)
-    if len(readout) == 1 and isinstance(readout[0], Dense):
-        builder.emit(value, output, readout[0].coefficients(builder, value))
-        return
-    copied = value if last or not readout else builder.copy(value)
-    result = _single(readout[-1] if readout else Identity(), builder, Serial(*readout).lower(builder, copied))
-    builder.emit(result, output)
-    if copied is not value:
-        builder.release(result)
-
-
-def lower(net: Layer, input_shape: Shape, *, wants_ntk: bool, depths: Sequence[int] | None = None) -> _core.Program:
-    """The program of a network; with ``depths``, one output for each: the network cut after that many stages.
-
-    ValueError names the layer that does not fit, or the depths there are.
-    """
-    if not isinstance(net, Layer):
-        raise TypeError(f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}")
-    parts, readout = stages(net)
-    wanted = [len(parts)] if depths is None else list(depths)
-    if depths is not None and (not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(1, len(parts) + 1))):
-        raise ValueError(f"depths must be distinct numbers from 1 to {len(parts)}, the network's nonlinear stages; got {wanted}")
-    builder = Builder(input_shape, wants_ntk)
-    value: Signal = builder.input
-    number = 0
-    if not parts:
-        _emit(builder, value, readout, 0, last=True)
-    for depth, stage in enumerate(parts[: max(wanted)], 1):
-        for layer in stage:
-            builder.path = [str(number)]
-            value = layer.lower(builder, value)
-            number += 1
-        if depth in wanted:
-            builder.path = [str(number)]
-            _emit(builder, value, readout, wanted.index(depth), last=depth == max(wanted))
-    return builder.build(len(wanted))

@@ -1,13 +1,19 @@
-"""A program of plain ops under construction: what a layer calls to say what it does to K and T."""
+"""A program of plain ops under construction: what a layer calls to say what it does to K and T.
+
+A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): vector ops act on the slots of a `Program` or
+of an image program's head, plane ops on displacement planes. See ``csrc/program.h`` and ``csrc/plane_program.h``.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ntkcore import _core
 
 Shape = tuple[int, ...]
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,7 @@ class Value:
 
     ``gaussian``: jointly Gaussian over parameters, so that a dual activation may follow. ``independent``: produced by
     weights of its own since the last fan-out, so that a sum with other branches has no cross terms. ``width``: number
-    of units, where declared (needed by the standard parameterization only).
+    of units or channels, where declared (needed by the standard parameterization only).
     """
 
     slot: int
@@ -25,20 +31,55 @@ class Value:
     independent: bool = False
     width: int | None = None
 
+    @property
+    def is_image(self) -> bool:
+        """Does it live on displacement planes, with covariances between pixels?"""
+        return len(self.shape) == 3
+
 
 Op = tuple[str, str, int, int, Sequence[float]]
+PlaneOp = tuple[str, str, int, int, Sequence[float], Sequence[int]]
+
+
+@dataclass
+class _Slots:
+    """Numbers of slots, used again when given back."""
+
+    count: int = 0
+    free: list[int] = field(default_factory=list)
+
+    def take(self) -> int:
+        if self.free:
+            return self.free.pop()
+        self.count += 1
+        return self.count - 1
+
+    @property
+    def in_use(self) -> int:
+        return self.count - len(self.free)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution or a pool: per axis (height, width)."""
+
+    size: Pair
+    strides: Pair
+    low: Pair  # padding before the first row, column
+    out: Pair  # image size after it
 
 
 class Builder:
-    """Collects ops; see ``csrc/program.h`` for their meaning."""
+    """Collects ops for an input of shape ``(d,)`` or ``(h, w, channels)``."""
 
     def __init__(self, input_shape: Shape, wants_ntk: bool) -> None:
-        self.ops: list[Op] = []
         self.wants_ntk = wants_ntk
-        self.input = Value(0, input_shape, width=input_shape[-1])
-        self._slots = 1
-        self._free: list[int] = []
         self.path: list[str] = []
+        self._ops: list[Op] = []
+        self._plane_ops: list[PlaneOp] = []
+        self._vectors, self._planes = _Slots(), _Slots()
+        self.input = Value(0, input_shape, width=input_shape[-1])
+        self._slots_of(self.input).take()
 
     def error(self, layer: object, problem: str) -> ValueError:
         """The error of one layer, named by its place and its spelling."""
@@ -46,45 +87,110 @@ class Builder:
 
     def affine(self, value: Value, a: float, b: float, e: float, f: float, width: int | None) -> Value:
         """K <- a K + b, T <- a T + e K + f."""
-        self._append("affine", value.slot, params=(a, b, e, f))
+        if value.is_image:
+            return self.conv(value, Window((1, 1), (1, 1), (0, 0), value.shape[:2]), False, (a, b, e, f), width)
+        self._append("affine", value, params=(a, b, e, f))
         return replace(value, gaussian=True, independent=True, width=width)
+
+    def conv(self, value: Value, window: Window, circular: bool, params: Sequence[float], width: int | None) -> Value:
+        """K <- a A[K] + b, T <- a A[T] + e A[K] + f, A the mean over the filter window."""
+        self._append("conv", value, params=params, window=window, circular=circular)
+        return replace(value, shape=(*window.out, value.shape[2]), gaussian=True, independent=True, width=width)
 
     def dual(self, value: Value, name: str, params: Sequence[float]) -> Value:
         """K, T <- E[phi phi'], E[dphi dphi'] T."""
-        self._append("dual", value.slot, dual=name, params=params)
+        self._append("dual", value, dual=name, params=params)
         return replace(value, gaussian=False, independent=False)
 
     def normalize(self, value: Value, eps: float) -> Value:
         """K, T <- K, T / sqrt((q + eps)(q' + eps))."""
-        self._append("normalize", value.slot, params=(eps,))
+        self._append("normalize", value, params=(eps,))
         return value
+
+    def pool(self, layer: object, value: Value, window: Window, scale: float, normalize_edges: bool) -> Value:
+        """Windows in p and in p': their sum times `scale`, or divided by the pixels inside the image."""
+        if value.slot != 0 or self._planes.in_use > 1:
+            raise self.error(
+                layer,
+                "pooling inside parallel branches (or in a read-out under depths=) is not supported: "
+                "pool before FanOut or after FanInSum, or use a strided Conv in the branch",
+            )
+        self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
+        return replace(value, shape=(*window.out, value.shape[2]))
+
+    def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
+        """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled."""
+        slot = self._vectors.take()
+        geometry = (*value.shape[:2], *value.shape[:2], half, half, 1, 1, 0, 0, 0, 0)
+        self._plane_ops.append(("readout", "", value.slot, slot, (scale, 0.0, 0.0, 0.0), geometry))
+        if last:
+            self.release(value)
+        pixels = value.shape[0] * value.shape[1] if half >= 0 else 1  # a flattened image has features per pixel
+        width = None if value.width is None else value.width * pixels
+        return replace(value, slot=slot, shape=(value.shape[2],), width=width)
 
     def copy(self, value: Value) -> Value:
         """A second slot with the same content."""
-        slot = self._free.pop() if self._free else self._slots
-        self._slots = max(self._slots, slot + 1)
-        self._append("copy", slot, value.slot)
+        slot = self._slots_of(value).take()
+        self._append("copy", replace(value, slot=slot), value.slot)
         return replace(value, slot=slot)
 
     def add(self, value: Value, other: Value) -> Value:
         """K, T of `value` <- sum with those of `other`, whose slot is given back."""
-        self._append("add", value.slot, other.slot)
+        self._append("add", value, other.slot)
         self.release(other)
         both = value.gaussian and other.gaussian
         return replace(value, gaussian=both, independent=value.independent and other.independent)
 
     def release(self, value: Value) -> None:
         """Give a slot back."""
-        self._free.append(value.slot)
+        self._slots_of(value).free.append(value.slot)
 
     def emit(self, value: Value, output: int, affine: Sequence[float] = (1.0, 0.0, 0.0, 0.0)) -> None:
         """Output number `output` <- the slot, after an affine layer that leaves the slot as it is."""
-        self._append("emit", value.slot, output, params=affine)
+        self._append("emit", value, output, params=affine)
 
-    def build(self, outputs: int) -> _core.Program:
+    def build(self, outputs: int) -> _core.Program | _core.ImageProgram:
         """The finished program."""
-        return _core.Program(self.ops, self._slots, outputs)
+        if not self.input.is_image:
+            return _core.Program(self._ops, self._vectors.count, outputs)
+        h, w, channels = self.input.shape
+        return _core.ImageProgram(
+            self._plane_ops, self._planes.count, self._ops, self._vectors.count, outputs, (h, w, channels)
+        )
 
-    def _append(self, kind: str, slot: int, other: int = 0, dual: str = "", params: Sequence[float] = ()) -> None:
+    def _slots_of(self, value: Value) -> _Slots:
+        return self._planes if value.is_image else self._vectors
+
+    def _append(
+        self,
+        kind: str,
+        value: Value,
+        other: int = 0,
+        dual: str = "",
+        params: Sequence[float] = (),
+        window: Window | None = None,
+        circular: bool = False,
+        normalize_edges: bool = False,
+    ) -> None:
         padded = (*map(float, params), 0.0, 0.0, 0.0, 0.0)[:4]
-        self.ops.append((kind, dual, slot, other, padded))
+        if not value.is_image:
+            self._ops.append((kind, dual, value.slot, other, padded))
+            return
+        size = value.shape[:2]
+        at = window or Window((1, 1), (1, 1), (0, 0), size)
+        geometry = (*size, *at.out, *at.size, *at.strides, *at.low, int(circular), int(normalize_edges))
+        self._plane_ops.append((kind, dual, value.slot, other, padded, geometry))
+
+
+def same_window(size: Pair, image: Pair, strides: Pair) -> Window:
+    """SAME padding: out = ceil(n / stride); the smaller half of the padding stands before the first pixel."""
+    out = (math.ceil(image[0] / strides[0]), math.ceil(image[1] / strides[1]))
+    totals = [max((o - 1) * s + k - n, 0) for o, s, k, n in zip(out, strides, size, image, strict=True)]
+    return Window(size, strides, (totals[0] // 2, totals[1] // 2), out)
+
+
+def valid_window(size: Pair, image: Pair, strides: Pair) -> Window:
+    """No padding: out = (n - k) // stride + 1, which is below 1 where the window does not fit."""
+    out = ((image[0] - size[0]) // strides[0] + 1, (image[1] - size[1]) // strides[1] + 1)
+    return Window(size, strides, (0, 0), out)

@@ -1,0 +1,186 @@
+// One displacement plane: K[p, p + d] and T[p, p + d] for all pixels p with p and p + d in the image, a vector of
+// pairs for every pixel; and the plain operations on it.
+#pragma once
+
+#include "../plane_program.h"
+#include "tile.h"
+
+namespace ntk {
+namespace {
+
+template <class T>
+struct Plane {
+  T *k, *t;  // [rows][cols][lane]
+  int h, w;  // image
+  int dh, dw;
+  bool alive;  // false where a stride skips this displacement
+
+  int rows() const { return h - (dh < 0 ? -dh : dh); }
+  int cols() const { return w - (dw < 0 ? -dw : dw); }
+  int row0() const { return dh < 0 ? -dh : 0; }  // first p
+  int col0() const { return dw < 0 ? -dw : 0; }
+  std::int64_t size() const { return std::int64_t(rows()) * cols() * kLanes<T>; }
+};
+
+// The two points' tables for a plane: the row image as scalars, the column images as vectors. In self mode (pairs
+// (x, x)) the row image is the column image, lane by lane.
+template <class T>
+struct Tables {
+  const T* row;  // per op at row_offset: [h w][2]
+  const T* col;  // per op at col_offset: [h w][2][kImageLanes]
+  const std::int64_t *row_offset, *col_offset;
+};
+
+template <class T, bool kSelf>
+struct Features {
+  using V = typename Vector<T>::type;
+  static constexpr int kStep = kImageLanes<T>;
+  const T *row, *col;
+  std::int64_t shift;  // p' - p in pixels
+
+  Features(const Tables<T>& tables, int op, const Plane<T>& plane)
+      : row(kSelf ? tables.col + tables.col_offset[op] : tables.row + tables.row_offset[op]),
+        col(tables.col + tables.col_offset[op]),
+        shift(std::int64_t(plane.dh) * plane.w + plane.dw) {}
+  NTK_HD V row_value(int which, std::int64_t p) const {
+    const std::int64_t at = 2 * p + which;
+    if (kSelf) return load(row + at * kStep);
+    return splat(row[at]);
+  }
+  NTK_HD V col_value(int which, std::int64_t p) const { return load(col + (2 * (p + shift) + which) * kStep); }
+};
+
+// Calls f(i, p) for every pixel of the plane: i counts vectors, p pixels of the image.
+template <class T, class F>
+NTK_HD void for_pixels(const Plane<T>& plane, F&& f) {
+  std::int64_t i = 0;
+  for (int r = 0; r < plane.rows(); ++r) {
+    const std::int64_t p = std::int64_t(plane.row0() + r) * plane.w + plane.col0();
+    for (int c = 0; c < plane.cols(); ++c, ++i) f(i, p + c);
+  }
+}
+
+template <class T, bool kNtk, bool kSelf>
+void plane_dual(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>& plane) {
+  using V = typename Vector<T>::type;
+  const Features<T, kSelf> f(tables, number, plane);
+  visit_dual<T>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+    for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
+      T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
+      V e, d;
+      phi.pair(load(k), f.row_value(0, p), f.row_value(1, p), f.col_value(0, p), f.col_value(1, p), e, d);
+      store(k, e);
+      if (kNtk) store(t, d * load(t));
+    });
+  });
+}
+
+template <class T, bool kNtk, bool kSelf>
+void plane_normalize(int number, const Tables<T>& tables, Plane<T>& plane) {
+  const Features<T, kSelf> f(tables, number, plane);
+  for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
+    const auto scale = f.row_value(0, p) * f.col_value(0, p);
+    store(plane.k + i * kLanes<T>, scale * load(plane.k + i * kLanes<T>));
+    if (kNtk) store(plane.t + i * kLanes<T>, scale * load(plane.t + i * kLanes<T>));
+  });
+}
+
+template <class T>
+void plane_copy_or_add(bool add, Plane<T>& to, const Plane<T>& from) {
+  for (std::int64_t i = 0; i < from.size(); i += kLanes<T>) {
+    store(to.k + i, add ? load(to.k + i) + load(from.k + i) : load(from.k + i));
+    store(to.t + i, add ? load(to.t + i) + load(from.t + i) : load(from.t + i));
+  }
+}
+
+// K, T of all planes after a convolution from its window sums.
+template <class T, bool kNtk, class V>
+NTK_HD void conv_affine(const PlaneOp& op, V& k, V& t) {
+  const double area = double(op.window_h) * op.window_w;
+  if (kNtk) t = T(op.p[0] / area) * t + (T(op.p[2] / area) * k + T(op.p[3]));
+  k = T(op.p[0] / area) * k + T(op.p[1]);
+}
+
+// Any filter, stride and zero padding: out(o) = sum over the window of in(s o + k - low).
+template <class T, bool kNtk>
+void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
+  using V = typename Vector<T>::type;
+  for_pixels(out, [&](std::int64_t i, std::int64_t o) __attribute__((always_inline)) {
+    const int top = int(o / out.w) * op.stride_h - op.low_h - in.row0(), left = int(o % out.w) * op.stride_w - op.low_w - in.col0();
+    const int r0 = top < 0 ? 0 : top, r1 = top + op.window_h < in.rows() ? top + op.window_h : in.rows();
+    const int c0 = left < 0 ? 0 : left, c1 = left + op.window_w < in.cols() ? left + op.window_w : in.cols();
+    V k = V{}, t = V{};
+    for (int r = r0; r < r1; ++r)
+      for (int c = c0; c < c1; ++c) {
+        const std::int64_t at = (std::int64_t(r) * in.cols() + c) * kLanes<T>;
+        k += load(in.k + at);
+        if (kNtk) t += load(in.t + at);
+      }
+    conv_affine<T, kNtk>(op, k, t);
+    store(out.k + i * kLanes<T>, k);
+    if (kNtk) store(out.t + i * kLanes<T>, t);
+  });
+}
+
+inline int wrapped(int x, int n) { return (x % n + n) % n; }
+
+// Circular padding: the window wraps around in p and in p', so it reads the plane and its mates.
+template <class T, bool kNtk>
+void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Plane<T>& out) {
+  using V = typename Vector<T>::type;
+  for_pixels(out, [&](std::int64_t i, std::int64_t o) {
+    const int oh = int(o / out.w), ow = int(o % out.w);
+    V k = V{}, t = V{};
+    for (int r = 0; r < op.window_h; ++r)
+      for (int c = 0; c < op.window_w; ++c) {
+        const int ph = wrapped(oh * op.stride_h + r - op.low_h, op.h), pw = wrapped(ow * op.stride_w + c - op.low_w, op.w);
+        const int qh = wrapped((oh + out.dh) * op.stride_h + r - op.low_h, op.h);
+        const int qw = wrapped((ow + out.dw) * op.stride_w + c - op.low_w, op.w);
+        for (int m = 0; m < count; ++m) {
+          const Plane<T>& in = mates[m];
+          if (in.dh != qh - ph || in.dw != qw - pw) continue;
+          const std::int64_t at = (std::int64_t(ph - in.row0()) * in.cols() + (pw - in.col0())) * kLanes<T>;
+          k += load(in.k + at);
+          if (kNtk) t += load(in.t + at);
+        }
+      }
+    conv_affine<T, kNtk>(op, k, t);
+    store(out.k + i * kLanes<T>, k);
+    if (kNtk) store(out.t + i * kLanes<T>, t);
+  });
+}
+
+// Number of windows of half width c, centred in the image of size n, that hold both x and x + d.
+inline int shared_windows(int n, int x, int d, int c) {
+  const int low = d < 0 ? x + d : x, high = d < 0 ? x : x + d;
+  const int first = high - c > 0 ? high - c : 0, last = low + c < n - 1 ? low + c : n - 1;
+  return last >= first ? last - first + 1 : 0;
+}
+
+// Adds the plane's weighted sums to `sum` (K at 0, T at kLanes): weight 1 for all pixel pairs, or the number of local
+// averaging windows that hold both pixels (half width 0: p = p' only).
+template <class T, bool kNtk>
+void plane_readout(const PlaneOp& op, const Plane<T>& plane, double weight, double* sum) {
+  using V = typename Vector<T>::type;
+  V total_k = V{}, total_t = V{};
+  for (int r = 0; r < plane.rows(); ++r) {
+    const T* k = plane.k + std::int64_t(r) * plane.cols() * kLanes<T>;
+    const T* t = plane.t + std::int64_t(r) * plane.cols() * kLanes<T>;
+    V row_k = V{}, row_t = V{};
+    for (int c = 0; c < plane.cols(); ++c) {
+      const T u = op.window_w < 0 ? T(1) : T(shared_windows(plane.w, plane.col0() + c, plane.dw, op.window_w));
+      row_k += u * load(k + c * kLanes<T>);
+      if (kNtk) row_t += u * load(t + c * kLanes<T>);
+    }
+    const T u = op.window_h < 0 ? T(1) : T(shared_windows(plane.h, plane.row0() + r, plane.dh, op.window_h));
+    total_k += u * row_k;
+    total_t += u * row_t;
+  }
+  for (int l = 0; l < kLanes<T>; ++l) {
+    sum[l] += weight * double(total_k[l]);
+    if (kNtk) sum[kLanes<T> + l] += weight * double(total_t[l]);
+  }
+}
+
+}  // namespace
+}  // namespace ntk

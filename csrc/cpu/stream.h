@@ -1,0 +1,278 @@
+// All planes of one row image against a strip of column images: segment by segment, planes in order of displacement,
+// through every layer up to the next pool while they are in cache.
+#pragma once
+
+#include "conv3.h"
+#include "pool.h"
+
+namespace ntk {
+namespace {
+
+constexpr int kMaxPools = 16;
+
+// What a stream reads and writes besides its scratch memory.
+template <class T>
+struct StreamIo {
+  const T* row_pixels;  // [h w][channels], or [h w][channels][kImageLanes] in self mode
+  const T* col_pixels;  // [h w][channels][kImageLanes]
+  Tables<T> tables;
+  double* record;    // self mode: where tables of features are written, laid out as the column's
+  double* readouts;  // [read-outs][2][kLanes]
+  bool half;         // self mode: planes d and -d have equal sums, so one of them counts twice
+};
+
+template <class T, bool kNtk, bool kSelf>
+class Stream {
+ public:
+  using V = typename Vector<T>::type;
+  static constexpr int L = kLanes<T>;
+
+  Stream(const PlaneProgram& program, const StreamIo<T>& io, void* memory) : program_(program), io_(io) {
+    int pixels = program.h * program.w, width = program.w;
+    for (int s = 0; s < program.segment_count; ++s) circular_ |= program.segments[s].circular;
+    for (int k = 0; k < program.size; ++k) {
+      if (program.ops[k].h * program.ops[k].w > pixels) pixels = program.ops[k].h * program.ops[k].w;
+      if (program.ops[k].out_h * program.ops[k].out_w > pixels) pixels = program.ops[k].out_h * program.ops[k].out_w;
+      if (program.ops[k].w > width) width = program.ops[k].w;
+    }
+    mates_ = circular_ ? 4 : 1;
+    const auto take = [&](std::int64_t bytes) {  // without memory only the size is found out
+      char* const taken = memory ? static_cast<char*>(memory) + bytes_ : nullptr;
+      bytes_ += (bytes + 63) / 64 * 64 + 5 * 64;  // planes a power of two apart would fight for the same cache sets
+      return reinterpret_cast<T*>(taken);
+    };
+    const std::int64_t vector = L * sizeof(T), plane_bytes = pixels * vector, line_bytes = width * vector;
+    const int planes = (program.slots + 1) * mates_;
+    planes_ = reinterpret_cast<Plane<T>*>(take(planes * std::int64_t(sizeof(Plane<T>))));
+    for (int i = 0; i < planes; ++i) {
+      T *const k = take(plane_bytes), *const t = take(plane_bytes);
+      if (memory) planes_[i] = {k, t, 0, 0, 0, 0, false};
+    }
+    T* const zero = take(line_bytes);
+    lines_ = {take(line_bytes), take(line_bytes), zero};
+    for (std::int64_t i = 0; memory && i < width * std::int64_t(L); ++i) zero[i] = 0;
+    for (int s = 0; s + 1 < program.segment_count; ++s) {
+      Pool<T>& pool = pools_[s];
+      pool.op = &program.ops[program.segments[s].last];
+      const int all = 2 * pool.op->out_h - 1, alive = (2 * pool.op->window_h - 2) / pool.op->stride_h + 2;
+      pool.bands = circular_ || alive > all ? all : alive;
+      pool.memory = take(2 * pool.band_size() * pool.bands * std::int64_t(sizeof(T)));
+    }
+  }
+  std::int64_t bytes() const { return bytes_; }
+
+  void run() {
+    for (int s = 0; s + 1 < program_.segment_count; ++s) {
+      pools_[s].next = 1 - pools_[s].op->out_h;
+      for (int b = 0; b < pools_[s].bands; ++b) pools_[s].clear_band(b + 1 - pools_[s].op->out_h);
+    }
+    const Segment& first = program_.segments[0];
+    for (int dh = first.circular || io_.half ? 0 : 1 - first.h; dh < first.h; ++dh) advance(0, dh);
+    for (int s = 0; s + 1 < program_.segment_count; ++s) {
+      const Segment& after = program_.segments[s + 1];
+      if (after.circular)
+        for (int dh = 0; dh < after.h; ++dh) advance(s + 1, dh);
+      else
+        while (pools_[s].next < after.h) hand_on(s);
+    }
+  }
+
+ private:
+  Plane<T>* slot(int number) { return planes_ + number * mates_; }
+  Plane<T>* spare() { return planes_ + program_.slots * mates_; }
+
+  // All planes of segment s with displacement dh (and its mate dh - h, if circular) are at hand: run them.
+  void advance(int s, int dh) {
+    const Segment& segment = program_.segments[s];
+    if (segment.need_h[dh + segment.h - 1]) {
+      const bool half_row = io_.half && dh == 0;
+      for (int dw = segment.circular || half_row ? 0 : 1 - segment.w; dw < segment.w; ++dw)
+        if (segment.need_w[dw + segment.w - 1]) run_planes(s, dh, dw);
+    }
+    if (s + 1 >= program_.segment_count || circular_) return;
+    const PlaneOp& pool = *pools_[s].op;
+    const int stride = stride_before_pool(s), scaled = (dh + stride * segment.h) / stride - segment.h;  // rounded down
+    while (pools_[s].next < pool.out_h && pool.stride_h * pools_[s].next + pool.window_h - 1 <= scaled) hand_on(s);
+  }
+
+  void hand_on(int s) {
+    const int dh = pools_[s].next++;
+    advance(s + 1, dh);
+    pools_[s].clear_band(dh);
+  }
+
+  // Height of a segment's start over the height of its pool's input, as a stride.
+  int stride_before_pool(int s) const {
+    int stride = 1;
+    for (int k = program_.segments[s].first; k < program_.segments[s].last; ++k)
+      if (program_.ops[k].kind == PlaneOpKind::conv && program_.ops[k].slot == 0) stride *= program_.ops[k].stride_h;
+    return stride;
+  }
+
+  void run_planes(int s, int dh, int dw) {
+    const Segment& segment = program_.segments[s];
+    count_ = 0;
+    for (int mh = 0; mh < (segment.circular && dh > 0 ? 2 : 1); ++mh)
+      for (int mw = 0; mw < (segment.circular && dw > 0 ? 2 : 1); ++mw) {
+        Plane<T>& plane = slot(0)[count_++];
+        plane.h = segment.h, plane.w = segment.w, plane.alive = true;
+        plane.dh = dh - mh * segment.h, plane.dw = dw - mw * segment.w;
+        if (s == 0)
+          load_input(plane);
+        else
+          load_pooled(s - 1, plane);
+      }
+    for (int k = segment.first; k < segment.last; ++k) run_op(k);
+    if (s + 1 >= program_.segment_count) return;
+    const Segment& after = program_.segments[s + 1];
+    for (int m = 0; m < count_; ++m)
+      if (slot(0)[m].alive) pool_plane<T, kNtk>(pools_[s], slot(0)[m], after.need_h, after.need_w);
+  }
+
+  // K = <x(p), x'(p + d)> / channels, T = 0.
+  void load_input(Plane<T>& plane) {
+    const int channels = program_.channels;
+    const std::int64_t shift = std::int64_t(plane.dh) * plane.w + plane.dw;
+    const T scale = T(1) / T(channels);
+    for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
+      V sum = V{};
+      for (int c = 0; c < channels; ++c) {
+        const T* x = io_.row_pixels + (p * channels + c) * (kSelf ? kImageLanes<T> : 1);
+        const V y = load(io_.col_pixels + ((p + shift) * channels + c) * kImageLanes<T>);
+        if (kSelf)
+          sum += load(x) * y;
+        else
+          sum += *x * y;
+      }
+      store(plane.k + i * L, scale * sum);
+      if (kNtk) store(plane.t + i * L, V{});
+    });
+  }
+
+  void load_pooled(int s, Plane<T>& plane) {
+    Plane<T> pooled = pools_[s].plane(plane.dh, plane.dw);
+    scale_pooled<T, kNtk>(*pools_[s].op, pooled);
+    plane_copy_or_add(false, plane, pooled);
+  }
+
+  void run_op(int k) {
+    const PlaneOp& op = program_.ops[k];
+    Plane<T>* planes = slot(op.slot);
+    if (op.kind == PlaneOpKind::conv && !(op.fast != FastPath::none && planes[0].alive && conv_in_place(op, k))) convolve(op);
+    if (op.kind == PlaneOpKind::copy) copy_header(op);
+    for (int m = 0; m < count_; ++m) {
+      Plane<T>& plane = planes[m];
+      if (!plane.alive) continue;
+      if (op.kind == PlaneOpKind::dual && (kSelf || op.fast != FastPath::skipped)) {
+        if (kSelf && plane.dh == 0 && plane.dw == 0)
+          record_dual(op, k, plane);
+        else
+          plane_dual<T, kNtk, kSelf>(op, k, io_.tables, plane);
+      }
+      if (op.kind == PlaneOpKind::normalize) {
+        if (kSelf && plane.dh == 0 && plane.dw == 0) record_normalize(op, k, plane);
+        plane_normalize<T, kNtk, kSelf>(k, io_.tables, plane);
+      }
+      if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add)
+        plane_copy_or_add(op.kind == PlaneOpKind::add, plane, slot(op.other)[m]);
+      if (op.kind == PlaneOpKind::readout && wanted(op, plane)) {
+        const bool twice = io_.half && (plane.dh != 0 || plane.dw != 0);
+        plane_readout<T, kNtk>(op, plane, twice ? 2 * op.p[0] : op.p[0], io_.readouts + 2 * L * op.other);
+      }
+    }
+  }
+
+  static bool wanted(const PlaneOp& op, const Plane<T>& plane) {
+    const auto within = [](int d, int c) { return c < 0 || (d <= 2 * c && -d <= 2 * c); };
+    return within(plane.dh, op.window_h) && within(plane.dw, op.window_w);
+  }
+
+  void copy_header(const PlaneOp& op) {
+    for (int m = 0; m < count_; ++m) {
+      Plane<T>&to = slot(op.slot)[m], &from = slot(op.other)[m];
+      to.h = from.h, to.w = from.w, to.dh = from.dh, to.dw = from.dw, to.alive = from.alive;
+    }
+  }
+
+  // The 3x3 fast paths; false where the op has to go the general way.
+  bool conv_in_place(const PlaneOp& op, int k) {
+    for (int m = 0; m < count_; ++m) {
+      const Plane<T>& plane = slot(op.slot)[m];
+      if (kSelf || op.fast == FastPath::conv3)
+        conv3<T, kNtk>(plane, lines_, AffinePost<T, kNtk>{&op});
+      else if (op.fast == FastPath::conv3_relu_positive)
+        conv3_relu<true>(op, k, plane);
+      else
+        conv3_relu<false>(op, k, plane);
+    }
+    return true;
+  }
+
+  template <bool kPositive>
+  void conv3_relu(const PlaneOp& op, int k, const Plane<T>& plane) {
+    const T scale = T(op.p[0] / 9), bias = T(op.p[1]);
+    if (op.p[1] > 0)
+      conv3<T, kNtk>(plane, lines_, ReluPost<T, kNtk, kPositive, true>{scale, bias, io_.tables, k + 1});
+    else
+      conv3<T, kNtk>(plane, lines_, ReluPost<T, kNtk, kPositive, false>{scale, bias, io_.tables, k + 1});
+  }
+
+  void convolve(const PlaneOp& op) {
+    for (int m = 0; m < count_; ++m) {
+      const Plane<T>& in = slot(op.slot)[m];
+      Plane<T>& out = spare()[m];
+      out.h = op.out_h, out.w = op.out_w, out.dh = in.dh / op.stride_h, out.dw = in.dw / op.stride_w;
+      out.alive = in.alive && in.dh % op.stride_h == 0 && in.dw % op.stride_w == 0 && out.dh < out.h && -out.dh < out.h &&
+                  out.dw < out.w && -out.dw < out.w;
+    }
+    for (int m = 0; m < count_; ++m) {
+      Plane<T>& out = spare()[m];
+      if (!out.alive) continue;
+      if (op.circular)
+        plane_conv_circular<T, kNtk>(op, slot(op.slot), count_, out);
+      else
+        plane_conv<T, kNtk>(op, slot(op.slot)[m], out);
+    }
+    for (int m = 0; m < count_; ++m) {
+      const Plane<T> old = slot(op.slot)[m];
+      slot(op.slot)[m] = spare()[m];
+      spare()[m] = old;
+    }
+  }
+
+  // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are written down.
+  void record_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+    double* table = io_.record + io_.tables.col_offset[k];
+    const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
+    visit_dual<T>(op.dual, op.p, [&](const auto& phi) {
+      for (std::int64_t i = 0; i < pixels * L; ++i) {
+        const std::int64_t p = i / L, lane = i % L;
+        double f[2];
+        T e, d;
+        phi.side(double(plane.k[i]), f);
+        phi.diag(plane.k[i], e, d);
+        table[2 * p * kImageLanes<T> + lane] = f[0], table[(2 * p + 1) * kImageLanes<T> + lane] = f[1];
+        plane.k[i] = e;
+        if (kNtk) plane.t[i] *= d;
+      }
+    });
+  }
+
+  void record_normalize(const PlaneOp& op, int k, const Plane<T>& plane) {
+    double* table = io_.record + io_.tables.col_offset[k];
+    for (std::int64_t i = 0; i < std::int64_t(plane.h) * plane.w * L; ++i)
+      table[i / L * 2 * kImageLanes<T> + i % L] = 1 / ::sqrt(double(plane.k[i]) + op.p[0]);
+  }
+
+  const PlaneProgram& program_;
+  const StreamIo<T>& io_;
+  Plane<T>* planes_;  // [slots + 1 spare][mates]
+  Lines<T> lines_;
+  Pool<T> pools_[kMaxPools];
+  int mates_ = 1, count_ = 1;
+  bool circular_ = false;
+  std::int64_t bytes_ = 0;
+};
+
+}  // namespace
+}  // namespace ntk

@@ -1,0 +1,101 @@
+#include "images.h"
+
+#include "point.h"
+
+namespace ntk {
+namespace {
+
+constexpr std::int64_t kSelf = kImageLanes<double>;
+
+// The strips of images of one block, one after another through the backend's self_strip.
+class SelfRunner {
+ public:
+  SelfRunner(const PlaneSchedule& schedule, const Backend& backend, bool complete)
+      : backend_(backend), pixels_(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
+        table(schedule.table_size() * kSelf), readouts(2 * schedule.view().head.slots * kSelf) {
+    const PlaneProgram program = schedule.view();
+    for (int s = 0; s < program.segment_count; ++s) near_.push_back(schedule.near(s));
+    memory_.reset(::operator new(backend.image_bytes(program), std::align_val_t(64)));
+    strip_ = {near_.data(), program, schedule.offset(), pixels_.data(), table.data(), readouts.data(), complete, memory_.get()};
+  }
+
+  // Images [first, first + kSelf) of x, zeros beyond the last.
+  template <class T>
+  void run(const T* x, std::int64_t first, std::int64_t size) {
+    const std::int64_t width = std::int64_t(pixels_.size()) / kSelf;
+    for (std::int64_t lane = 0; lane < kSelf; ++lane)
+      for (std::int64_t i = 0; i < width; ++i)
+        pixels_[i * kSelf + lane] = first + lane < size ? double(x[(first + lane) * width + i]) : 0;
+    backend_.self_strip(strip_);
+  }
+
+ private:
+  const Backend& backend_;
+  std::vector<PlaneProgram> near_;
+  std::vector<double> pixels_;
+  std::unique_ptr<void, AlignedFree> memory_;
+  SelfStrip strip_;
+
+ public:
+  std::vector<double> table, readouts;
+};
+
+}  // namespace
+
+template <class T>
+Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size,
+                  const double* head, std::int64_t head_pitch)
+    : size_(size), offset_(schedule.offset(), schedule.offset() + schedule.view().size) {
+  constexpr std::int64_t N = kImageLanes<T>;
+  const PlaneProgram program = schedule.view();
+  const std::int64_t width = std::int64_t(program.h) * program.w * program.channels, strips = (size + N - 1) / N;
+  pixels_stride_ = width * N, table_stride_ = schedule.table_size() * N, head_stride_ = strips * N;
+  pixels_.assign(strips * pixels_stride_, T(0));
+  table_.assign(strips * table_stride_, T(0));
+  for (std::int64_t n = 0; n < size; ++n)
+    for (std::int64_t i = 0; i < width; ++i) pixels_[n / N * pixels_stride_ + i * N + n % N] = x[n * width + i];
+  SelfRunner runner(schedule, backend, false);
+  for (std::int64_t first = 0; first < size; first += kSelf) {
+    runner.run(x, first, size);
+    T* table = table_.data() + first / N * table_stride_ + first % N;
+    for (std::int64_t i = 0; i < schedule.table_size(); ++i)
+      for (std::int64_t lane = 0; lane < kSelf; ++lane) table[i * N + lane] = T(runner.table[i * kSelf + lane]);
+  }
+  head_.assign(2 * program.head.size * head_stride_, T(0));
+  for (int f = 0; head && f < 2 * program.head.size; ++f)
+    for (std::int64_t n = 0; n < size; ++n) head_[f * head_stride_ + n] = T(head[f * head_pitch + n]);
+}
+
+template <class T>
+ImagesView<T> Images<T>::view() const {
+  return {size_, pixels_.data(), pixels_stride_, table_.data(), table_stride_, offset_.data(), head_.data(), head_stride_};
+}
+
+template <class T>
+ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size) {
+  const PlaneProgram program = schedule.view();
+  const Program& head = program.head;
+  ImageDiagonal out{std::vector<double>(head.outputs * size), std::vector<double>(head.outputs * size),
+                    std::vector<double>(2 * head.size * size)};
+  SelfRunner runner(schedule, backend, true);
+  std::vector<PointState> slots(head.slots);
+  for (std::int64_t first = 0; first < size; first += kSelf) {
+    runner.run(x, first, size);
+    for (std::int64_t lane = 0; lane < kSelf && first + lane < size; ++lane) {
+      const std::int64_t n = first + lane;
+      for (int s = 0; s < head.slots; ++s)
+        slots[s] = {runner.readouts[2 * s * kSelf + lane], runner.readouts[(2 * s + 1) * kSelf + lane]};
+      follow_point(
+          head, slots.data(), [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
+          [&](int output, double nngp, double ntk) { out.nngp[output * size + n] = nngp, out.ntk[output * size + n] = ntk; });
+    }
+  }
+  return out;
+}
+
+template class Images<float>;
+template class Images<double>;
+template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const float*, std::int64_t);
+template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const double*, std::int64_t);
+
+}  // namespace ntk

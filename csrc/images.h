@@ -1,0 +1,41 @@
+// A block of images in the order of the lanes, with what depends on one image only: see ImagesView.
+#pragma once
+
+#include <memory>
+#include <new>
+
+#include "backend.h"
+#include "plane_schedule.h"
+
+namespace ntk {
+
+// Scratch memory comes from operator new with 64-byte alignment.
+struct AlignedFree {
+  void operator()(void* p) const { ::operator delete(p, std::align_val_t(64)); }
+};
+
+// The pairs (x, x): kernel diagonals [outputs][size] and the features of the head's ops [2 ops][size].
+struct ImageDiagonal {
+  std::vector<double> nngp, ntk, head;
+};
+
+template <class T>
+class Images {
+ public:
+  // x: [size][h][w][channels], C order; head: [2 ops][head_pitch] as ImageDiagonal gives it, or null without need.
+  Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, const double* head,
+         std::int64_t head_pitch);
+  ImagesView<T> view() const;
+  std::int64_t size() const { return size_; }
+
+ private:
+  std::int64_t size_, pixels_stride_, table_stride_, head_stride_;
+  std::vector<std::int64_t> offset_;
+  std::vector<T> pixels_, table_, head_;
+};
+
+// All planes of the pairs (x, x), in double.
+template <class T>
+ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size);
+
+}  // namespace ntk

@@ -1,0 +1,71 @@
+// The program of a convolutional network: ops on displacement planes, read-outs, then a head of vector ops.
+#pragma once
+
+#include "program.h"
+
+namespace ntk {
+
+enum class PlaneOpKind : int {
+  conv,       // T <- a A[T] + e A[K] + f, K <- a A[K] + b, A = mean over the filter window (out of range: 0)
+  dual,       // K, T <- E, D T                                          pointwise, with the variances of both pixels
+  normalize,  // K, T <- K, T / sqrt((q + eps)(q' + eps))
+  copy,       // slot `slot` <- slot `other`
+  add,        // slot `slot` += slot `other`
+  pool,       // mean or sum over windows in p and in p'; ends a segment; only slot 0 lives on
+  readout,    // head slot `other` <- weighted sum over all pixel pairs of `slot`
+};
+
+// How a convolution runs: any shape; 3x3 in place; 3x3 with the ReLU that follows, whose op is skipped then.
+enum class FastPath : int { none, conv3, conv3_relu, conv3_relu_positive, skipped };
+
+struct PlaneOp {
+  PlaneOpKind kind;
+  Dual dual;
+  int slot, other;
+  double p[4];                 // conv: a, b, e, f; dual: constants; normalize: eps; pool, readout: scale
+  int h, w;                    // image before the op
+  int out_h, out_w;            // image after it
+  int window_h, window_w;      // conv, pool; readout: half width c of local average pooling, or -1 for all pixel pairs
+  int stride_h, stride_w;
+  int low_h, low_w;            // padding before the first row, column
+  int circular;                // conv: padding wraps around
+  int normalize_edges;         // pool: divide by the number of pixels inside the image
+  FastPath fast;               // conv, its followers: set by PlaneSchedule
+};
+
+// Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d| < h.
+struct Segment {
+  int first, last;  // plane ops [first, last); the pool, if any, is op number `last`
+  int h, w;         // image at its start
+  bool circular;    // holds a circular convolution: a plane comes with its mates d +- h, d +- w
+  const unsigned char *need_h, *need_w;
+};
+
+struct PlaneProgram {
+  const PlaneOp* ops;
+  int size;
+  int slots;
+  const Segment* segments;
+  int segment_count;
+  int h, w, channels;
+  Program head;  // slot r of the head starts as read-out r
+};
+
+// Lanes of a strip of images in tables and data, whatever the instruction set: one cache line.
+template <class T>
+constexpr int kImageLanes = 64 / sizeof(T);
+
+// One strip of kImageLanes<T> images in lane order, with what depends on one image only.
+template <class T>
+struct ImagesView {
+  std::int64_t size;
+  const T* pixels;               // [strip][h w][channels][lane]
+  std::int64_t pixels_stride;    // of strips
+  const T* table;                // [strip] of features: op k at offset[k], [h w][2][lane]
+  std::int64_t table_stride;     // of strips
+  const std::int64_t* offset;    // per plane op
+  const T* head_table;           // [head op][2][head_stride]
+  std::int64_t head_stride;
+};
+
+}  // namespace ntk

@@ -1,0 +1,169 @@
+#include "plane_schedule.h"
+
+#include <cstdlib>
+#include <utility>
+
+namespace ntk {
+namespace {
+
+// Marks |d| <= reach, scaled to the segment's start, in a need of half size n - 1.
+void mark(std::vector<unsigned char>& need, int n, int reach, int scale) {
+  for (int d = -reach; d <= reach; ++d)
+    if (d * scale > -n && d * scale < n) need[d * scale + n - 1] = 1;
+}
+
+// Planes d = stride D + e, |e| < window, of the image of size n_in that a pool's planes D are made of.
+void mark_pool(std::vector<unsigned char>& need, int n, int scale, int n_in, int window, int stride,
+               const std::vector<unsigned char>& next, int n_out) {
+  for (int D = 1 - n_out; D < n_out; ++D) {
+    if (!next[D + n_out - 1]) continue;
+    for (int e = 1 - window; e < window; ++e) {
+      const int d = stride * D + e;
+      if (d > -n_in && d < n_in && d * scale > -n && d * scale < n) need[d * scale + n - 1] = 1;
+    }
+  }
+}
+
+// A circular convolution reads a plane's mates d +- n too.
+void close_circular(std::vector<unsigned char>& need, int n) {
+  for (int d = 1; d < n; ++d) need[d + n - 1] = need[d - 1] = need[d + n - 1] | need[d - 1];
+}
+
+bool pure_relu(const PlaneOp& op) {
+  return op.kind == PlaneOpKind::dual && op.dual == Dual::abrelu && op.p[0] == 0 && op.p[1] == 1;
+}
+
+bool plain_conv3(const PlaneOp& op) {
+  return op.kind == PlaneOpKind::conv && op.window_h == 3 && op.window_w == 3 && op.stride_h == 1 && op.stride_w == 1 &&
+         op.low_h == 1 && op.low_w == 1 && op.out_h == op.h && op.out_w == op.w && !op.circular;
+}
+
+}  // namespace
+
+PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op> head, int head_slots, int outputs,
+                             int h, int w, int channels)
+    : ops_(std::move(ops)),
+      head_(std::move(head)),
+      slots_(slots),
+      head_slots_(head_slots),
+      outputs_(outputs),
+      h_(h),
+      w_(w),
+      channels_(channels) {
+  find_segments();
+  find_fast_paths();
+  full_needs_ = needs(int(cuts_.size()) - 1, false);
+  full_ = segments_with(full_needs_);
+  for (int last = 0; last < int(cuts_.size()); ++last) near_needs_.push_back(needs(last, true));
+  for (const auto& some : near_needs_) near_.push_back(segments_with(some));
+  for (const PlaneOp& op : ops_) {
+    offset_.push_back(table_size_);
+    if (op.kind == PlaneOpKind::dual || op.kind == PlaneOpKind::normalize) table_size_ += 2 * std::int64_t(op.h) * op.w;
+  }
+}
+
+void PlaneSchedule::find_segments() {
+  Segment current{0, 0, h_, w_, false, nullptr, nullptr};
+  for (int k = 0; k < int(ops_.size()); ++k) {
+    current.circular |= ops_[k].kind == PlaneOpKind::conv && ops_[k].circular;
+    if (ops_[k].kind != PlaneOpKind::pool) continue;
+    current.last = k;
+    cuts_.push_back(current);
+    current = {k + 1, 0, ops_[k].out_h, ops_[k].out_w, false, nullptr, nullptr};
+  }
+  current.last = int(ops_.size());
+  cuts_.push_back(current);
+}
+
+void PlaneSchedule::find_fast_paths() {
+  std::vector<bool> positive(slots_, false);  // is K >= 0 known in the slot
+  for (std::size_t k = 0; k < ops_.size(); ++k) {
+    PlaneOp& op = ops_[k];
+    if (op.kind == PlaneOpKind::conv) {
+      const bool relu = k + 1 < ops_.size() && pure_relu(ops_[k + 1]) && ops_[k + 1].slot == op.slot;
+      const bool ntk_parameterization = op.p[2] == op.p[0] && op.p[3] == op.p[1];
+      if (plain_conv3(op)) op.fast = FastPath::conv3;
+      if (plain_conv3(op) && relu && ntk_parameterization) {
+        op.fast = positive[op.slot] ? FastPath::conv3_relu_positive : FastPath::conv3_relu;
+        ops_[k + 1].fast = FastPath::skipped;
+      }
+    } else if (op.kind == PlaneOpKind::dual) {
+      positive[op.slot] = pure_relu(op);
+    } else if (op.kind == PlaneOpKind::copy) {
+      positive[op.slot] = positive[op.other];
+    } else if (op.kind == PlaneOpKind::add) {
+      positive[op.slot] = positive[op.slot] && positive[op.other];
+    }
+  }
+}
+
+std::vector<PlaneSchedule::Needs> PlaneSchedule::needs(int last, bool near) const {
+  std::vector<Needs> out(cuts_.size());
+  for (int s = int(cuts_.size()) - 1; s >= 0; --s) {
+    const Segment& segment = cuts_[s];
+    out[s].h.assign(2 * segment.h - 1, 0), out[s].w.assign(2 * segment.w - 1, 0);
+    if (s > last) continue;
+    if (near && s == last) mark(out[s].h, segment.h, 0, 1), mark(out[s].w, segment.w, 0, 1);
+    std::vector<std::pair<int, int>> scale(slots_, {1, 1});  // strides from the segment's start, per slot
+    for (int k = segment.first; k < segment.last; ++k) {
+      const PlaneOp& op = ops_[k];
+      if (op.kind == PlaneOpKind::conv) scale[op.slot].first *= op.stride_h, scale[op.slot].second *= op.stride_w;
+      if (op.kind == PlaneOpKind::copy) scale[op.slot] = scale[op.other];
+      if (op.kind != PlaneOpKind::readout || near) continue;
+      mark(out[s].h, segment.h, op.window_h < 0 ? op.h - 1 : 2 * op.window_h, scale[op.slot].first);
+      mark(out[s].w, segment.w, op.window_w < 0 ? op.w - 1 : 2 * op.window_w, scale[op.slot].second);
+    }
+    if (s < last) {
+      const PlaneOp& pool = ops_[segment.last];
+      mark_pool(out[s].h, segment.h, scale[0].first, pool.h, pool.window_h, pool.stride_h, out[s + 1].h, pool.out_h);
+      mark_pool(out[s].w, segment.w, scale[0].second, pool.w, pool.window_w, pool.stride_w, out[s + 1].w, pool.out_w);
+    }
+    if (segment.circular) close_circular(out[s].h, segment.h), close_circular(out[s].w, segment.w);
+  }
+  return out;
+}
+
+std::vector<Segment> PlaneSchedule::segments_with(const std::vector<Needs>& needs) const {
+  std::vector<Segment> out = cuts_;
+  for (std::size_t s = 0; s < out.size(); ++s) out[s].need_h = needs[s].h.data(), out[s].need_w = needs[s].w.data();
+  return out;
+}
+
+PlaneProgram PlaneSchedule::view() const {
+  return {ops_.data(), int(ops_.size()), slots_, full_.data(), int(full_.size()), h_, w_, channels_,
+          {head_.data(), int(head_.size()), head_slots_, outputs_}};
+}
+
+PlaneProgram PlaneSchedule::near(int last) const {
+  PlaneProgram program = view();
+  program.segments = near_[last].data();
+  program.segment_count = last + 1;
+  return program;
+}
+
+bool PlaneSchedule::head_needs_variance() const {
+  for (const Op& op : head_)
+    if (op.kind == OpKind::dual || op.kind == OpKind::normalize) return true;
+  return false;
+}
+
+double PlaneSchedule::work() const {
+  double total = 0;
+  for (const Segment& s : full_) {
+    double rows = 0, cols = 0;
+    for (int d = 1 - s.h; d < s.h; ++d) rows += s.need_h[d + s.h - 1] ? s.h - std::abs(d) : 0;
+    for (int d = 1 - s.w; d < s.w; ++d) cols += s.need_w[d + s.w - 1] ? s.w - std::abs(d) : 0;
+    total += rows * cols * (1 + s.last - s.first);
+  }
+  return total;
+}
+
+bool PlaneSchedule::flip_symmetric() const {
+  for (const PlaneOp& op : ops_) {
+    const bool window = op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool;
+    if (window && (op.out_w - 1) * op.stride_w + op.window_w - op.w != 2 * op.low_w) return false;
+  }
+  return true;
+}
+
+}  // namespace ntk

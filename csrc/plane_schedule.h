@@ -1,0 +1,47 @@
+// Owns a plane program and works out, once, what its execution needs: segments, the planes each needs, fast paths.
+#pragma once
+
+#include <vector>
+
+#include "plane_program.h"
+
+namespace ntk {
+
+class PlaneSchedule {
+ public:
+  PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op> head, int head_slots, int outputs, int h, int w,
+                int channels);
+  PlaneProgram view() const;
+  // The same program cut after segment `last`, needing only what the d = 0 plane of that segment needs.
+  PlaneProgram near(int last) const;
+  // Elements of a strip's table, and where each op's features start.
+  std::int64_t table_size() const { return table_size_; }
+  const std::int64_t* offset() const { return offset_.data(); }
+  bool head_needs_variance() const;
+  // Points of all planes of a pair times the ops on them.
+  double work() const;
+  // Does every window lie evenly between left and right, so that K(flip x, flip x') = K(x, x')?
+  bool flip_symmetric() const;
+
+ private:
+  struct Needs {
+    std::vector<unsigned char> h, w;
+  };
+  void find_segments();
+  void find_fast_paths();
+  std::vector<Needs> needs(int last, bool near) const;
+  std::vector<Segment> segments_with(const std::vector<Needs>& needs) const;
+
+  std::vector<PlaneOp> ops_;
+  std::vector<Op> head_;
+  int slots_, head_slots_, outputs_, h_, w_, channels_;
+  std::vector<Segment> cuts_;
+  std::vector<Needs> full_needs_;
+  std::vector<Segment> full_;
+  std::vector<std::vector<Needs>> near_needs_;
+  std::vector<std::vector<Segment>> near_;
+  std::vector<std::int64_t> offset_;
+  std::int64_t table_size_ = 0;
+};
+
+}  // namespace ntk

@@ -1,0 +1,60 @@
+// A program followed for one point with itself (x' = x): variances, the diagonal of the kernels, features for pairs.
+#pragma once
+
+#include "program.h"
+
+namespace ntk {
+
+// Variance q (= K at x' = x) and tangent kernel t of one point in one slot.
+struct PointState {
+  double q, t;
+};
+
+inline double root_of_ratio(double numerator, double denominator) {
+  return denominator > 0 ? std::sqrt(numerator / denominator) : 0;
+}
+
+// One op on one slot; its two features in f: affine (sqrt(a q/q_new), sqrt(b/q_new)), dual Phi::side(q),
+// normalize (1/sqrt(q + eps), 0).
+inline PointState point_step(const Op& op, PointState s, double* f) {
+  f[0] = f[1] = 0;
+  if (op.kind == OpKind::affine) {
+    const double q = op.p[0] * s.q + op.p[1];
+    f[0] = root_of_ratio(op.p[0] * s.q, q), f[1] = root_of_ratio(op.p[1], q);
+    return {q, op.p[0] * s.t + op.p[2] * s.q + op.p[3]};
+  }
+  if (op.kind == OpKind::dual) {
+    PointState out{};
+    visit_dual<double>(op.dual, op.p, [&](const auto& phi) {
+      double d;
+      phi.side(s.q, f);
+      phi.diag(s.q, out.q, d);
+      out.t = d * s.t;
+    });
+    return out;
+  }
+  f[0] = 1 / std::sqrt(s.q + op.p[0]);  // normalize
+  return {s.q * f[0] * f[0], s.t * f[0] * f[0]};
+}
+
+// Runs the program on `slots`; feature(op number, which, value) and emit(output, nngp, ntk) receive what comes out.
+template <class Feature, class Emit>
+void follow_point(const Program& program, PointState* slots, Feature&& feature, Emit&& emit) {
+  for (int i = 0; i < program.size; ++i) {
+    const Op& op = program.ops[i];
+    PointState& s = slots[op.slot];
+    if (op.kind == OpKind::copy) {
+      s = slots[op.other];
+    } else if (op.kind == OpKind::add) {
+      s.q += slots[op.other].q, s.t += slots[op.other].t;
+    } else if (op.kind == OpKind::emit) {
+      emit(op.other, op.p[0] * s.q + op.p[1], op.p[0] * s.t + op.p[2] * s.q + op.p[3]);
+    } else {
+      double f[2];
+      s = point_step(op, s, f);
+      feature(i, 0, f[0]), feature(i, 1, f[1]);
+    }
+  }
+}
+
+}  // namespace ntk

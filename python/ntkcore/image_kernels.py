@@ -1,0 +1,157 @@
+"""Kernels of images: tiles of pairs through the plane executor, tables of images tile by tile."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from ntkcore import _core
+from ntkcore.inputs import Array
+from ntkcore.tiles import Tile, run, tiles
+from ntkcore.vector_kernels import Parts, check_variances, views
+
+LANES = 16  # strips of images start at multiples of this, whatever the dtype
+_SECONDS_PER_TILE = 1.0  # so that progress moves, Ctrl-C is heard and threads end together
+_NANOSECONDS = {4: 0.4, 8: 1.4}  # per point and op, by itemsize: a rough guess, for the size of tiles only
+_TABLE_BYTES = 8 * 2**20  # of one block of images
+
+
+class _Blocks:
+    """Tables of the images of a block, made when first asked for; the few last used are kept."""
+
+    def __init__(self, program: _core.ImageProgram, backend: str, x: Array, size: int, head: Array | None, keep: int) -> None:
+        self._program, self._backend, self._x, self._size, self._head, self._keep = program, backend, x, size, head, keep
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[int, _core.Images] = OrderedDict()
+
+    def __getitem__(self, first: int) -> _core.Images:
+        with self._lock:
+            if first in self._blocks:
+                self._blocks.move_to_end(first)
+                return self._blocks[first]
+        last = first + self._size
+        head = None if self._head is None else np.ascontiguousarray(self._head[:, first:last])
+        images = _core.Images(self._program, self._backend, self._x[first:last], head)
+        with self._lock:
+            self._blocks[first] = images
+            while len(self._blocks) > self._keep:
+                self._blocks.popitem(last=False)
+        return images
+
+
+def _tile_size(program: _core.ImageProgram, itemsize: int, rows: int, cols: int, threads: int, tile: int | None) -> int:
+    if tile is not None:
+        if not isinstance(tile, (int, np.integer)) or tile < LANES or tile % LANES:
+            raise ValueError(f"tile must be a positive multiple of {LANES} for images, not {tile!r}")
+        return int(tile)
+    seconds = program.work * _NANOSECONDS[itemsize] * 1e-9
+    by_time = (_SECONDS_PER_TILE / seconds) ** 0.5
+    by_memory = _TABLE_BYTES / (program.table_size * itemsize + 1)
+    by_threads = (rows * cols / (4 * threads)) ** 0.5
+    return max(LANES, int(min(by_time, by_memory, by_threads, 1024)) // LANES * LANES)
+
+
+def _flipped(program: _core.ImageProgram, x: Array) -> Array:
+    if not program.flip_symmetric:
+        raise ValueError(
+            "augment='hflip' needs a network that treats left and right alike, but one of its windows pads or strides "
+            "unevenly (an even filter under SAME, or a stride that does not fit the width): use odd filters and widths that fit"
+        )
+    return np.ascontiguousarray(x[:, :, ::-1])
+
+
+def fill(
+    program: _core.ImageProgram,
+    a: Array,
+    b: Array | None,
+    parts: Parts,
+    backend: str,
+    threads: int,
+    tile: int | None,
+    progress: bool | None,
+    flip: bool,
+) -> None:
+    """Write the kernels between images of `a` and `b` (None: `a`) into `parts`."""
+    symmetric = b is None
+    columns = a if b is None else b
+    size = _tile_size(program, a.itemsize, len(a), len(columns), threads, tile)
+    full = symmetric or program.head_needs_variance
+    mine = _diagonals(program, a, backend, threads) if full else None
+    heads = [mine["head"] if mine else None] * 2
+    if b is not None and program.head_needs_variance:
+        heads[1] = _diagonals(program, b, backend, threads)["head"]
+    keep = threads + 2
+    cols = _Blocks(program, backend, columns, size, heads[1], keep)
+    rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
+    flips = _Blocks(program, backend, _flipped(program, a), size, heads[0], keep) if flip else None
+    levels = len(next(iter(parts.values())))
+    all_parts = [part for name in parts for part in parts[name]]
+
+    def evaluate(task: Tile) -> None:
+        i0, i1, j0, j1 = task
+        here, there = (slice(i0, i1), slice(j0, j1)), (slice(j0, j1), slice(i0, i1))
+        diagonal = symmetric and i0 == j0
+        out, mirror = views(parts, levels, *here), views(parts if symmetric else {}, levels, *there)
+        _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
+        if diagonal and mine:
+            _write_diagonal(parts, mine, i0, i1)
+        if flips is None:
+            return
+        flipped = {name: [np.empty((i1 - i0, j1 - j0), a.dtype) for _ in parts[name]] for name in parts}
+        nowhere = views({}, levels, *here)
+        _core.evaluate_images(
+            backend, flips[i0], 0, cols[j0], 0, *views(flipped, levels, slice(None), slice(None)), *nowhere, False
+        )
+        for part, other in zip(all_parts, (f for name in parts for f in flipped[name]), strict=True):
+            if diagonal:
+                other = np.triu(other) + np.triu(other, 1).T
+            part[here] = (part[here] + other) / 2
+            if symmetric and not diagonal:
+                part[there] = part[here].T
+
+    work = tiles(len(a), len(columns), size, size, symmetric)
+    run(work, lambda: evaluate, threads, progress, lambda t: (t[1] - t[0]) * (t[3] - t[2]))
+
+
+def _write_diagonal(parts: Parts, diagonals: dict[str, Any], first: int, last: int) -> None:
+    at = np.arange(first, last)
+    for name, arrays in parts.items():
+        for array, values in zip(arrays, diagonals[name], strict=True):
+            array[at, at] = values[first:last]
+
+
+def _diagonals(program: _core.ImageProgram, x: Array, backend: str, threads: int) -> dict[str, Any]:
+    """Kernels of every image with itself (outputs, n), and the features of the head's ops (2 ops, n), in float64."""
+    found: dict[int, tuple[Any, Any, Any]] = {}
+
+    def evaluate(task: Tile) -> None:
+        found[task[0]] = _core.image_diagonal(program, backend, x[task[0] : task[1]])
+
+    run([(i, min(i + LANES, len(x)), 0, 1) for i in range(0, len(x), LANES)], lambda: evaluate, threads, False, lambda t: 1)
+    joined = [np.concatenate([found[i][k] for i in sorted(found)], axis=1) for k in range(3)]
+    result = dict(zip(("nngp", "ntk", "head"), joined, strict=True))
+    check_variances({name: result[name] for name in ("nngp", "ntk")}, x.dtype)
+    return result
+
+
+def diagonal(program: _core.ImageProgram, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:
+    """Kernels of every image with itself, float64, shape (outputs, n)."""
+    values = _diagonals(program, x, backend, threads)
+    if flip:
+        levels = len(values["nngp"])
+        double = x.astype(np.float64)
+        head = values["head"] if program.head_needs_variance else None
+        blocks = [_Blocks(program, backend, data, LANES, head, 1) for data in (_flipped(program, double), double)]
+        for i in range(0, len(x), LANES):
+            n = min(LANES, len(x) - i)
+            pairs = {name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")}
+            here = views(pairs, levels, slice(None), slice(None))
+            nowhere = views({}, levels, slice(None), slice(None))
+            _core.evaluate_images(backend, blocks[0][i], 0, blocks[1][i], 0, *here, *nowhere, False)
+            for name in pairs:
+                for level, pair in enumerate(pairs[name]):
+                    values[name][level, i : i + n] = (values[name][level, i : i + n] + np.diag(pair)) / 2
+    return values

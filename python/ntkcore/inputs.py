@@ -1,0 +1,138 @@
+"""What a caller hands over, checked before any work: data, names of kernels, threads, memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+Get = str | Sequence[str]
+
+KERNELS = ("nngp", "ntk")
+PRECISIONS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def kernel_names(get: Get) -> tuple[str, ...]:
+    """The kernels that ``get`` names, in its order. ValueError for anything but distinct "nngp" and "ntk"."""
+    names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, Sequence) else ()
+    if not names or len(set(names)) < len(names) or not set(names) <= set(KERNELS):
+        raise ValueError(f"get must be 'nngp', 'ntk' or a tuple of them, not {get!r}")
+    return names
+
+
+@functools.cache
+def _tuple_type(names: tuple[str, ...]) -> Callable[..., Any]:
+    return cast(Callable[..., Any], namedtuple("Kernel", names))  # type: ignore[misc]
+
+
+def packed(get: Get, results: dict[str, Array]) -> Any:
+    """One array for a string, a namedtuple in the asked order for a tuple."""
+    if isinstance(get, str):
+        return results[get]
+    names = tuple(get)
+    return _tuple_type(names)(*(results[name] for name in names))
+
+
+def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
+    """float64 data and integers are computed in float64, float32 and float16 in float32."""
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}; complex or ragged data and text have no kernel")
+    small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    return PRECISIONS[0] if small else PRECISIONS[1]
+
+
+def _array(x: npt.ArrayLike, name: str) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+
+
+def check_data(x1: npt.ArrayLike, x2: npt.ArrayLike | None, dtype: npt.DTypeLike | None) -> tuple[Array, Array | None]:
+    """Both data sets as C-contiguous arrays of one dtype, float32 or float64, with the same features."""
+    a = _array(x1, "x1")
+    b = None if x2 is None else _array(x2, "x2")
+    natural = [_natural_dtype(array, name) for array, name in ((a, "x1"), (b, "x2")) if array is not None]
+    wanted = np.result_type(*natural) if dtype is None else np.dtype(dtype)
+    if wanted not in PRECISIONS:
+        raise ValueError(f"dtype must be float32 or float64, not {wanted}")
+    first = _checked(a, "x1", wanted)
+    second = None if b is None else _checked(b, "x2", wanted)
+    if second is not None and second.shape[1:] != first.shape[1:]:
+        raise ValueError(
+            f"x1 and x2 differ in features: samples of shape {first.shape[1:]} and {second.shape[1:]}; both must be the same "
+            "kind of data"
+        )
+    return first, second
+
+
+def _checked(array: np.ndarray[Any, Any], name: str, dtype: np.dtype[Any]) -> Array:
+    if array.ndim not in (2, 4):
+        hint = {
+            1: "use x.reshape(-1, 1) for one feature or x.reshape(1, -1) for one sample",
+            3: "for images without channels use x[..., None]; to treat them as vectors x.reshape(len(x), -1)",
+        }.get(array.ndim, "vectors are (samples, features), images (samples, height, width, channels)")
+        raise ValueError(f"{name} must be a matrix of vectors or a batch of images, got {array.ndim} dimension(s); {hint}")
+    if 0 in array.shape:
+        raise ValueError(f"{name} is empty: shape {array.shape}")
+    with np.errstate(over="ignore"):
+        data = np.ascontiguousarray(array, dtype=dtype)
+    if not np.isfinite(data).all():
+        own = array.dtype.kind == "f" and not np.isfinite(array).all()
+        bad = "NaN or infinity" if own else f"values beyond the range of {dtype}"
+        raise ValueError(f"{name} holds {bad}: impute or drop such samples, or rescale the features")
+    return cast(Array, data)
+
+
+def thread_count(threads: int | None) -> int:
+    """``threads``, else $NTKCORE_NUM_THREADS or $OMP_NUM_THREADS, else the cores this process may use."""
+    if threads is None:
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        given = (os.environ.get(name, "") for name in ("NTKCORE_NUM_THREADS", "OMP_NUM_THREADS"))
+        threads = next((int(text) for text in given if text.isdigit()), available)
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
+        raise ValueError(f"threads must be a positive number, not {threads!r}")
+    return int(threads)
+
+
+def _free_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Array]:
+    """The result's arrays, new or the caller's ``out``. MemoryError, before allocating, where new ones would not fit."""
+    names = kernel_names(get)
+    if out is not None:
+        return _given(out, names, get, shape, dtype)
+    need, free = len(names) * int(np.prod(shape, dtype=object)) * dtype.itemsize, _free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(
+            f"the result needs {need / 2**30:.1f} GiB ({len(names)} of shape {shape}, {dtype}), but {free / 2**30:.1f} GiB are "
+            "free: use fewer points, dtype='float32', one kernel at a time, or pass a memory-mapped array as out"
+        )
+    return {name: np.empty(shape, dtype) for name in names}
+
+
+def _given(out: Any, names: tuple[str, ...], get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Array]:
+    arrays = (out,) if isinstance(get, str) else tuple(out)
+    if len(arrays) != len(names):
+        raise ValueError(f"out must hold {len(names)} array(s), one for each of get={get!r}, not {len(arrays)}")
+    for array in arrays:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"out must be a NumPy array, not {type(array).__name__}")
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"out must have shape {shape} and dtype {dtype}, not {array.shape} and {array.dtype}")
+        if not array.flags.writeable or not array.flags.c_contiguous:
+            raise ValueError("out must be writeable and C-contiguous")
+    return dict(zip(names, arrays, strict=True))

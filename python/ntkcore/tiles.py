@@ -1,0 +1,113 @@
+"""Tiles of pairs, shared among threads: the unit of parallelism, of progress and of interruption.
+
+Threads are Python's, one tile at a time with the GIL released inside, rather than OpenMP's: a covariance block by BLAS and
+its recursion then stay on one core and in its cache, a tile's bits do not depend on the number of threads, Ctrl-C takes
+effect at the next tile, and no OpenMP runtime has to survive a fork or live beside BLAS's own threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+Tile = tuple[int, int, int, int]  # rows [i0, i1), columns [j0, j1)
+
+
+def tiles(rows: int, cols: int, height: int, width: int, symmetric: bool) -> list[Tile]:
+    """All tiles of a matrix; of a symmetric one the square tiles on the diagonal and the tiles right of them."""
+    out: list[Tile] = []
+    for i in range(0, rows, height):
+        below = min(i + height, rows)
+        if symmetric:
+            out.append((i, below, i, below))
+        out.extend((i, below, j, min(j + width, cols)) for j in range(below if symmetric else 0, cols, width))
+    return out
+
+
+class _OneBlasThread:
+    """BLAS on one thread while any call is inside; its setting is the process's, so the last one out restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: AbstractContextManager[Any] = nullcontext()
+
+    @functools.cached_property
+    def _controller(self) -> ThreadpoolController:
+        return ThreadpoolController()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+                self._limit.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.__exit__(None, None, None)
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+@contextmanager
+def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
+    """A function that counts finished pairs. ``show=None``: on a terminal, for calls of more than two seconds, if tqdm is
+    installed; True: always (ImportError without tqdm); False: never."""
+    if show is False or (show is None and not sys.stderr.isatty()):
+        yield lambda pairs: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        if show:
+            raise ImportError('progress=True needs tqdm: pip install "ntkcore[cli]"') from None
+        yield lambda pairs: None
+        return
+    with tqdm(total=total, unit="pair", unit_scale=True, delay=0 if show else 2, desc="kernel") as bar:
+        yield bar.update
+
+
+def run(
+    work: Sequence[Tile],
+    make_worker: Callable[[], Callable[[Tile], None]],
+    threads: int,
+    progress: bool | None,
+    pairs: Callable[[Tile], int],
+) -> None:
+    """Every tile through one of `threads` workers, each made by `make_worker` (so that it may own a buffer)."""
+    queue = iter(work)
+    lock, stop = threading.Lock(), threading.Event()
+    with progress_bar(sum(map(pairs, work)), progress) as count, _one_blas_thread:
+
+        def worker() -> None:
+            do = make_worker()
+            while not stop.is_set():
+                with lock:
+                    tile = next(queue, None)
+                if tile is None:
+                    return
+                do(tile)
+                with lock:
+                    count(pairs(tile))
+
+        if threads == 1 or len(work) == 1:
+            worker()
+            return
+        with ThreadPoolExecutor(min(threads, len(work)), thread_name_prefix="ntkcore") as pool:
+            try:
+                for future in [pool.submit(worker) for _ in range(min(threads, len(work)))]:
+                    future.result()
+            except BaseException:
+                stop.set()
+                raise

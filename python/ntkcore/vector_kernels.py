@@ -1,0 +1,85 @@
+"""Kernels of vectors: covariances by BLAS, block by block, then the recursion while a block is in cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ntkcore import _core
+from ntkcore.inputs import KERNELS, Array
+from ntkcore.tiles import Tile, run, tiles
+
+# One BLAS call covers one block of this many rows and columns, anchored at (0, 0): its shape, and with it every bit of
+# the result, does not depend on the number of threads or on the tiling.
+BLOCK = _core.STRIP
+Parts = dict[str, list[Array]]
+
+
+def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any]) -> None:
+    """ValueError naming the sample whose kernel with itself is not finite in `dtype`."""
+    largest = np.finfo(dtype).max
+    for values in diagonals.values():
+        bad = ~(np.abs(values) <= largest)
+        if bad.any():
+            raise ValueError(
+                f"sample {int(np.argwhere(bad)[0][-1])} has a variance that is not finite in {dtype}: rescale the data (or reduce "
+                "W_std), or use dtype='float64'; a Gaussian(a, b) activation needs 4 b q < 1 for every variance q"
+            )
+
+
+def views(parts: Parts, levels: int, rows: slice, cols: slice) -> list[list[Array | None]]:
+    """Per kernel (nngp, ntk) and output: the part of the result in these rows and columns, None where not wanted."""
+    return [[p[rows, cols] for p in parts[name]] if name in parts else [None] * levels for name in KERNELS]
+
+
+def _points(program: _core.Program, x: Array) -> _core.Points:
+    points = _core.Points(program, x)
+    check_variances({"nngp": points.nngp, "ntk": points.ntk}, x.dtype)
+    return points
+
+
+def fill(
+    program: _core.Program,
+    a: Array,
+    b: Array | None,
+    parts: Parts,
+    backend: str,
+    threads: int,
+    tile: int | None,
+    progress: bool | None,
+    flip: bool,
+) -> None:
+    """Write the kernels between rows of `a` and `b` (None: `a`) into `parts`."""
+    width = 4 * BLOCK if tile is None else tile
+    if not isinstance(width, (int, np.integer)) or width < BLOCK or width % BLOCK:
+        raise ValueError(f"tile must be a positive multiple of {BLOCK} for vectors, not {tile!r}")
+    symmetric = b is None
+    rows = _points(program, a)
+    cols = rows if b is None else _points(program, b)
+    units = rows.unit, cols.unit
+    levels = len(next(iter(parts.values())))
+
+    def make_worker() -> Any:
+        dot = np.empty((BLOCK, width + 16), a.dtype)  # rows a power of two apart would fight for the same cache sets
+
+        def evaluate(task: Tile) -> None:
+            i0, i1, j0, j1 = task
+            for j in range(j0, j1, BLOCK):
+                end = min(j + BLOCK, j1)
+                np.matmul(units[0][i0:i1], units[1][j:end].T, out=dot[: i1 - i0, j - j0 : end - j0])
+            diagonal = symmetric and i0 == j0
+            here = views(parts, levels, slice(i0, i1), slice(j0, j1))
+            mirror = views(parts if symmetric and not diagonal else {}, levels, slice(j0, j1), slice(i0, i1))
+            _core.evaluate(backend, rows, i0, cols, j0, dot, here[0], here[1], mirror[0], mirror[1], diagonal)
+
+        return evaluate
+
+    work = tiles(len(a), len(a if b is None else b), BLOCK, int(width), symmetric)
+    run(work, make_worker, threads, progress, lambda t: (t[1] - t[0]) * (t[3] - t[2]))
+
+
+def diagonal(program: _core.Program, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:
+    """Kernels of every row with itself, float64, shape (outputs, n)."""
+    points = _points(program, x)
+    return {"nngp": points.nngp, "ntk": points.ntk}
