@@ -1,6 +1,6 @@
 """Fully connected ReLU networks against neural-tangents: how many times less core time, on the same data, in one run?
 
-    python benchmarks/bench_fc_peer.py [--repeats 9] [--quick]
+    python benchmarks/bench_fc_peer.py [--repeats 7] [--quick]
 
 neural-tangents gets its best: every spelling of the call is tried once (serial and `repeat`, x2 left out or given, any
 `get`, compiled or not, in batches), and the fastest ones run against ntkcore, call by call in turn. `stax.repeat` keeps
@@ -116,8 +116,8 @@ def check_float32(job: Job, peer: Peer) -> dict[str, Any]:
 
 
 def best_spellings(peer: Peer) -> dict[str, Timing]:
-    """All spellings, timed twice each, the fastest first."""
-    timings = {str(how): alternate({"": peer.measured(how)}, repeats=2, warmups=0)[""] for how in SPELLINGS}
+    """All spellings, each timed once after its compilation and a first call, the fastest first."""
+    timings = alternate({str(how): peer.measured(how) for how in SPELLINGS}, repeats=1, warmups=0)
     return dict(sorted(timings.items(), key=lambda item: min(item[1].core)))
 
 
@@ -131,7 +131,7 @@ def contest(job: Job, peer: Peer, finalists: list[str], threads: int | None, rep
     }
     contestants |= {str(how): peer.measured(how) for how in SPELLINGS if str(how) in finalists}
     with threadpool_limits(threads, "blas"):
-        timings = alternate(contestants, repeats)
+        timings = alternate(contestants, repeats, warmups=0, settle=1)
     seconds = {name: timing.summary() for name, timing in timings.items()}
     mine = seconds["ntkcore 'ntk'"]
     best = {clock: min(seconds[name][clock] for name in finalists) for clock in ("core", "wall")}
@@ -151,7 +151,7 @@ def run(job: Job, python: str, repeats: int) -> dict[str, Any]:
         finalists = list(spellings)[:FINALISTS]
         found |= {"goal": job.goal, "one core": contest(job, peer, finalists, 1, repeats), "spellings": spellings}
     with Peer(python, job.peer_nets(), job.data(), one_thread=False) as peer:
-        found["default threading"] = contest(job, peer, finalists, None, repeats)
+        found["default threading"] = contest(job, peer, finalists, None, max(3, repeats // 2))
     return found
 
 
@@ -170,7 +170,7 @@ def show(job: Job, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="N=1000, 3 repeats; writes no results")
     options = parser.parse_args()
     python = environment()

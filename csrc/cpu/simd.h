@@ -131,6 +131,21 @@ NTK_HD DoubleV exp(DoubleV x) {
 NTK_HD FloatV if_negative(FloatV x, FloatV a, FloatV b) { return x < FloatV{} ? a : b; }
 NTK_HD DoubleV if_negative(DoubleV x, DoubleV a, DoubleV b) { return x < DoubleV{} ? a : b; }
 
+// a0 b0 a1 b1 … of the lower (upper) halves of a and b.
+template <class T, bool kUpper, class V>
+NTK_HD V interleave(V a, V b) {
+  constexpr int n = kLanes<T>;
+#if defined(__clang__)
+  V r;
+  for (int l = 0; l < n; ++l) r[l] = (l % 2 ? b : a)[l / 2 + (kUpper ? n / 2 : 0)];
+  return r;
+#else
+  typename Vector<T>::integer lanes;
+  for (int l = 0; l < n; ++l) lanes[l] = l / 2 + (kUpper ? n / 2 : 0) + (l % 2 ? n : 0);
+  return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
 // n vectors that go through the same arithmetic step by step: n independent chains of instructions, side by side in the
 // program, so that the processor's scheduler does not fill up with one long chain.
 template <class V, int n>

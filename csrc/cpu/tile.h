@@ -25,15 +25,35 @@ std::int64_t first_column(const Tile<T>& tile, std::int64_t i, std::int64_t grou
   return tile.diagonal ? i / group * group : 0;
 }
 
-// dst[j][i] = src[i][j], block by block, so that both sides stay in cache lines.
+// A square of kLanes x kLanes elements by log2(kLanes) perfect shuffles of its rows.
+template <class T>
+NTK_HD void transpose_square(const T* src, T* dst, std::int64_t stride) {
+  using V = typename Vector<T>::type;
+  constexpr int n = kLanes<T>;
+  V a[n], b[n];
+  for (int i = 0; i < n; ++i) a[i] = load(src + i * stride);
+  for (int step = 1; step < n; step *= 2) {
+    for (int i = 0; i < n / 2; ++i) {
+      b[2 * i] = interleave<T, false>(a[i], a[i + n / 2]);
+      b[2 * i + 1] = interleave<T, true>(a[i], a[i + n / 2]);
+    }
+    for (int i = 0; i < n; ++i) a[i] = b[i];
+  }
+  for (int i = 0; i < n; ++i) store(dst + i * stride, a[i]);
+}
+
+// dst[j][i] = src[i][j], square by square.
 template <class T>
 void transpose(const T* src, T* dst, std::int64_t stride, std::int64_t rows, std::int64_t cols) {
-  constexpr std::int64_t kBlock = 16;
-  for (std::int64_t j0 = 0; j0 < cols; j0 += kBlock)
-    for (std::int64_t i0 = 0; i0 < rows; i0 += kBlock) {
-      const std::int64_t i1 = i0 + kBlock < rows ? i0 + kBlock : rows, j1 = j0 + kBlock < cols ? j0 + kBlock : cols;
-      for (std::int64_t j = j0; j < j1; ++j)
-        for (std::int64_t i = i0; i < i1; ++i) dst[j * stride + i] = src[i * stride + j];
+  constexpr std::int64_t n = kLanes<T>;
+  for (std::int64_t j0 = 0; j0 < cols; j0 += n)
+    for (std::int64_t i0 = 0; i0 < rows; i0 += n) {
+      if (i0 + n <= rows && j0 + n <= cols) {
+        transpose_square(src + i0 * stride + j0, dst + j0 * stride + i0, stride);
+        continue;
+      }
+      for (std::int64_t j = j0; j < cols && j < j0 + n; ++j)
+        for (std::int64_t i = i0; i < rows && i < i0 + n; ++i) dst[j * stride + i] = src[i * stride + j];
     }
 }
 
