@@ -87,9 +87,10 @@ def lower(
         raise TypeError(f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}")
     parts, readout = stages(net)
     wanted = [len(parts)] if depths is None else list(depths)
-    possible = range(1, len(parts) + 1)
-    if depths is not None and (not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(possible)):
-        raise ValueError(f"depths must be distinct numbers from 1 to {len(parts)}, the network's nonlinear stages; got {wanted}")
+    if depths is not None and (not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(len(parts) + 1))):
+        raise ValueError(
+            f"depths must be distinct numbers of nonlinear stages, from 0 (the read-out alone) to {len(parts)}; got {wanted}"
+        )
     readouts = [readout] if pool_windows is None else [_with_window(readout, window) for window in pool_windows]
     if not readouts:
         raise ValueError("pool_windows must name at least one window: odd numbers or 'global'")

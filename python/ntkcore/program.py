@@ -48,8 +48,8 @@ class _Slots:
     count: int = 0
     free: list[int] = field(default_factory=list)
 
-    def take(self) -> int:
-        if self.free:
+    def take(self, fresh: bool = False) -> int:
+        if self.free and not fresh:
             return self.free.pop()
         self.count += 1
         return self.count - 1
@@ -120,7 +120,7 @@ class Builder:
 
     def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
         """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled."""
-        slot = self._vectors.take()
+        slot = self._vectors.take(fresh=True)  # all read-outs are filled before the head's first op runs
         geometry = (*value.shape[:2], *value.shape[:2], half, half, 1, 1, 0, 0, 0, 0)
         self._plane_ops.append(("readout", "", value.slot, slot, (scale, 0.0, 0.0, 0.0), geometry))
         if last:
