@@ -2,15 +2,15 @@
 
 namespace ntk {
 
-#define NTK_DECLARE(isa)                                \
-  namespace isa {                                       \
-  void evaluate_float(const Tile<float>&);              \
-  void evaluate_double(const Tile<double>&);            \
-  void images_float(const ImageTile<float>&);           \
-  void images_double(const ImageTile<double>&);         \
-  void self_strip(const SelfStrip&);                    \
-  std::int64_t image_bytes(const PlaneProgram&);        \
-  std::int64_t workspace_bytes(const Program&);         \
+#define NTK_DECLARE(isa)                         \
+  namespace isa {                                \
+  void evaluate_float(const Tile<float>&);       \
+  void evaluate_double(const Tile<double>&);     \
+  void images_float(const ImageTile<float>&);    \
+  void images_double(const ImageTile<double>&);  \
+  void self_strip(const SelfStrip&);             \
+  std::int64_t image_bytes(const PlaneProgram&); \
+  std::int64_t workspace_bytes(const Program&);  \
   }
 #define NTK_MEMBERS(isa) \
   isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::self_strip, isa::image_bytes
@@ -39,7 +39,8 @@ const Backend* backends(int* count) {
        lacking(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"),
                "this processor lacks AVX2, FMA or BMI2"),
        NTK_MEMBERS(v3)},
-      {"x86-64-v2", lacking(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"), "this processor lacks SSE 4.2"),
+      {"x86-64-v2",
+       lacking(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"), "this processor lacks SSE 4.2"),
        NTK_MEMBERS(v2)},
 #endif
       {"generic", nullptr, NTK_MEMBERS(generic)},

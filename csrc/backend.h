@@ -17,10 +17,10 @@ struct Tile {
   std::int64_t dot_stride;
   T* const* nngp;  // per output: element (0, 0) of the tile in the result, or null where not wanted
   T* const* ntk;
-  std::int64_t stride;   // of the results' rows
+  std::int64_t stride;    // of the results' rows
   T* const* nngp_mirror;  // per output: where the transposed tile goes, or null
   T* const* ntk_mirror;
-  bool diagonal;  // rows and columns are the same points: one triangle is computed, the diagonal is exact
+  bool diagonal;    // rows and columns are the same points: one triangle is computed, the diagonal is exact
   void* workspace;  // workspace_bytes(program), aligned for double
 };
 
@@ -36,7 +36,7 @@ struct ImageTile {
   std::int64_t stride;
   T* const* nngp_mirror;
   T* const* ntk_mirror;
-  bool diagonal;  // the same images: only pairs with column > row are computed
+  bool diagonal;    // the same images: only pairs with column > row are computed
   void* workspace;  // image_bytes(program), aligned to 64
 };
 

@@ -18,9 +18,9 @@ namespace {
 
 using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>>;
 
-const std::map<std::string, OpKind> kOpKinds = {{"affine", OpKind::affine}, {"dual", OpKind::dual},
-                                                {"normalize", OpKind::normalize}, {"copy", OpKind::copy},
-                                                {"add", OpKind::add}, {"emit", OpKind::emit}};
+const std::map<std::string, OpKind> kOpKinds = {
+    {"affine", OpKind::affine}, {"dual", OpKind::dual}, {"normalize", OpKind::normalize},
+    {"copy", OpKind::copy},     {"add", OpKind::add},   {"emit", OpKind::emit}};
 
 const std::map<std::string, Dual> kDuals = {
 #define NTK_NAME(name, Phi) {#name, Dual::name},
@@ -134,9 +134,9 @@ std::vector<T*> pointers(Results& results, int outputs, std::int64_t rows, std::
 }
 
 template <class T>
-void evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols, std::int64_t col,
-                 const Array<T>& dot, Results nngp, Results ntk, Results nngp_mirror, Results ntk_mirror, bool diagonal,
-                 std::int64_t height, std::int64_t width, std::int64_t stride) {
+void evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
+                 std::int64_t col, const Array<T>& dot, Results nngp, Results ntk, Results nngp_mirror,
+                 Results ntk_mirror, bool diagonal, std::int64_t height, std::int64_t width, std::int64_t stride) {
   const Program program = rows.program->view();
   const PointsView<T> r = std::get<Points<T>>(rows.points).view(), c = std::get<Points<T>>(cols.points).view();
   require(r.width == c.width, "evaluate: the points differ in width");
@@ -153,8 +153,22 @@ void evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row
   const std::int64_t dot_stride = dot.shape(1);
   py::gil_scoped_release release;
   std::vector<double> workspace(workspace_bytes(program) / sizeof(double) + 1);
-  const Tile<T> tile{program,  r, c, row, height, col, width, products, dot_stride, out_nngp.data(), out_ntk.data(),
-                     stride, mirror_nngp.data(), mirror_ntk.data(), diagonal, workspace.data()};
+  const Tile<T> tile{program,
+                     r,
+                     c,
+                     row,
+                     height,
+                     col,
+                     width,
+                     products,
+                     dot_stride,
+                     out_nngp.data(),
+                     out_ntk.data(),
+                     stride,
+                     mirror_nngp.data(),
+                     mirror_ntk.data(),
+                     diagonal,
+                     workspace.data()};
   if constexpr (std::is_same_v<T, float>) {
     backend.evaluate_float(tile);
   } else {
@@ -185,8 +199,8 @@ const py::array& first_result(const Results& nngp, const Results& ntk) {
 }
 
 void evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
-              std::int64_t col, const py::array& dot, const Results& nngp, const Results& ntk, const Results& nngp_mirror,
-              const Results& ntk_mirror, bool diagonal) {
+              std::int64_t col, const py::array& dot, const Results& nngp, const Results& ntk,
+              const Results& nngp_mirror, const Results& ntk_mirror, bool diagonal) {
   require(rows.program == cols.program, "evaluate: rows and columns belong to different programs");
   require(rows.points.index() == cols.points.index(), "evaluate: rows and columns differ in dtype");
   const py::array& first = first_result(nngp, ntk);
@@ -201,8 +215,8 @@ void evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t ro
 }
 
 const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
-    {"conv", PlaneOpKind::conv}, {"dual", PlaneOpKind::dual}, {"normalize", PlaneOpKind::normalize},
-    {"copy", PlaneOpKind::copy}, {"add", PlaneOpKind::add},   {"pool", PlaneOpKind::pool},
+    {"conv", PlaneOpKind::conv},      {"dual", PlaneOpKind::dual}, {"normalize", PlaneOpKind::normalize},
+    {"copy", PlaneOpKind::copy},      {"add", PlaneOpKind::add},   {"pool", PlaneOpKind::pool},
     {"readout", PlaneOpKind::readout}};
 
 // kind, dual, slot, other, parameters, (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w,
@@ -212,14 +226,31 @@ using ImageShape = std::array<int, 3>;
 
 PlaneOp plane_op(const PlaneOpTuple& from) {
   const auto& [kind, dual, slot, other, p, g] = from;
-  PlaneOp op{find(kPlaneOpKinds, kind, "plane op"), Dual::abrelu, slot, other, {p[0], p[1], p[2], p[3]},
-             g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11], FastPath::none};
+  PlaneOp op{find(kPlaneOpKinds, kind, "plane op"),
+             Dual::abrelu,
+             slot,
+             other,
+             {p[0], p[1], p[2], p[3]},
+             g[0],
+             g[1],
+             g[2],
+             g[3],
+             g[4],
+             g[5],
+             g[6],
+             g[7],
+             g[8],
+             g[9],
+             g[10],
+             g[11],
+             FastPath::none};
   if (op.kind == PlaneOpKind::dual) op.dual = find(kDuals, dual, "dual activation");
   return op;
 }
 
 // Follows the image size of every slot; an op that does not fit raises, so that the executor may trust all of them.
-std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int slots, int head_slots, ImageShape shape) {
+std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int slots, int head_slots,
+                                       ImageShape shape) {
   constexpr int kLargest = 1024;
   const auto size_ok = [](int n) { return n >= 1 && n <= kLargest; };
   require(slots >= 1 && slots <= 64, "an image program has between 1 and 64 slots");
@@ -232,7 +263,8 @@ std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int
     const PlaneOp op = plane_op(from);
     require(op.slot >= 0 && op.slot < slots, "plane op: slot out of range");
     const bool two_slots = op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add;
-    require(!two_slots || (op.other >= 0 && op.other < slots && op.other != op.slot), "plane op: second slot out of range");
+    require(!two_slots || (op.other >= 0 && op.other < slots && op.other != op.slot),
+            "plane op: second slot out of range");
     if (op.kind == PlaneOpKind::copy) size[op.slot] = size[op.other];
     require(size[op.slot] == std::pair(op.h, op.w), "plane op: image size differs from its slot's");
     require(op.kind != PlaneOpKind::add || size[op.slot] == size[op.other], "add: image sizes differ");
@@ -262,8 +294,8 @@ std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& op
                                              const std::vector<OpTuple>& head, int head_slots, int outputs,
                                              ImageShape shape) {
   return std::make_shared<PlaneSchedule>(checked_plane_ops(ops, slots, head_slots, shape), slots,
-                                         checked_ops(head, head_slots, outputs), head_slots, outputs, shape[0], shape[1],
-                                         shape[2]);
+                                         checked_ops(head, head_slots, outputs), head_slots, outputs, shape[0],
+                                         shape[1], shape[2]);
 }
 
 // A block of images in float32 or float64; keeps its program alive.
@@ -311,7 +343,8 @@ py::tuple image_diagonal_of(std::shared_ptr<PlaneSchedule> program, const std::s
   return with_images(x, [&](const auto& data) -> py::tuple {
     using T = typename std::remove_reference_t<decltype(data)>::value_type;
     require_images<T>(*program, data);
-    const std::int64_t size = data.shape(0), outputs = program->view().head.outputs, rows = 2 * program->view().head.size;
+    const std::int64_t size = data.shape(0), outputs = program->view().head.outputs,
+                       rows = 2 * program->view().head.size;
     const T* pixels = data.data();
     const ImageDiagonal result = [&] {
       py::gil_scoped_release release;
@@ -332,7 +365,8 @@ void evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int6
   const py::array& first = first_result(nngp, ntk);
   const std::int64_t height = first.shape(0), width = first.shape(1), stride = first.strides(0) / first.itemsize();
   require(row >= 0 && height >= 1 && row <= r.size - height, "evaluate: rows out of range");
-  require(col >= 0 && width >= 1 && col <= c.size - width && col % kImageLanes<T> == 0, "evaluate: columns out of range");
+  require(col >= 0 && width >= 1 && col <= c.size - width && col % kImageLanes<T> == 0,
+          "evaluate: columns out of range");
   require(!diagonal || (row == col && height == width), "evaluate: not a diagonal tile");
   const int outputs = program.head.outputs;
   const auto out_nngp = pointers<T>(nngp, outputs, height, width, stride);
@@ -340,9 +374,22 @@ void evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int6
   const auto mirror_nngp = pointers<T>(nngp_mirror, outputs, width, height, stride);
   const auto mirror_ntk = pointers<T>(ntk_mirror, outputs, width, height, stride);
   py::gil_scoped_release release;
-  const std::unique_ptr<void, AlignedFree> workspace(::operator new(backend.image_bytes(program), std::align_val_t(64)));
-  const ImageTile<T> tile{program, r, c, row, height, col, width, out_nngp.data(), out_ntk.data(), stride,
-                          mirror_nngp.data(), mirror_ntk.data(), diagonal, workspace.get()};
+  const std::unique_ptr<void, AlignedFree> workspace(
+      ::operator new(backend.image_bytes(program), std::align_val_t(64)));
+  const ImageTile<T> tile{program,
+                          r,
+                          c,
+                          row,
+                          height,
+                          col,
+                          width,
+                          out_nngp.data(),
+                          out_ntk.data(),
+                          stride,
+                          mirror_nngp.data(),
+                          mirror_ntk.data(),
+                          diagonal,
+                          workspace.get()};
   if constexpr (std::is_same_v<T, float>) {
     backend.images_float(tile);
   } else {
@@ -376,11 +423,14 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU engine of ntkcore: programs, points, tiles.";
   m.attr("STRIP") = kStrip;
   m.def("backends", &list_backends, "Backends of this build, best first: (name, why it cannot run here or None).");
-  m.def("duals", [] {
-    std::vector<std::string> names;
-    for (const auto& [name, dual] : kDuals) names.push_back(name);
-    return names;
-  }, "Names of the dual activations.");
+  m.def(
+      "duals",
+      [] {
+        std::vector<std::string> names;
+        for (const auto& [name, dual] : kDuals) names.push_back(name);
+        return names;
+      },
+      "Names of the dual activations.");
   py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program", "Plain ops over slots; see csrc/program.h.")
       .def(py::init<const std::vector<OpTuple>&, int, int>(), py::arg("ops"), py::arg("slots"), py::arg("outputs"))
       .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); });
@@ -389,8 +439,8 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("unit", &unit_vectors)
       .def_property_readonly("nngp", [](const AnyPoints& p) { return diagonal(p, false); })
       .def_property_readonly("ntk", [](const AnyPoints& p) { return diagonal(p, true); });
-  py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(m, "ImageProgram",
-                                                            "Plane ops, read-outs and a head; see csrc/plane_program.h.")
+  py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
+      m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/plane_program.h.")
       .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),
            py::arg("outputs"), py::arg("shape"))
       .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
@@ -405,6 +455,6 @@ PYBIND11_MODULE(_core, m) {
         py::arg("backend"), py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("nngp"),
         py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
   m.def("evaluate", &evaluate, "Evaluate the program on one tile of pairs; see csrc/backend.h.", py::arg("backend"),
-        py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("nngp"), py::arg("ntk"),
-        py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
+        py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("nngp"),
+        py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
 }

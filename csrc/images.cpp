@@ -11,12 +11,15 @@ constexpr std::int64_t kSelf = kImageLanes<double>;
 class SelfRunner {
  public:
   SelfRunner(const PlaneSchedule& schedule, const Backend& backend, bool complete)
-      : backend_(backend), pixels_(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
-        table(schedule.table_size() * kSelf), readouts(2 * schedule.view().head.slots * kSelf) {
+      : backend_(backend),
+        pixels_(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
+        table(schedule.table_size() * kSelf),
+        readouts(2 * schedule.view().head.slots * kSelf) {
     const PlaneProgram program = schedule.view();
     for (int s = 0; s < program.segment_count; ++s) near_.push_back(schedule.near(s));
     memory_.reset(::operator new(backend.image_bytes(program), std::align_val_t(64)));
-    strip_ = {near_.data(), program, schedule.offset(), pixels_.data(), table.data(), readouts.data(), complete, memory_.get()};
+    strip_ = {near_.data(), program,         schedule.offset(), pixels_.data(),
+              table.data(), readouts.data(), complete,          memory_.get()};
   }
 
   // Images [first, first + kSelf) of x, zeros beyond the last.
@@ -68,7 +71,8 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
 
 template <class T>
 ImagesView<T> Images<T>::view() const {
-  return {size_, pixels_.data(), pixels_stride_, table_.data(), table_stride_, offset_.data(), head_.data(), head_stride_};
+  return {size_,         pixels_.data(), pixels_stride_, table_.data(),
+          table_stride_, offset_.data(), head_.data(),   head_stride_};
 }
 
 template <class T>
@@ -87,7 +91,9 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
         slots[s] = {runner.readouts[2 * s * kSelf + lane], runner.readouts[(2 * s + 1) * kSelf + lane]};
       follow_point(
           head, slots.data(), [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
-          [&](int output, double nngp, double ntk) { out.nngp[output * size + n] = nngp, out.ntk[output * size + n] = ntk; });
+          [&](int output, double nngp, double ntk) {
+            out.nngp[output * size + n] = nngp, out.ntk[output * size + n] = ntk;
+          });
     }
   }
   return out;

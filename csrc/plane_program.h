@@ -22,15 +22,15 @@ struct PlaneOp {
   PlaneOpKind kind;
   Dual dual;
   int slot, other;
-  double p[4];                 // conv: a, b, e, f; dual: constants; normalize: eps; pool, readout: scale
-  int h, w;                    // image before the op
-  int out_h, out_w;            // image after it
-  int window_h, window_w;      // conv, pool; readout: half width c of local average pooling, or -1 for all pixel pairs
+  double p[4];             // conv: a, b, e, f; dual: constants; normalize: eps; pool, readout: scale
+  int h, w;                // image before the op
+  int out_h, out_w;        // image after it
+  int window_h, window_w;  // conv, pool; readout: half width c of local average pooling, or -1 for all pixel pairs
   int stride_h, stride_w;
-  int low_h, low_w;            // padding before the first row, column
-  int circular;                // conv: padding wraps around
-  int normalize_edges;         // pool: divide by the number of pixels inside the image
-  FastPath fast;               // conv, its followers: set by PlaneSchedule
+  int low_h, low_w;     // padding before the first row, column
+  int circular;         // conv: padding wraps around
+  int normalize_edges;  // pool: divide by the number of pixels inside the image
+  FastPath fast;        // conv, its followers: set by PlaneSchedule
 };
 
 // Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d| < h.
@@ -59,12 +59,12 @@ constexpr int kImageLanes = 64 / sizeof(T);
 template <class T>
 struct ImagesView {
   std::int64_t size;
-  const T* pixels;               // [strip][h w][channels][lane]
-  std::int64_t pixels_stride;    // of strips
-  const T* table;                // [strip] of features: op k at offset[k], [h w][2][lane]
-  std::int64_t table_stride;     // of strips
-  const std::int64_t* offset;    // per plane op
-  const T* head_table;           // [head op][2][head_stride]
+  const T* pixels;             // [strip][h w][channels][lane]
+  std::int64_t pixels_stride;  // of strips
+  const T* table;              // [strip] of features: op k at offset[k], [h w][2][lane]
+  std::int64_t table_stride;   // of strips
+  const std::int64_t* offset;  // per plane op
+  const T* head_table;         // [head op][2][head_stride]
   std::int64_t head_stride;
 };
 

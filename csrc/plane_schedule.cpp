@@ -130,8 +130,9 @@ std::vector<Segment> PlaneSchedule::segments_with(const std::vector<Needs>& need
 }
 
 PlaneProgram PlaneSchedule::view() const {
-  return {ops_.data(), int(ops_.size()), slots_, full_.data(), int(full_.size()), h_, w_, channels_,
-          {head_.data(), int(head_.size()), head_slots_, outputs_}};
+  return {ops_.data(),  int(ops_.size()),  slots_,
+          full_.data(), int(full_.size()), h_,
+          w_,           channels_,         {head_.data(), int(head_.size()), head_slots_, outputs_}};
 }
 
 PlaneProgram PlaneSchedule::near(int last) const {

@@ -37,9 +37,7 @@ Points<T>::Points(const Program& program, const T* x, std::int64_t size, std::in
     follow_point(
         program, slots.data(),
         [&](int op, int which, double value) { table_[(2 * std::int64_t(op) + which) * stride_ + n] = T(value); },
-        [&](int output, double nngp, double ntk) {
-          nngp_[output * size + n] = nngp, ntk_[output * size + n] = ntk;
-        });
+        [&](int output, double nngp, double ntk) { nngp_[output * size + n] = nngp, ntk_[output * size + n] = ntk; });
   }
 }
 

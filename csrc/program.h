@@ -16,7 +16,7 @@ enum class OpKind : int {
 
 struct Op {
   OpKind kind;
-  Dual dual;    // of an activation
+  Dual dual;  // of an activation
   int slot;
   int other;    // second slot, or the output's number
   double p[4];  // a, b, e, f of affine and emit; an activation's constants; eps

@@ -2,7 +2,7 @@
 
     pip install mpmath && python tools/fit_dual.py
 
-acos(1 - y) = pi sqrt(y) A(y);  kappa1(1 - y) = 1 - y + y sqrt(y) C(y);  0 <= y <= 1 (Chebyshev interpolation, 60 digits).
+acos(1 - y) = pi sqrt(y) A(y);  kappa1(1 - y) = 1 - y + y sqrt(y) C(y);  0 <= y <= 1 (Chebyshev interpolation).
 """
 
 from mpmath import acos, chebyfit, mp, mpf, nstr, pi, sqrt
@@ -21,17 +21,16 @@ def c(y: mpf) -> mpf:
     return (sqrt(y * (2 - y)) - (1 - y) * acos(1 - y)) / (pi * y * sqrt(y))
 
 
-def horner(coefficients: list[mpf], digits: int) -> str:
-    """The C++ lines of one polynomial, highest power first."""
+def initializer(coefficients: list[mpf], digits: int) -> str:
+    """A C++ initializer, lowest power first."""
     suffix = "f" if digits == FLOAT else ""
-    terms = [nstr(abs(x), digits) + suffix for x in coefficients]
-    signs = ["-" if x < 0 else "+" for x in coefficients]
-    first = f"    V p = y * {'-' if signs[0] == '-' else ''}{terms[0]} {signs[1]} {terms[1]};"
-    middle = [f"    p = p * y {s} {t};" for s, t in zip(signs[2:-1], terms[2:-1], strict=True)]
-    return "\n".join([first, *middle, f"    return p * y {signs[-1]} {terms[-1]};"])
+    return ", ".join(nstr(x, digits) + suffix for x in coefficients[::-1])
 
+
+FITS = ((a, "float a", 6, FLOAT), (c, "float c", 5, FLOAT), (a, "double a", 16, DOUBLE), (c, "double c", 15, DOUBLE))
 
 if __name__ == "__main__":
-    for function, name, degree, digits in ((a, "A", 6, FLOAT), (c, "C", 5, FLOAT), (a, "A", 16, DOUBLE), (c, "C", 15, DOUBLE)):
+    for function, name, degree, digits in FITS:
         coefficients, error = chebyfit(function, [0, 1], degree + 1, error=True)
-        print(f"// {name}, degree {degree}: largest error {nstr(error, 3)}\n{horner(coefficients, digits)}")
+        print(f"// degree {degree}: largest error {nstr(error, 3)}")
+        print(f"static constexpr {name}[] = {{{initializer(coefficients, digits)}}};")

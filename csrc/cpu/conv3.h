@@ -39,7 +39,8 @@ struct SlidingSum {
   std::int64_t pitch;
   P here, pair;  // column c; columns c - 1 and c
 
-  NTK_HD SlidingSum(T* above, T* row, const T* below, std::int64_t pitch) : above(above), row(row), below(below), pitch(pitch) {
+  NTK_HD SlidingSum(T* above, T* row, const T* below, std::int64_t pitch)
+      : above(above), row(row), below(below), pitch(pitch) {
     here = pair = column_sums<kRows>(above, row, pitch, below);
   }
   NTK_HD P next(std::int64_t at) const { return column_sums<kRows>(above + at, row + at, pitch, below + at); }
@@ -111,8 +112,8 @@ struct ReluPost {
     T scale, bias;
     T half;                                   // kappa0's 1/2, times a/9 where T' does not hold it yet
     T kappa0[std::size(Coefficients<T>::a)];  // A(y) times half
-    const T *row, *col;                 // both features of the row's first pixel
-    std::int64_t row_pitch, col_pitch;  // of image rows
+    const T *row, *col;                       // both features of the row's first pixel
+    std::int64_t row_pitch, col_pitch;        // of image rows
 
     template <class V, int n>
     NTK_HD void apply(int c, Pack<V, n>& k, Pack<V, n>& t) const {
@@ -135,7 +136,14 @@ struct ReluPost {
     const std::int64_t p = std::int64_t(plane.row0() + r) * plane.w + plane.col0();
     const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
     const T *row = tables.row + tables.row_offset[number] + 2 * p, *col = tables.col + tables.col_offset[number];
-    Row out{scale, bias, kBias ? T(0.5) : T(0.5) * scale, {}, row, col + 2 * q * kImageLanes<T>, 2 * plane.w, 2 * plane.w * kImageLanes<T>};
+    Row out{scale,
+            bias,
+            kBias ? T(0.5) : T(0.5) * scale,
+            {},
+            row,
+            col + 2 * q * kImageLanes<T>,
+            2 * plane.w,
+            2 * plane.w * kImageLanes<T>};
     for (std::size_t k = 0; k < std::size(Coefficients<T>::a); ++k) out.kappa0[k] = out.half * Coefficients<T>::a[k];
     return out;
   }

@@ -128,7 +128,8 @@ void run_images(const ImageTile<T>& tile) {
       if (tile.diagonal && j + L - 1 <= i) continue;
       const std::int64_t strip = (tile.col + j) / N, lane = (tile.col + j) % N;
       io.col_pixels = tile.col_images.pixels + strip * tile.col_images.pixels_stride + lane;
-      io.tables = {s.row_table, tile.col_images.table + strip * tile.col_images.table_stride + lane, s.row_offset, s.col_offset};
+      io.tables = {s.row_table, tile.col_images.table + strip * tile.col_images.table_stride + lane, s.row_offset,
+                   s.col_offset};
       for (int k = 0; k < 2 * tile.program.head.slots * L; ++k) s.readouts[k] = 0;
       stream.run();
       run_head<T, kNtk>(tile, tile.row + i, tile.col + j, s);

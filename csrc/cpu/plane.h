@@ -106,7 +106,8 @@ template <class T, bool kNtk>
 void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
   using V = typename Vector<T>::type;
   for_pixels(out, [&](std::int64_t i, std::int64_t o) __attribute__((always_inline)) {
-    const int top = int(o / out.w) * op.stride_h - op.low_h - in.row0(), left = int(o % out.w) * op.stride_w - op.low_w - in.col0();
+    const int top = int(o / out.w) * op.stride_h - op.low_h - in.row0(),
+              left = int(o % out.w) * op.stride_w - op.low_w - in.col0();
     const int r0 = top < 0 ? 0 : top, r1 = top + op.window_h < in.rows() ? top + op.window_h : in.rows();
     const int c0 = left < 0 ? 0 : left, c1 = left + op.window_w < in.cols() ? left + op.window_w : in.cols();
     V k = V{}, t = V{};
@@ -133,7 +134,8 @@ void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Pl
     V k = V{}, t = V{};
     for (int r = 0; r < op.window_h; ++r)
       for (int c = 0; c < op.window_w; ++c) {
-        const int ph = wrapped(oh * op.stride_h + r - op.low_h, op.h), pw = wrapped(ow * op.stride_w + c - op.low_w, op.w);
+        const int ph = wrapped(oh * op.stride_h + r - op.low_h, op.h),
+                  pw = wrapped(ow * op.stride_w + c - op.low_w, op.w);
         const int qh = wrapped((oh + out.dh) * op.stride_h + r - op.low_h, op.h);
         const int qw = wrapped((ow + out.dw) * op.stride_w + c - op.low_w, op.w);
         for (int m = 0; m < count; ++m) {

@@ -10,9 +10,9 @@ namespace {
 template <class T>
 struct Pool {
   const PlaneOp* op;
-  T* memory;   // [bands][2][pixels of a band][lane]
-  int bands;   // alive at a time
-  int next;    // first output displacement dh not yet handed on
+  T* memory;  // [bands][2][pixels of a band][lane]
+  int bands;  // alive at a time
+  int next;   // first output displacement dh not yet handed on
 
   std::int64_t band_size() const { return std::int64_t(op->out_h) * op->out_w * op->out_w * kLanes<T>; }
   Plane<T> plane(int dh, int dw) const {
@@ -48,7 +48,8 @@ void pool_into(const PlaneOp& op, const Plane<T>& in, int eh, int ew, Plane<T> o
       T *k = out.k + std::int64_t(r) * out.cols() * L, *t = out.t + std::int64_t(r) * out.cols() * L;
       for (int c = 0; c < out.cols(); ++c) {
         const int left = (out.col0() + c) * op.stride_w - op.low_w - in.col0();
-        const int b0 = left + ow.first < 0 ? 0 : left + ow.first, b1 = left + ow.last < in.cols() ? left + ow.last : in.cols();
+        const int b0 = left + ow.first < 0 ? 0 : left + ow.first,
+                  b1 = left + ow.last < in.cols() ? left + ow.last : in.cols();
         V sum_k = load(k + c * L), sum_t = load(t + c * L);
         for (int b = b0; b < b1; ++b) {
           sum_k += load(in.k + (line + b) * L);
@@ -91,7 +92,8 @@ void scale_pooled(const PlaneOp& op, Plane<T>& plane) {
     double scale = op.p[0];
     if (op.normalize_edges) {
       const int h = int(p / plane.w), w = int(p % plane.w);
-      const int here = window_count(h, op.stride_h, op.low_h, op.window_h, op.h) * window_count(w, op.stride_w, op.low_w, op.window_w, op.w);
+      const int here = window_count(h, op.stride_h, op.low_h, op.window_h, op.h) *
+                       window_count(w, op.stride_w, op.low_w, op.window_w, op.w);
       const int there = window_count(h + plane.dh, op.stride_h, op.low_h, op.window_h, op.h) *
                         window_count(w + plane.dw, op.stride_w, op.low_w, op.window_w, op.w);
       scale = 1.0 / (double(here) * there);

@@ -72,9 +72,7 @@ NTK_HD FloatV max(FloatV a, FloatV b) { return (FloatV)_mm512_max_ps((__m512)a, 
 NTK_HD DoubleV max(DoubleV a, DoubleV b) { return (DoubleV)_mm512_max_pd((__m512d)a, (__m512d)b); }
 NTK_HD FloatV min(FloatV a, FloatV b) { return (FloatV)_mm512_min_ps((__m512)a, (__m512)b); }
 NTK_HD DoubleV min(DoubleV a, DoubleV b) { return (DoubleV)_mm512_min_pd((__m512d)a, (__m512d)b); }
-NTK_HD bool any_below(FloatV x, float t) {
-  return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(t), _CMP_LT_OQ) != 0;
-}
+NTK_HD bool any_below(FloatV x, float t) { return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(t), _CMP_LT_OQ) != 0; }
 NTK_HD bool any_below(DoubleV x, double t) {
   return _mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(t), _CMP_LT_OQ) != 0;
 }
@@ -157,36 +155,36 @@ struct Scalar<Pack<V, n>> {
   using type = typename Scalar<V>::type;
 };
 
-#define NTK_PACK_OPERATOR(op)                                                    \
-  template <class V, int n>                                                      \
-  NTK_HD Pack<V, n> operator op(const Pack<V, n>& a, const Pack<V, n>& b) {      \
-    Pack<V, n> r;                                                                \
-    for (int i = 0; i < n; ++i) r.v[i] = a.v[i] op b.v[i];                       \
-    return r;                                                                    \
-  }                                                                              \
-  template <class V, int n>                                                      \
+#define NTK_PACK_OPERATOR(op)                                                      \
+  template <class V, int n>                                                        \
+  NTK_HD Pack<V, n> operator op(const Pack<V, n>& a, const Pack<V, n>& b) {        \
+    Pack<V, n> r;                                                                  \
+    for (int i = 0; i < n; ++i) r.v[i] = a.v[i] op b.v[i];                         \
+    return r;                                                                      \
+  }                                                                                \
+  template <class V, int n>                                                        \
   NTK_HD Pack<V, n> operator op(const Pack<V, n>& a, typename Scalar<V>::type b) { \
-    Pack<V, n> r;                                                                \
-    for (int i = 0; i < n; ++i) r.v[i] = a.v[i] op b;                            \
-    return r;                                                                    \
-  }                                                                              \
-  template <class V, int n>                                                      \
+    Pack<V, n> r;                                                                  \
+    for (int i = 0; i < n; ++i) r.v[i] = a.v[i] op b;                              \
+    return r;                                                                      \
+  }                                                                                \
+  template <class V, int n>                                                        \
   NTK_HD Pack<V, n> operator op(typename Scalar<V>::type a, const Pack<V, n>& b) { \
-    Pack<V, n> r;                                                                \
-    for (int i = 0; i < n; ++i) r.v[i] = a op b.v[i];                            \
-    return r;                                                                    \
+    Pack<V, n> r;                                                                  \
+    for (int i = 0; i < n; ++i) r.v[i] = a op b.v[i];                              \
+    return r;                                                                      \
   }
 NTK_PACK_OPERATOR(+)
 NTK_PACK_OPERATOR(-)
 NTK_PACK_OPERATOR(*)
 #undef NTK_PACK_OPERATOR
 
-#define NTK_PACK_FUNCTION(name)                    \
-  template <class V, int n>                        \
-  NTK_HD Pack<V, n> name(const Pack<V, n>& a) {    \
-    Pack<V, n> r;                                  \
+#define NTK_PACK_FUNCTION(name)                        \
+  template <class V, int n>                            \
+  NTK_HD Pack<V, n> name(const Pack<V, n>& a) {        \
+    Pack<V, n> r;                                      \
     for (int i = 0; i < n; ++i) r.v[i] = name(a.v[i]); \
-    return r;                                      \
+    return r;                                          \
   }
 NTK_PACK_FUNCTION(sqrt)
 NTK_PACK_FUNCTION(abs)

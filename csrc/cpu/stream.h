@@ -158,7 +158,8 @@ class Stream {
   void run_op(int k) {
     const PlaneOp& op = program_.ops[k];
     Plane<T>* planes = slot(op.slot);
-    if (op.kind == PlaneOpKind::conv && !(op.fast != FastPath::none && planes[0].alive && conv_in_place(op, k))) convolve(op);
+    if (op.kind == PlaneOpKind::conv && !(op.fast != FastPath::none && planes[0].alive && conv_in_place(op, k)))
+      convolve(op);
     if (op.kind == PlaneOpKind::copy) copy_header(op);
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
@@ -222,8 +223,8 @@ class Stream {
       const Plane<T>& in = slot(op.slot)[m];
       Plane<T>& out = spare()[m];
       out.h = op.out_h, out.w = op.out_w, out.dh = in.dh / op.stride_h, out.dw = in.dw / op.stride_w;
-      out.alive = in.alive && in.dh % op.stride_h == 0 && in.dw % op.stride_w == 0 && out.dh < out.h && -out.dh < out.h &&
-                  out.dw < out.w && -out.dw < out.w;
+      out.alive = in.alive && in.dh % op.stride_h == 0 && in.dw % op.stride_w == 0 && out.dh < out.h &&
+                  -out.dh < out.h && out.dw < out.w && -out.dw < out.w;
     }
     for (int m = 0; m < count_; ++m) {
       Plane<T>& out = spare()[m];

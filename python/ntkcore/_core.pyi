@@ -12,9 +12,7 @@ def backends() -> list[tuple[str, str | None]]: ...
 def duals() -> list[str]: ...
 
 class Program:
-    def __init__(
-        self, ops: Sequence[tuple[str, str, int, int, Sequence[float]]], slots: int, outputs: int
-    ) -> None: ...
+    def __init__(self, ops: Sequence[tuple[str, str, int, int, Sequence[float]]], slots: int, outputs: int) -> None: ...
     @property
     def is_relu_chain(self) -> bool: ...
 
@@ -48,7 +46,11 @@ class ImageProgram:
 
 class Images:
     def __init__(
-        self, program: ImageProgram, backend: str, x: npt.NDArray[np.floating], head: npt.NDArray[np.float64] | None = None
+        self,
+        program: ImageProgram,
+        backend: str,
+        x: npt.NDArray[np.floating],
+        head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
 
 def image_diagonal(

@@ -1,6 +1,7 @@
 """Layers of images (NHWC): convolutions, pools, and the read-outs that turn an image into a vector.
 
-With A[M](p, p') = mean over the filter window of M(p + k, p' + k), out of range terms 0 (Novak et al. 2019; Arora et al. 2019):
+With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of range being 0 (Novak et al. 2019;
+Arora et al. 2019):
 
     Conv:     K <- W_std^2 A[K] + b_std^2,   T <- K_new + W_std^2 A[T]
     AvgPool:  K(o, o') <- mean over both windows;  GlobalAvgPool: mean over all (p, p');  Flatten: mean over p = p'
@@ -46,7 +47,7 @@ def _image(layer: Layer, builder: Builder, value: Signal) -> Value:
 
 
 def _window(layer: Layer, builder: Builder, value: Value, size: Pair, strides: Pair, padding: str) -> Window:
-    image = (value.shape[0], value.shape[1])
+    image = value.image
     window = (valid_window if padding == "VALID" else same_window)(size, image, strides)
     if min(window.out) < 1:
         raise builder.error(layer, f"a window of {size} without padding leaves no pixel of an image of {image}")
@@ -57,9 +58,10 @@ def _window(layer: Layer, builder: Builder, value: Value, size: Pair, strides: P
 class Conv(Layer):
     """2-D convolution over images of shape (h, w, channels).
 
-    ``filter_shape``, ``strides``: (height, width), any positive numbers. ``padding``: "VALID" (default, as in neural-tangents),
-    "SAME" (zeros) or "CIRCULAR" (wraps around; strides must then divide the image). ``W_std``, ``b_std``, ``parameterization``
-    as for `Dense`; ``channels``: number of output channels, only needed by a following layer in 'standard'.
+    ``filter_shape``, ``strides``: (height, width), any positive numbers. ``padding``: "VALID" (the default, as in
+    neural-tangents), "SAME" (zeros) or "CIRCULAR" (wraps around; strides must then divide the image). ``W_std``,
+    ``b_std``, ``parameterization`` as for `Dense`; ``channels``: number of output channels, only needed by a following
+    layer in 'standard'.
     """
 
     filter_shape: Pair
@@ -84,13 +86,15 @@ class Conv(Layer):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = _image(self, builder, value)
-        image = value.shape[:2]
+        image = value.image
         window = _window(self, builder, value, self.filter_shape, self.strides, self.padding)
         circular = self.padding == "CIRCULAR"
         if circular and any(n % s for n, s in zip(image, self.strides, strict=True)):
             raise builder.error(self, f"strides {self.strides} must divide an image of {image} under circular padding")
         if circular and any(k > n for k, n in zip(self.filter_shape, image, strict=True)):
-            raise builder.error(self, f"the filter is larger than the image of {image}: it would meet itself around the edge")
+            raise builder.error(
+                self, f"the filter is larger than the image of {image}: it would meet itself around the edge"
+            )
         a, b, e, f = self._dense().coefficients(self, builder, value)
         if self.parameterization == "standard":  # one weight for every pixel of the window: sums, not means
             e *= self.filter_shape[0] * self.filter_shape[1]
@@ -101,8 +105,8 @@ class Conv(Layer):
 class AvgPool(Layer):
     """Mean over windows of (height, width); ``strides=None`` means 1, as in neural-tangents.
 
-    ``padding`` "VALID" or "SAME"; SAME divides by the window's size, or with ``normalize_edges`` by the number of its pixels
-    inside the image.
+    ``padding`` "VALID" or "SAME"; SAME divides by the window's size, or with ``normalize_edges`` by the number of its
+    pixels inside the image.
     """
 
     window_shape: Pair
@@ -148,7 +152,7 @@ class Readout(Layer):
 
     def lower(self, builder: Builder, value: Signal, last: bool = True) -> Value:
         value = _image(self, builder, value)
-        half, scale = self.weights((value.shape[0], value.shape[1]))
+        half, scale = self.weights(value.image)
         return builder.readout(value, half, scale, last)
 
 
@@ -182,7 +186,7 @@ class GlobalSumPool(Readout):
 
 @dataclass(frozen=True, repr=False)
 class LocalAvgPool(Readout):
-    """Local average pooling (Li et al. 2019), then Flatten: AvgPool((window, window), (1, 1), "SAME"), Flatten() in one pass.
+    """Local average pooling (Li et al. 2019): AvgPool((window, window), (1, 1), "SAME") and Flatten() in one.
 
     ``window`` is odd; window 1 is Flatten. Borders: pixels outside the image count as 0 and the divisor stays window^2.
     """

@@ -17,8 +17,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.kernels import KERNELS, kernel, kernel_diag
-from ntkcore.layers import Layer, mlp
+from ntkcore.inputs import KERNELS
+from ntkcore.kernels import kernel, kernel_diag
+from ntkcore.layers import Layer
+from ntkcore.nets import mlp
 
 try:
     from scipy.linalg import eigh, get_lapack_funcs
@@ -60,8 +62,8 @@ def _get(model: Any) -> str:
 
 
 def _samples(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
-    """Validated data: X of shape (n_samples, n_features), or (X, y) if ``y`` is among the options."""
-    return _validate_data(model, X, dtype=(np.float64, np.float32), **options)
+    """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels); (X, y) if ``y`` is an option."""
+    return _validate_data(model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) == 4, **options)
 
 
 # --------------------------------------------------------------------------------------------------------- kernel ridge

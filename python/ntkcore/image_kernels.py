@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.inputs import Array
@@ -19,11 +20,23 @@ _NANOSECONDS = {4: 0.4, 8: 1.4}  # per point and op, by itemsize: a rough guess,
 _TABLE_BYTES = 8 * 2**20  # of one block of images
 
 
+Float64 = npt.NDArray[np.float64]
+
+
 class _Blocks:
     """Tables of the images of a block, made when first asked for; the few last used are kept."""
 
-    def __init__(self, program: _core.ImageProgram, backend: str, x: Array, size: int, head: Array | None, keep: int) -> None:
-        self._program, self._backend, self._x, self._size, self._head, self._keep = program, backend, x, size, head, keep
+    def __init__(
+        self, program: _core.ImageProgram, backend: str, x: Array, size: int, head: Float64 | None, keep: int
+    ) -> None:
+        self._program, self._backend, self._x, self._size, self._head, self._keep = (
+            program,
+            backend,
+            x,
+            size,
+            head,
+            keep,
+        )
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, _core.Images] = OrderedDict()
 
@@ -58,7 +71,8 @@ def _flipped(program: _core.ImageProgram, x: Array) -> Array:
     if not program.flip_symmetric:
         raise ValueError(
             "augment='hflip' needs a network that treats left and right alike, but one of its windows pads or strides "
-            "unevenly (an even filter under SAME, or a stride that does not fit the width): use odd filters and widths that fit"
+            "unevenly (an even filter under SAME, or a stride that does not fit the width): use odd filters and widths "
+            "that fit"
         )
     return np.ascontiguousarray(x[:, :, ::-1])
 
@@ -130,7 +144,13 @@ def _diagonals(program: _core.ImageProgram, x: Array, backend: str, threads: int
     def evaluate(task: Tile) -> None:
         found[task[0]] = _core.image_diagonal(program, backend, x[task[0] : task[1]])
 
-    run([(i, min(i + LANES, len(x)), 0, 1) for i in range(0, len(x), LANES)], lambda: evaluate, threads, False, lambda t: 1)
+    run(
+        [(i, min(i + LANES, len(x)), 0, 1) for i in range(0, len(x), LANES)],
+        lambda: evaluate,
+        threads,
+        False,
+        lambda t: 1,
+    )
     joined = [np.concatenate([found[i][k] for i in sorted(found)], axis=1) for k in range(3)]
     result = dict(zip(("nngp", "ntk", "head"), joined, strict=True))
     check_variances({name: result[name] for name in ("nngp", "ntk")}, x.dtype)
@@ -147,7 +167,7 @@ def diagonal(program: _core.ImageProgram, x: Array, backend: str, threads: int, 
         blocks = [_Blocks(program, backend, data, LANES, head, 1) for data in (_flipped(program, double), double)]
         for i in range(0, len(x), LANES):
             n = min(LANES, len(x) - i)
-            pairs = {name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")}
+            pairs: Parts = {name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")}
             here = views(pairs, levels, slice(None), slice(None))
             nowhere = views({}, levels, slice(None), slice(None))
             _core.evaluate_images(backend, blocks[0][i], 0, blocks[1][i], 0, *here, *nowhere, False)

@@ -28,7 +28,7 @@ def kernel_names(get: Get) -> tuple[str, ...]:
 
 @functools.cache
 def _tuple_type(names: tuple[str, ...]) -> Callable[..., Any]:
-    return cast(Callable[..., Any], namedtuple("Kernel", names))  # type: ignore[misc]
+    return cast(Callable[..., Any], namedtuple("Kernel", names))
 
 
 def packed(get: Get, results: dict[str, Array]) -> Any:
@@ -42,7 +42,9 @@ def packed(get: Get, results: dict[str, Array]) -> Any:
 def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
     """float64 data and integers are computed in float64, float32 and float16 in float32."""
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}; complex or ragged data and text have no kernel")
+        raise TypeError(
+            f"{name} must hold real numbers, not dtype {array.dtype}; complex or ragged data and text have no kernel"
+        )
     small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
     return PRECISIONS[0] if small else PRECISIONS[1]
 
@@ -66,8 +68,8 @@ def check_data(x1: npt.ArrayLike, x2: npt.ArrayLike | None, dtype: npt.DTypeLike
     second = None if b is None else _checked(b, "x2", wanted)
     if second is not None and second.shape[1:] != first.shape[1:]:
         raise ValueError(
-            f"x1 and x2 differ in features: samples of shape {first.shape[1:]} and {second.shape[1:]}; both must be the same "
-            "kind of data"
+            f"x1 and x2 differ in features: samples of shape {first.shape[1:]} and {second.shape[1:]}; both must be "
+            "the same kind of data"
         )
     return first, second
 
@@ -78,7 +80,9 @@ def _checked(array: np.ndarray[Any, Any], name: str, dtype: np.dtype[Any]) -> Ar
             1: "use x.reshape(-1, 1) for one feature or x.reshape(1, -1) for one sample",
             3: "for images without channels use x[..., None]; to treat them as vectors x.reshape(len(x), -1)",
         }.get(array.ndim, "vectors are (samples, features), images (samples, height, width, channels)")
-        raise ValueError(f"{name} must be a matrix of vectors or a batch of images, got {array.ndim} dimension(s); {hint}")
+        raise ValueError(
+            f"{name} must be a matrix of vectors or a batch of images, got {array.ndim} dimension(s); {hint}"
+        )
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: shape {array.shape}")
     with np.errstate(over="ignore"):
@@ -111,20 +115,23 @@ def _free_bytes() -> int | None:
 
 
 def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Array]:
-    """The result's arrays, new or the caller's ``out``. MemoryError, before allocating, where new ones would not fit."""
+    """The result's arrays, new or the caller's ``out``. MemoryError, before allocating, if new ones would not fit."""
     names = kernel_names(get)
     if out is not None:
         return _given(out, names, get, shape, dtype)
     need, free = len(names) * int(np.prod(shape, dtype=object)) * dtype.itemsize, _free_bytes()
     if free is not None and need > free:
         raise MemoryError(
-            f"the result needs {need / 2**30:.1f} GiB ({len(names)} of shape {shape}, {dtype}), but {free / 2**30:.1f} GiB are "
-            "free: use fewer points, dtype='float32', one kernel at a time, or pass a memory-mapped array as out"
+            f"the result needs {need / 2**30:.1f} GiB ({len(names)} of shape {shape}, {dtype}), but "
+            f"{free / 2**30:.1f} GiB are free: use fewer points, dtype='float32', one kernel at a time, or pass a "
+            "memory-mapped array as out"
         )
     return {name: np.empty(shape, dtype) for name in names}
 
 
-def _given(out: Any, names: tuple[str, ...], get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Array]:
+def _given(
+    out: Any, names: tuple[str, ...], get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> dict[str, Array]:
     arrays = (out,) if isinstance(get, str) else tuple(out)
     if len(arrays) != len(names):
         raise ValueError(f"out must hold {len(names)} array(s), one for each of get={get!r}, not {len(arrays)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ntkcore import image_kernels, vector_kernels
@@ -38,29 +37,30 @@ def kernel(
     net
         The network, e.g. ``Serial(Dense(2**0.5), Relu(), Dense())`` or `ntkcore.cntk`.
     x1, x2
-        Vectors (n, d) or images (n, height, width, channels), any real dtype and memory order. ``x2=None`` means ``x1``:
-        one triangle is computed and mirrored, and the diagonal is exact.
+        Vectors (n, d) or images (n, height, width, channels), any real dtype and memory order. ``x2=None`` means
+        ``x1``: one triangle is computed and mirrored, and the diagonal is exact.
     get
         "ntk" or "nngp" for one matrix; a tuple such as ("nngp", "ntk") for a namedtuple of both from one pass.
     depths
         Numbers of nonlinear stages: results get a leading axis, entry i being the kernel of the network cut after
         ``depths[i]`` stages (its read-out kept), all in one pass.
     pool_windows
-        Windows of local average pooling in place of the network's Flatten or GlobalAvgPool: odd numbers (1 is Flatten) or
-        "global", all in one pass, on a leading axis (after that of ``depths``). Borders: see `LocalAvgPool` (Li et al. 2019).
+        Windows of local average pooling in place of the network's Flatten or GlobalAvgPool: odd numbers (1 is Flatten)
+        or "global", all in one pass, on a leading axis (after that of ``depths``). Borders: see `LocalAvgPool` (Li et
+        al. 2019).
     augment
         "hflip": K averaged over horizontal flips of both images, (K(x, x') + K(flip x, x'))/2, at the cost of two.
     dtype
         float32 or float64: of the arithmetic and the result. By default float64 data give float64, float32 and float16
         give float32, integers and booleans float64. Variances are always followed in float64.
     threads
-        Number of worker threads; by default $NTKCORE_NUM_THREADS, $OMP_NUM_THREADS or the cores this process may use. The
-        result does not depend on it, bit for bit.
+        Number of worker threads; by default $NTKCORE_NUM_THREADS, $OMP_NUM_THREADS or the cores this process may use.
+        The result does not depend on it, bit for bit.
     tile
-        Size of a tile, see below; the result does not depend on it. Vectors: columns per task, a multiple of 256 (default
-        1024): memory above the result is 256 x ``tile`` values a thread, a copy of the data and 2 values per op and point.
-        Images: rows and columns of a task, a multiple of 16 (chosen by its cost by default): memory above the result is the
-        tables of two tiles and, a thread, a few images' planes.
+        Size of a task; the result does not depend on it. Vectors: its columns, a multiple of 256 (default 1024); memory
+        above the result is 256 x ``tile`` values a thread, a copy of the data and 2 values per op and point. Images:
+        its rows and columns, a multiple of 16 (by default chosen by its cost); memory above the result is the tables of
+        ``threads + 2`` tiles on either side and, per thread, a few planes.
     backend
         Name of an executor (`ntkcore.backends()`); by default $NTKCORE_BACKEND or the fastest.
     progress

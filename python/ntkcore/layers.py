@@ -125,9 +125,9 @@ def single(layer: Layer, builder: Builder, value: Signal) -> Value:
 class Dense(Layer):
     """Fully connected layer; acts on the last axis' features.
 
-    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases). ``parameterization``: "ntk" (weights
-    scaled by 1/sqrt(width)) or "standard", where T <- n_in K + W_std^2 T + 1[bias] with n_in the ``width`` (number of
-    units) that the layer before declared. ValueError for negative or non-finite values.
+    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases). ``parameterization``: "ntk"
+    (weights scaled by 1/sqrt(width)) or "standard", where T <- n_in K + W_std^2 T + 1[bias] with n_in the ``width``
+    (number of units) that the layer before declared. ValueError for negative or non-finite values.
     """
 
     W_std: float = 1.0
@@ -150,7 +150,9 @@ class Dense(Layer):
         if self.parameterization == "ntk":
             return a, b, a, b
         if value.width is None:
-            raise builder.error(layer, "the standard parameterization needs its input's width: give the layer before width=…")
+            raise builder.error(
+                layer, "the standard parameterization needs its input's width: give the layer before width=…"
+            )
         return a, b, value.width, 0.0 if self.b_std is None else 1.0
 
     def lower(self, builder: Builder, value: Signal) -> Value:
@@ -171,7 +173,7 @@ class Activation(Layer):
     """Base of the nonlinearities: ``dual`` names the entry of csrc/dual.h, `constants` gives its parameters."""
 
     dual: ClassVar[str]
-    nonlinear: ClassVar[bool] = True  # type: ignore[assignment,misc]
+    nonlinear: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -189,7 +191,9 @@ class Activation(Layer):
         value = single(self, builder, value)
         if not value.gaussian:
             raise builder.error(
-                self, "a nonlinearity needs a Gaussian input, but none is guaranteed here: put an affine layer (Dense) before it"
+                self,
+                "a nonlinearity needs a Gaussian input, and none is guaranteed here: put an affine layer (Dense, "
+                "Conv) before it",
             )
         return builder.dual(value, self.dual, self.constants())
 
@@ -285,7 +289,7 @@ class Exp(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Gaussian(Activation):
-    """phi(z) = a exp(b z^2); finite while 2 b q < 1 for every variance q (Williams 1997)."""
+    """phi(z) = a exp(b z^2); finite while 4 b q < 1 for every variance q (Williams 1997)."""
 
     dual = "gaussian"
     a: float = 1.0
@@ -425,7 +429,9 @@ class Parallel(_Container):
     def lower(self, builder: Builder, value: Signal) -> Signal:
         given = len(value) if isinstance(value, tuple) else 1
         if not isinstance(value, tuple) or given != len(self.branches):
-            raise builder.error(self, f"has {len(self.branches)} branches, got {given}: put FanOut({len(self.branches)}) before it")
+            raise builder.error(
+                self, f"has {len(self.branches)} branches, got {given}: put FanOut({len(self.branches)}) before it"
+            )
         out = []
         for number, (branch, part) in enumerate(zip(self.branches, value, strict=True)):
             builder.path.append(f"branch {number}")
@@ -445,9 +451,10 @@ class FanInSum(Layer):
             raise builder.error(self, f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}")
         if sum(not part.independent for part in value) > 1:
             raise builder.error(
-                self, "two branches share a signal without an affine layer (Dense) of their own, so they are correlated "
-                "and their kernels do not add: end all branches but one with an affine layer"
-            )  # fmt: skip
+                self,
+                "two branches share a signal without an affine layer (Dense, Conv) of their own, so they are "
+                "correlated and their kernels do not add: end all branches but one with an affine layer",
+            )
         total = value[0]
         for part in value[1:]:
             total = builder.add(total, part)
@@ -456,7 +463,10 @@ class FanInSum(Layer):
 
 @dataclass(frozen=True, repr=False, init=False)
 class Residual(_Container):
-    """shortcut(x) + branch(x): ``Residual(Relu(), Dense())`` is FanOut(2), Parallel(Identity(), Serial(…)), FanInSum()."""
+    """shortcut(x) + branch(x).
+
+    ``Residual(Relu(), Dense())`` is ``FanOut(2), Parallel(Identity(), Serial(Relu(), Dense())), FanInSum()``.
+    """
 
     branch: tuple[Layer, ...]
     shortcut: Layer

@@ -84,12 +84,17 @@ def lower(
     ValueError names the layer that does not fit, or the depths there are.
     """
     if not isinstance(net, Layer):
-        raise TypeError(f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}")
+        raise TypeError(
+            f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}"
+        )
     parts, readout = stages(net)
     wanted = [len(parts)] if depths is None else list(depths)
-    if depths is not None and (not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(len(parts) + 1))):
+    if depths is not None and (
+        not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(len(parts) + 1))
+    ):
         raise ValueError(
-            f"depths must be distinct numbers of nonlinear stages, from 0 (the read-out alone) to {len(parts)}; got {wanted}"
+            f"depths must be distinct numbers of nonlinear stages, from 0 (the read-out alone) to {len(parts)}, "
+            f"not {wanted}"
         )
     readouts = [readout] if pool_windows is None else [_with_window(readout, window) for window in pool_windows]
     if not readouts:

@@ -17,9 +17,9 @@ def mlp(depth: int, W_std: float = HE, b_std: float | None = None, activation: L
 
 
 def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None = None) -> Serial:
-    """``depth`` 3x3 convolutions with ReLU (zero padding), then global average pooling ("gap") or "flatten" (Arora et al. 2019).
+    """``depth`` 3x3 convolutions with ReLU (zero padding), then a mean over all pixels ("gap") or "flatten".
 
-    Their code, besides, freezes the first and last layers and takes a trace for the mean of "flatten".
+    Arora et al. 2019. Their code, besides, freezes the first and last layers; its "flatten" is a trace, not a mean.
     """
     heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
     if head not in heads:
@@ -39,8 +39,10 @@ def myrtle(depth: int, W_std: float = HE, b_std: float | None = None) -> Serial:
 
 
 def resnet(blocks: int = 1, W_std: float = HE, b_std: float | None = None) -> Serial:
-    """A WideResNet-like network: a convolution, three groups of pre-activation blocks, the last two halving the image, a
-    global mean (Zagoruyko & Komodakis 2016; as in Novak et al. 2020)."""
+    """A WideResNet-like network: a convolution, three groups of pre-activation blocks, a mean over all pixels.
+
+    The last two groups halve the image (Zagoruyko & Komodakis 2016; as in Novak et al. 2020).
+    """
     if not isinstance(blocks, int) or blocks < 1:
         raise ValueError(f"resnet: blocks must be a positive number of blocks per group, not {blocks!r}")
 

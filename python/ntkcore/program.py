@@ -1,7 +1,8 @@
 """A program of plain ops under construction: what a layer calls to say what it does to K and T.
 
-A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): vector ops act on the slots of a `Program` or
-of an image program's head, plane ops on displacement planes. See ``csrc/program.h`` and ``csrc/plane_program.h``.
+A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): vector ops act on the slots of a
+`Program` or of an image program's head, plane ops on displacement planes. See ``csrc/program.h`` and
+``csrc/plane_program.h``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Value:
     gaussian: bool = False
     independent: bool = False
     width: int | None = None
+
+    @property
+    def image(self) -> Pair:
+        """Height and width."""
+        return self.shape[0], self.shape[1]
 
     @property
     def is_image(self) -> bool:
@@ -88,7 +94,7 @@ class Builder:
     def affine(self, value: Value, a: float, b: float, e: float, f: float, width: int | None) -> Value:
         """K <- a K + b, T <- a T + e K + f."""
         if value.is_image:
-            return self.conv(value, Window((1, 1), (1, 1), (0, 0), value.shape[:2]), False, (a, b, e, f), width)
+            return self.conv(value, Window((1, 1), (1, 1), (0, 0), value.image), False, (a, b, e, f), width)
         self._append("affine", value, params=(a, b, e, f))
         return replace(value, gaussian=True, independent=True, width=width)
 
@@ -121,11 +127,11 @@ class Builder:
     def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
         """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled."""
         slot = self._vectors.take(fresh=True)  # all read-outs are filled before the head's first op runs
-        geometry = (*value.shape[:2], *value.shape[:2], half, half, 1, 1, 0, 0, 0, 0)
+        geometry = (*value.image, *value.image, half, half, 1, 1, 0, 0, 0, 0)
         self._plane_ops.append(("readout", "", value.slot, slot, (scale, 0.0, 0.0, 0.0), geometry))
         if last:
             self.release(value)
-        pixels = value.shape[0] * value.shape[1] if half >= 0 else 1  # a flattened image has features per pixel
+        pixels = math.prod(value.image) if half >= 0 else 1  # a flattened image has features per pixel
         width = None if value.width is None else value.width * pixels
         return replace(value, slot=slot, shape=(value.shape[2],), width=width)
 
@@ -177,7 +183,7 @@ class Builder:
         if not value.is_image:
             self._ops.append((kind, dual, value.slot, other, padded))
             return
-        size = value.shape[:2]
+        size = value.image
         at = window or Window((1, 1), (1, 1), (0, 0), size)
         geometry = (*size, *at.out, *at.size, *at.strides, *at.low, int(circular), int(normalize_edges))
         self._plane_ops.append((kind, dual, value.slot, other, padded, geometry))

@@ -1,8 +1,8 @@
 """Tiles of pairs, shared among threads: the unit of parallelism, of progress and of interruption.
 
-Threads are Python's, one tile at a time with the GIL released inside, rather than OpenMP's: a covariance block by BLAS and
-its recursion then stay on one core and in its cache, a tile's bits do not depend on the number of threads, Ctrl-C takes
-effect at the next tile, and no OpenMP runtime has to survive a fork or live beside BLAS's own threads.
+Threads are Python's, one tile at a time with the GIL released inside, rather than OpenMP's: a covariance block by BLAS
+and its recursion then stay on one core and in its cache, a tile's bits do not depend on the number of threads, Ctrl-C
+takes effect at the next tile, and no OpenMP runtime has to survive a fork or live beside BLAS's own threads.
 """
 
 from __future__ import annotations
@@ -62,8 +62,11 @@ _one_blas_thread = _OneBlasThread()
 
 @contextmanager
 def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
-    """A function that counts finished pairs. ``show=None``: on a terminal, for calls of more than two seconds, if tqdm is
-    installed; True: always (ImportError without tqdm); False: never."""
+    """A function that counts finished pairs.
+
+    ``show=None``: on a terminal, for calls of more than two seconds, if tqdm is installed; True: always (ImportError
+    without tqdm); False: never.
+    """
     if show is False or (show is None and not sys.stderr.isatty()):
         yield lambda pairs: None
         return

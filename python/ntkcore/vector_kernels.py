@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ntkcore.tiles import Tile, run, tiles
 # the result, does not depend on the number of threads or on the tiling.
 BLOCK = _core.STRIP
 Parts = dict[str, list[Array]]
+Views = Sequence[Array | None]
 
 
 def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any]) -> None:
@@ -23,14 +25,15 @@ def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any]) -> None:
         bad = ~(np.abs(values) <= largest)
         if bad.any():
             raise ValueError(
-                f"sample {int(np.argwhere(bad)[0][-1])} has a variance that is not finite in {dtype}: rescale the data (or reduce "
-                "W_std), or use dtype='float64'; a Gaussian(a, b) activation needs 4 b q < 1 for every variance q"
+                f"sample {int(np.argwhere(bad)[0][-1])} has a variance that is not finite in {dtype}: rescale the data "
+                "or reduce W_std, or use dtype='float64'; Gaussian(a, b) needs 4 b q < 1 for every variance q"
             )
 
 
-def views(parts: Parts, levels: int, rows: slice, cols: slice) -> list[list[Array | None]]:
+def views(parts: Parts, levels: int, rows: slice, cols: slice) -> tuple[Views, Views]:
     """Per kernel (nngp, ntk) and output: the part of the result in these rows and columns, None where not wanted."""
-    return [[p[rows, cols] for p in parts[name]] if name in parts else [None] * levels for name in KERNELS]
+    nngp, ntk = ([p[rows, cols] for p in parts[name]] if name in parts else [None] * levels for name in KERNELS)
+    return nngp, ntk
 
 
 def _points(program: _core.Program, x: Array) -> _core.Points:
