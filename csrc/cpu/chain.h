@@ -21,7 +21,8 @@ struct ChainAffine {
 // phi with E = scale [gamma kappa1 + (1 - gamma) c] sqrt(q q'), gamma = g/scale, scale = g + h.
 template <class T>
 struct ChainRelu {
-  bool plain;  // gamma = 1, c >= 0 and eps = 1
+  bool pure;      // gamma = 1 and eps = 1
+  bool positive;  // c >= 0 is known
   T gamma, scale, eps;
   const T *row_root, *col_root;
 };
@@ -39,6 +40,7 @@ struct ChainLayer {
   ChainRelu<T> relu;
   const ChainEmit<T>* emits;
   int emit_count;
+  int run;  // so many layers from here on are plain ReLU steps without bias or read-out
 };
 
 template <class T>
@@ -88,12 +90,13 @@ NTK_HD void plain_relu_step(P& y, P& t) {
   if (kNtk) t = k0 * t + (T(1) - y);
 }
 
-template <class T, bool kNtk, class P>
+template <class T, bool kNtk, bool kPure, class P>
 NTK_HD void relu_step(const ChainRelu<T>& s, P& y, P& t) {
   const P near = max(min(y, T(2) - y), T(0)), r = sqrt(near);  // near = 1 - |c|
   const P u = r * Fit<T>::A(near), k0 = if_negative(T(1) - y, u, T(1) - u);
-  y = s.gamma * (min(y, T(1)) - near * r * Fit<T>::C(near)) + (T(1) - s.gamma) * y;
-  if (kNtk) t = (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
+  const P defect = min(y, T(1)) - near * r * Fit<T>::C(near);
+  y = kPure ? defect : s.gamma * defect + (T(1) - s.gamma) * y;
+  if (kNtk) t = kPure ? k0 * t + (T(1) - y) : (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
 }
 
 template <class T, bool kNtk, class V>
@@ -117,11 +120,14 @@ NTK_HD void chain_group(const Tile<T>& tile, const Chain<T>& chain, std::int64_t
                       tile.cols - j - u * L);
   P t = chain.eps * (T(1) - y);
   for (const ChainLayer<T>* layer = chain.layers; layer != chain.layers + chain.depth; ++layer) {
+    for (int steps = layer->run; steps > 0; --steps, ++layer) plain_relu_step<T, kNtk>(y, t);
     if (layer->affine.bias) affine_step<T, kNtk>(layer->affine, row, col, y, t);
-    if (layer->relu.plain)
+    if (layer->relu.pure && layer->relu.positive)
       plain_relu_step<T, kNtk>(y, t);
+    else if (layer->relu.pure)
+      relu_step<T, kNtk, true>(layer->relu, y, t);
     else
-      relu_step<T, kNtk>(layer->relu, y, t);
+      relu_step<T, kNtk, false>(layer->relu, y, t);
     for (int e = 0; e < layer->emit_count; ++e)
       for (int u = 0; u < n; ++u) {
         const V root = load(layer->relu.col_root + col + u * L) * (layer->relu.scale * layer->relu.row_root[row]);
@@ -154,18 +160,25 @@ Chain<T> make_chain(const Tile<T>& tile, ChainLayer<T>* layers, ChainEmit<T>* em
                            r.feature(k, 1),      c.feature(k, 1)};
     } else if (op.kind == OpKind::dual) {
       const double g = (p[0] - p[1]) * (p[0] - p[1]) / 2, scale = g + p[0] * p[1], eps = next_eps(program, k);
-      const bool pure = p[0] * p[1] == 0;  // gamma = 1: E >= 0, so c >= 0 from here on
-      layer->relu = {positive && pure && eps == 1, T(g / scale), T(scale), T(eps), r.feature(k, 1), c.feature(k, 1)};
+      const bool relu = p[0] * p[1] == 0;  // gamma = 1: E >= 0, so c >= 0 from here on
+      layer->relu = {relu && eps == 1, positive, T(g / scale), T(scale), T(eps), r.feature(k, 1), c.feature(k, 1)};
       layer->emits = emits;
       layer->emit_count = 0;
-      positive = pure;
+      positive = relu;
     } else {
       *emits++ = {T(p[0]),           T(p[1]), T(p[2] - p[0] * next_eps(program, k)), T(p[3]), tile.nngp[op.other],
                   tile.ntk[op.other]};
       ++layer->emit_count;
     }
   }
-  return {T(next_eps(program, 0)), int(layer - layers) + 1, layers};
+  const int depth = int(layer - layers) + 1;
+  layers[depth - 1].run = 0;  // the last layer is read out
+  for (int l = depth - 2; l >= 0; --l) {
+    const ChainLayer<T>& at = layers[l];
+    const bool plain = at.relu.pure && at.relu.positive && !at.affine.bias && at.emit_count == 0;
+    layers[l].run = plain ? layers[l + 1].run + 1 : 0;
+  }
+  return {T(next_eps(program, 0)), depth, layers};
 }
 
 template <class T, bool kNtk>
