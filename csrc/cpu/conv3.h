@@ -16,34 +16,31 @@ struct Lines {
   const T* zero;  // a row of zeros
 };
 
-// Column sums of one field at column c for kRows rows; moves the last of these rows into the line buffer.
-template <int kRows, class T>
-NTK_HD Pack<typename Vector<T>::type, kRows> column_sums(T* above, const T* row, std::int64_t pitch, const T* below) {
-  const auto up = load(above), first = load(row), down = load(below);
-  if constexpr (kRows == 2) {
-    const auto second = load(row + pitch), common = first + second;
-    store(above, second);
-    return {{up + common, common + down}};
-  } else {
-    store(above, first);
-    return {{up + first + down}};
-  }
-}
-
-// The window that slides along kRows rows of one field: sums of the columns c - 1, c and c + 1.
-template <class T, int kRows>
+// The window that slides along n rows of one field: sums of the pixels c - 1, c and c + 1 across three rows.
+template <class T, int n>
 struct SlidingSum {
-  using P = Pack<typename Vector<T>::type, kRows>;
+  using P = Pack<typename Vector<T>::type, n>;
   T *above, *row;
   const T* below;
   std::int64_t pitch;
-  P here, pair;  // column c; columns c - 1 and c
+  P here, pair;  // pixel c; pixels c - 1 and c
 
   NTK_HD SlidingSum(T* above, T* row, const T* below, std::int64_t pitch)
       : above(above), row(row), below(below), pitch(pitch) {
-    here = pair = column_sums<kRows>(above, row, pitch, below);
+    here = pair = across(0);
   }
-  NTK_HD P next(std::int64_t at) const { return column_sums<kRows>(above + at, row + at, pitch, below + at); }
+  // Sums across the rows at element `at`; moves the last of the rows into the line buffer.
+  NTK_HD P across(std::int64_t at) const {
+    const auto up = load(above + at), first = load(row + at), down = load(below + at);
+    if constexpr (n == 2) {
+      const auto second = load(row + pitch + at), common = first + second;
+      store(above + at, second);
+      return {{up + common, common + down}};
+    } else {
+      store(above + at, first);
+      return {{up + first + down}};
+    }
+  }
   NTK_HD P slide(const P& next) {
     const P sum = pair + next;
     pair = here + next;
@@ -51,48 +48,48 @@ struct SlidingSum {
     return sum;
   }
   NTK_HD void put(std::int64_t at, const P& value) {
-    for (int n = 0; n < kRows; ++n) store(row + n * pitch + at, value.v[n]);
+    for (int i = 0; i < n; ++i) store(row + i * pitch + at, value.v[i]);
   }
 };
 
-// kRows rows from row r on: K and T <- post(column, window sum of K, window sum of T).
-template <class T, bool kNtk, int kRows, class Post>
+// n rows from row r on: K and T <- post(column, window sum of K, window sum of T). kZeroT: T is zero so far.
+template <class T, bool kNtk, bool kZeroT, int n, class Post>
 NTK_HD void conv3_rows(const Plane<T>& plane, int r, const Lines<T>& lines, const Post& post) {
-  using P = Pack<typename Vector<T>::type, kRows>;
+  using P = Pack<typename Vector<T>::type, n>;
   constexpr int L = kLanes<T>;
   const int cols = plane.cols();
   const std::int64_t pitch = std::int64_t(cols) * L;
-  const bool last = r + kRows == plane.rows();
+  const bool last = r + n == plane.rows();
   T *const k = plane.k + r * pitch, *const t = plane.t + r * pitch;
-  SlidingSum<T, kRows> sum_k(lines.k, k, last ? lines.zero : k + kRows * pitch, pitch);
-  SlidingSum<T, kRows> sum_t(lines.t, t, last ? lines.zero : t + kRows * pitch, pitch);
-  const auto row = post.row(plane, r);
+  SlidingSum<T, n> sum_k(lines.k, k, last ? lines.zero : k + n * pitch, pitch);
+  SlidingSum<T, n> sum_t(lines.t, t, last ? lines.zero : t + n * pitch, pitch);
+  const auto row = post.row(r);
   for (int c = 0; c + 1 < cols; ++c) {
-    P new_k = sum_k.slide(sum_k.next((c + 1) * L)), new_t{};
-    if (kNtk) new_t = sum_t.slide(sum_t.next((c + 1) * L));
+    P new_k = sum_k.slide(sum_k.across((c + 1) * L)), new_t{};
+    if (kNtk && !kZeroT) new_t = sum_t.slide(sum_t.across((c + 1) * L));
     row.apply(c, new_k, new_t);
     sum_k.put(c * L, new_k);
     if (kNtk) sum_t.put(c * L, new_t);
   }
-  P new_k = sum_k.pair, new_t = sum_t.pair;
+  P new_k = sum_k.pair, new_t = kZeroT ? P{} : sum_t.pair;
   row.apply(cols - 1, new_k, new_t);
   sum_k.put((cols - 1) * L, new_k);
   if (kNtk) sum_t.put((cols - 1) * L, new_t);
 }
 
-template <class T, bool kNtk, class Post>
+template <class T, bool kNtk, bool kZeroT, class Post>
 __attribute__((noinline)) void conv3(const Plane<T>& plane, const Lines<T>& lines, const Post& post) {
   for (std::int64_t i = 0; i < std::int64_t(plane.cols()) * kLanes<T>; ++i) lines.k[i] = lines.t[i] = 0;
   int r = 0;
-  for (; r + 1 < plane.rows(); r += 2) conv3_rows<T, kNtk, 2>(plane, r, lines, post);
-  if (r < plane.rows()) conv3_rows<T, kNtk, 1>(plane, r, lines, post);
+  for (; r + 1 < plane.rows(); r += 2) conv3_rows<T, kNtk, kZeroT, 2>(plane, r, lines, post);
+  if (r < plane.rows()) conv3_rows<T, kNtk, kZeroT, 1>(plane, r, lines, post);
 }
 
 // Nothing follows but the layer's own affine map.
 template <class T, bool kNtk>
 struct AffinePost {
   const PlaneOp* op;
-  const AffinePost& row(const Plane<T>&, int) const { return *this; }
+  const AffinePost& row(int) const { return *this; }
   template <class P>
   NTK_HD void apply(int, P& k, P& t) const {
     conv_affine<T, kNtk>(*op, k, t);
@@ -104,49 +101,48 @@ struct AffinePost {
 // Without bias the row's table already holds a/9 / sqrt(q), and sqrt(q')/2 in any case. kPositive: K' >= 0 is known.
 template <class T, bool kNtk, bool kPositive, bool kBias>
 struct ReluPost {
-  T scale, bias;  // a/9, b
-  Tables<T> tables;
-  int number;
+  T scale, bias;                            // a/9, b
+  T half;                                   // kappa0's 1/2, times a/9 where T' does not hold it yet
+  T kappa0[std::size(Coefficients<T>::a)];  // A(y) times half
+  const T *mine, *theirs;                   // both features of the plane's first pixel pair
+  std::int64_t pitch;                       // features of a row of the image
+
+  ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane)
+      : scale(T(op.p[0] / 9)), bias(T(op.p[1])), half(kBias ? T(0.5) : T(0.5) * scale) {
+    for (std::size_t k = 0; k < std::size(kappa0); ++k) kappa0[k] = half * Coefficients<T>::a[k];
+    const std::int64_t p = std::int64_t(plane.row0()) * plane.w + plane.col0();
+    const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
+    mine = tables.row + tables.row_offset[number] + 2 * p;
+    theirs = tables.col + tables.col_offset[number] + 2 * q * kImageLanes<T>;
+    pitch = 2 * std::int64_t(plane.w);
+  }
 
   struct Row {
-    T scale, bias;
-    T half;                                   // kappa0's 1/2, times a/9 where T' does not hold it yet
-    T kappa0[std::size(Coefficients<T>::a)];  // A(y) times half
-    const T *row, *col;                       // both features of the row's first pixel
-    std::int64_t row_pitch, col_pitch;        // of image rows
+    const ReluPost& post;
+    const T *mine, *theirs;
 
     template <class V, int n>
     NTK_HD void apply(int c, Pack<V, n>& k, Pack<V, n>& t) const {
       using P = Pack<V, n>;
-      const T *mine = row + 2 * c, *theirs = col + 2 * c * kImageLanes<T>;
-      P inverse = load_pack<n>(theirs, col_pitch), root = load_pack<n>(theirs + kImageLanes<T>, col_pitch);
-      for (int i = 0; i < n; ++i) inverse.v[i] *= mine[i * row_pitch], root.v[i] *= mine[i * row_pitch + 1];
-      if (kNtk) t = kBias ? scale * (k + t) + bias : k + t;
-      if (kBias) k = scale * k + bias;
+      constexpr int N = kImageLanes<T>;
+      P inverse = load_pack<n>(theirs + 2 * c * N, post.pitch * N);
+      P root = load_pack<n>(theirs + (2 * c + 1) * N, post.pitch * N);
+      for (int i = 0; i < n; ++i) {
+        inverse.v[i] *= mine[2 * c + i * post.pitch];
+        root.v[i] *= mine[2 * c + 1 + i * post.pitch];
+      }
+      if (kNtk) t = kBias ? post.scale * (k + t) + post.bias : k + t;
+      if (kBias) k = post.scale * k + post.bias;
       const P corr = k * inverse, y = T(1) - (kPositive ? corr : abs(corr)), r = sqrt(abs(y));
       const P near = kPositive ? T(1) - y : max(corr, T(0));
       k = root * (y * r * Fit<T>::C(y) + near);
       if (!kNtk) return;
-      const P u = r * horner(kappa0, y);
-      t = (kPositive ? half - u : if_negative(corr, u, half - u)) * t;
+      const P u = r * horner(post.kappa0, y);
+      t = (kPositive ? post.half - u : if_negative(corr, u, post.half - u)) * t;
     }
   };
 
-  NTK_HD Row row(const Plane<T>& plane, int r) const {
-    const std::int64_t p = std::int64_t(plane.row0() + r) * plane.w + plane.col0();
-    const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
-    const T *row = tables.row + tables.row_offset[number] + 2 * p, *col = tables.col + tables.col_offset[number];
-    Row out{scale,
-            bias,
-            kBias ? T(0.5) : T(0.5) * scale,
-            {},
-            row,
-            col + 2 * q * kImageLanes<T>,
-            2 * plane.w,
-            2 * plane.w * kImageLanes<T>};
-    for (std::size_t k = 0; k < std::size(Coefficients<T>::a); ++k) out.kappa0[k] = out.half * Coefficients<T>::a[k];
-    return out;
-  }
+  NTK_HD Row row(int r) const { return {*this, mine + r * pitch, theirs + r * pitch * kImageLanes<T>}; }
 };
 
 }  // namespace

@@ -158,8 +158,12 @@ class Stream {
   void run_op(int k) {
     const PlaneOp& op = program_.ops[k];
     Plane<T>* planes = slot(op.slot);
-    if (op.kind == PlaneOpKind::conv && !(op.fast != FastPath::none && planes[0].alive && conv_in_place(op, k)))
-      convolve(op);
+    if (op.kind == PlaneOpKind::conv) {
+      if (op.fast != FastPath::none && planes[0].alive)
+        conv_in_place(op, k);
+      else
+        convolve(op);
+    }
     if (op.kind == PlaneOpKind::copy) copy_header(op);
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
@@ -195,27 +199,25 @@ class Stream {
     }
   }
 
-  // The 3x3 fast paths; false where the op has to go the general way.
-  bool conv_in_place(const PlaneOp& op, int k) {
+  // The 3x3 fast paths.
+  void conv_in_place(const PlaneOp& op, int k) {
     for (int m = 0; m < count_; ++m) {
       const Plane<T>& plane = slot(op.slot)[m];
+      const bool bias = op.p[1] > 0, first = k == 0 && !bias;  // T is zero before the first layer
       if (kSelf || op.fast == FastPath::conv3)
-        conv3<T, kNtk>(plane, lines_, AffinePost<T, kNtk>{&op});
+        conv3<T, kNtk, false>(plane, lines_, AffinePost<T, kNtk>{&op});
       else if (op.fast == FastPath::conv3_relu_positive)
-        conv3_relu<true>(op, k, plane);
+        bias ? conv3_relu<true, true, false>(op, k, plane) : conv3_relu<true, false, false>(op, k, plane);
+      else if (first)
+        conv3_relu<false, false, true>(op, k, plane);
       else
-        conv3_relu<false>(op, k, plane);
+        bias ? conv3_relu<false, true, false>(op, k, plane) : conv3_relu<false, false, false>(op, k, plane);
     }
-    return true;
   }
 
-  template <bool kPositive>
+  template <bool kPositive, bool kBias, bool kZeroT>
   void conv3_relu(const PlaneOp& op, int k, const Plane<T>& plane) {
-    const T scale = T(op.p[0] / 9), bias = T(op.p[1]);
-    if (op.p[1] > 0)
-      conv3<T, kNtk>(plane, lines_, ReluPost<T, kNtk, kPositive, true>{scale, bias, io_.tables, k + 1});
-    else
-      conv3<T, kNtk>(plane, lines_, ReluPost<T, kNtk, kPositive, false>{scale, bias, io_.tables, k + 1});
+    conv3<T, kNtk, kZeroT>(plane, lines_, ReluPost<T, kNtk, kPositive, kBias>(op, io_.tables, k + 1, plane));
   }
 
   void convolve(const PlaneOp& op) {
