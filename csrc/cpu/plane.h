@@ -159,24 +159,37 @@ inline int shared_windows(int n, int x, int d, int c) {
   return last >= first ? last - first + 1 : 0;
 }
 
-// Adds the plane's weighted sums to `sum` (K at 0, T at kLanes): weight 1 for all pixel pairs, or the number of local
-// averaging windows that hold both pixels (half width 0: p = p' only).
+// One row's sums, with weights of shared windows or without.
+template <class T, bool kNtk, bool kWeighted, class V>
+NTK_HD void row_sums(const PlaneOp& op, const Plane<T>& plane, int r, V& sum_k, V& sum_t) {
+  const std::int64_t first = std::int64_t(r) * plane.cols() * kLanes<T>;
+  sum_k = sum_t = V{};
+  for (int c = 0; c < plane.cols(); ++c) {
+    V k = load(plane.k + first + c * kLanes<T>), t = kNtk ? load(plane.t + first + c * kLanes<T>) : V{};
+    if (kWeighted) {
+      const T u = T(shared_windows(plane.w, plane.col0() + c, plane.dw, op.window_w));
+      k *= u, t *= u;
+    }
+    sum_k += k, sum_t += t;
+  }
+}
+
+// Adds the plane's sums to `sum` (K at 0, T at kLanes): weight 1 for all pixel pairs, or the number of local averaging
+// windows that hold both pixels (half width 0: p = p' only).
 template <class T, bool kNtk>
 void plane_readout(const PlaneOp& op, const Plane<T>& plane, double weight, double* sum) {
   using V = typename Vector<T>::type;
   V total_k = V{}, total_t = V{};
   for (int r = 0; r < plane.rows(); ++r) {
-    const T* k = plane.k + std::int64_t(r) * plane.cols() * kLanes<T>;
-    const T* t = plane.t + std::int64_t(r) * plane.cols() * kLanes<T>;
-    V row_k = V{}, row_t = V{};
-    for (int c = 0; c < plane.cols(); ++c) {
-      const T u = op.window_w < 0 ? T(1) : T(shared_windows(plane.w, plane.col0() + c, plane.dw, op.window_w));
-      row_k += u * load(k + c * kLanes<T>);
-      if (kNtk) row_t += u * load(t + c * kLanes<T>);
+    V k, t;
+    if (op.window_w < 0) {
+      row_sums<T, kNtk, false>(op, plane, r, k, t);
+      total_k += k, total_t += t;
+    } else {
+      row_sums<T, kNtk, true>(op, plane, r, k, t);
+      const T u = T(shared_windows(plane.h, plane.row0() + r, plane.dh, op.window_h));
+      total_k += u * k, total_t += u * t;
     }
-    const T u = op.window_h < 0 ? T(1) : T(shared_windows(plane.h, plane.row0() + r, plane.dh, op.window_h));
-    total_k += u * row_k;
-    total_t += u * row_t;
   }
   for (int l = 0; l < kLanes<T>; ++l) {
     sum[l] += weight * double(total_k[l]);

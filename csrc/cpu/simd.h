@@ -61,7 +61,7 @@ NTK_HD void store(T* p, V v) {
 
 template <class T>
 NTK_HD typename Vector<T>::type splat(T x) {
-  return typename Vector<T>::type{} + x;
+  return x - typename Vector<T>::type{};  // folds to a broadcast, as x + 0 (for x = -0) does not
 }
 
 // GCC folds a < b ? a : b to one instruction only under -ffast-math: say it by intrinsic where there is one.

@@ -131,22 +131,30 @@ class Stream {
 
   // K = <x(p), x'(p + d)> / channels, T = 0.
   void load_input(Plane<T>& plane) {
-    const int channels = program_.channels;
+    if (program_.channels == 1)
+      load_channels<1>(plane);
+    else if (program_.channels == 3)
+      load_channels<3>(plane);
+    else
+      load_channels<0>(plane);
+  }
+
+  // The number of channels where it is known to the compiler, else 0.
+  template <int kChannels>
+  void load_channels(Plane<T>& plane) {
+    const int channels = kChannels ? kChannels : program_.channels;
     const std::int64_t shift = std::int64_t(plane.dh) * plane.w + plane.dw;
     const T scale = T(1) / T(channels);
     for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
+      const T* x = io_.row_pixels + p * channels * (kSelf ? kImageLanes<T> : 1);
+      const T* y = io_.col_pixels + (p + shift) * channels * kImageLanes<T>;
       V sum = V{};
-      for (int c = 0; c < channels; ++c) {
-        const T* x = io_.row_pixels + (p * channels + c) * (kSelf ? kImageLanes<T> : 1);
-        const V y = load(io_.col_pixels + ((p + shift) * channels + c) * kImageLanes<T>);
-        if (kSelf)
-          sum += load(x) * y;
-        else
-          sum += *x * y;
-      }
+      for (int c = 0; c < channels; ++c)
+        sum += (kSelf ? load(x + c * kImageLanes<T>) : splat(x[c])) * load(y + c * kImageLanes<T>);
       store(plane.k + i * L, scale * sum);
-      if (kNtk) store(plane.t + i * L, V{});
     });
+    if (kNtk)
+      for (std::int64_t i = 0; i < plane.size(); i += L) store(plane.t + i, V{});
   }
 
   void load_pooled(int s, Plane<T>& plane) {
