@@ -29,9 +29,13 @@ def accuracy() -> dict[str, float]:
     """Errors of float32 against float64, relative to sqrt(K_ii K_jj)."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((300, 50))
-    deep = errors(nk.kernel(nk.mlp(30), x.astype(np.float32)), nk.kernel(nk.mlp(30), x.astype(np.float32), dtype="float64"))
+    deep = errors(
+        nk.kernel(nk.mlp(30), x.astype(np.float32)), nk.kernel(nk.mlp(30), x.astype(np.float32), dtype="float64")
+    )
     twins = np.concatenate([x, x + 1e-3 * rng.standard_normal(x.shape)]).astype(np.float32)
-    low, high = (np.linalg.eigvalsh(nk.kernel(nk.mlp(10), twins, dtype=t).astype(float)) for t in ("float32", "float64"))
+    low, high = (
+        np.linalg.eigvalsh(nk.kernel(nk.mlp(10), twins, dtype=t).astype(float)) for t in ("float32", "float64")
+    )
     found = {
         "depth 30, diagonal": deep["diagonal"],
         "depth 30, off the diagonal": deep["off_diagonal"],

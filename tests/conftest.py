@@ -1,0 +1,37 @@
+"""What all tests share: data, tolerances that NaN cannot pass, hypothesis' profile."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("default")
+
+
+def relative_error(actual, expected):
+    """Largest difference over the largest expected entry; fails on NaN and on other shapes."""
+    actual, expected = np.asarray(actual, float), np.asarray(expected, float)
+    assert actual.shape == expected.shape
+    assert np.isfinite(actual).all()
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
+
+
+@pytest.fixture(scope="session")
+def nt_reference():
+    """(spelling of every case's network, arrays) of neural-tangents 0.6.5, float64."""
+    folder = Path(__file__).parent / "data"
+    return json.loads((folder / "nt_reference.json").read_text()), np.load(folder / "nt_reference.npz")
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The real data sets; tests that need them skip where the folder is absent."""
+    folder = Path(os.environ.get("NTKCORE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}: set NTKCORE_DATA")
+    return folder
