@@ -48,10 +48,14 @@ def _with_window(readout: list[Layer], window: PoolWindow) -> list[Layer]:
     return [*readout[:at], pool, *readout[at + 1 :]]
 
 
-def _emit(builder: Builder, value: Value, readout: list[Layer], output: int, last: bool) -> None:
-    """Output number `output` <- the read-out of `value`, which stays as it is unless this is its last use."""
+def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, output: int, last: bool) -> None:
+    """Output number `output` <- the read-out of `value`, which stays as it is unless this is its last use.
+
+    `number`: the place of the read-out's first layer in the network.
+    """
     rest = list(readout)
     owned = last
+    builder.path = [str(number)]
     if rest and isinstance(rest[0], Readout) and value.is_image:
         value, owned = rest.pop(0).lower(builder, value, last), True  # type: ignore[call-arg,assignment]
     if len(rest) == 1 and isinstance(rest[0], Dense) and not value.is_image:
@@ -59,7 +63,11 @@ def _emit(builder: Builder, value: Value, readout: list[Layer], output: int, las
     else:
         if rest and not owned:
             value, owned = builder.copy(value), True
-        value = single(rest[-1] if rest else Identity(), builder, Serial(*rest).lower(builder, value))
+        signal: Signal = value
+        for i, layer in enumerate(rest, number + len(readout) - len(rest)):
+            builder.path = [str(i)]
+            signal = layer.lower(builder, signal)
+        value = single(rest[-1] if rest else Identity(), builder, signal)
         if value.is_image:
             raise ValueError(
                 f"the network ends with an image of shape {value.shape}, but a kernel needs a vector: end it with "
@@ -109,9 +117,8 @@ def lower(
             number += 1
         if depth not in wanted:
             continue
-        builder.path = [str(number)]
         signal = single(stage[-1] if stage else Identity(), builder, value)
         for i, ending in enumerate(readouts):
             last = depth == max(wanted) and ending is readouts[-1]
-            _emit(builder, signal, ending, wanted.index(depth) * len(readouts) + i, last)
+            _emit(builder, signal, ending, number, wanted.index(depth) * len(readouts) + i, last)
     return builder.build(len(wanted) * len(readouts))

@@ -1,0 +1,228 @@
+"""The main call on vectors: what comes back, in which precision, and that nothing else changes it."""
+
+import threading
+
+import numpy as np
+import pytest
+import threadpoolctl
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ntkcore as nk
+from conftest import relative_error
+from ntkcore import tiles
+from reference import reference
+
+RELU_NETS = {
+    "he": nk.mlp(3),
+    "bias": nk.mlp(2, 1.2, 0.4),
+    "leaky": nk.Serial(nk.Dense(1.1, 0.2), nk.LeakyRelu(0.2), nk.Dense(1.3), nk.Abs(), nk.Dense(0.9, 0.1)),
+    "standard": nk.Serial(
+        nk.Dense(1.2, 0.0, "standard", 64),
+        nk.Relu(),
+        nk.Dense(1.1, None, "standard", 32),
+        nk.Relu(),
+        nk.Dense(1.0, 0.1),
+    ),
+    "no readout": nk.Serial(nk.Dense(1.4, 0.1), nk.Relu()),
+}
+OTHER_NETS = {
+    "linear": nk.Serial(nk.Dense(1.1, 0.3), nk.Dense(0.7)),
+    "zero weights": nk.Serial(nk.Dense(0.0, 0.5), nk.Relu(), nk.Dense(1.0, 0.1)),
+    "norm": nk.Serial(nk.Dense(1.4, 0.2), nk.LayerNorm(), nk.Relu(), nk.Dense(1.2)),
+    "residual": nk.Serial(nk.Dense(1.1, 0.1), nk.Residual(nk.Relu(), nk.Dense(1.3, 0.2)), nk.Relu(), nk.Dense()),
+    "branches": nk.Serial(
+        nk.FanOut(3),
+        nk.Parallel(nk.Dense(1.2), nk.Serial(nk.Dense(0.5), nk.Erf(), nk.Dense()), nk.Identity()),
+        nk.FanInSum(),
+        nk.Dense(1.1, 0.1),
+        nk.Gelu(),
+        nk.Dense(),
+    ),
+}
+
+
+def data(n, d=5, seed=0, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
+
+
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("net", [*RELU_NETS.values(), *OTHER_NETS.values()], ids=[*RELU_NETS, *OTHER_NETS])
+def test_against_the_reference(net, backend):
+    x, z = data(7), data(4, seed=1)
+    if net is not RELU_NETS["standard"]:  # there T is not 0 where K is, and ReLU's slope at 0 is a convention
+        x[2] = 0
+    for other in (None, z):
+        expected = reference(net, x, other)
+        double = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend)
+        single = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend, dtype="float32")
+        for k in (0, 1):
+            assert relative_error(double[k], expected[k]) < 1e-12
+            assert relative_error(single[k], expected[k]) < 1e-6
+
+
+activation = st.sampled_from([nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Sin(), nk.ABRelu(-0.4, 1.1), nk.ArcCosine(1)])
+dense = st.builds(nk.Dense, st.floats(0.3, 1.5), st.none() | st.floats(0, 0.5))
+
+
+@given(
+    st.lists(st.tuples(dense, activation), max_size=3), dense, st.integers(1, 4), st.integers(1, 3), st.integers(1, 6)
+)
+def test_drawn_networks(hidden, last, n1, n2, d):
+    net = nk.Serial(*(layer for pair in hidden for layer in pair), last)
+    x, z = data(n1, d), data(n2, d, seed=1)
+    ours, expected = nk.kernel(net, x, z, ("nngp", "ntk")), reference(net, x, z)
+    assert relative_error(ours.nngp, expected[0]) < 1e-12
+    assert relative_error(ours.ntk, expected[1]) < 1e-12
+
+
+def test_get_decides_what_comes_back():
+    net, x = nk.mlp(2), data(6)
+    ntk = nk.kernel(net, x)
+    assert type(ntk) is np.ndarray
+    both = nk.kernel(net, x, get=("ntk", "nngp"))
+    assert both._fields == ("ntk", "nngp")
+    assert (both.ntk == ntk).all()
+    assert (both.nngp == nk.kernel(net, x, get="nngp")).all()
+    (alone,) = nk.kernel(net, x, get=("ntk",))
+    assert (alone == ntk).all()
+
+
+@pytest.mark.parametrize("net", [nk.mlp(4, 1.3, 0.2), nk.mlp(3, 1.2, 0.1, nk.Erf()), OTHER_NETS["residual"]])
+def test_depths_are_the_networks_cut(net):
+    x, z = data(5), data(3, seed=1)
+    layers = list(net.layers)
+    ends = [i for i, layer in enumerate(layers) if layer.nonlinear]
+    for other in (None, z):
+        all_depths = list(range(len(ends) + 1))
+        many = nk.kernel(net, x, other, ("nngp", "ntk"), depths=all_depths)
+        for depth in all_depths:
+            cut = layers[: ends[depth - 1] + 1] if depth else []
+            alone = nk.kernel(nk.Serial(*cut, layers[-1]), x, other, ("nngp", "ntk"))
+            assert relative_error(many.nngp[depth], alone.nngp) < 1e-14
+            assert relative_error(many.ntk[depth], alone.ntk) < 1e-14
+    reversed_ = nk.kernel(net, x, depths=[2, 1])
+    assert (reversed_[::-1] == nk.kernel(net, x, depths=[1, 2])).all()
+    assert relative_error(nk.kernel_diag(net, x, depths=[2]), np.diag(nk.kernel(net, x, depths=[2])[0])[None]) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 255, 256, 257, 511, 513, 1030])
+@pytest.mark.parametrize("net", [nk.mlp(2, 1.3, 0.1), OTHER_NETS["residual"]], ids=["chain", "strip"])
+def test_sizes_symmetry_and_diagonal(net, n):
+    x = data(n, dtype=np.float32)
+    k = nk.kernel(net, x, get=("nngp", "ntk"))
+    cross = nk.kernel(net, x, x.copy(), ("nngp", "ntk"))
+    for name in ("nngp", "ntk"):
+        matrix = getattr(k, name)
+        assert (matrix == matrix.T).all()
+        assert (np.diag(matrix) == nk.kernel_diag(net, x, name)).all()
+        off = ~np.eye(n, dtype=bool)
+        assert np.abs(matrix - getattr(cross, name))[off].max(initial=0) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_neither_threads_nor_tiles_change_a_bit(dtype):
+    x, z = data(700, 20), data(900, 20, seed=1)
+    for net in (nk.mlp(2, 1.2, 0.1), OTHER_NETS["residual"]):
+        for other in (None, z):
+            first = nk.kernel(net, x, other, dtype=dtype, threads=1)
+            for threads, tile in ((2, 256), (3, 512), (1, 1024)):
+                assert (nk.kernel(net, x, other, dtype=dtype, threads=threads, tile=tile) == first).all()
+
+
+@pytest.mark.parametrize(
+    ("given_dtype", "expected"),
+    [("float64", "float64"), ("float32", "float32"), ("float16", "float32"), ("int32", "float64"), ("bool", "float64")],
+)
+def test_dtypes(given_dtype, expected):
+    x = (data(4) > 0).astype(given_dtype)
+    assert nk.kernel(nk.mlp(1, b_std=0.1), x).dtype == expected
+    assert nk.kernel(nk.mlp(1, b_std=0.1), x, dtype="float32").dtype == np.float32
+    assert nk.kernel(nk.mlp(1, b_std=0.1), x, data(3)).dtype == np.float64
+    assert nk.kernel(nk.mlp(1, b_std=0.1), data(3), x).dtype == np.float64
+
+
+def test_any_memory_order():
+    net, x = nk.mlp(2), data(9, 6)
+    expected = nk.kernel(net, x)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    wide = np.zeros((18, 12))
+    wide[::2, ::2] = x
+    for same in (np.asfortranarray(x), frozen, wide[::2, ::2], x.tolist(), x.astype(">f8")):
+        assert (nk.kernel(net, same) == expected).all()
+
+
+def test_out_is_filled():
+    net, x = nk.mlp(2), data(5)
+    out = np.full((5, 5), np.nan)
+    assert nk.kernel(net, x, out=out) is out
+    assert (out == nk.kernel(net, x)).all()
+    pair = np.full((2, 5, 5), np.nan), np.full((2, 5, 5), np.nan)
+    both = nk.kernel(net, x, get=("nngp", "ntk"), depths=[1, 2], out=pair)
+    assert both.nngp is pair[0]
+    assert np.isfinite(pair[1]).all()
+
+
+def test_single_precision_at_depth_30():
+    x = data(60, 20, dtype=np.float32)
+    single, double = (nk.kernel(nk.mlp(30), x, dtype=t).astype(float) for t in ("float32", "float64"))
+    error = np.abs(single - double) / double
+    assert error.max() < 1e-6
+
+
+def test_near_duplicates_keep_the_spectrum():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((100, 20))
+    x = np.concatenate([x, x + 1e-3 * rng.standard_normal(x.shape)]).astype(np.float32)
+    single, double = (nk.kernel(nk.mlp(10), x, dtype=t).astype(float) for t in ("float32", "float64"))
+    low, high = np.linalg.eigvalsh(single)[0], np.linalg.eigvalsh(double)
+    assert low > 0
+    assert abs(low - high[0]) < 1e-5 * high[-1]
+    assert (np.abs(single - double) / double).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_identical_and_proportional_rows(dtype):
+    x = data(4)
+    x = np.concatenate([x, x, 3 * x]).astype(dtype)
+    k = nk.kernel(nk.mlp(5), x, x.copy())
+    eps = np.finfo(dtype).eps
+    assert relative_error(k[:4, 4:8].diagonal(), k[:4, :4].diagonal()) < 8 * eps
+    assert relative_error(k[:4, 8:].diagonal(), 3 * k[:4, :4].diagonal()) < 8 * eps
+    assert np.linalg.eigvalsh(k.astype(float))[0] > -1e-5 * np.trace(k)
+
+
+def test_scale_of_a_network_without_biases():
+    x = data(6)
+    for scale in (1e-100, 1e-3, 1e3, 1e100):
+        scaled = nk.kernel(nk.mlp(3), scale * x)
+        assert relative_error(scaled / scale**2, nk.kernel(nk.mlp(3), x)) < 1e-14
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_positive_semidefinite(n, d, seed):
+    k = nk.kernel(nk.mlp(2, 1.4, 0.1), data(n, d, seed))
+    assert np.linalg.eigvalsh(k)[0] > -1e-12 * np.trace(k)
+
+
+def test_blas_gets_its_threads_back():
+    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    x = data(300, 10)
+    calls = [threading.Thread(target=lambda: [nk.kernel(nk.mlp(2), x) for _ in range(5)]) for _ in range(4)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == before
+
+
+def test_an_error_in_a_worker_reaches_the_caller():
+    def make_worker():
+        def work(tile):
+            raise KeyboardInterrupt
+
+        return work
+
+    with pytest.raises(KeyboardInterrupt):
+        tiles.run([(0, 1, 0, 1)] * 5, make_worker, 2, False, lambda tile: 1)
