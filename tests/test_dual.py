@@ -7,7 +7,7 @@ import pytest
 
 import ntkcore as nk
 from ntkcore.layers import ACTIVATIONS
-from reference import PHI, dual, reference
+from reference import CLOSED, PHI, dual, reference
 
 # One or more instances of every activation: an activation without an entry fails test_every_activation_is_tested.
 EXAMPLES = {
@@ -28,15 +28,19 @@ CASES = [instance for name in ACTIVATIONS for instance in EXAMPLES.get(name, [])
 
 
 def points():
-    """Independent, near, opposite, small and large vectors; none quite parallel, where the quadrature's angle fails."""
+    """Independent, near, opposite, small and large vectors, a multiple and the zero vector.
+
+    None almost parallel, where the reference's angle has no digits left: test_extreme_correlations has those.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 4))
     more = [x[0] + 0.05 * x[1], -x[0] + 0.05 * x[2], 0.05 * (x[3] + x[1]), 2 * x[4] - x[5]]
-    return np.concatenate([x, more])
+    return np.concatenate([x, more, [x[0] / 1024, 0 * x[0]]]).astype(np.float32)  # both precisions see the same data
 
 
 def test_every_activation_is_tested():
-    assert set(EXAMPLES) == set(ACTIVATIONS) == set(PHI)
+    assert set(EXAMPLES) == set(ACTIVATIONS) == set(PHI) == set(CLOSED)
+    assert all(isinstance(example, ACTIVATIONS[name]) for name, examples in EXAMPLES.items() for example in examples)
 
 
 @pytest.mark.parametrize("q", [0.3, 1.0, 4.0])
@@ -50,47 +54,114 @@ def test_the_quadrature_itself(q, c):
     assert abs(dual(derivative, q, c * q, q) - (math.pi - theta) / (2 * math.pi)) < 1e-13
 
 
+@pytest.mark.parametrize("activation", CASES, ids=repr)
+@pytest.mark.parametrize(("q", "r"), [(1.0, 1.0), (0.3, 2.0), (1e-4, 1.0), (0.0, 1.5), (0.0, 0.0)])
+def test_closed_forms_of_the_reference(activation, q, r):
+    """The two halves of the oracle, integrals and textbook formulas, against each other."""
+    name = type(activation).__name__
+    functions, closed = PHI[name](activation), CLOSED[name](activation)
+    if isinstance(activation, nk.ArcCosine) and activation.order == 0:
+        functions = functions[:1]
+    correlations = [-1.0, -0.999, -0.6, 0.0, 1e-3, 0.8, 0.999999, 1.0] if q * r else [0.0]
+    for c in correlations:
+        k = c * math.sqrt(q * r)
+        expected = closed(*map(np.asarray, (q, k, r)))
+        for function, value in zip(functions, expected, strict=False):
+            assert abs(dual(function, q, k, r) - value) <= 1e-13 * max(1, abs(value)), c
+
+
 @pytest.fixture(scope="module")
 def references():
+    """Kernels by net, so that every backend and precision need not integrate again."""
     return {}
+
+
+def check(net, x, names, expected, backend, dtype, tolerance):
+    """Errors relative to sqrt(K_ii K_jj)."""
+    ours = nk.kernel(net, x, None, names, dtype=dtype, backend=backend)
+    for name in names:
+        scale = np.sqrt(np.outer(*[np.diag(expected[name])] * 2))
+        error = np.abs(getattr(ours, name) - expected[name])
+        assert (error <= tolerance * scale).all(), (name, np.nanmax(error / np.maximum(scale, 1e-300)))
+
+
+def kernels_of(activation):
+    return ("nngp",) if activation == nk.ArcCosine(0) else ("nngp", "ntk")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("backend", nk.backends())
 @pytest.mark.parametrize("activation", CASES, ids=repr)
 def test_dual(activation, backend, dtype, references):
-    x = points().astype(np.float32)  # so that both precisions see the same data
-    names = ("nngp",) if activation == nk.ArcCosine(0) else ("nngp", "ntk")
-    for W_std, b_std in ((1.1, 0.3), (0.9, None)):
-        net = nk.Serial(nk.Dense(W_std, b_std), activation, nk.Dense(1.2, 0.1))
-        key = net.to_json()
-        if key not in references:
-            references[key] = dict(zip(("nngp", "ntk"), reference(net, x), strict=True))
-        ours = nk.kernel(net, x, None, names, dtype=dtype, backend=backend)
-        for name in names:
-            expected = references[key][name]
-            scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-            error = np.abs(getattr(ours, name) - expected) / scale
-            # A step feels the rounding of the correlation by its root: kappa0(1 - y) = 1 - sqrt(2y)/pi.
-            single = 5e-6 if activation == nk.ArcCosine(0) else 1e-6
-            assert error.max() < (1e-12 if dtype == "float64" else single), (name, W_std)
+    x = points()
+    for W_std, b_std in ((1.2, 0.3), (0.9, None)):
+        net = nk.Serial(nk.Dense(W_std, b_std), activation, nk.Dense(1.1, 0.2))
+        if net not in references:
+            references[net] = dict(zip(("nngp", "ntk"), reference(net, x), strict=True))
+        # A step feels the rounding of the correlation by its root: kappa0(1 - y) = 1 - sqrt(2y)/pi.
+        single = 2e-4 if activation == nk.ArcCosine(0) else 1e-6
+        tolerance = 1e-12 if dtype == "float64" else single
+        check(net, x, kernels_of(activation), references[net], backend, dtype, tolerance)
 
 
-@pytest.mark.parametrize("activation", [a for a in CASES if a.dual in ("abrelu", "arccos0", "arccos2")], ids=repr)
-def test_extreme_correlations(activation):
-    """Nearly parallel and opposite vectors, and the zero vector: finite, and right where the angle is representable."""
-    angle = np.array([0, 1e-12, 1e-7, 1e-3, 1, math.pi - 1e-3, math.pi - 1e-7, math.pi])
-    x = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    net = nk.Serial(nk.Dense(math.sqrt(2)), activation)
-    k = nk.kernel(net, np.concatenate([x, np.zeros((1, 2))]), None, "nngp")
-    assert np.isfinite(k).all()
-    theta = angle
-    j = {0: math.pi - theta, 1: np.sin(theta) + (math.pi - theta) * np.cos(theta)}
-    if activation == nk.ArcCosine(0):
-        assert np.abs(k[0, :-1] - j[0] / math.pi).max() < 2e-8  # the root of float64's rounding
-        assert k[-1, -1] == 0.5
-    if activation in (nk.Relu(), nk.ArcCosine(1)):
-        factor = 1 if activation == nk.Relu() else 2
-        assert np.abs(k[0, :-1] - factor * j[1] / (2 * math.pi)).max() < 1e-12
-    if activation != nk.ArcCosine(0):
-        assert (k[-1] == 0).all()
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("activation", CASES, ids=repr)
+def test_large_and_small_norms(activation, backend, dtype):
+    """The scale of a homogeneous activation does not matter; a smooth one feels b^2 q times the rounding of K."""
+    grows = isinstance(activation, nk.Exp) or (isinstance(activation, nk.Gaussian) and activation.b > 0)
+    homogeneous = activation.dual in ("abrelu", "arccos2", "arccos0")
+    x = np.repeat(points(), 4, axis=0) * np.tile([1.0, 2.0, 4.0, 0.5], 12)[:, None].astype(np.float32)
+    for scale in (1 / 64, 1) if grows else (1 / 64, 8):
+        net = nk.Serial(nk.Dense(0.5, 0.2 * scale), activation, nk.Dense(1.1, 0.2))
+        expected = dict(zip(("nngp", "ntk"), reference(net, scale * x), strict=True))
+        single = 2e-4 if activation == nk.ArcCosine(0) else 1e-6 if homogeneous else 5e-6
+        tolerance = 1e-12 if dtype == "float64" else single
+        check(net, scale * x, kernels_of(activation), expected, backend, dtype, tolerance)
+
+
+ANGLES = np.array([0, 1e-12, 1e-7, 1e-5, 1e-3, 1, math.pi - 1e-3, math.pi - 1e-5, math.pi - 1e-7, math.pi])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("activation", [a for a in CASES if a.dual == "abrelu"], ids=repr)
+def test_extreme_correlations(activation, backend, dtype):
+    """Nearly parallel and opposite vectors lose nothing: not even where 1 - cos(angle) is below the rounding of 1."""
+    x = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(dtype)
+    theta = np.arctan2(*x.T[::-1].astype(float))
+    phi, _ = PHI[type(activation).__name__](activation)
+    a, b = -float(phi(np.array(-1.0))), float(phi(np.array(1.0)))
+    g = (a - b) ** 2 / (2 * math.pi)
+    factor = (a**2 + b**2) / 2 - g * theta
+    nngp = g * np.sin(theta) + factor * np.cos(theta)
+    net = nk.Serial(nk.Dense(math.sqrt(2)), activation)  # the variance is 1
+    ours = nk.kernel(net, x[:1], x, ("nngp", "ntk"), backend=backend)
+    tolerance = {"float64": 1e-14, "float32": 1e-6}[dtype] * max(a**2, b**2)
+    assert np.abs(ours.nngp[0] - nngp).max() <= tolerance
+    assert np.abs(ours.ntk[0] - factor * np.cos(theta)).max() <= tolerance
+
+
+@pytest.mark.parametrize("backend", nk.backends())
+def test_extreme_correlations_of_other_orders(backend):
+    x = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+    expected = [1 - ANGLES / math.pi, 3 * np.sin(ANGLES) * np.cos(ANGLES)]
+    expected[1] = (expected[1] + (math.pi - ANGLES) * (1 + 2 * np.cos(ANGLES) ** 2)) / math.pi
+    for order, tolerance in ((0, 2e-8), (2, 1e-14)):  # order 0: the root of float64's rounding
+        net = nk.Serial(nk.Dense(math.sqrt(2)), nk.ArcCosine(order))
+        ours = nk.kernel(net, x[:1], x, "nngp", backend=backend)
+        assert np.abs(ours[0] - expected[order // 2]).max() <= tolerance
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("activation", CASES, ids=repr)
+def test_zero_vectors(activation, backend, dtype):
+    """phi(0) is all that a zero vector lets through; a step is 1/2 there."""
+    x = np.array([[0.0, 0.0], [1.0, -2.0], [0.0, 0.0]], dtype)
+    k = nk.kernel(nk.Serial(nk.Dense(1.3), activation), x, None, kernels_of(activation), backend=backend)
+    phi, _ = PHI[type(activation).__name__](activation)
+    eps = np.finfo(dtype).eps
+    assert np.allclose(k.nngp[np.ix_([0, 2], [0, 2])], float(phi(np.zeros(()))) ** 2, rtol=4 * eps, atol=0)
+    assert all(np.isfinite(matrix).all() for matrix in k)
+    assert all((matrix[[0, 2]][:, [0, 2]] == 0).all() for matrix in k[1:])  # T = 0 before the activation

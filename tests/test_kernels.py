@@ -65,9 +65,10 @@ activation = st.sampled_from([nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Sin(), 
 dense = st.builds(nk.Dense, st.floats(0.3, 1.5), st.none() | st.floats(0, 0.5))
 
 
-@given(
-    st.lists(st.tuples(dense, activation), max_size=3), dense, st.integers(1, 4), st.integers(1, 3), st.integers(1, 6)
-)
+hidden_layers = st.lists(st.tuples(dense, activation), max_size=3)
+
+
+@given(hidden_layers, dense, st.integers(1, 4), st.integers(1, 3), st.integers(2, 6))
 def test_drawn_networks(hidden, last, n1, n2, d):
     net = nk.Serial(*(layer for pair in hidden for layer in pair), last)
     x, z = data(n1, d), data(n2, d, seed=1)

@@ -105,7 +105,7 @@ def thread_count(threads: int | None) -> int:
     return int(threads)
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """Memory that can be had without swapping; None where the system does not say."""
     try:
         with open("/proc/meminfo") as lines:
@@ -119,7 +119,7 @@ def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     names = kernel_names(get)
     if out is not None:
         return _given(out, names, get, shape, dtype)
-    need, free = len(names) * int(np.prod(shape, dtype=object)) * dtype.itemsize, _free_bytes()
+    need, free = len(names) * int(np.prod(shape, dtype=object)) * dtype.itemsize, free_bytes()
     if free is not None and need > free:
         raise MemoryError(
             f"the result needs {need / 2**30:.1f} GiB ({len(names)} of shape {shape}, {dtype}), but "
