@@ -110,13 +110,12 @@ def test_dual(activation, backend, dtype, references):
 def test_large_and_small_norms(activation, backend, dtype):
     """The scale of a homogeneous activation does not matter; a smooth one feels b^2 q times the rounding of K."""
     grows = isinstance(activation, nk.Exp) or (isinstance(activation, nk.Gaussian) and activation.b > 0)
-    homogeneous = activation.dual in ("abrelu", "arccos2", "arccos0")
+    single = {"abrelu": 1e-6, "arccos2": 1e-6, "gelu": 1e-6, "sin": 5e-6, "exp": 5e-6, "arccos0": 2e-4}
     x = np.repeat(points(), 4, axis=0) * np.tile([1.0, 2.0, 4.0, 0.5], 12)[:, None].astype(np.float32)
     for scale in (1 / 64, 1) if grows else (1 / 64, 8):
         net = nk.Serial(nk.Dense(0.5, 0.2 * scale), activation, nk.Dense(1.1, 0.2))
         expected = dict(zip(("nngp", "ntk"), reference(net, scale * x), strict=True))
-        single = 2e-4 if activation == nk.ArcCosine(0) else 1e-6 if homogeneous else 5e-6
-        tolerance = 1e-12 if dtype == "float64" else single
+        tolerance = 1e-12 if dtype == "float64" else single.get(activation.dual, 3e-5)
         check(net, scale * x, kernels_of(activation), expected, backend, dtype, tolerance)
 
 
@@ -127,7 +126,10 @@ ANGLES = np.array([0, 1e-12, 1e-7, 1e-5, 1e-3, 1, math.pi - 1e-3, math.pi - 1e-5
 @pytest.mark.parametrize("backend", nk.backends())
 @pytest.mark.parametrize("activation", [a for a in CASES if a.dual == "abrelu"], ids=repr)
 def test_extreme_correlations(activation, backend, dtype):
-    """Nearly parallel and opposite vectors lose nothing: not even where 1 - cos(angle) is below the rounding of 1."""
+    """Nearly parallel vectors lose nothing: not even where 1 - cos(angle) is below the rounding of 1.
+
+    Nearly opposite ones lose nothing of K, of T the root of the rounding.
+    """
     x = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(dtype)
     theta = np.arctan2(*x.T[::-1].astype(float))
     phi, _ = PHI[type(activation).__name__](activation)
@@ -139,7 +141,10 @@ def test_extreme_correlations(activation, backend, dtype):
     ours = nk.kernel(net, x[:1], x, ("nngp", "ntk"), backend=backend)
     tolerance = {"float64": 1e-14, "float32": 1e-6}[dtype] * max(a**2, b**2)
     assert np.abs(ours.nngp[0] - nngp).max() <= tolerance
-    assert np.abs(ours.ntk[0] - factor * np.cos(theta)).max() <= tolerance
+    error = np.abs(ours.ntk[0] - factor * np.cos(theta))
+    near = theta < 2
+    assert error[near].max() <= tolerance
+    assert error[~near].max() <= np.sqrt(np.finfo(dtype).eps) * max(a**2, b**2)
 
 
 @pytest.mark.parametrize("backend", nk.backends())

@@ -1,6 +1,6 @@
 """The main call on vectors: what comes back, in which precision, and that nothing else changes it."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore import tiles
+from ntkcore import _core, tiles
+from ntkcore.inputs import thread_count
 from reference import reference
 
 RELU_NETS = {
@@ -61,6 +62,29 @@ def test_against_the_reference(net, backend):
             assert relative_error(single[k], expected[k]) < 1e-6
 
 
+ALL_NETS = RELU_NETS | OTHER_NETS
+
+
+def error_of(actual, expected, off_diagonal=False):
+    """Largest difference relative to sqrt(K_ii K_jj), for a symmetric matrix."""
+    assert np.isfinite(actual).all()
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    error = np.abs(actual.astype(float) - expected) / scale
+    return error[~np.eye(len(error), dtype=bool)].max() if off_diagonal else error.max()
+
+
+@pytest.mark.parametrize("net", ALL_NETS.values(), ids=ALL_NETS)
+def test_every_entry_of_larger_matrices(net):
+    """More than one block and strip in both directions, ragged at the ends."""
+    x, z = data(259, 6), data(1091, 6, seed=1)
+    for other in (None, z):
+        expected = reference(net, x, other)
+        for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-6)):
+            ours = nk.kernel(net, x, other, ("nngp", "ntk"), dtype=dtype, threads=2)
+            assert relative_error(ours.nngp, expected[0]) < tolerance
+            assert relative_error(ours.ntk, expected[1]) < tolerance
+
+
 activation = st.sampled_from([nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Sin(), nk.ABRelu(-0.4, 1.1), nk.ArcCosine(1)])
 dense = st.builds(nk.Dense, st.floats(0.3, 1.5), st.none() | st.floats(0, 0.5))
 
@@ -107,7 +131,7 @@ def test_depths_are_the_networks_cut(net):
     assert relative_error(nk.kernel_diag(net, x, depths=[2]), np.diag(nk.kernel(net, x, depths=[2])[0])[None]) == 0
 
 
-@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 255, 256, 257, 511, 513, 1030])
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 255, 256, 257, 511, 512, 513, 1030])
 @pytest.mark.parametrize("net", [nk.mlp(2, 1.3, 0.1), OTHER_NETS["residual"]], ids=["chain", "strip"])
 def test_sizes_symmetry_and_diagonal(net, n):
     x = data(n, dtype=np.float32)
@@ -141,6 +165,22 @@ def test_dtypes(given_dtype, expected):
     assert nk.kernel(nk.mlp(1, b_std=0.1), x, dtype="float32").dtype == np.float32
     assert nk.kernel(nk.mlp(1, b_std=0.1), x, data(3)).dtype == np.float64
     assert nk.kernel(nk.mlp(1, b_std=0.1), data(3), x).dtype == np.float64
+    assert nk.kernel_diag(nk.mlp(1, b_std=0.1), x).dtype == expected
+
+
+def test_a_wider_dtype_is_that_of_the_data_converted():
+    x = data(4, dtype=np.float32)
+    assert (nk.kernel(nk.mlp(2), x, dtype="float64") == nk.kernel(nk.mlp(2), x.astype(np.float64))).all()
+    assert (nk.kernel(nk.mlp(2), x.astype(np.longdouble)) == nk.kernel(nk.mlp(2), x.astype(np.float64))).all()
+
+
+def test_the_data_stay_as_they_are():
+    x, z = data(5), data(3, seed=1)
+    before = x.copy(), z.copy()
+    k = nk.kernel(nk.mlp(2), x, z)
+    k[:] = 0
+    assert (x == before[0]).all()
+    assert (z == before[1]).all()
 
 
 def test_any_memory_order():
@@ -159,28 +199,45 @@ def test_out_is_filled():
     out = np.full((5, 5), np.nan)
     assert nk.kernel(net, x, out=out) is out
     assert (out == nk.kernel(net, x)).all()
+    single = np.full((5, 3), np.nan, np.float32)
+    assert nk.kernel(net, x, data(3, seed=1), dtype="float32", out=single) is single
+    assert (single == nk.kernel(net, x, data(3, seed=1), dtype="float32")).all()
     pair = np.full((2, 5, 5), np.nan), np.full((2, 5, 5), np.nan)
     both = nk.kernel(net, x, get=("nngp", "ntk"), depths=[1, 2], out=pair)
     assert both.nngp is pair[0]
     assert np.isfinite(pair[1]).all()
 
 
-def test_single_precision_at_depth_30():
+DEEP = {
+    "he": nk.mlp(30),
+    "bias": nk.mlp(30, 1.4, 0.1),
+    "leaky": nk.mlp(30, 1.4, 0.1, nk.LeakyRelu(0.1)),
+    "erf": nk.mlp(30, 1.2, 0.1, nk.Erf()),
+    "residual": nk.Serial(nk.Dense(1.4), *[nk.Residual(nk.Relu(), nk.Dense(0.3))] * 30, nk.Relu(), nk.Dense()),
+}
+
+
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("net", DEEP.values(), ids=DEEP)
+def test_single_precision_at_depth_30(net, backend):
     x = data(60, 20, dtype=np.float32)
-    single, double = (nk.kernel(nk.mlp(30), x, dtype=t).astype(float) for t in ("float32", "float64"))
-    error = np.abs(single - double) / double
-    assert error.max() < 1e-6
+    single, double = (nk.kernel(net, x, None, ("nngp", "ntk"), dtype=t, backend=backend) for t in ("f4", "f8"))
+    for ours, expected in zip(single, double, strict=True):
+        assert relative_error(np.diag(ours), np.diag(expected)) < 1e-6
+        assert error_of(ours, expected, off_diagonal=True) < 1e-6
 
 
-def test_near_duplicates_keep_the_spectrum():
+@pytest.mark.parametrize("net", [nk.mlp(10), nk.mlp(10, 1.4, 0.1)], ids=["he", "bias"])
+def test_near_duplicates_keep_the_spectrum(net):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 20))
     x = np.concatenate([x, x + 1e-3 * rng.standard_normal(x.shape)]).astype(np.float32)
-    single, double = (nk.kernel(nk.mlp(10), x, dtype=t).astype(float) for t in ("float32", "float64"))
-    low, high = np.linalg.eigvalsh(single)[0], np.linalg.eigvalsh(double)
-    assert low > 0
-    assert abs(low - high[0]) < 1e-5 * high[-1]
-    assert (np.abs(single - double) / double).max() < 1e-6
+    single, double = (nk.kernel(net, x, None, ("nngp", "ntk"), dtype=t) for t in ("float32", "float64"))
+    for ours, expected in zip(single, double, strict=True):
+        low, high = np.linalg.eigvalsh(ours.astype(float))[0], np.linalg.eigvalsh(expected)
+        assert abs(low - high[0]) < 1e-5 * high[-1]
+        assert error_of(ours, expected) < 1e-6
+    assert np.linalg.eigvalsh(single.ntk.astype(float))[0] > 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -203,19 +260,59 @@ def test_scale_of_a_network_without_biases():
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_positive_semidefinite(n, d, seed):
-    k = nk.kernel(nk.mlp(2, 1.4, 0.1), data(n, d, seed))
-    assert np.linalg.eigvalsh(k)[0] > -1e-12 * np.trace(k)
+    for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-6)):
+        for matrix in nk.kernel(nk.mlp(2, 1.4, 0.1), data(n, d, seed), None, ("nngp", "ntk"), dtype=dtype):
+            assert np.linalg.eigvalsh(matrix.astype(float))[0] > -tolerance * np.trace(matrix)
 
 
-def test_blas_gets_its_threads_back():
-    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_calls_at_the_same_time_do_not_disturb_each_other():
+    """Every caller gets its own result, and BLAS its threads back."""
+    nets = [nk.mlp(depth, 1.2, 0.1) for depth in range(1, 5)]
     x = data(300, 10)
-    calls = [threading.Thread(target=lambda: [nk.kernel(nk.mlp(2), x) for _ in range(5)]) for _ in range(4)]
-    for call in calls:
-        call.start()
-    for call in calls:
-        call.join()
-    assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == before
+    expected = [nk.kernel(net, x) for net in nets]
+    before = blas_threads()
+    assert before
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: nk.kernel(nets[i % 4], x, threads=2), range(24)))
+    assert all((k == expected[i % 4]).all() for i, k in enumerate(found))
+    assert blas_threads() == before
+
+
+def test_blas_runs_on_one_thread_inside_and_gets_them_back_after_an_error(monkeypatch):
+    before, inside = blas_threads(), []
+
+    def evaluate(*arguments):
+        inside.append(blas_threads())
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(_core, "evaluate", evaluate)
+    with pytest.raises(RuntimeError, match="stop"):
+        nk.kernel(nk.mlp(1), data(5))
+    assert inside == [[1] * len(before)]
+    assert blas_threads() == before
+
+
+def test_a_memory_mapped_out(tmp_path):
+    x = data(300)
+    out = np.lib.format.open_memmap(tmp_path / "k.npy", "w+", np.float64, (300, 300))
+    nk.kernel(nk.mlp(1), x, out=out)
+    out.flush()
+    assert (np.load(tmp_path / "k.npy") == nk.kernel(nk.mlp(1), x)).all()
+
+
+def test_number_of_threads(monkeypatch):
+    for name in ("NTKCORE_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert thread_count(None) >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert thread_count(None) == 3
+    monkeypatch.setenv("NTKCORE_NUM_THREADS", "2")
+    assert thread_count(None) == 2
+    assert thread_count(np.int64(5)) == 5
 
 
 def test_an_error_in_a_worker_reaches_the_caller():

@@ -1,0 +1,243 @@
+"""Kernels of images against direct sums over full tensors, and that nothing else changes them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ntkcore as nk
+from conftest import relative_error
+from reference import reference
+
+
+def images(n, h=5, w=4, channels=2, seed=0, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal((n, h, w, channels)).astype(dtype)
+
+
+def conv(size=(3, 3), strides=(1, 1), padding="SAME", W_std=1.3, b_std=0.1):
+    return nk.Conv(size, strides, padding, W_std, b_std)
+
+
+R, D, C = nk.Relu(), nk.Dense(), conv()
+GAP, FLAT = nk.GlobalAvgPool(), nk.Flatten()
+AROUND = conv(padding="CIRCULAR")
+STANDARD = nk.Conv((3, 2), (1, 1), "SAME", 1.3, 0.1, "standard", 8)
+HALVED = nk.Residual(R, conv(strides=(2, 2)), R, C, shortcut=conv((1, 1), (2, 2)))
+NETS = {
+    "cntk gap": nk.cntk(3),
+    "cntk flatten": nk.cntk(3, "flatten", 1.3, 0.2),
+    "even filters": nk.Serial(conv((2, 4)), R, conv((3, 2), padding="VALID"), R, FLAT),
+    "one pixel high": nk.Serial(conv((1, 3)), R, conv((5, 1)), R, GAP, D),
+    "circular": nk.Serial(AROUND, R, conv((2, 3), padding="CIRCULAR"), R, C, GAP),
+    "circular, pooled": nk.Serial(C, R, nk.AvgPool((2, 2)), AROUND, nk.Erf(), nk.SumPool((2, 1)), C, R, GAP, D),
+    "circular, strided": nk.Serial(C, R, conv(padding="CIRCULAR", strides=(1, 2)), R, C, GAP),
+    "strides": nk.Serial(conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()),
+    "pools": nk.Serial(conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D),
+    "overlapping pools": nk.Serial(
+        *(C, R, nk.AvgPool((3, 3), (2, 2), "SAME"), C, nk.LeakyRelu(0.2)),
+        *(nk.AvgPool((2, 3), (1, 1), "SAME", True), FLAT, D),
+    ),
+    "pool after stride": nk.Serial(conv(strides=(2, 2)), R, nk.AvgPool((2, 2)), C, R, GAP, D),
+    "pixelwise": nk.Serial(nk.Dense(1.2, 0.1), nk.Gelu(), C, nk.LayerNorm(), nk.Sin(), FLAT, D),
+    "standard": nk.Serial(STANDARD, R, FLAT, nk.Dense(1.1, 0.1, "standard")),
+    "residual": nk.Serial(C, nk.Residual(R, C), R, GAP, D),
+    "strided residual": nk.Serial(C, HALVED, R, GAP, D),
+    "head": nk.Serial(C, nk.Erf(), GAP, nk.Dense(1.2, 0.1), nk.LayerNorm(), R, D),
+}
+
+
+@pytest.fixture(scope="module")
+def references():
+    return {}
+
+
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("name", NETS)
+def test_against_the_reference(name, backend, references):
+    x, z = images(3), images(2, seed=1)
+    if name not in references:
+        references[name] = [reference(NETS[name], x, other) for other in (None, z)]
+    for other, expected in zip((None, z), references[name], strict=True):
+        double = nk.kernel(NETS[name], x, other, ("nngp", "ntk"), backend=backend)
+        single = nk.kernel(NETS[name], x, other, ("nngp", "ntk"), backend=backend, dtype="float32")
+        for k in (0, 1):
+            assert relative_error(double[k], expected[k]) < 1e-12
+            assert relative_error(single[k], expected[k]) < 3e-6
+    diagonal = nk.kernel_diag(NETS[name], x, ("nngp", "ntk"), backend=backend)
+    for k in (0, 1):
+        assert relative_error(diagonal[k], np.diag(references[name][0][k])) < 1e-12
+
+
+small = st.integers(1, 3)
+sizes = st.tuples(small, small)
+steps = st.tuples(st.integers(1, 2), st.integers(1, 2))
+paddings = st.sampled_from(["SAME", "VALID"])
+biases = st.none() | st.just(0.2)
+convs = st.builds(nk.Conv, sizes, steps, paddings, st.floats(0.5, 1.5), biases)
+shaped = st.builds(nk.Conv, sizes, st.just((1, 1)), st.just("SAME"), st.just(1.2), biases)
+activations = st.sampled_from([nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Abs()])
+pools = st.builds(nk.AvgPool, sizes, steps, paddings, st.booleans())
+blocks = st.one_of(
+    st.tuples(convs, activations),
+    st.tuples(shaped, st.builds(nk.Residual, activations, shaped), activations),
+    st.tuples(convs, activations, pools),
+)
+heads = st.sampled_from([nk.Flatten(), nk.GlobalAvgPool(), nk.GlobalSumPool()])
+
+
+def fits(net, h, w):
+    """Does every window find a pixel?"""
+    for layer in net.layers:
+        size = getattr(layer, "filter_shape", None) or getattr(layer, "window_shape", None)
+        if size is None:
+            continue
+        strides, same = layer.strides, layer.padding == "SAME"
+        h, w = (-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip((h, w), size, strides, strict=True))
+        if min(h, w) < 1:
+            return False
+    return True
+
+
+# One channel makes all correlations of a 1x1 filter +-1, where float64 itself knows an angle to 1e-8 only.
+@settings(max_examples=30)
+@given(st.lists(blocks, min_size=1, max_size=2), heads, st.integers(1, 5), st.integers(1, 4), st.integers(2, 3))
+def test_drawn_networks(drawn, head, h, w, channels):
+    net = nk.Serial(*(layer for block in drawn for layer in block), head, nk.Dense(1.1, 0.1))
+    x, z = images(2, h, w, channels), images(1, h, w, channels, seed=1)
+    if not fits(net, h, w):
+        with pytest.raises(ValueError, match="no pixel"):
+            nk.kernel(net, x, z)
+        return
+    ours, expected = nk.kernel(net, x, z, ("nngp", "ntk")), reference(net, x, z)
+    assert relative_error(ours.nngp, expected[0]) < 1e-12
+    assert relative_error(ours.ntk, expected[1]) < 1e-12
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 33])
+@pytest.mark.parametrize("name", ["cntk gap", "pools", "head"])
+def test_sizes_symmetry_and_diagonal(name, n):
+    x = images(n, dtype=np.float32)
+    k = nk.kernel(NETS[name], x, get=("nngp", "ntk"))
+    cross = nk.kernel(NETS[name], x, x.copy(), ("nngp", "ntk"))
+    for kernel in ("nngp", "ntk"):
+        matrix = getattr(k, kernel)
+        assert (matrix == matrix.T).all()
+        assert (np.diag(matrix) == nk.kernel_diag(NETS[name], x, kernel)).all()
+        off = ~np.eye(n, dtype=bool)
+        assert np.abs(matrix - getattr(cross, kernel))[off].max(initial=0) < 1e-5 * np.abs(matrix).max()
+
+
+@pytest.mark.parametrize("name", ["cntk gap", "pools", "strided residual"])
+def test_neither_threads_nor_tiles_change_a_bit(name):
+    x, z = images(40, dtype=np.float32), images(35, seed=1, dtype=np.float32)
+    for other in (None, z):
+        first = nk.kernel(NETS[name], x, other, threads=1)
+        for threads, tile in ((2, 16), (3, 32), (1, 64)):
+            assert (nk.kernel(NETS[name], x, other, threads=threads, tile=tile) == first).all()
+
+
+def test_any_memory_order_and_dtype():
+    x = images(3)
+    expected = nk.kernel(NETS["residual"], x)
+    wide = np.zeros((3, 10, 8, 4))
+    wide[:, ::2, ::2, ::2] = x
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for same in (np.asfortranarray(x), wide[:, ::2, ::2, ::2], frozen):
+        assert (nk.kernel(NETS["residual"], same) == expected).all()
+    assert nk.kernel(NETS["residual"], (10 * x).astype(np.int8)).dtype == np.float64
+
+
+def with_layers(net, *replacement):
+    """The network with its last two layers (read-out, dense) replaced."""
+    return nk.Serial(*net.layers[:-2], *replacement, net.layers[-1])
+
+
+def test_depths_and_windows_are_the_plain_layers():
+    x, z = images(3, 6, 5), images(2, 6, 5, seed=1)
+    for other in (None, z):
+        many = nk.kernel(
+            nk.cntk(3, b_std=0.1), x, other, ("nngp", "ntk"), depths=[1, 3], pool_windows=[1, 3, 5, "global"]
+        )
+        for i, depth in enumerate((1, 3)):
+            plain = nk.cntk(depth, b_std=0.1)
+            readouts = [
+                (nk.Flatten(),),
+                *((nk.AvgPool((k, k), (1, 1), "SAME"), nk.Flatten()) for k in (3, 5)),
+                (nk.GlobalAvgPool(),),
+            ]
+            for j, readout in enumerate(readouts):
+                alone = nk.kernel(with_layers(plain, *readout), x, other, ("nngp", "ntk"))
+                assert relative_error(many.nngp[i, j], alone.nngp) < 1e-13
+                assert relative_error(many.ntk[i, j], alone.ntk) < 1e-13
+    diagonal = nk.kernel_diag(nk.cntk(3), x, depths=[1, 3], pool_windows=[1, "global"])
+    assert diagonal.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("name", ["cntk gap", "head", "residual"])
+def test_flips_are_averaged(name):
+    x, z = images(17, 4, 4), images(5, 4, 4, seed=1)
+    net = NETS[name]
+    for other in (None, z):
+        right = x if other is None else other
+        four = sum(nk.kernel(net, a, b) for a in (x, x[:, :, ::-1]) for b in (right, right[:, :, ::-1])) / 4
+        ours = nk.kernel(net, x, other, augment="hflip")
+        assert relative_error(ours, four) < 1e-8  # the four know rho = 1 on the diagonal to rounding only
+        if other is None:
+            assert (ours == ours.T).all()
+            assert relative_error(np.diag(ours), nk.kernel_diag(net, x, augment="hflip")) < 1e-14
+
+
+def test_options_that_do_not_fit():
+    with pytest.raises(ValueError, match="left and right"):
+        nk.kernel(NETS["even filters"], images(2), augment="hflip")
+    with pytest.raises(ValueError, match="odd"):
+        nk.kernel(nk.cntk(1), images(2), pool_windows=[2])
+    with pytest.raises(ValueError, match="multiple of 16"):
+        nk.kernel(nk.cntk(1), images(2), tile=8)
+    with pytest.raises(ValueError, match=r"differ.*\(5, 4, 2\) and \(5, 5, 2\)"):
+        nk.kernel(nk.cntk(1), images(2), images(2, 5, 5))
+    with pytest.raises(ValueError, match="branches"):
+        nk.kernel(nk.myrtle(5), images(2, 32, 32), depths=[1, 2])
+
+
+def test_single_precision_at_20_layers():
+    x = images(4, 8, 8, 3)
+    single, double = (nk.kernel(nk.cntk(20), x.astype("f"), dtype=t).astype(float) for t in ("float32", "float64"))
+    assert relative_error(single, double) < 3e-6
+    assert np.abs(np.diag(single) / np.diag(double) - 1).max() < 1e-5
+
+
+def near_duplicates(data_folder, side):
+    """48 natural images: 16, each with two copies under noise of 1e-3, normalised, in the middle `side` pixels."""
+    x = np.load(data_folder / "cifar10_lossless_5170_1017.npz")["X_train"][:16].astype(float)
+    low = (32 - side) // 2
+    x = x[:, low : low + side, low : low + side]
+    x = (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    rng = np.random.default_rng(0)
+    return np.concatenate([x, *(x + 1e-3 * rng.standard_normal(x.shape) for _ in range(2))]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "side", [8, pytest.param(16, marks=pytest.mark.slow), pytest.param(32, marks=pytest.mark.slow)]
+)
+def test_near_duplicates_keep_the_gram_positive(data_folder, side):
+    k = nk.kernel(nk.cntk(20), near_duplicates(data_folder, side))
+    assert np.isfinite(k).all()
+    assert np.linalg.eigvalsh(k.astype(float))[0] > 0
+
+
+def test_memory_does_not_grow_with_the_images():
+    """Beyond the result: a child's peak over 300 images stays within 40 MiB of that over 30."""
+    code = (
+        "import resource, sys, numpy as np, ntkcore as nk\n"
+        "x = np.zeros((int(sys.argv[1]), 16, 16, 1), 'f') + np.random.default_rng(0).random((1, 16, 16, 1))\n"
+        "nk.kernel(nk.cntk(3, 'flatten'), x.astype('f'), threads=1)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peak = [int(subprocess.check_output([sys.executable, "-c", code, str(n)])) for n in (30, 300)]
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert (peak[1] - peak[0]) * unit < 40 * 2**20
