@@ -147,18 +147,31 @@ struct Gelu {
   NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
 };
 
-// phi(z) = a sin(bz + c), s = (q + q')/2: E, D/b^2 = (a^2/2) [e^{b^2 (K - s)} -+ cos(2c) e^{-b^2 (K + s)}].
+// e^z - 1 for |z| <= 1/2, by its series: no digits are lost near 0.
+template <class V>
+NTK_HD V expm1_series(V z) {
+  using T = typename Scalar<V>::type;
+  V p = z * T(1.0 / (sizeof(T) == 4 ? 9 : 16)) + T(1);
+  for (int k = sizeof(T) == 4 ? 8 : 15; k > 1; --k) p = p * z * T(1.0 / k) + T(1);
+  return p * z;
+}
+
+// phi(z) = a sin(bz + c), s = (q + q')/2: E, D/b^2 = (a^2/2) [e^{b^2 (K - s)} -+ cos(2c) e^{-b^2 (K + s)}]; for small
+// b^2 K the difference is e^{b^2 (K - s)} [1 - cos 2c - cos 2c (e^{-2 b^2 K} - 1)], which does not cancel.
 template <class T>
 struct Sin {
-  T h, b2, k;
+  T h, b2, k, lost;  // lost = 1 - cos 2c
   explicit NTK_HD Sin(const double* p)
-      : h(T(p[0] * p[0] / 2)), b2(T(p[1] * p[1])), k(T(1 - 2 * ::sin(p[2]) * ::sin(p[2]))) {}
+      : h(T(p[0] * p[0] / 2)),
+        b2(T(p[1] * p[1])),
+        k(T(1 - 2 * ::sin(p[2]) * ::sin(p[2]))),
+        lost(T(2 * ::sin(p[2]) * ::sin(p[2]))) {}
   NTK_HD void side(double q, double* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V s = r0 + c0, x = b2 * K;
     const V near = exp(x - s), far = k * exp(-(x + s));
-    E = h * (near - far);
+    E = h * (abs(x) < V{} + T(0.25) ? near * (lost - k * expm1_series(T(-2) * x)) : near - far);
     D = h * b2 * (near + far);
   }
   NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }

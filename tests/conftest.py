@@ -21,6 +21,12 @@ def relative_error(actual, expected):
     return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
 
 
+def assert_close(actual, expected, tolerance):
+    """Equal shapes and finite values, apart by at most `tolerance` times the largest expected entry."""
+    error = relative_error(actual, expected)
+    assert error <= tolerance, f"relative error {error:.2g} > {tolerance:.2g}"
+
+
 @pytest.fixture(scope="session")
 def nt_reference():
     """(spelling of every case's network, arrays) of neural-tangents 0.6.5, float64."""

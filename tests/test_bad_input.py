@@ -1,5 +1,7 @@
 """Bad input gives one error that says what, likely why, and what next, before any long work."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,16 @@ NET = nk.mlp(1)
 X = np.random.default_rng(0).standard_normal((4, 3))
 BAD = X.copy()
 BAD[1, 1] = np.nan
+
+
+def gaussian(b, *more):
+    """Variances are x^2 for one feature."""
+    return nk.Serial(nk.Dense(), nk.Gaussian(1, b), *more, nk.Dense())
+
+
+def bug(call, error, words):
+    """A case that fails today."""
+    return pytest.param(call, error, words, marks=pytest.mark.xfail(strict=True, reason="a bug"))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +67,58 @@ BAD[1, 1] = np.nan
         (lambda: nk.kernel(NET, 1e200 * X), ValueError, "variance that is not finite"),
         (lambda: nk.kernel(NET, 1e25 * X.astype("f")), ValueError, "sample 0.*float64"),
         (lambda: nk.kernel(nk.Serial(nk.Dense(9.0), nk.Gaussian(1, 0.5), nk.Dense()), X), ValueError, "4 b q"),
+        (lambda: nk.kernel(gaussian(0.3), [[1.0]]), ValueError, "4 b q"),  # only the product has no finite moment
+        (lambda: nk.kernel(gaussian(0.6), [[0.1], [1.0]]), ValueError, "sample 1.*4 b q"),
+        (lambda: nk.kernel(gaussian(0.3), [[0.1]], [[1.0]]), ValueError, "4 b q"),
+        (lambda: nk.kernel(gaussian(0.3, nk.Dense(), nk.Erf()), [[1.0]]), ValueError, "4 b q"),
+        (lambda: nk.kernel_diag(gaussian(0.3), [[1.0]]), ValueError, "4 b q"),
+        (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.Exp(), nk.Dense()), [[12.0]], dtype="f4"), ValueError, "float64"),
+        (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.Exp(), nk.Dense()), [[40.0]]), ValueError, "not finite"),
+        (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.LayerNorm(0.0)), 0 * X), ValueError, "not finite"),
+        (lambda: nk.kernel(NET, X, 1e200 * X), ValueError, "variance that is not finite"),
+        (lambda: nk.kernel(NET, None), TypeError, "x1 must hold real numbers"),
+        (lambda: nk.kernel(NET, X, {}), TypeError, "x2 must hold real numbers"),
+        (lambda: nk.kernel(NET, np.array([["2020"]], "M8[D]")), TypeError, "real numbers"),
+        (lambda: nk.kernel(NET, [[10**400]]), TypeError, "real numbers"),
+        (lambda: nk.kernel(NET, X, [[1.0, np.inf, 0.0]]), ValueError, "x2 holds NaN or infinity"),
+        (lambda: nk.kernel(NET, X, X[0]), ValueError, "x2 must be"),
+        (lambda: nk.kernel(NET, X, X[:0]), ValueError, "x2 is empty"),
+        (lambda: nk.kernel(NET, X, get=None), ValueError, "get must be"),
+        (lambda: nk.kernel(NET, X, get=("ntk", 1)), ValueError, "get must be"),
+        (lambda: nk.kernel(NET, X, dtype="bogus"), TypeError, "bogus"),
+        (lambda: nk.kernel(NET, X, dtype="float16"), ValueError, "float32 or float64"),
+        (lambda: nk.kernel(NET, X, dtype="complex128"), ValueError, "float32 or float64"),
+        (lambda: nk.kernel(NET, X, backend=5), ValueError, "unknown backend 5.*generic"),
+        (lambda: nk.kernel(NET, X, threads=True), ValueError, "threads"),
+        (lambda: nk.kernel(NET, X, threads=-1), ValueError, "threads"),
+        (lambda: nk.kernel(NET, X, threads="two"), ValueError, "threads.*'two'"),
+        (lambda: nk.kernel(NET, X, tile=0), ValueError, "multiple of 256"),
+        (lambda: nk.kernel(NET, X, tile=-256), ValueError, "multiple of 256"),
+        (lambda: nk.kernel(NET, X, tile=256.0), ValueError, "multiple of 256"),
+        (lambda: nk.kernel(NET, X, depths=[-1]), ValueError, "from 0.*to 1"),
+        (lambda: nk.kernel(NET, X, depths=["a"]), ValueError, "depths"),
+        (lambda: nk.kernel(NET, X, augment=True), ValueError, "hflip"),
+        (lambda: nk.kernel(None, X), TypeError, "NoneType"),
+        (lambda: nk.kernel(nk.Relu, X), TypeError, "Serial"),
+        (lambda: nk.kernel(NET, X, out=np.empty((1, 4, 4))), ValueError, "out must have shape"),
+        (lambda: nk.kernel(NET, X, depths=[1], out=np.empty((4, 4))), ValueError, r"\(1, 4, 4\)"),
+        (lambda: nk.kernel(NET, np.ones((10**7, 1), "f"), get=("nngp", "ntk")), MemoryError, "2 of shape"),
+        bug(lambda: nk.kernel(gaussian(0.25), [[1.0]]), ValueError, "4 b q"),
+        bug(lambda: nk.kernel(NET, np.ma.masked_array(X, X > 0)), TypeError, "mask"),
+        bug(lambda: nk.kernel(NET, X, get=[["ntk"]]), ValueError, "get must be"),
+        bug(lambda: nk.kernel(NET, X, backend=["generic"]), ValueError, "backend"),
+        bug(lambda: nk.kernel(NET, X, depths=1), (ValueError, TypeError), "depths"),
+        bug(lambda: nk.kernel(NET, X, depths=[1.0]), (ValueError, TypeError), "depths"),
+        bug(lambda: nk.kernel(NET, X, depths=[[1]]), (ValueError, TypeError), "depths"),
+        bug(lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=5), TypeError, "out"),
+        bug(lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=(np.empty((4, 4)),) * 2), ValueError, "out"),
+        bug(lambda: nk.kernel(nk.mlp(1, 1e200), X), ValueError, "W_std"),
+        bug(lambda: nk.kernel(nk.Serial(nk.Dense(), nk.ArcCosine(1.0)), X), ValueError, "order"),
+        (lambda: nk.kernel_diag("relu", X), TypeError, "Serial"),
+        (lambda: nk.kernel_diag(NET, X, depths=[2]), ValueError, "depths"),
+        (lambda: nk.kernel_diag(NET, X, backend="tpu"), ValueError, "unknown backend"),
+        (lambda: nk.kernel_diag(NET, X, augment="hflip"), ValueError, "images"),
+        (lambda: nk.kernel_diag(NET, X, dtype="int8"), ValueError, "float32 or float64"),
         (lambda: nk.kernel_diag(NET, BAD), ValueError, "NaN"),
         (lambda: nk.kernel_diag(NET, X, get="x"), ValueError, "get must be"),
     ],
@@ -62,6 +126,23 @@ BAD[1, 1] = np.nan
 def test_bad_input(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_what_cannot_fit_is_refused_before_any_work():
+    start = time.perf_counter()
+    with pytest.raises(MemoryError, match="use fewer points, dtype='float32', one kernel at a time"):
+        nk.kernel(nk.mlp(30), np.ones((10**7, 1)))
+    assert time.perf_counter() - start < 20  # the points alone, no pair
+
+
+def test_nothing_is_written_on_bad_input():
+    out = np.full((4, 4), 7.0)
+    for bad in ({"threads": 0}, {"tile": 1}, {"backend": "tpu"}, {"depths": [9]}):
+        with pytest.raises(ValueError, match=r"must|unknown"):
+            nk.kernel(NET, X, out=out, **bad)
+    with pytest.raises(ValueError, match="not finite"):
+        nk.kernel(NET, 1e200 * X, out=out)
+    assert (out == 7).all()
 
 
 def test_a_frozen_out_is_refused():

@@ -119,6 +119,17 @@ def test_large_and_small_norms(activation, backend, dtype):
         check(net, scale * x, kernels_of(activation), expected, backend, dtype, tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("activation", CASES, ids=repr)
+def test_small_variances(activation, dtype):
+    """No digits are lost where the kernel itself goes to 0 with the variance."""
+    x = (np.random.default_rng(0).standard_normal((5, 4)) / 1024).astype(np.float32)
+    net = nk.Serial(nk.Dense(1.2), activation, nk.Dense(1.1))
+    expected = dict(zip(("nngp", "ntk"), reference(net, x), strict=True))
+    tolerance = 1e-12 if dtype == "float64" else 1e-6
+    check(net, x, kernels_of(activation), expected, nk.backends()[0], dtype, tolerance)
+
+
 ANGLES = np.array([0, 1e-12, 1e-7, 1e-5, 1e-3, 1, math.pi - 1e-3, math.pi - 1e-5, math.pi - 1e-7, math.pi])
 
 

@@ -1,5 +1,7 @@
 """The main call on vectors: what comes back, in which precision, and that nothing else changes it."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -270,16 +272,50 @@ def blas_threads():
 
 
 def test_calls_at_the_same_time_do_not_disturb_each_other():
-    """Every caller gets its own result, and BLAS its threads back."""
     nets = [nk.mlp(depth, 1.2, 0.1) for depth in range(1, 5)]
     x = data(300, 10)
     expected = [nk.kernel(net, x) for net in nets]
-    before = blas_threads()
-    assert before
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda i: nk.kernel(nets[i % 4], x, threads=2), range(24)))
     assert all((k == expected[i % 4]).all() for i, k in enumerate(found))
-    assert blas_threads() == before
+
+
+@pytest.mark.skipif(max(blas_threads(), default=1) == 1, reason="BLAS has one thread only")
+@pytest.mark.parametrize("last", [0, 1])  # threadpoolctl lets one thread only change the setting
+def test_blas_gets_its_threads_back_whichever_caller_ends_last(last):
+    before = blas_threads()
+    limit = tiles._one_blas_thread
+    callers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]
+    try:
+        for caller in callers:
+            caller.submit(limit.__enter__).result()
+        inside = blas_threads()
+        callers[1 - last].submit(limit.__exit__, None, None, None).result()
+        still_inside = blas_threads()
+        callers[last].submit(limit.__exit__, None, None, None).result()
+        after = blas_threads()
+    finally:
+        for caller in callers:
+            caller.shutdown()
+    assert inside == still_inside == [1] * len(before)
+    assert after == before
+
+
+@pytest.mark.skipif(max(blas_threads(), default=1) == 1, reason="BLAS has one thread only")
+def test_blas_runs_on_one_thread_where_the_program_has_set_its_own_limit():
+    code = """
+import threadpoolctl, numpy, ntkcore
+from ntkcore import _core
+blas = lambda: {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+threadpoolctl.threadpool_limits(2, "blas")
+evaluate, inside = _core.evaluate, []
+_core.evaluate = lambda *arguments: (inside.append(blas()), evaluate(*arguments))
+ntkcore.kernel(ntkcore.mlp(1), numpy.eye(3))
+assert inside == [{1}], inside
+assert blas() == {2}, blas()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_blas_runs_on_one_thread_inside_and_gets_them_back_after_an_error(monkeypatch):

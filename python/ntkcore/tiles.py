@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -31,30 +31,38 @@ def tiles(rows: int, cols: int, height: int, width: int, symmetric: bool) -> lis
     return out
 
 
+def _set_threads(library: Any, count: int) -> None:
+    # The setter of recent versions of threadpoolctl heeds one Python thread at a time; here the last call out restores what
+    # the first one in changed, whichever threads they are.
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
+
+
 class _OneBlasThread:
-    """BLAS on one thread while any call is inside; its setting is the process's, so the last one out restores it."""
+    """BLAS on one thread while any call is inside: the setting is the process's, so the last one out restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._limit: AbstractContextManager[Any] = nullcontext()
+        self._before: list[tuple[Any, int]] = []
 
     @functools.cached_property
-    def _controller(self) -> ThreadpoolController:
-        return ThreadpoolController()
+    def _libraries(self) -> list[Any]:
+        return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._limit = self._controller.limit(limits=1, user_api="blas")
-                self._limit.__enter__()
+                self._before = [(library, library.num_threads) for library in self._libraries]
+                for library, _ in self._before:
+                    _set_threads(library, 1)
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._limit.__exit__(None, None, None)
+                for library, count in self._before:
+                    _set_threads(library, count)
 
 
 _one_blas_thread = _OneBlasThread()
