@@ -4,8 +4,9 @@
 
 neural-tangents stock, as everybody writes it, and in its strongest form: nt_conv_worker.py's improvements and
 `stax.repeat`, alone and together, on 2, 4, ... images. Each is tried once; the fastest run against ntkcore, call by
-call in turn, on one core, float32, nngp and ntk together. A call of neural-tangents on n images computes n^2 pairs, one
-of ntkcore n (n + 1) / 2; both get the number of images that suits them. Before that float64 of both must agree.
+call in turn, on one core, float32, nngp and ntk together. Times are per computed pair: neural-tangents computes n^2
+pairs of n images, on the n that suits it; ntkcore those of 32 images with 32 others, so that the half it skips where
+x2 is None counts for nothing. Before that float64 of both must agree.
 Memory is the peak of a process that does one and the same job: in all, and above what its imports took.
 """
 
@@ -26,7 +27,7 @@ from nt_worker import Peer, Spelling, environment
 
 import ntkcore as nk
 
-OURS = 48  # images of a call of ntkcore
+OURS = 32  # images on either side of a call of ntkcore
 GET = ("nngp", "ntk")
 _CONV = "stax.Conv(3, (3, 3), None, 'SAME', 2**.5)"
 _SHIFT_ADD = f"__import__('nt_conv_worker').shift_add({_CONV})"
@@ -81,11 +82,14 @@ def cntk(depth: int, head: str) -> dict[str, str]:
 
 
 def myrtle5() -> dict[str, str]:
-    def net(conv: str) -> str:
-        block = f"{conv}, stax.Relu(), {_POOL}"
-        return f"stax.serial({block}, {block}, {block}, {_POOL}, {_POOL}, stax.Flatten(), {_DENSE})"
+    """Unrolled, or each layer compiled on its own."""
 
-    return {"stock": net(_CONV), "shift-add": net(_SHIFT_ADD)}
+    def layers(conv: str) -> str:
+        block = f"{conv}, stax.Relu(), {_POOL}"
+        return f"{block}, {block}, {block}, {_POOL}, {_POOL}, stax.Flatten(), {_DENSE}"
+
+    forms = {"stock": f"stax.serial({layers(_CONV)})", "shift-add": f"stax.serial({layers(_SHIFT_ADD)})"}
+    return forms | {"shift-add, by layers": f"__import__('nt_conv_worker').by_layers({layers(_SHIFT_ADD)})"}
 
 
 GAP, FLAT = "GlobalAvgPool", "Flatten"
@@ -127,7 +131,7 @@ def scout(job: Job, peer: Peer) -> dict[str, float]:
 
 
 def spelling(net: str) -> Spelling:
-    return Spelling(net, GET)
+    return Spelling(net, GET, jit="by layers" not in net)
 
 
 def images_of(net: str) -> int:
@@ -142,10 +146,10 @@ def contest(job: Job, peer: Peer, scouted: dict[str, float], repeats: int) -> di
     """The best stock form and the two strongest ones beside ntkcore, in turn; core seconds per pair."""
     stock = next(net for net in scouted if is_stock(net))
     strong = [net for net in scouted if net != stock][:2]
-    pairs = {net: images_of(net) ** 2 for net in (stock, *strong)} | {"ntkcore": OURS * (OURS + 1) // 2}
-    x = job.data(OURS)
+    pairs = {net: images_of(net) ** 2 for net in (stock, *strong)} | {"ntkcore": OURS**2}
+    x, z = np.split(job.data(2 * OURS), 2)
     contestants: dict[str, Measure] = {net: peer.measured(spelling(net)) for net in (stock, *strong)}
-    contestants["ntkcore"] = measured(lambda: nk.kernel(job.net, x, get=GET, threads=1))
+    contestants["ntkcore"] = measured(lambda: nk.kernel(job.net, x, z, get=GET, threads=1))
     timings = alternate(contestants, repeats, warmups=0, settle=0)
     found: dict[str, Any] = {"stock": stock, "seconds": {}}
     for name, timing in timings.items():
@@ -173,10 +177,10 @@ def memory(job: Job, python: str, strongest: str) -> dict[str, Any]:
     """Peak bytes of both, in all and above the imports, on job.memory images at once."""
     form = strongest.rsplit(",", 1)[0]
     x = job.data(job.memory)
-    with Peer(python, {"net": job.forms[form]}, x) as peer:
+    with Peer(python, {form: job.forms[form]}, x) as peer:
         pid = peer._child.pid
         start = peak_bytes(pid)
-        peer.seconds(spelling("net"))
+        peer.seconds(spelling(form))
         theirs = [peak_bytes(pid), peak_bytes(pid) - start]
     command = [sys.executable, "-c", _MEMORY, job.net.to_json(), json.dumps(x.shape)]
     mine = json.loads(subprocess.check_output(command, text=True))

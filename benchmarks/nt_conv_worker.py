@@ -59,7 +59,7 @@ def shift_add(conv: Layer) -> Layer:
             mock.patch.object(linear, _DIAGONAL, functools.partial(_convolved, 1)),
         ):
             # The original turns axes (h, h', w, w') into (w, w', h, h') and says so in is_reversed; this one does not.
-            return conv[2](k, *args, **kwargs).replace(is_reversed=k.is_reversed)
+            return conv[2](k, *args, **kwargs).replace(is_reversed=getattr(k, "is_reversed", False))
 
     return (*conv[:2], kernel_fn)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,6 @@ import numpy as np
 from harness import Measure, measure
 
 HERE = Path(__file__).parent
-SHIFT_ADD = "NTKCORE_BENCHMARK_SHIFT_ADD"
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
@@ -55,12 +53,9 @@ class Peer:
 
     nets: expressions in neural-tangents' spelling, e.g. {"serial": "stax.serial(stax.Dense(1), stax.Relu())"}.
     x: (N, d) or images; its dtype, float32 or float64, is the precision of the computation.
-    shift_add: replace its SAME stride-1 convolution of covariances by sums of shifted copies, its strongest form.
     """
 
-    def __init__(
-        self, python: str, nets: dict[str, str], x: np.ndarray, one_thread: bool = True, shift_add: bool = False
-    ) -> None:
+    def __init__(self, python: str, nets: dict[str, str], x: np.ndarray, one_thread: bool = True) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._log = open(Path(self._folder.name, "stderr"), "w+")  # noqa: SIM115
         np.save(Path(self._folder.name, "x.npy"), x)
@@ -69,13 +64,11 @@ class Peer:
             "JAX_ENABLE_X64": str(int(x.dtype == np.float64)),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "XLA_FLAGS": ONE_THREAD if one_thread else "",
-            SHIFT_ADD: str(int(shift_add)),
         }
         command = [python, "-W", "ignore", __file__, json.dumps(nets), self._folder.name]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
         self._child = subprocess.Popen(command, text=True, env=os.environ | settings, **pipes)
         self.versions: dict[str, str] = self._answer()
-        self._extra = 0
 
     def __enter__(self) -> Peer:
         return self
@@ -90,12 +83,7 @@ class Peer:
     def seconds(self, spelling: Spelling) -> tuple[float, float]:
         """(core, wall) of one call; the very first of a spelling compiles it beforehand."""
         answer = self._ask(spelling=asdict(spelling), save=False)
-        self._extra = answer["extra"]
         return answer["core"], answer["wall"]
-
-    def extra_bytes(self) -> int:
-        """Peak memory so far above that after the imports."""
-        return self._extra
 
     def measured(self, spelling: Spelling) -> Measure:
         return lambda: self.seconds(spelling)
@@ -131,9 +119,6 @@ def serve(nets: str, folder: str) -> None:
     import neural_tangents
     from neural_tangents import stax
 
-    if os.environ[SHIFT_ADD] == "1":
-        _use_shift_add()
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kernel_fns = {name: eval(net, {"stax": stax})[2] for name, net in json.loads(nets).items()}
     x = jax.device_put(np.load(Path(folder, "x.npy")))
     calls: dict[Spelling, Callable[[], Any]] = {}
@@ -154,34 +139,7 @@ def serve(nets: str, folder: str) -> None:
             for name, value in calls[spelling]()._asdict().items():
                 np.save(Path(folder, f"{name}.npy"), value)
         core, wall = measure(calls[spelling])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        reply({"core": core, "wall": wall, "extra": 1024 * (peak - start)})
-
-
-def _use_shift_add() -> None:
-    """A[K] for SAME padding and stride 1 as a sum of shifted copies, axis by axis, instead of a grouped convolution."""
-    import jax.numpy as jnp
-    from neural_tangents._src.stax import linear
-
-    stock = linear._conv_kernel_full_spatial_shared
-
-    def shifted(lhs: Any, filter_shape: Any, strides: Any, padding: Any, batch_ndim: int) -> Any:
-        plain = lhs is not None and lhs.ndim > 0 and padding.name == "SAME" and set(strides) == {1}
-        if not plain:
-            return stock(lhs, filter_shape, strides, padding, batch_ndim)
-        for i, size in enumerate(filter_shape):
-            axis, low = batch_ndim + 2 * i, (size - 1) // 2
-            pads = [(low, size - 1 - low) if a in (axis, axis + 1) else (0, 0) for a in range(lhs.ndim)]
-            shape, padded = lhs.shape, jnp.pad(lhs, pads)
-
-            def cut(k: int, padded: Any = padded, shape: Any = shape, axis: int = axis) -> Any:
-                ranges = (slice(k, k + n) if a in (axis, axis + 1) else slice(None) for a, n in enumerate(shape))
-                return padded[tuple(ranges)]
-
-            lhs = sum(cut(k) for k in range(size)) / size
-        return lhs
-
-    linear._conv_kernel_full_spatial_shared = shifted
+        reply({"core": core, "wall": wall})
 
 
 def _compile(kernel_fn: Any, x: Any, how: Spelling) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Part of CIFAR-10 (5170 training, 1017 test images): do kernels of convolutional networks classify better, at what cost?
+"""Part of CIFAR-10 (5170 + 1017 images): do kernels of convolutional networks classify better, and at what cost?
 
     python benchmarks/real_cifar.py [--quick] [--threads 2]
 

@@ -192,12 +192,14 @@ struct Exp {
 };
 
 // phi(z) = a e^{b z^2}, u = 2bK f f', f = 1/sqrt(1 - 2bq): E = a^2 f f'/sqrt(1 - u^2), D = 2 b u f f' E/(1 - u^2).
-// A variance with 4bq >= 1 has no finite moment: E is not finite then, and vector_kernels.py refuses it.
+// A variance with 4bq >= 1 has no finite moment: f is NaN then, and vector_kernels.py refuses it.
 template <class T>
 struct Gaussian {
   T a2, b;
   explicit NTK_HD Gaussian(const double* p) : a2(T(p[0] * p[0])), b(T(p[1])) {}
-  NTK_HD void side(double q, double* f) const { f[0] = 1 / sqrt(1 - 2 * double(b) * q), f[1] = 0; }
+  NTK_HD void side(double q, double* f) const {
+    f[0] = 4 * double(b) * q < 1 - 1e-12 ? 1 / sqrt(1 - 2 * double(b) * q) : NAN, f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V ff = r0 * c0, u = T(2) * b * K * ff, v = T(1) - u * u;

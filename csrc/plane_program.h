@@ -33,6 +33,9 @@ struct PlaneOp {
   FastPath fast;        // conv, its followers: set by PlaneSchedule
 };
 
+// Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip everything but d = 0.
+inline int capped_product(int a, int b) { return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20; }
+
 // Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d| < h.
 struct Segment {
   int first, last;  // plane ops [first, last); the pool, if any, is op number `last`

@@ -107,7 +107,9 @@ std::vector<PlaneSchedule::Needs> PlaneSchedule::needs(int last, bool near) cons
     std::vector<std::pair<int, int>> scale(slots_, {1, 1});  // strides from the segment's start, per slot
     for (int k = segment.first; k < segment.last; ++k) {
       const PlaneOp& op = ops_[k];
-      if (op.kind == PlaneOpKind::conv) scale[op.slot].first *= op.stride_h, scale[op.slot].second *= op.stride_w;
+      if (op.kind == PlaneOpKind::conv)
+        scale[op.slot] = {capped_product(scale[op.slot].first, op.stride_h),
+                          capped_product(scale[op.slot].second, op.stride_w)};
       if (op.kind == PlaneOpKind::copy) scale[op.slot] = scale[op.other];
       if (op.kind != PlaneOpKind::readout || near) continue;
       mark(out[s].h, segment.h, op.window_h < 0 ? op.h - 1 : 2 * op.window_h, scale[op.slot].first);

@@ -3,17 +3,13 @@
 A crash of the process, or a byte written beside the tile, is a failure here; tests/test_images.py says if it is right.
 """
 
-import contextlib
-
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.lowering import lower
-from test_binding_fuzz import SENTINEL, any_index, framed, frame_is_whole, odd_result, parameters, precisions
+from test_binding_fuzz import any_index, frame_is_whole, framed, parameters, precisions
 
 REFUSED = (ValueError, TypeError, MemoryError)
 MANY = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])

@@ -5,12 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
 from reference import reference
+from test_dual import CASES
 
 
 def images(n, h=5, w=4, channels=2, seed=0, dtype=np.float64):
@@ -34,6 +33,10 @@ NETS = {
     "circular": nk.Serial(AROUND, R, conv((2, 3), padding="CIRCULAR"), R, C, GAP),
     "circular, pooled": nk.Serial(C, R, nk.AvgPool((2, 2)), AROUND, nk.Erf(), nk.SumPool((2, 1)), C, R, GAP, D),
     "circular, strided": nk.Serial(C, R, conv(padding="CIRCULAR", strides=(1, 2)), R, C, GAP),
+    "circular, after VALID": nk.Serial(conv((2, 2), padding="VALID"), R, AROUND, R, GAP, D),
+    "circular, then VALID and SAME": nk.Serial(AROUND, R, conv(padding="VALID"), R, C, R, GAP, D),
+    "circular, then strided": nk.Serial(AROUND, R, conv(strides=(2, 2)), R, C, R, GAP, D),
+    "strides beyond the image": nk.Serial(*(conv((1, 1), (1024, 1024)),) * 4, nk.AvgPool((1, 1)), GAP, D),
     "strides": nk.Serial(conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()),
     "pools": nk.Serial(conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D),
     "overlapping pools": nk.Serial(
@@ -71,49 +74,19 @@ def test_against_the_reference(name, backend, references):
         assert relative_error(diagonal[k], np.diag(references[name][0][k])) < 1e-12
 
 
-small = st.integers(1, 3)
-sizes = st.tuples(small, small)
-steps = st.tuples(st.integers(1, 2), st.integers(1, 2))
-paddings = st.sampled_from(["SAME", "VALID"])
-biases = st.none() | st.just(0.2)
-convs = st.builds(nk.Conv, sizes, steps, paddings, st.floats(0.5, 1.5), biases)
-shaped = st.builds(nk.Conv, sizes, st.just((1, 1)), st.just("SAME"), st.just(1.2), biases)
-activations = st.sampled_from([nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Abs()])
-pools = st.builds(nk.AvgPool, sizes, steps, paddings, st.booleans())
-blocks = st.one_of(
-    st.tuples(convs, activations),
-    st.tuples(shaped, st.builds(nk.Residual, activations, shaped), activations),
-    st.tuples(convs, activations, pools),
-)
-heads = st.sampled_from([nk.Flatten(), nk.GlobalAvgPool(), nk.GlobalSumPool()])
-
-
-def fits(net, h, w):
-    """Does every window find a pixel?"""
-    for layer in net.layers:
-        size = getattr(layer, "filter_shape", None) or getattr(layer, "window_shape", None)
-        if size is None:
-            continue
-        strides, same = layer.strides, layer.padding == "SAME"
-        h, w = (-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip((h, w), size, strides, strict=True))
-        if min(h, w) < 1:
-            return False
-    return True
-
-
-# One channel makes all correlations of a 1x1 filter +-1, where float64 itself knows an angle to 1e-8 only.
-@settings(max_examples=30)
-@given(st.lists(blocks, min_size=1, max_size=2), heads, st.integers(1, 5), st.integers(1, 4), st.integers(2, 3))
-def test_drawn_networks(drawn, head, h, w, channels):
-    net = nk.Serial(*(layer for block in drawn for layer in block), head, nk.Dense(1.1, 0.1))
-    x, z = images(2, h, w, channels), images(1, h, w, channels, seed=1)
-    if not fits(net, h, w):
-        with pytest.raises(ValueError, match="no pixel"):
-            nk.kernel(net, x, z)
-        return
+@pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
+def test_every_activation(activation):
+    net = nk.Serial(conv((2, 3), W_std=0.6), activation, conv(W_std=0.7), nk.AvgPool((2, 2)), activation, GAP, D)
+    x, z = images(3), images(2, seed=1)
     ours, expected = nk.kernel(net, x, z, ("nngp", "ntk")), reference(net, x, z)
     assert relative_error(ours.nngp, expected[0]) < 1e-12
     assert relative_error(ours.ntk, expected[1]) < 1e-12
+
+
+def test_branches_of_different_strides_are_refused():
+    block = nk.Residual(R, conv(strides=(2, 2)), shortcut=conv((3, 3), padding="VALID"))
+    with pytest.raises(ValueError, match=r"FanInSum.*different strides"):
+        nk.kernel(nk.Serial(C, block, GAP), images(2, 5, 5))
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 33])

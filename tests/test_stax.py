@@ -1,114 +1,256 @@
 """neural-tangents' spelling: its own networks give its own numbers, its calls their shapes and names."""
 
+import dataclasses
 import inspect
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ntkcore as nk
-from conftest import relative_error
+from conftest import ROOT, relative_error
 from ntkcore import stax
 
-CASES = [
-    *("fc_relu_he_3", "fc_relu_bias_2", "fc_leaky_abs", "fc_abrelu", "fc_erf_abc", "fc_gelu", "fc_sin_cos", "fc_rbf"),
-    *("fc_residual", "fc_standard", "fc_layernorm", "cnn_flat_3", "cnn_gap_3", "cnn_gap_5x5", "cnn_valid_even"),
-    *("cnn_same_even", "cnn_circular", "cnn_strided", "cnn_pool_2", "cnn_pool_overlap", "cnn_pool_edges", "cnn_resnet"),
-    *("cnn_erf_head", "cnn_standard"),
-]
+FOLDERS = (Path(__file__).parent / "data", Path(os.environ.get("NTKCORE_DATA", ROOT.parent / "shared" / "data")))
+FOLDER = next((folder for folder in FOLDERS if (folder / "nt_reference.json").is_file()), None)
+NETS = json.loads((FOLDER / "nt_reference.json").read_text()) if FOLDER else {}
 X = np.random.default_rng(0).standard_normal((5, 4))
 Z = np.random.default_rng(1).standard_normal((3, 4))
+IMAGES = np.random.default_rng(2).standard_normal((2, 6, 6, 3))
 
 
 def mlp():
     return stax.serial(stax.Dense(512, W_std=1.5, b_std=0.1), stax.Relu(), stax.Dense(1))
 
 
-def test_all_cases_are_tested(nt_reference):
-    assert sorted(CASES) == sorted(nt_reference[0])
+@pytest.fixture(scope="module")
+def reference():
+    """Data and float64 kernels of neural-tangents 0.6.5."""
+    return np.load(FOLDER / "nt_reference.npz")
+
+
+@pytest.mark.skipif(FOLDER is None, reason=f"nt_reference.json in none of {', '.join(map(str, FOLDERS))}")
+def test_reference_is_complete():
+    assert len(NETS) == 24
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", CASES)
-def test_parity_with_neural_tangents(nt_reference, name, dtype):
-    spellings, arrays = nt_reference
-    _, _, kernel_fn = eval(spellings[name], {"stax": stax})
-    x1 = arrays[f"{name}/x1"]
-    x2 = arrays.get(f"{name}/x2")
+@pytest.mark.parametrize("name", NETS)
+def test_parity_with_neural_tangents(reference, name, dtype):
+    _, _, kernel_fn = eval(NETS[name], {"stax": stax})
+    x1, x2 = reference[f"{name}/x1"], reference.get(f"{name}/x2")
+    near = np.zeros((len(x1), len(x1 if x2 is None else x2)), dtype=bool)
+    if x2 is None:  # neural-tangents' own error at rho = 1, and between its near-duplicates x1[0] and x1[1]
+        np.fill_diagonal(near, True)
+        near[0, 1] = near[1, 0] = True
     ours = kernel_fn(x1, x2, ("nngp", "ntk"), dtype=dtype)
-    for field in ("nngp", "ntk"):
-        expected = arrays[f"{name}/{field}"]
-        error = np.abs(getattr(ours, field) - expected) / np.abs(expected).max()
-        assert np.isfinite(error).all()
-        if x2 is None:  # neural-tangents' own error at rho = 1, and between its near-duplicates x1[0] and x1[1]
-            near = np.eye(len(x1), dtype=bool)
-            near[0, 1] = near[1, 0] = True
-            assert error[near].max() < (2e-8 if dtype == "float64" else 2e-5)
-            error[near] = 0
-        assert error.max() < (1e-12 if dtype == "float64" else 1e-6)
+    for field in ours._fields:
+        expected = reference[f"{name}/{field}"]
+        got = getattr(ours, field)
+        assert got.shape == expected.shape
+        assert got.dtype == dtype
+        error = np.abs(got - expected) / np.abs(expected).max()
+        assert error[~near].max() <= (1e-12 if dtype == "float64" else 1e-6)
+        assert not near.any() or error[near].max() <= (2e-8 if dtype == "float64" else 2e-5)
 
 
-def test_get_decides_what_comes_back():
+def test_a_name_gives_an_array():
     _, _, kernel_fn = mlp()
     ntk = kernel_fn(X, Z, "ntk")
-    assert isinstance(ntk, np.ndarray)
-    assert ntk.shape == (5, 3)
-    both = kernel_fn(X, Z, ("ntk", "nngp"))
-    assert type(both).__name__ == "AnalyticKernel"
-    assert both._fields == ("ntk", "nngp")
-    assert (both.ntk == ntk).all()
+    assert type(ntk) is np.ndarray
+    assert (ntk == nk.kernel(kernel_fn.net, X, Z, "ntk")).all()
     assert (kernel_fn(X, Z, "NTK") == ntk).all()
-    everything = kernel_fn(X, Z)
-    assert (everything.ntk == ntk).all()
-    assert relative_error(everything.cov1, np.diag(kernel_fn(X, None, "nngp"))) == 0
-    assert everything.cov2.shape == (3,)
-    assert kernel_fn(X).cov2 is None
-    assert kernel_fn(X).x1_is_x2
-    assert kernel_fn.net == nk.Serial(nk.Dense(1.5, 0.1, width=512), nk.Relu(), nk.Dense(width=1))
+    assert (kernel_fn(X, get="cov1") == nk.kernel_diag(kernel_fn.net, X, "nngp")).all()
 
 
-def test_combinators():
+@pytest.mark.parametrize("get", [("ntk", "nngp"), ["ntk", "cov2"], ("shape1", "NTK"), ("ntk",)])
+def test_names_give_a_namedtuple_in_their_order(get):
+    result = mlp()[2](X, Z, get)
+    assert type(result).__name__ == "AnalyticKernel"
+    assert result._fields == tuple(name.lower() for name in get)
+    assert (result.ntk == mlp()[2](X, Z, "ntk")).all()
+    assert type(result) is type(mlp()[2](X, X, get))
+
+
+def test_no_name_gives_a_kernel():
+    _, _, kernel_fn = mlp()
+    both = kernel_fn(X, Z)
+    assert (both.ntk == kernel_fn(X, Z, "ntk")).all()
+    assert (both.nngp == kernel_fn(X, Z, "nngp")).all()
+    assert relative_error(both.cov1, np.diag(kernel_fn(X, None, "nngp"))) == 0
+    assert relative_error(both.cov2, np.diag(kernel_fn(Z, None, "nngp"))) == 0
+    assert (both.x1_is_x2, both.is_gaussian, both.shape1, both.shape2) == (False, True, (5, 1), (3, 1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        both.ntk = None
+
+
+def test_one_data_set():
+    _, _, kernel_fn = mlp()
+    alone, twice = kernel_fn(X), kernel_fn(X, X)
+    assert alone.cov2 is None
+    assert (twice.cov2 == twice.cov1).all()
+    assert (twice.ntk == alone.ntk).all()
+    assert alone.x1_is_x2
+    assert twice.x1_is_x2
+    assert kernel_fn(X, X.copy(), "x1_is_x2") is True
+    assert alone.shape2 == (5, 1)
+
+
+# As neural-tangents says of the same networks.
+@pytest.mark.parametrize(
+    ("layers", "x", "gaussian", "shape"),
+    [
+        ((stax.Dense(7), stax.Relu()), X, False, (5, 7)),
+        ((stax.Dense(7), stax.Relu(), stax.Dense(2)), X, True, (5, 2)),
+        ((stax.Conv(5, (3, 3)), stax.Relu(), stax.Flatten()), IMAGES, False, (2, 80)),
+        ((stax.Conv(5, (3, 3)), stax.Relu(), stax.GlobalAvgPool()), IMAGES, False, (2, 5)),
+    ],
+)
+def test_what_the_outputs_are(layers, x, gaussian, shape):
+    assert stax.serial(*layers)[2](x, None, ("is_gaussian", "shape1", "shape2")) == (gaussian, shape, shape)
+
+
+def test_options_reach_the_engine():
+    _, _, kernel_fn = mlp()
+    single = kernel_fn(X, Z, threads=1, dtype="float32", backend=nk.backends()[0], progress=False)
+    assert {single.ntk.dtype, single.cov1.dtype, single.cov2.dtype} == {np.dtype("float32")}
+    assert kernel_fn(X.astype("float32"), Z).cov1.dtype == "float64"
+    hints = kernel_fn(X, Z, "ntk", diagonal_batch=True, diagonal_spatial=False, pattern=None, mask_constant=None)
+    assert (hints == kernel_fn(X, Z, "ntk")).all()
+    for get in ("ntk", "cov1"):
+        with pytest.raises(ValueError, match="nonesuch"):
+            kernel_fn(X, Z, get, backend="nonesuch")
+        with pytest.raises(ValueError, match="threads"):
+            kernel_fn(X, Z, get, threads=0)
+
+
+def test_net_is_the_spec():
+    assert mlp().kernel_fn.net == nk.Serial(nk.Dense(1.5, 0.1, width=512), nk.Relu(), nk.Dense(width=1))
+    assert stax.Dense(np.int64(3), parameterization="NTK")[2].net == nk.Dense(width=3)
+    conv = stax.Conv(8, [3, 3], padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    assert conv[2].net == nk.Conv((3, 3), padding="SAME", channels=8)
+    assert stax.AvgPool((2, 2), normalize_edges=True)[2].net == nk.AvgPool((2, 2), normalize_edges=True)
+    assert stax.LayerNorm(axis=(-1,), eps=0.1)[2].net == nk.LayerNorm(0.1)
+    assert stax.Sigmoid_like()[2].net == nk.Erf(0.5, 1 / 2.4020563531719796, 0.5)
+    assert stax.Relu(do_stabilize=True)[2].net == stax.Relu()[2].net == nk.Relu()
+
+
+def test_repeat():
     block = stax.serial(stax.Dense(8, 1.3), stax.Relu())
     repeated = stax.serial(stax.repeat(block, 3), stax.Dense(1))[2](X, Z, "ntk")
-    assert relative_error(repeated, stax.serial(block, block, block, stax.Dense(1))[2](X, Z, "ntk")) < 1e-15
-    assert (stax.batch(mlp()[2], batch_size=7)(X, Z, "ntk") == mlp()[2](X, Z, "ntk")).all()
+    assert (repeated == stax.serial(block, block, block, stax.Dense(1))[2](X, Z, "ntk")).all()
+    assert (stax.serial(stax.repeat(block, 0), stax.Dense(1))[2](X, Z, "ntk") == stax.Dense(1)[2](X, Z, "ntk")).all()
 
 
+def test_parallel():
+    branch = stax.serial(stax.Relu(), stax.Dense(8, 1.3))
+    fan = (stax.FanOut(2), stax.parallel(stax.Identity(), branch), stax.FanInSum())
+    ours = stax.serial(stax.Dense(8), *fan)[2](X, Z, "ntk")
+    alone = stax.Dense(8)[2](X, Z, "ntk") + stax.serial(stax.Dense(8), branch)[2](X, Z, "ntk")
+    assert relative_error(ours, alone) < 1e-15
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 7}, {"device_count": 0, "store_on_device": False}])
+def test_batch_changes_nothing(options):
+    _, _, kernel_fn = mlp()
+    assert (stax.batch(kernel_fn, **options)(X, Z, "ntk") == kernel_fn(X, Z, "ntk")).all()
+
+
+# neural-tangents 0.6.5's, word for word.
 SIGNATURES = {
-    "Dense": "out_dim W_std b_std batch_axis channel_axis parameterization s",
-    "Conv": "out_chan filter_shape strides padding W_std b_std dimension_numbers parameterization s",
-    "AvgPool": "window_shape strides padding normalize_edges batch_axis channel_axis",
-    "SumPool": "window_shape strides padding batch_axis channel_axis",
-    "LayerNorm": "axis eps batch_axis channel_axis",
-    "LeakyRelu": "alpha do_stabilize",
-    "ABRelu": "a b do_stabilize",
-    "Erf": "a b c",
-    "Rbf": "gamma",
+    "Dense": "out_dim, W_std=1.0, b_std=None, batch_axis=0, channel_axis=-1, parameterization='ntk', s=(1, 1)",
+    "Conv": "out_chan, filter_shape, strides=None, padding='VALID', W_std=1.0, b_std=None, dimension_numbers=None, "
+    "parameterization='ntk', s=(1, 1)",
+    "AvgPool": "window_shape, strides=None, padding='VALID', normalize_edges=False, batch_axis=0, channel_axis=-1",
+    "SumPool": "window_shape, strides=None, padding='VALID', batch_axis=0, channel_axis=-1",
+    "GlobalAvgPool": "batch_axis=0, channel_axis=-1",
+    "GlobalSumPool": "batch_axis=0, channel_axis=-1",
+    "Flatten": "batch_axis=0, batch_axis_out=0",
+    "LayerNorm": "axis=-1, eps=1e-12, batch_axis=0, channel_axis=-1",
+    "Relu": "do_stabilize=False",
+    "LeakyRelu": "alpha, do_stabilize=False",
+    "ABRelu": "a, b, do_stabilize=False",
+    "Abs": "do_stabilize=False",
+    "Erf": "a=1.0, b=1.0, c=0.0",
+    "Sigmoid_like": "",
+    "Gelu": "approximate=False",
+    "Sin": "a=1.0, b=1.0, c=0.0",
+    "Cos": "a=1.0, b=1.0, c=0.0",
+    "Exp": "a=1, b=1",
+    "Gaussian": "a=1, b=-1",
+    "Rbf": "gamma=1.0",
+    "Identity": "",
     "FanOut": "num",
+    "FanInSum": "",
+    "repeat": "layer, n",
+    "batch": "kernel_fn, batch_size=0, device_count=-1, store_on_device=True",
 }
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures_are_neural_tangents(name):
-    assert list(inspect.signature(getattr(stax, name)).parameters) == SIGNATURES[name].split()
+    parameters = inspect.signature(getattr(stax, name)).parameters.values()
+    assert ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: stax.Dense(3, channel_axis=1), NotImplementedError, "channel_axis"),
-        (lambda: stax.Dense(3, s=(1, 2)), NotImplementedError, "s="),
-        (lambda: stax.Conv(3, (3, 3), dimension_numbers=("NCHW", "OIHW", "NCHW")), NotImplementedError, "dimension"),
-        (lambda: stax.LayerNorm(axis=(1, 2)), NotImplementedError, "axis"),
-        (lambda: stax.serial(), ValueError, "at least one"),
-        (lambda: mlp()[0](0, (1, 2)), NotImplementedError, "finite"),
-        (lambda: mlp()[2](X, Z, "foo"), KeyError, "foo"),
-        (lambda: mlp()[2](X, Z, ()), ValueError, "non-empty"),
-        (lambda: mlp()[2](X, Z, ("ntk", "ntk")), ValueError, "unique"),
-        (lambda: mlp()[2](X, Z, "ntk", pattern=1), NotImplementedError, "pattern"),
-        (lambda: mlp()[2](mlp()[2](X), Z), TypeError, "Kernel"),
-        (lambda: stax.serial(stax.Relu())[2](X, Z, "ntk"), ValueError, "affine"),
+        (lambda: stax.Dense(3, batch_axis=1), NotImplementedError, "batch_axis=1.*moveaxis"),
+        (lambda: stax.Dense(3, channel_axis=1), NotImplementedError, "channel_axis=1.*moveaxis"),
+        (lambda: stax.Dense(3, s=(1, 2)), NotImplementedError, "s=.*out_dim"),
+        (lambda: stax.Conv(3, (3, 3), s=(1, 2)), NotImplementedError, "s=.*out_chan"),
+        (
+            lambda: stax.Conv(3, (3, 3), dimension_numbers=("NCHW", "OIHW", "NCHW")),
+            NotImplementedError,
+            "dimension_numbers=.*NHWC",
+        ),
+        (lambda: stax.AvgPool((2, 2), channel_axis=1), NotImplementedError, "AvgPool: channel_axis"),
+        (lambda: stax.SumPool((2, 2), batch_axis=1), NotImplementedError, "SumPool: batch_axis"),
+        (lambda: stax.AvgPool((2, 2), padding="CIRCULAR"), NotImplementedError, "AvgPool: padding=.*SAME"),
+        (lambda: stax.SumPool((2, 2), padding="circular"), NotImplementedError, "SumPool: padding=.*SAME"),
+        (lambda: stax.GlobalAvgPool(channel_axis=1), NotImplementedError, "GlobalAvgPool: channel_axis"),
+        (lambda: stax.GlobalSumPool(batch_axis=1), NotImplementedError, "GlobalSumPool: batch_axis"),
+        (lambda: stax.Flatten(batch_axis_out=1), NotImplementedError, "batch_axis_out"),
+        (lambda: stax.LayerNorm(axis=(1, 2)), NotImplementedError, "axis=.*channels"),
+        (lambda: mlp()[0](0, (1, 2)), NotImplementedError, "finite networks.*not here yet"),
+        (lambda: mlp()[1]((), X), NotImplementedError, "finite networks.*not here yet"),
+        (lambda: mlp()[2](X, Z, "ntk", pattern=X), NotImplementedError, "pattern"),
+        (lambda: mlp()[2](X, Z, "ntk", mask_constant=0.0), NotImplementedError, "mask_constant"),
     ],
 )
-def test_what_is_not_here_says_so(call, error, words):
+def test_what_is_not_here_says_what_to_do(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: mlp()[2](X, Z, "foo"), KeyError, "foo.*nngp, ntk, cov1"),
+        (lambda: mlp()[2](X, Z, ("ntk", "mask1")), KeyError, "mask1"),
+        (lambda: mlp()[2](X, Z, ()), ValueError, "non-empty"),
+        (lambda: mlp()[2](X, Z, ""), ValueError, "non-empty"),
+        (lambda: mlp()[2](X, Z, ("ntk", "NTK")), ValueError, "unique"),
+        (lambda: mlp()[2](mlp()[2](X)), TypeError, "stax.serial"),
+        (lambda: mlp()[2](X, Z, "ntk", rng=0), TypeError, "rng"),
+        (lambda: mlp()[2](X, Z[:, :2], "cov1"), ValueError, "features"),
+        (lambda: stax.serial(), ValueError, "at least one"),
+        (lambda: stax.serial(stax.Relu), TypeError, r"stax.serial takes.*stax.Relu\(\)"),
+        (lambda: stax.parallel(nk.Relu()), TypeError, "stax.parallel takes"),
+        (lambda: stax.repeat(mlp(), -1), ValueError, "-1"),
+        (lambda: stax.batch(mlp()), TypeError, "kernel_fn"),
+        (lambda: stax.Dense(3, parameterization="foo"), ValueError, "foo"),
+        (lambda: stax.serial(stax.Relu())[2](X, Z, "ntk"), ValueError, "affine"),
+        (
+            lambda: stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), stax.Identity()), stax.FanInSum())[2](X),
+            ValueError,
+            "correlated",
+        ),
+    ],
+)
+def test_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()

@@ -105,7 +105,8 @@ class Stream {
   int stride_before_pool(int s) const {
     int stride = 1;
     for (int k = program_.segments[s].first; k < program_.segments[s].last; ++k)
-      if (program_.ops[k].kind == PlaneOpKind::conv && program_.ops[k].slot == 0) stride *= program_.ops[k].stride_h;
+      if (program_.ops[k].kind == PlaneOpKind::conv && program_.ops[k].slot == 0)
+        stride = capped_product(stride, program_.ops[k].stride_h);
     return stride;
   }
 
@@ -166,12 +167,7 @@ class Stream {
   void run_op(int k) {
     const PlaneOp& op = program_.ops[k];
     Plane<T>* planes = slot(op.slot);
-    if (op.kind == PlaneOpKind::conv) {
-      if (op.fast != FastPath::none && planes[0].alive)
-        conv_in_place(op, k);
-      else
-        convolve(op);
-    }
+    if (op.kind == PlaneOpKind::conv) op.fast == FastPath::none ? convolve(op) : conv_in_place(op, k);
     if (op.kind == PlaneOpKind::copy) copy_header(op);
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
@@ -211,6 +207,7 @@ class Stream {
   void conv_in_place(const PlaneOp& op, int k) {
     for (int m = 0; m < count_; ++m) {
       const Plane<T>& plane = slot(op.slot)[m];
+      if (!plane.alive) continue;
       const bool bias = op.p[1] > 0, first = k == 0 && !bias;  // T is zero before the first layer
       if (kSelf || op.fast == FastPath::conv3)
         conv3<T, kNtk, false>(plane, lines_, AffinePost<T, kNtk>{&op});

@@ -31,7 +31,7 @@ def resolve(name: str | None = None) -> str:
     """The backend to run: ``name``, else $NTKCORE_BACKEND, else the fastest. ValueError for one that cannot run."""
     wanted = name or os.environ.get(ENVIRONMENT_VARIABLE) or backends()[0]
     known = {entry.name: entry.missing for entry in info()}
-    if wanted not in known:
+    if not isinstance(wanted, str) or wanted not in known:
         raise ValueError(f"unknown backend {wanted!r}; this build has: {', '.join(known)}")
     if known[wanted] is not None:
         raise ValueError(f"backend {wanted!r} cannot run here: {known[wanted]}; available: {', '.join(backends())}")

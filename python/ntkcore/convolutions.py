@@ -95,6 +95,8 @@ class Conv(Layer):
             raise builder.error(
                 self, f"the filter is larger than the image of {image}: it would meet itself around the edge"
             )
+        if circular:
+            value = builder.start_segment(self, value)
         a, b, e, f = self._dense().coefficients(self, builder, value)
         if self.parameterization == "standard":  # one weight for every pixel of the window: sums, not means
             e *= self.filter_shape[0] * self.filter_shape[1]
@@ -143,7 +145,7 @@ class SumPool(Layer):
         return builder.pool(self, value, window, 1.0, False)
 
 
-class Readout(Layer):
+class Readout(Layer, abstract=True):
     """Base of the layers that turn an image into a vector."""
 
     def weights(self, image: Pair) -> tuple[int, float]:

@@ -21,6 +21,8 @@ PRECISIONS = (np.dtype(np.float32), np.dtype(np.float64))
 def kernel_names(get: Get) -> tuple[str, ...]:
     """The kernels that ``get`` names, in its order. ValueError for anything but distinct "nngp" and "ntk"."""
     names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, Sequence) else ()
+    if not all(isinstance(name, str) for name in names):
+        names = ()
     if not names or len(set(names)) < len(names) or not set(names) <= set(KERNELS):
         raise ValueError(f"get must be 'nngp', 'ntk' or a tuple of them, not {get!r}")
     return names
@@ -50,6 +52,10 @@ def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
 
 
 def _array(x: npt.ArrayLike, name: str) -> np.ndarray[Any, Any]:
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise TypeError(
+            f"{name} is a masked array with masked entries, and a kernel has no place for a mask: fill them"
+        )
     try:
         return np.asarray(x)
     except ValueError as error:
@@ -94,6 +100,17 @@ def _checked(array: np.ndarray[Any, Any], name: str, dtype: np.dtype[Any]) -> Ar
     return cast(Array, data)
 
 
+def check_sequence(values: Any, name: str, kind: type | tuple[type, ...]) -> None:
+    """TypeError unless ``values`` is None or a sequence of ``kind``."""
+    if values is None:
+        return
+    if isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"{name} must be a sequence such as [1, 2], not {values!r}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise TypeError(f"{name} holds {value!r}, which is not of the kinds it takes, as in [1, 2]")
+
+
 def thread_count(threads: int | None) -> int:
     """``threads``, else $NTKCORE_NUM_THREADS or $OMP_NUM_THREADS, else the cores this process may use."""
     if threads is None:
@@ -132,6 +149,8 @@ def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 def _given(
     out: Any, names: tuple[str, ...], get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> dict[str, Array]:
+    if not isinstance(get, str) and not isinstance(out, Sequence):
+        raise TypeError(f"out must be a tuple of arrays, one for each of get={get!r}, not {type(out).__name__}")
     arrays = (out,) if isinstance(get, str) else tuple(out)
     if len(arrays) != len(names):
         raise ValueError(f"out must hold {len(names)} array(s), one for each of get={get!r}, not {len(arrays)}")
@@ -142,4 +161,6 @@ def _given(
             raise ValueError(f"out must have shape {shape} and dtype {dtype}, not {array.shape} and {array.dtype}")
         if not array.flags.writeable or not array.flags.c_contiguous:
             raise ValueError("out must be writeable and C-contiguous")
+    if len(arrays) == 2 and np.shares_memory(*arrays):
+        raise ValueError("the arrays of out overlap: each kernel needs one of its own")
     return dict(zip(names, arrays, strict=True))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ntkcore import image_kernels, vector_kernels
 from ntkcore.backends import resolve
-from ntkcore.inputs import Array, Get, allocate, check_data, kernel_names, packed, thread_count
+from ntkcore.inputs import Array, Get, allocate, check_data, check_sequence, kernel_names, packed, thread_count
 from ntkcore.layers import Layer
 from ntkcore.lowering import PoolWindow, lower
 
@@ -86,10 +87,10 @@ def kernel(
     names = kernel_names(get)
     a, b = check_data(x1, x2, dtype)
     module = _module(a, augment)
+    leading = _leading(depths, pool_windows)
     program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
     executor = resolve(backend)
     workers = thread_count(threads)
-    leading = _leading(depths, pool_windows)
     shape = (len(a), len(a if b is None else b))
     results = allocate(out, get, leading + shape, a.dtype)
     parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
@@ -117,9 +118,9 @@ def kernel_diag(
     names = kernel_names(get)
     a, _ = check_data(x, None, dtype)
     module = _module(a, augment)
+    shape = (*_leading(depths, pool_windows), len(a))
     program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
     diagonals = module.diagonal(program, a, resolve(backend), thread_count(threads), augment is not None)
-    shape = (*_leading(depths, pool_windows), len(a))
     return packed(get, {name: diagonals[name].astype(a.dtype).reshape(shape) for name in names})
 
 
@@ -133,4 +134,7 @@ def _module(x: Array, augment: str | None) -> Any:
 
 
 def _leading(depths: Sequence[int] | None, pool_windows: Sequence[PoolWindow] | None) -> tuple[int, ...]:
+    """The result's leading axes; TypeError where depths or windows are no sequences of numbers."""
+    check_sequence(depths, "depths", (int, np.integer))
+    check_sequence(pool_windows, "pool_windows", (int, np.integer, str))
     return tuple(len(given) for given in (depths, pool_windows) if given is not None)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from ntkcore.program import Builder, Value
@@ -29,9 +30,9 @@ ACTIVATIONS: dict[str, type[Activation]] = {}
 class Layer:
     """Base of all layers. Equality, hashing and pickling are those of the fields."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"):
+        if not abstract:
             LAYERS[cls.__name__] = cls
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
@@ -79,13 +80,16 @@ def _layer(value: Any) -> Any:
     if not (isinstance(value, dict) and "layer" in value):
         return value
     arguments = {k: _layer(v) for k, v in value.items() if k != "layer"}
-    if value["layer"] not in LAYERS:
+    if not isinstance(value["layer"], str) or value["layer"] not in LAYERS:
         raise ValueError(f"unknown layer {value['layer']!r}; known: {', '.join(sorted(LAYERS))}")
     cls = LAYERS[value["layer"]]
     unknown = arguments.keys() - {f.name for f in fields(cls)}
     if unknown:
         raise ValueError(f"layer {cls.__name__} has no field {', '.join(sorted(unknown))}")
-    return cls._from_fields(arguments) if issubclass(cls, _Container) else cls(**arguments)
+    try:
+        return cls._from_fields(arguments) if issubclass(cls, _Container) else cls(**arguments)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"layer {cls.__name__} has missing or ill-typed fields: {error}") from None
 
 
 def from_json(text: str) -> Layer:
@@ -94,24 +98,26 @@ def from_json(text: str) -> Layer:
         net = _layer(json.loads(text))
     except json.JSONDecodeError as error:
         raise ValueError(f"a network spec must be JSON text, as Layer.to_json writes it: {error}") from None
-    except TypeError as error:
-        raise ValueError(f"a layer of the spec has missing or ill-typed fields: {error}") from None
     if not isinstance(net, Layer):
         raise ValueError('a network spec must be a JSON object with a "layer" name, as Layer.to_json writes it')
     return net
 
 
-def _check_number(layer: Layer, name: str, *, minimum: float = -math.inf) -> None:
+LARGEST = 1e150  # its square is finite
+
+
+def _check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
+    """A field as a plain, finite number; NumPy's scalars become Python's."""
     value = getattr(layer, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        try:
-            object.__setattr__(layer, name, float(value))  # NumPy scalars, fractions: kept as a plain number
-        except (TypeError, ValueError):
-            raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}") from None
-    value = getattr(layer, name)
-    if not (math.isfinite(value) and value >= minimum):
-        bound = "finite" if minimum == -math.inf else f"finite and at least {minimum:g}"
-        raise ValueError(f"{type(layer).__name__}: {name} must be {bound}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}")
+    number = value if isinstance(value, int) else float(value)
+    if not minimum <= number <= LARGEST:
+        bound = f" and at least {minimum:g}" if minimum > -LARGEST else ""
+        raise ValueError(
+            f"{type(layer).__name__}: {name} must be finite{bound}, and no larger than {LARGEST:g}, not {number!r:.50}"
+        )
+    object.__setattr__(layer, name, number)
 
 
 def single(layer: Layer, builder: Builder, value: Signal) -> Value:
@@ -141,8 +147,10 @@ class Dense(Layer):
             _check_number(self, "b_std", minimum=0)
         if self.parameterization not in ("ntk", "standard"):
             raise ValueError(f"Dense: parameterization must be 'ntk' or 'standard', not {self.parameterization!r}")
-        if self.width is not None and (not isinstance(self.width, int) or self.width < 1):
-            raise ValueError(f"Dense: width must be a positive number of units, not {self.width!r}")
+        if self.width is not None:
+            if isinstance(self.width, bool) or not isinstance(self.width, Integral) or self.width < 1:
+                raise ValueError(f"Dense: width must be a positive number of units, not {self.width!r}")
+            object.__setattr__(self, "width", int(self.width))
 
     def coefficients(self, layer: Layer, builder: Builder, value: Value) -> tuple[float, float, float, float]:
         """(a, b, e, f) of K <- a K + b, T <- a T + e K + f."""
@@ -169,7 +177,7 @@ class Identity(Layer):
 
 
 @dataclass(frozen=True, repr=False)
-class Activation(Layer):
+class Activation(Layer, abstract=True):
     """Base of the nonlinearities: ``dual`` names the entry of csrc/dual.h, `constants` gives its parameters."""
 
     dual: ClassVar[str]
@@ -320,7 +328,7 @@ class ArcCosine(Activation):
     order: int = 1
 
     def __post_init__(self) -> None:
-        if self.order not in (0, 1, 2) or isinstance(self.order, bool):
+        if type(self.order) is not int or self.order not in (0, 1, 2):
             raise ValueError(f"ArcCosine: order must be 0, 1 or 2, not {self.order!r}")
 
     @property
@@ -355,7 +363,7 @@ class LayerNorm(Layer):
         return builder.normalize(value, self.eps)
 
 
-class _Container(Layer):
+class _Container(Layer, abstract=True):
     """A layer made of layers, given one by one."""
 
     @classmethod
@@ -409,7 +417,7 @@ class FanOut(Layer):
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
         value = single(self, builder, value)
-        shared = Value(value.slot, value.shape, value.gaussian, False, value.width)
+        shared = replace(value, independent=False)
         return (shared, *(builder.copy(shared) for _ in range(self.num - 1)))
 
 
@@ -449,6 +457,12 @@ class FanInSum(Layer):
             raise builder.error(self, "got one signal, takes branches: put FanOut and Parallel before it")
         if len({part.shape for part in value}) > 1:
             raise builder.error(self, f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}")
+        if len({part.stride for part in value}) > 1:
+            raise builder.error(
+                self,
+                "the branches reach the same image size by different strides, so their pixels do not correspond: "
+                "give all branches the same strides and padding",
+            )
         if sum(not part.independent for part in value) > 1:
             raise builder.error(
                 self,

@@ -96,7 +96,7 @@ def lower(
             f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}"
         )
     parts, readout = stages(net)
-    wanted = [len(parts)] if depths is None else list(depths)
+    wanted = [len(parts)] if depths is None else [int(depth) for depth in depths]
     if depths is not None and (
         not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(len(parts) + 1))
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from ntkcore.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool
 from ntkcore.layers import Dense, Layer, Relu, Residual, Serial
 
@@ -10,10 +12,10 @@ HE = 2**0.5
 
 def mlp(depth: int, W_std: float = HE, b_std: float | None = None, activation: Layer | None = None) -> Serial:
     """A fully connected network: ``depth`` hidden layers and a read-out, the same W_std and b_std everywhere."""
-    if not isinstance(depth, int) or depth < 0:
+    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 0:
         raise ValueError(f"mlp: depth must be a number of hidden layers, not {depth!r}")
     dense = Dense(W_std, b_std)
-    return Serial(*(dense, activation or Relu()) * depth, dense)
+    return Serial(*(dense, activation or Relu()) * int(depth), dense)
 
 
 def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None = None) -> Serial:

@@ -31,6 +31,7 @@ class Value:
     gaussian: bool = False
     independent: bool = False
     width: int | None = None
+    stride: Pair = (1, 1)  # of an image, since the last pool: what one of its pixels is to the displacement planes
 
     @property
     def image(self) -> Pair:
@@ -86,6 +87,7 @@ class Builder:
         self._vectors, self._planes = _Slots(), _Slots()
         self.input = Value(0, input_shape, width=input_shape[-1])
         self._slots_of(self.input).take()
+        self._segment = self.input.shape[:2]  # image size after the last pool
 
     def error(self, layer: object, problem: str) -> ValueError:
         """The error of one layer, named by its place and its spelling."""
@@ -101,7 +103,18 @@ class Builder:
     def conv(self, value: Value, window: Window, circular: bool, params: Sequence[float], width: int | None) -> Value:
         """K <- a A[K] + b, T <- a A[T] + e A[K] + f, A the mean over the filter window."""
         self._append("conv", value, params=params, window=window, circular=circular)
-        return replace(value, shape=(*window.out, value.shape[2]), gaussian=True, independent=True, width=width)
+        shape, (h, w) = (*window.out, value.shape[2]), window.strides
+        stride = value.stride[0] * h, value.stride[1] * w
+        return replace(value, shape=shape, gaussian=True, independent=True, width=width, stride=stride)
+
+    def start_segment(self, layer: object, value: Value) -> Value:
+        """Circular padding pairs a plane with its mates d +- size, so the size must be that of the segment's start.
+
+        Where it is not, a pool of one pixel, which changes nothing, starts a new segment.
+        """
+        if value.image == self._segment:
+            return value
+        return self.pool(layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False)
 
     def dual(self, value: Value, name: str, params: Sequence[float]) -> Value:
         """K, T <- E[phi phi'], E[dphi dphi'] T."""
@@ -118,11 +131,12 @@ class Builder:
         if value.slot != 0 or self._planes.in_use > 1:
             raise self.error(
                 layer,
-                "pooling inside parallel branches (or in a read-out under depths=) is not supported: "
-                "pool before FanOut or after FanInSum, or use a strided Conv in the branch",
+                "pooling, or circular padding after a change of the image's size, is not supported inside parallel "
+                "branches (or in a read-out under depths=): put it before FanOut or after FanInSum",
             )
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
-        return replace(value, shape=(*window.out, value.shape[2]))
+        self._segment = window.out
+        return replace(value, shape=(*window.out, value.shape[2]), stride=(1, 1))
 
     def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
         """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled."""

@@ -5,30 +5,40 @@
     ntk = kernel_fn(x1, x2, "ntk")
 
 Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the work is done by
-`ntkcore.kernel`. Finite networks (``init_fn``, ``apply_fn``) are not here.
+`ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError, saying what to do instead. Finite
+networks (``init_fn``, ``apply_fn``) are not here yet.
+
+``do_stabilize`` is accepted and has no effect: it rescales neural-tangents' covariances before a dual, lest they
+overflow; the duals here work on correlations, with variances in float64.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, NoReturn, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from ntkcore import convolutions, layers
+from ntkcore.inputs import KERNELS, check_data
 from ntkcore.kernels import kernel, kernel_diag
+from ntkcore.program import Builder, Shape
 
 Array = npt.NDArray[Any]
-FIELDS = ("nngp", "ntk", "cov1", "cov2", "x1_is_x2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
-    """What ``kernel_fn(x1, x2)`` gives without ``get``: nngp, ntk of shape (n1, n2), and the variances of every sample.
+    """What ``kernel_fn(x1, x2)`` gives without ``get``.
 
-    ``cov1``, ``cov2``: NNGP diagonals of shape (n1,) and (n2,); ``cov2`` is None for ``x2=None``.
+    ``nngp``, ``ntk``: shape (n1, n2). ``cov1``, ``cov2``: every sample's NNGP variance, shape (n1,) and (n2,); ``cov2``
+    is None for ``x2=None``. ``x1_is_x2``: are both data sets equal. ``is_gaussian``: are the outputs jointly Gaussian,
+    i.e. does the network end with an affine layer. ``shape1``, ``shape2``: shapes of the network's outputs.
     """
 
     nngp: Array
@@ -36,6 +46,12 @@ class Kernel:
     cov1: Array
     cov2: Array | None
     x1_is_x2: bool
+    is_gaussian: bool
+    shape1: Shape
+    shape2: Shape
+
+
+FIELDS = tuple(field.name for field in fields(Kernel))
 
 
 @dataclass(frozen=True)
@@ -54,48 +70,76 @@ class KernelFn:
         mask_constant: None = None,
         diagonal_batch: bool | None = None,
         diagonal_spatial: bool | None = None,
-        **options: Any,
+        threads: int | None = None,
+        dtype: npt.DTypeLike | None = None,
+        backend: str | None = None,
+        progress: bool | None = None,
     ) -> Any:
-        """The kernel between ``x1`` and ``x2`` (None: ``x1``).
+        """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors (n, d) or images (n, height, width, channels).
 
-        ``get``: a name ("ntk", "nngp", "cov1", "cov2", "x1_is_x2"; any case) for one value, a tuple for a namedtuple in
-        that order, None for a `Kernel`. ``diagonal_batch`` and ``diagonal_spatial`` are hints that need no heed here.
-        Other keyword arguments (threads, dtype, backend, progress, …) go to `ntkcore.kernel`, whose errors are raised.
+        ``get``: the name of a `Kernel` field ("ntk", "nngp", "cov1", …; any case) for its value, a tuple of names for a
+        namedtuple in that order, None for a `Kernel`. Only what is asked for is computed. ``diagonal_batch`` and
+        ``diagonal_spatial`` say how neural-tangents stores intermediate covariances; they have no effect here.
+        ``threads``, ``dtype``, ``backend``, ``progress``: as for `ntkcore.kernel`, whose errors are raised.
+
+        KeyError for an unknown name; ValueError for an empty or repeated one; TypeError for a `Kernel` as ``x1``;
+        NotImplementedError for ``pattern`` and ``mask_constant``.
         """
         if pattern is not None or mask_constant is not None:
-            raise NotImplementedError("pattern and mask_constant (graphs, masked inputs) are not supported")
-        if isinstance(x1, Kernel):
-            raise TypeError("kernel_fn takes data, not a Kernel: build the whole net with stax.serial and call it once")
+            raise NotImplementedError(
+                "kernel_fn: pattern and mask_constant (graphs, masked inputs) are not supported: leave them None"
+            )
+        if isinstance(x1, Kernel) or isinstance(x2, Kernel):
+            raise TypeError(
+                "kernel_fn takes data, not a Kernel: join the layers with stax.serial and call its kernel_fn once"
+            )
         names = FIELDS if get is None else _names(get)
-        values = self._values(names, x1, x2, options)
+        values = self._values(names, x1, x2, dtype, progress, {"threads": threads, "backend": backend})
         if get is None:
             return Kernel(**values)
-        if isinstance(get, str):
-            return values[names[0]]
-        return cast(Any, namedtuple("AnalyticKernel", names))(*(values[name] for name in names))
+        return values[names[0]] if isinstance(get, str) else _tuple_type(names)(*(values[name] for name in names))
 
-    def _values(self, names: Sequence[str], x1: Any, x2: Any, options: dict[str, Any]) -> dict[str, Any]:
-        matrices = tuple(name for name in names if name in ("nngp", "ntk"))
-        found: dict[str, Any] = {"x1_is_x2": x2 is None}
+    def _values(
+        self, names: Sequence[str], x1: Any, x2: Any, dtype: Any, progress: bool | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        a, b = check_data(x1, x2, dtype)
+        found: dict[str, Any] = {}
+        matrices = tuple(name for name in names if name in KERNELS)
         if matrices:
-            found.update(kernel(self.net, x1, x2, matrices, **options)._asdict())
-        allowed = {key: value for key, value in options.items() if key in ("dtype", "threads", "backend")}
-        for name, x in (("cov1", x1), ("cov2", x2)):
+            other = None if x2 is x1 else b
+            found.update(kernel(self.net, a, other, matrices, progress=progress, **options)._asdict())
+        for name, x in (("cov1", a), ("cov2", b)):
             if name in names:
-                found[name] = None if x is None else kernel_diag(self.net, x, "nngp", **allowed)
+                found[name] = None if x is None else kernel_diag(self.net, x, "nngp", **options)
+        if "x1_is_x2" in names:
+            found["x1_is_x2"] = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
+        if not found.keys() >= set(names):
+            gaussian, shape = self._output(a.shape[1:])
+            found.update(is_gaussian=gaussian, shape1=(len(a), *shape), shape2=(len(a if b is None else b), *shape))
         return found
+
+    def _output(self, input_shape: Shape) -> tuple[bool, Shape]:
+        """Is the output Gaussian, and its shape for one sample."""
+        builder = Builder(input_shape, wants_ntk=False)
+        end = layers.single(self.net, builder, self.net.lower(builder, builder.input))
+        return end.gaussian, (*end.shape[:-1], end.width or end.shape[-1])
 
 
 def _names(get: str | Sequence[str]) -> tuple[str, ...]:
-    names = tuple(name.lower() for name in ((get,) if isinstance(get, str) else get))
+    names = tuple(str(name).lower() for name in ((get,) if isinstance(get, str) else get))
     if not names or names == ("",):
-        raise ValueError('"get" must be non-empty: "ntk", "nngp", "cov1", "cov2", or a tuple of them')
+        raise ValueError(f'"get" must be non-empty: one of {", ".join(FIELDS)}, or a tuple of them')
     if len(set(names)) < len(names):
         raise ValueError(f'All entries in "get" must be unique. Got {get!r}')
-    unknown = sorted(set(names) - set(FIELDS))
+    unknown = [name for name in names if name not in FIELDS]
     if unknown:
         raise KeyError(f"{', '.join(unknown)}: kernel_fn gives {', '.join(FIELDS)}")
     return names
+
+
+@functools.cache
+def _tuple_type(names: tuple[str, ...]) -> Callable[..., Any]:
+    return cast(Callable[..., Any], namedtuple("AnalyticKernel", names))
 
 
 class Layer(NamedTuple):
@@ -108,8 +152,8 @@ class Layer(NamedTuple):
 
 def _no_finite_network(*args: Any, **kwargs: Any) -> NoReturn:
     raise NotImplementedError(
-        "init_fn and apply_fn belong to finite networks; ntkcore.stax computes infinite ones only: build the finite "
-        "network in PyTorch or JAX, the kernel with kernel_fn"
+        "init_fn and apply_fn belong to finite networks, which are not here yet: ntkcore.stax computes the infinite "
+        "network's kernel_fn; build the finite one in JAX or PyTorch"
     )
 
 
@@ -117,32 +161,61 @@ def _layer(net: layers.Layer) -> Layer:
     return Layer(_no_finite_network, _no_finite_network, KernelFn(net))
 
 
-def _require(layer: str, **values: tuple[object, object]) -> None:
-    """Arguments that ntkcore knows with their default only: name=(given, default)."""
-    for name, (given, default) in values.items():
-        if given != default:
-            raise NotImplementedError(f"stax.{layer}: {name}={given!r} is not supported, only the default {default!r}")
+def _net(part: Layer, combinator: str) -> layers.Layer:
+    kernel_fn = part[2] if isinstance(part, tuple) and len(part) == 3 else None
+    if not isinstance(kernel_fn, KernelFn):
+        raise TypeError(f"stax.{combinator} takes layers such as stax.Relu() (called: mind the brackets), not {part!r}")
+    return kernel_fn.net
+
+
+# What an argument may be, and what to do for other values.
+SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "batch_axis": ((0,), "samples lie along axis 0; move them there with np.moveaxis"),
+    "batch_axis_out": ((0,), "samples stay along axis 0"),
+    "channel_axis": ((-1,), "features or channels lie along the last axis; move them there with np.moveaxis"),
+    "axis": ((-1, (-1,)), "only features or channels (axis=-1) are normalised over"),
+    "dimension_numbers": (
+        (None, ("NHWC", "HWIO", "NHWC")),
+        "images are NHWC; move their channels to the end with np.moveaxis(x, 1, -1)",
+    ),
+    "s": (((1, 1),), "give every layer its own width as out_dim or out_chan, and leave s out"),
+}
+
+
+def _check(layer: str, **arguments: Any) -> None:
+    for name, value in arguments.items():
+        allowed, advice = SUPPORTED[name]
+        if (tuple(value) if isinstance(value, list) else value) not in allowed:
+            raise NotImplementedError(f"stax.{layer}: {name}={value!r} is not supported: {advice}")
 
 
 def serial(*parts: Layer) -> Layer:
-    """Layers one after another."""
+    """Layers one after another. ValueError without any."""
     if not parts:
         raise ValueError("stax.serial needs at least one layer")
-    return _layer(layers.Serial(*(part[2].net for part in parts)))
+    return _layer(layers.Serial(*(_net(part, "serial") for part in parts)))
 
 
 def parallel(*parts: Layer) -> Layer:
-    """One layer per branch of `FanOut`."""
-    return _layer(layers.Parallel(*(part[2].net for part in parts)))
+    """One layer for every branch of `FanOut`."""
+    return _layer(layers.Parallel(*(_net(part, "parallel") for part in parts)))
 
 
 def repeat(layer: Layer, n: int) -> Layer:
-    """The layer ``n`` times, one after another."""
-    return serial(*[layer] * n)
+    """The layer ``n`` times, one after another; 0 times: the identity. ValueError for a negative ``n``."""
+    if operator.index(n) < 0:
+        raise ValueError(f"stax.repeat: n must be a number of times, 0 or more, not {n!r}")
+    return _layer(layers.Serial(*[_net(layer, "repeat")] * n) if n else layers.Identity())
 
 
 def batch(kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, store_on_device: bool = True) -> KernelFn:
-    """The same ``kernel_fn``: any number of samples goes, because `ntkcore.kernel` always works tile by tile."""
+    """The same ``kernel_fn``: any number of samples goes, because `ntkcore.kernel` always works tile by tile.
+
+    ``batch_size``, ``device_count``, ``store_on_device`` are accepted and have no effect. TypeError for anything but a
+    ``kernel_fn`` of this module.
+    """
+    if not isinstance(kernel_fn, KernelFn):
+        raise TypeError(f"stax.batch takes a kernel_fn, the last of a layer's three, not {type(kernel_fn).__name__}")
     return kernel_fn
 
 
@@ -155,9 +228,9 @@ def Dense(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """Fully connected layer, see `ntkcore.Dense`."""
-    _require("Dense", batch_axis=(batch_axis, 0), channel_axis=(channel_axis, -1), s=(s, (1, 1)))
-    return _layer(layers.Dense(W_std, b_std, parameterization.lower(), out_dim))
+    """Fully connected layer, see `ntkcore.Dense`. ``out_dim`` matters for a following "standard" layer only."""
+    _check("Dense", batch_axis=batch_axis, channel_axis=channel_axis, s=s)
+    return _layer(layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim)))
 
 
 def Conv(
@@ -171,13 +244,17 @@ def Conv(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """2-D convolution over NHWC images, see `ntkcore.Conv`."""
-    if dimension_numbers is not None and tuple(dimension_numbers) != ("NHWC", "HWIO", "NHWC"):
-        _require("Conv", dimension_numbers=(dimension_numbers, ("NHWC", "HWIO", "NHWC")))
-    _require("Conv", s=(s, (1, 1)))
-    strides = (1, 1) if strides is None else strides
-    shape, steps = cast(Any, (tuple(filter_shape), tuple(strides)))
-    return _layer(convolutions.Conv(shape, steps, padding, W_std, b_std, parameterization.lower(), out_chan))
+    """2-D convolution over NHWC images, see `ntkcore.Conv`. ``out_chan`` matters as ``out_dim`` does in `Dense`."""
+    _check("Conv", dimension_numbers=dimension_numbers, s=s)
+    shape, steps = cast(Any, (filter_shape, strides))
+    channels = operator.index(out_chan)
+    return _layer(convolutions.Conv(shape, steps, padding, W_std, b_std, parameterization.lower(), channels))
+
+
+def _pool_padding(layer: str, padding: str) -> str:
+    if padding.upper() == "CIRCULAR":
+        raise NotImplementedError(f"stax.{layer}: padding='CIRCULAR' is not supported: use 'SAME' or 'VALID'")
+    return padding
 
 
 def AvgPool(
@@ -189,9 +266,9 @@ def AvgPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Mean over windows, see `ntkcore.AvgPool`."""
-    _require("AvgPool", batch_axis=(batch_axis, 0), channel_axis=(channel_axis, -1))
-    shape, steps = cast(Any, (tuple(window_shape), (1, 1) if strides is None else tuple(strides)))
-    return _layer(convolutions.AvgPool(shape, steps, padding, normalize_edges))
+    _check("AvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
+    shape, steps = cast(Any, (window_shape, strides))
+    return _layer(convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges))
 
 
 def SumPool(
@@ -202,39 +279,33 @@ def SumPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Sum over windows, see `ntkcore.SumPool`."""
-    _require("SumPool", batch_axis=(batch_axis, 0), channel_axis=(channel_axis, -1))
-    shape, steps = cast(Any, (tuple(window_shape), (1, 1) if strides is None else tuple(strides)))
-    return _layer(convolutions.SumPool(shape, steps, padding))
+    _check("SumPool", batch_axis=batch_axis, channel_axis=channel_axis)
+    shape, steps = cast(Any, (window_shape, strides))
+    return _layer(convolutions.SumPool(shape, steps, _pool_padding("SumPool", padding)))
 
 
 def GlobalAvgPool(batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Mean over all pixels, see `ntkcore.GlobalAvgPool`."""
-    _require("GlobalAvgPool", batch_axis=(batch_axis, 0), channel_axis=(channel_axis, -1))
+    _check("GlobalAvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
     return _layer(convolutions.GlobalAvgPool())
 
 
 def GlobalSumPool(batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Sum over all pixels, see `ntkcore.GlobalSumPool`."""
-    _require("GlobalSumPool", batch_axis=(batch_axis, 0), channel_axis=(channel_axis, -1))
+    _check("GlobalSumPool", batch_axis=batch_axis, channel_axis=channel_axis)
     return _layer(convolutions.GlobalSumPool())
 
 
 def Flatten(batch_axis: int = 0, batch_axis_out: int = 0) -> Layer:
     """Image to vector, see `ntkcore.Flatten`."""
-    _require("Flatten", batch_axis=(batch_axis, 0), batch_axis_out=(batch_axis_out, 0))
+    _check("Flatten", batch_axis=batch_axis, batch_axis_out=batch_axis_out)
     return _layer(convolutions.Flatten())
 
 
 def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Normalisation over features (per pixel, for images), see `ntkcore.LayerNorm`."""
-    given = axis if isinstance(axis, int) else tuple(axis)
-    if given not in (-1, (-1,)):
-        _require("LayerNorm", axis=(axis, -1))
-    _require("LayerNorm", batch_axis=(batch_axis, 0), channel_axis=(channel_axis, -1))
+    _check("LayerNorm", axis=axis, batch_axis=batch_axis, channel_axis=channel_axis)
     return _layer(layers.LayerNorm(eps))
-
-
-# do_stabilize guards neural-tangents' duals against overflow; the duals here need no guard.
 
 
 def Relu(do_stabilize: bool = False) -> Layer:
@@ -308,5 +379,8 @@ def FanOut(num: int) -> Layer:
 
 
 def FanInSum() -> Layer:
-    """Sum of the branches, see `ntkcore.FanInSum`."""
+    """Sum of the branches, exact where at most one of them lacks weights of its own, see `ntkcore.FanInSum`.
+
+    kernel_fn raises ValueError elsewhere (neural-tangents warns and adds correlated branches as if independent).
+    """
     return _layer(layers.FanInSum())

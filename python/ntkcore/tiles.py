@@ -32,8 +32,8 @@ def tiles(rows: int, cols: int, height: int, width: int, symmetric: bool) -> lis
 
 
 def _set_threads(library: Any, count: int) -> None:
-    # The setter of recent versions of threadpoolctl heeds one Python thread at a time; here the last call out restores what
-    # the first one in changed, whichever threads they are.
+    # The setter of recent versions of threadpoolctl heeds one Python thread at a time; here the last call out restores
+    # what the first one in changed, whichever threads they are.
     getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
