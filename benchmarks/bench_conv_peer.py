@@ -5,8 +5,8 @@
 neural-tangents stock, as everybody writes it, and in its strongest form: nt_conv_worker.py's improvements and
 `stax.repeat`, alone and together, on 2, 4, ... images. Each is tried once; the fastest run against ntkcore, call by
 call in turn, on one core, float32, nngp and ntk together. Times are per computed pair: neural-tangents computes n^2
-pairs of n images, on the n that suits it; ntkcore those of 32 images with 32 others, so that the half it skips where
-x2 is None counts for nothing. Before that float64 of both must agree.
+pairs of n images, on the n that suits it; ntkcore those of `own` images with as many others, so that the half it skips
+where x2 is None counts for nothing. Before that float64 of both must agree.
 Memory is the peak of a process that does one and the same job: in all, and above what its imports took.
 """
 
@@ -27,7 +27,6 @@ from nt_worker import Peer, Spelling, environment
 
 import ntkcore as nk
 
-OURS = 32  # images on either side of a call of ntkcore
 GET = ("nngp", "ntk")
 _CONV = "stax.Conv(3, (3, 3), None, 'SAME', 2**.5)"
 _SHIFT_ADD = f"__import__('nt_conv_worker').shift_add({_CONV})"
@@ -53,6 +52,7 @@ class Job:
     size: int
     forms: dict[str, str]  # neural-tangents' spellings, "stock" first
     images: tuple[int, ...]  # of a call of neural-tangents, to choose from
+    own: int  # images on either side of a call of ntkcore
     memory: int  # images of the job whose memory is compared
     goal: float
 
@@ -94,10 +94,10 @@ def myrtle5() -> dict[str, str]:
 
 GAP, FLAT = "GlobalAvgPool", "Flatten"
 JOBS = [
-    Job("CNTK-5 GAP 32x32", nk.cntk(5), 32, cntk(5, GAP), (2, 4, 8), 8, goal=50),
-    Job("CNTK-10 GAP 16x16", nk.cntk(10), 16, cntk(10, GAP), (4, 8, 16), 32, goal=35),
-    Job("Myrtle-5 32x32", nk.myrtle(5), 32, myrtle5(), (2, 4, 8), 8, goal=35),
-    Job("CNTK-20 Flatten 32x32", nk.cntk(20, "flatten"), 32, cntk(20, FLAT), (16, 32, 64), 256, goal=15),
+    Job("CNTK-5 GAP 32x32", nk.cntk(5), 32, cntk(5, GAP), (2, 4, 8), 32, 8, goal=50),
+    Job("CNTK-10 GAP 16x16", nk.cntk(10), 16, cntk(10, GAP), (4, 8, 16), 32, 32, goal=35),
+    Job("Myrtle-5 32x32", nk.myrtle(5), 32, myrtle5(), (2, 4, 8), 64, 8, goal=35),
+    Job("CNTK-20 Flatten 32x32", nk.cntk(20, "flatten"), 32, cntk(20, FLAT), (16, 32, 64), 256, 256, goal=15),
 ]
 
 
@@ -146,8 +146,8 @@ def contest(job: Job, peer: Peer, scouted: dict[str, float], repeats: int) -> di
     """The best stock form and the two strongest ones beside ntkcore, in turn; core seconds per pair."""
     stock = next(net for net in scouted if is_stock(net))
     strong = [net for net in scouted if net != stock][:2]
-    pairs = {net: images_of(net) ** 2 for net in (stock, *strong)} | {"ntkcore": OURS**2}
-    x, z = np.split(job.data(2 * OURS), 2)
+    pairs = {net: images_of(net) ** 2 for net in (stock, *strong)} | {"ntkcore": job.own**2}
+    x, z = np.split(job.data(2 * job.own), 2)
     contestants: dict[str, Measure] = {net: peer.measured(spelling(net)) for net in (stock, *strong)}
     contestants["ntkcore"] = measured(lambda: nk.kernel(job.net, x, z, get=GET, threads=1))
     timings = alternate(contestants, repeats, warmups=0, settle=0)
