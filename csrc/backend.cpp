@@ -16,6 +16,12 @@ namespace ntk {
   isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::self_strip, isa::image_bytes
 
 NTK_DECLARE(generic)
+namespace emulation {
+void evaluate_float(const Tile<float>&);
+void evaluate_double(const Tile<double>&);
+void images_float(const ImageTile<float>&);
+void images_double(const ImageTile<double>&);
+}  // namespace emulation
 #if defined(NTK_X86)
 NTK_DECLARE(v2)
 NTK_DECLARE(v3)
@@ -44,6 +50,8 @@ const Backend* backends(int* count) {
        NTK_MEMBERS(v2)},
 #endif
       {"generic", nullptr, NTK_MEMBERS(generic)},
+      {"cuda-emulation", nullptr, emulation::evaluate_float, emulation::evaluate_double, emulation::images_float,
+       emulation::images_double, generic::self_strip, generic::image_bytes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;
