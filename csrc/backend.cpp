@@ -1,5 +1,7 @@
 #include "backend.h"
 
+#include "cuda/emulation.h"
+
 namespace ntk {
 
 #define NTK_DECLARE(isa)                         \
@@ -16,12 +18,6 @@ namespace ntk {
   isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::self_strip, isa::image_bytes
 
 NTK_DECLARE(generic)
-namespace emulation {
-void evaluate_float(const Tile<float>&);
-void evaluate_double(const Tile<double>&);
-void images_float(const ImageTile<float>&);
-void images_double(const ImageTile<double>&);
-}  // namespace emulation
 #if defined(NTK_X86)
 NTK_DECLARE(v2)
 NTK_DECLARE(v3)
@@ -50,8 +46,10 @@ const Backend* backends(int* count) {
        NTK_MEMBERS(v2)},
 #endif
       {"generic", nullptr, NTK_MEMBERS(generic)},
-      {"cuda-emulation", nullptr, emulation::evaluate_float, emulation::evaluate_double, emulation::images_float,
-       emulation::images_double, generic::self_strip, generic::image_bytes},
+      {"cuda-emulation", nullptr, [](const Tile<float>& tile) { Emulation::vectors(tile, 0); },
+       [](const Tile<double>& tile) { Emulation::vectors(tile, 0); },
+       [](const ImageTile<float>& tile) { Emulation::images(tile, 0); },
+       [](const ImageTile<double>& tile) { Emulation::images(tile, 0); }, generic::self_strip, generic::image_bytes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

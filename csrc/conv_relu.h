@@ -20,12 +20,31 @@ struct ConvRelu {
   }
 };
 
+// y = 1 - |c| may be rounded to less than 0. The GPU cuts it off for free; elsewhere the root of |y| does.
+#if defined(__CUDA_ARCH__)
+NTK_HD float cut(float y) { return __saturatef(y); }
+NTK_HD double cut(double y) { return max(y, 0.0); }
+template <class V>
+NTK_HD V root_of_cut(V y) {
+  return sqrt(y);
+}
+#else
+template <class V>
+NTK_HD V cut(V y) {
+  return y;
+}
+template <class V>
+NTK_HD V root_of_cut(V y) {
+  return sqrt(abs(y));
+}
+#endif
+
 // inverse: 1/sqrt(qq'), times a/9 without bias; root: sqrt(qq')/2. kPositive: K' >= 0 is known.
 template <class T, bool kNtk, bool kPositive, bool kBias, class V>
 NTK_HD void conv_relu(const ConvRelu<T>& s, const V& inverse, const V& root, V& k, V& t) {
   if (kNtk) t = kBias ? s.scale * (k + t) + s.bias : k + t;
   if (kBias) k = s.scale * k + s.bias;
-  const V corr = k * inverse, y = T(1) - (kPositive ? corr : abs(corr)), r = sqrt(abs(y));
+  const V corr = k * inverse, y = cut(T(1) - (kPositive ? corr : abs(corr))), r = root_of_cut(y);
   const V near = kPositive ? T(1) - y : max(corr, T(0));
   k = root * (y * r * Fit<T>::C(y) + near);
   if (!kNtk) return;

@@ -1,5 +1,7 @@
 // The GPU's executor on the host, one element and one warp after another: the very templates that nvcc compiles, so that
 // tests run them where there is no GPU. Slow.
+#include "emulation.h"
+
 #include <memory>
 
 #include "image_run.h"
@@ -35,25 +37,22 @@ class HostDevice {
   std::vector<std::unique_ptr<char[]>> memory_;
 };
 
+template <class T>
+void run_tile(const Tile<T>& tile) {
+  HostDevice device;
+  run_vectors(tile, device);
+}
+template <class T>
+void run_tile(const ImageTile<T>& tile) {
+  HostDevice device;
+  ImageRun<T, HostDevice>(tile, device).run();
+}
+
 }  // namespace
 
-namespace emulation {
-void evaluate_float(const Tile<float>& tile) {
-  HostDevice device;
-  run_vectors(tile, device);
-}
-void evaluate_double(const Tile<double>& tile) {
-  HostDevice device;
-  run_vectors(tile, device);
-}
-void images_float(const ImageTile<float>& tile) {
-  HostDevice device;
-  ImageRun<float, HostDevice>(tile, device).run();
-}
-void images_double(const ImageTile<double>& tile) {
-  HostDevice device;
-  ImageRun<double, HostDevice>(tile, device).run();
-}
-}  // namespace emulation
+void Emulation::vectors(const Tile<float>& tile, std::uintptr_t) { run_tile(tile); }
+void Emulation::vectors(const Tile<double>& tile, std::uintptr_t) { run_tile(tile); }
+void Emulation::images(const ImageTile<float>& tile, std::uintptr_t) { run_tile(tile); }
+void Emulation::images(const ImageTile<double>& tile, std::uintptr_t) { run_tile(tile); }
 
 }  // namespace ntk

@@ -86,14 +86,16 @@ struct TorusChain {
     for (int step = 0; step < count; ++step) {
       const ChainStep<T>& s = steps[step];
       if (s.kind == StepKind::relu_positive)
-        layer<W, true>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
+        layer<W, StepKind::relu_positive>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
+      else if (s.kind == StepKind::relu)
+        layer<W, StepKind::relu>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
       else
-        layer<W, false>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
+        layer<W, StepKind::affine>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
     }
     finish<W>(warp, k, t);
   }
 
-  template <class W, bool kPositive, class V, class I>
+  template <class W, StepKind kKind, class V, class I>
   NTK_HD void layer(const ChainStep<T>& s, V (&k)[kRows], V (&t)[kRows], const I& row_at, const I& col_at,
                     const I& seam_at, const V& from_left, const V& from_right) const {
     const T *rows = batch.row_images.table + s.table, *cols = batch.col_images.table + s.table;
@@ -110,14 +112,14 @@ struct TorusChain {
       const V left_k = W::left(sum_k), left_t = W::left(sum_t), right_k = W::right(sum_k), right_t = W::right(sum_t);
       sum_k = sum_k + from_left * left_k + from_right * right_k;
       sum_t = sum_t + from_left * left_t + from_right * right_t;
-      if (!kPositive && s.kind == StepKind::affine) {
+      if constexpr (kKind == StepKind::affine) {
         sum_t = s.a * sum_t + (s.e * sum_k + s.f);
         sum_k = s.a * sum_k + s.b;
       } else {
         V inverse, root, col_inverse, col_root;
         W::load2(rows, row_at, 2 * std::int64_t(r) * width(), inverse, root);
         W::load2(cols, col_at, 2 * std::int64_t(r) * width(), col_inverse, col_root);
-        conv_relu<T, true, kPositive, kBias>(s.relu, inverse * col_inverse, root * col_root, sum_k, sum_t);
+        conv_relu<T, true, kKind == StepKind::relu_positive, kBias>(s.relu, inverse * col_inverse, root * col_root, sum_k, sum_t);
       }
       k[r] = sum_k, t[r] = sum_t;
     }
