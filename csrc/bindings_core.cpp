@@ -458,7 +458,8 @@ PYBIND11_MODULE(_core, m) {
   py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program", "Plain ops over slots; see csrc/program.h.")
       .def(py::init([](const std::vector<OpTuple>& ops, int slots, int outputs) {
              return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
-           }), py::arg("ops"), py::arg("slots"), py::arg("outputs"))
+           }),
+           py::arg("ops"), py::arg("slots"), py::arg("outputs"))
       .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); });
   py::class_<AnyPoints, std::shared_ptr<AnyPoints>>(m, "Points", "What depends on one point only; see csrc/points.h.")
       .def(py::init(&points_of), py::arg("program"), py::arg("x"))

@@ -108,8 +108,9 @@ Chain<T> make_chain(const Tile<T>& tile, ChainLayer<T>* layers, ChainEmit<T>* em
       layer->emit_count = 0;
       positive = relu;
     } else {
-      *emits++ = {T(p[0]),           T(p[1]), T(p[2] - p[0] * next_eps(program, k)), T(p[3]), tile.nngp[op.other],
-                  tile.ntk[op.other], op.other};
+      *emits++ = {
+          T(p[0]), T(p[1]), T(p[2] - p[0] * next_eps(program, k)), T(p[3]), tile.nngp[op.other], tile.ntk[op.other],
+          op.other};
       ++layer->emit_count;
     }
   }

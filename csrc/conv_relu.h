@@ -9,8 +9,8 @@ namespace ntk {
 
 template <class T>
 struct ConvRelu {
-  T scale, bias;                            // a/9, b
-  T half;                                   // kappa0's 1/2, times a/9 where T' does not hold it yet
+  T scale, bias;                       // a/9, b
+  T half;                              // kappa0's 1/2, times a/9 where T' does not hold it yet
   T kappa0[Coefficients<T>::A::size];  // A(y) times half
 
   ConvRelu() = default;

@@ -10,8 +10,7 @@ namespace ntk {
 
 class OwnedProgram {
  public:
-  OwnedProgram(std::vector<Op> ops, int slots, int outputs)
-      : ops_(std::move(ops)), slots_(slots), outputs_(outputs) {}
+  OwnedProgram(std::vector<Op> ops, int slots, int outputs) : ops_(std::move(ops)), slots_(slots), outputs_(outputs) {}
   Program view() const { return {ops_.data(), int(ops_.size()), slots_, outputs_}; }
 
  private:

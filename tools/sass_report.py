@@ -1,9 +1,9 @@
 """What nvcc made of the hot CUDA kernels: registers, spills, instructions per point and layer.
 
-    python tools/sass_report.py [--arch sm_90] [--check]
+    python tools/sass_report.py [--arch sm_90] [--hot] [--check]
 
-Needs nvcc; nvdisasm from the toolkit or PyPI's package nvidia-cuda-nvdisasm. --check fails on spills in the 3x3 chain of
-float32 at 32x32, 16x16 and 8x8, and above 40 instructions. A point's layer has one square root, so in the straight-line
+Needs nvcc; nvdisasm from the toolkit or PyPI's package nvidia-cuda-nvdisasm. --check fails on spills in the 3x3 chain
+of float32 at 32x32 and 16x16, and above 40 instructions. A point's layer has one square root, so in the straight-line
 block with the most of them (a whole layer, unrolled) the ratio of all instructions to square roots is the price.
 """
 
@@ -19,14 +19,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-prec-sqrt=false", "-prec-div=false", "-ftz=true"]
-SOURCE = '''#include "cuda/device.cuh"
+SOURCE = """#include "cuda/device.cuh"
 namespace ntk {{
 template __global__ void each_warp(std::int64_t, const TorusChain<{real}, {rows}, {exact}, {bias}>);
 }}
-'''
+"""
 JOBS = [(real, rows, exact, bias) for real in ("float", "double") for rows in (8, 16, 32)
         for exact in ("true", "false") for bias in ("false", "true") if (real, rows) != ("double", 32)]  # fmt: skip
 MOST = 40
+
+
+def is_hot(job: tuple[str, int, str, str]) -> bool:
+    """float32, 16x16 or 32x32, no bias."""
+    return job[0] == "float" and job[1] > 8 and job[2:] == ("true", "false")
 
 
 def nvdisasm() -> str | None:
@@ -41,7 +46,19 @@ def compile_kernel(job: tuple[str, int, str, str], arch: str, folder: Path) -> t
     real, rows, exact, bias = job
     source, cubin = folder / "kernel.cu", folder / "kernel.cubin"
     source.write_text(SOURCE.format(real=real, rows=rows, exact=exact, bias=bias))
-    command = ["nvcc", *FLAGS, f"-arch={arch}", "-cubin", "-Xptxas", "-v", "-I", str(ROOT / "csrc"), "-o", cubin, source]
+    command = [
+        "nvcc",
+        *FLAGS,
+        f"-arch={arch}",
+        "-cubin",
+        "-Xptxas",
+        "-v",
+        "-I",
+        str(ROOT / "csrc"),
+        "-o",
+        cubin,
+        source,
+    ]
     log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", log))
     return cubin, max(int(n) for n in re.findall(r"Used (\d+) registers", log)), spills
@@ -69,6 +86,7 @@ def price(cubin: Path, tool: str) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--arch", default="sm_90")
+    parser.add_argument("--hot", action="store_true", help="only the kernels that --check looks at")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     if not shutil.which("nvcc"):
@@ -77,13 +95,12 @@ def main() -> int:
     tool, bad = nvdisasm(), []
     print(f"{options.arch}: kernel, registers, spilled bytes, instructions per point and layer")
     with tempfile.TemporaryDirectory() as folder:
-        for job in JOBS:
+        for job in filter(is_hot, JOBS) if options.hot else JOBS:
             cubin, registers, spills = compile_kernel(job, options.arch, Path(folder))
-            count = price(cubin, tool) if tool else float("nan")
+            count = price(cubin, tool) if tool and job[0] == "float" else float("nan")  # no such root in double
             name = f"{job[0]} {job[1]} rows{', exact' * (job[2] == 'true')}{', bias' * (job[3] == 'true')}"
             print(f"  {name:32s} {registers:4d} {spills:6d} {count:8.1f}", flush=True)
-            hot = job[0] == "float" and job[2:] == ("true", "false")
-            if hot and (spills or count > MOST):
+            if is_hot(job) and (spills or count > MOST):
                 bad.append(name)
     if not tool:
         print("no nvdisasm: pip install nvidia-cuda-nvdisasm counts the instructions")

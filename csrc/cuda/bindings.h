@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
-#include "../owned_program.h"
 #include "../backend.h"
+#include "../owned_program.h"
 #include "../plane_schedule.h"
 #include "pairs.h"
 
@@ -62,7 +62,7 @@ std::vector<T*> results(const Addresses& from, int outputs) {
 template <class T, class Runner>
 void evaluate_vectors(const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const Place& place,
                       Address dot, std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride,
-                      bool diagonal, Address stream) {
+                      bool diagonal, StreamOf stream) {
   const Program view = program.view();
   if (view.slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
   std::vector<T*> at[4];
@@ -90,7 +90,7 @@ void evaluate_vectors(const OwnedProgram& program, const PointArrays& rows, cons
 template <class T, class Runner>
 void evaluate_image_pairs(const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols,
                           const Place& place, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
-                          Address stream) {
+                          StreamOf stream) {
   const PlaneProgram view = program.view();
   if (view.head.slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
   std::vector<T*> at[4];
@@ -120,22 +120,24 @@ void bind_device(pybind11::module_& m) {
       "evaluate",
       [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const Place& place, Address dot,
          std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
-         bool in_double, Address stream) {
+         bool in_double, int device, Address stream) {
         const auto call = in_double ? evaluate_vectors<double, Runner> : evaluate_vectors<float, Runner>;
-        call(program, rows, cols, place, dot, dot_stride, out, stride, diagonal, stream);
+        call(program, rows, cols, place, dot, dot_stride, out, stride, diagonal, {device, stream});
       },
       "One tile of pairs of vectors.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
       py::arg("dot"), py::arg("dot_stride"), py::arg("out"), py::arg("stride"), py::arg("diagonal"),
-      py::arg("in_double"), py::arg("stream"));
+      py::arg("in_double"), py::arg("device"), py::arg("stream"));
   m.def(
       "evaluate_images",
       [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols, const Place& place,
-         const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal, bool in_double, Address stream) {
+         const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal, bool in_double, int device,
+         Address stream) {
         const auto call = in_double ? evaluate_image_pairs<double, Runner> : evaluate_image_pairs<float, Runner>;
-        call(program, rows, cols, place, out, stride, diagonal, stream);
+        call(program, rows, cols, place, out, stride, diagonal, {device, stream});
       },
       "One tile of pairs of images.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
-      py::arg("out"), py::arg("stride"), py::arg("diagonal"), py::arg("in_double"), py::arg("stream"));
+      py::arg("out"), py::arg("stride"), py::arg("diagonal"), py::arg("in_double"), py::arg("device"),
+      py::arg("stream"));
 }
 
 }  // namespace ntk

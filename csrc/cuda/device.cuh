@@ -9,6 +9,7 @@
 #include <typeinfo>
 #include <vector>
 
+#include "../backend.h"
 #include "torus_chain.h"
 
 namespace ntk {
@@ -42,9 +43,8 @@ inline void check(cudaError_t error, const char* what) {
 
 class CudaDevice {
  public:
-  explicit CudaDevice(std::uintptr_t stream) : stream_(reinterpret_cast<cudaStream_t>(stream)) {}
-  CudaDevice(CudaDevice&& other) noexcept : stream_(other.stream_), taken_(std::move(other.taken_)) {
-    other.taken_.clear();
+  explicit CudaDevice(StreamOf at) : stream_(reinterpret_cast<cudaStream_t>(at.stream)) {
+    check(cudaSetDevice(at.device), "device");
   }
   CudaDevice(const CudaDevice&) = delete;
   ~CudaDevice() {

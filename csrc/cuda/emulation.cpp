@@ -50,9 +50,9 @@ void run_tile(const ImageTile<T>& tile) {
 
 }  // namespace
 
-void Emulation::vectors(const Tile<float>& tile, std::uintptr_t) { run_tile(tile); }
-void Emulation::vectors(const Tile<double>& tile, std::uintptr_t) { run_tile(tile); }
-void Emulation::images(const ImageTile<float>& tile, std::uintptr_t) { run_tile(tile); }
-void Emulation::images(const ImageTile<double>& tile, std::uintptr_t) { run_tile(tile); }
+void Emulation::vectors(const Tile<float>& tile, StreamOf) { run_tile(tile); }
+void Emulation::vectors(const Tile<double>& tile, StreamOf) { run_tile(tile); }
+void Emulation::images(const ImageTile<float>& tile, StreamOf) { run_tile(tile); }
+void Emulation::images(const ImageTile<double>& tile, StreamOf) { run_tile(tile); }
 
 }  // namespace ntk

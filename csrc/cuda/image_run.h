@@ -214,8 +214,8 @@ class ImageRun {
 
   PackedImages<T> packed(const ImagesView<T>& from, std::int64_t first, std::int64_t count, std::int64_t table) {
     const std::int64_t pixels = std::int64_t(program_.h) * program_.w * program_.channels;
-    T *const to_pixels = device_.template take<T>(count * pixels),
-            *const to_table = device_.template take<T>(count * table + 1);
+    T *const to_pixels = device_.template take<T>(count * pixels), *const to_table =
+                                                                       device_.template take<T>(count * table + 1);
     device_.each(count * pixels, PackPixels<T>{from, first, pixels, to_pixels});
     for (int k = 0; k < program_.size; ++k) {
       const PlaneOp& op = program_.ops[k];
@@ -252,8 +252,16 @@ class ImageRun {
   Tori<T> tori(const Shape& s, int buffer) const {
     T* const k = stateful_ ? buffers_[2 * buffer] : nullptr;
     T* const t = stateful_ ? buffers_[2 * buffer + 1] : nullptr;
-    return {k, t, s.h, s.w, int(s.rows.list.size()), int(s.cols.list.size()), s.rows.device_list, s.cols.device_list,
-            s.rows.device_at, s.cols.device_at};
+    return {k,
+            t,
+            s.h,
+            s.w,
+            int(s.rows.list.size()),
+            int(s.cols.list.size()),
+            s.rows.device_list,
+            s.cols.device_list,
+            s.rows.device_at,
+            s.cols.device_at};
   }
 
   void run_batch() {

@@ -30,8 +30,7 @@ struct PackTable {
   NTK_HD void operator()(std::int64_t i) const {
     constexpr int N = kImageLanes<T>;
     const std::int64_t image = first + i / size, k = i % size;
-    const T value =
-        scale[k % 2] * from.table[image / N * from.table_stride + (offset + k) * N + image % N];
+    const T value = scale[k % 2] * from.table[image / N * from.table_stride + (offset + k) * N + image % N];
     T* const out = to + i / size * to_size + 2 * offset + k;
     out[0] = out[size] = value;
   }

@@ -14,8 +14,8 @@ struct PairTables {
 
 // Any program on one pair, whose slots start in K and t; emit(output, nngp, ntk) receives what comes out.
 template <class T, class Emit>
-NTK_HD void run_pair(const Program& program, const PairTables<T>& tables, std::int64_t row, std::int64_t col, T* K, T* t,
-                     const Emit& emit) {
+NTK_HD void run_pair(const Program& program, const PairTables<T>& tables, std::int64_t row, std::int64_t col, T* K,
+                     T* t, const Emit& emit) {
   for (int i = 0; i < program.size; ++i) {
     const Op& op = program.ops[i];
     T &k = K[op.slot], &tk = t[op.slot];

@@ -6,10 +6,10 @@
 namespace ntk {
 
 struct Cuda {
-  static void vectors(const Tile<float>& tile, std::uintptr_t stream);
-  static void vectors(const Tile<double>& tile, std::uintptr_t stream);
-  static void images(const ImageTile<float>& tile, std::uintptr_t stream);
-  static void images(const ImageTile<double>& tile, std::uintptr_t stream);
+  static void vectors(const Tile<float>& tile, StreamOf stream);
+  static void vectors(const Tile<double>& tile, StreamOf stream);
+  static void images(const ImageTile<float>& tile, StreamOf stream);
+  static void images(const ImageTile<double>& tile, StreamOf stream);
 };
 
 }  // namespace ntk

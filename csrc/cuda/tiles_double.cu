@@ -5,11 +5,11 @@
 
 namespace ntk {
 
-void Cuda::vectors(const Tile<double>& tile, std::uintptr_t stream) {
+void Cuda::vectors(const Tile<double>& tile, StreamOf stream) {
   CudaDevice device(stream);
   run_vectors(tile, device);
 }
-void Cuda::images(const ImageTile<double>& tile, std::uintptr_t stream) {
+void Cuda::images(const ImageTile<double>& tile, StreamOf stream) {
   CudaDevice device(stream);
   ImageRun<double, CudaDevice>(tile, device).run();
 }

@@ -5,11 +5,11 @@
 
 namespace ntk {
 
-void Cuda::vectors(const Tile<float>& tile, std::uintptr_t stream) {
+void Cuda::vectors(const Tile<float>& tile, StreamOf stream) {
   CudaDevice device(stream);
   run_vectors(tile, device);
 }
-void Cuda::images(const ImageTile<float>& tile, std::uintptr_t stream) {
+void Cuda::images(const ImageTile<float>& tile, StreamOf stream) {
   CudaDevice device(stream);
   ImageRun<float, CudaDevice>(tile, device).run();
 }

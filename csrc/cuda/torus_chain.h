@@ -43,9 +43,9 @@ struct TorusChain {
   std::int64_t units;  // tori of the batch
   Batch<T> batch;
   int channels;
-  bool load;       // start from s, else from the pixels
+  bool load;              // start from s, else from the pixels
   double *sum_k, *sum_t;  // [unit], or null: then the state goes to s
-  const T* seams;  // [2 kLargestSide + 1]: 1, and 0 in the middle
+  const T* seams;         // [2 kLargestSide + 1]: 1, and 0 in the middle
 
   NTK_HD int width() const { return kExact ? kRows : s.w; }
   NTK_HD int height() const { return kExact ? kRows : s.h; }
@@ -70,15 +70,13 @@ struct TorusChain {
     const auto integers = [&](auto f) { return W::integers([&](int lane) { return f(place(warp, lane)); }); };
     const auto values = [&](auto f) { return W::values([&](int lane) { return f(place(warp, lane)); }); };
     const int w = width();
-    const auto row_at = integers([&](const LanePlace& l) -> std::int64_t {
-      return batch.row[l.pair] * batch.row_images.table_size + 2 * l.pw;
-    });
+    const auto row_at = integers(
+        [&](const LanePlace& l) -> std::int64_t { return batch.row[l.pair] * batch.row_images.table_size + 2 * l.pw; });
     const auto col_at = integers([&](const LanePlace& l) -> std::int64_t {
       return batch.col[l.pair] * batch.col_images.table_size + 2 * (std::int64_t(l.dh) * w + l.qw);
     });
     // Row r - 1 does not count for row r where r = h - dh.
-    const auto seam_at =
-        integers([&](const LanePlace& l) -> std::int64_t { return kLargestSide - (height() - l.dh); });
+    const auto seam_at = integers([&](const LanePlace& l) -> std::int64_t { return kLargestSide - (height() - l.dh); });
     const V from_left = values([&](const LanePlace& l) { return T(l.pw > 0 && l.pw != w - l.dw); });
     const V from_right = values([&](const LanePlace& l) { return T(l.pw < w - 1 && l.pw != w - l.dw - 1); });
     V k[kRows], t[kRows];
@@ -119,7 +117,8 @@ struct TorusChain {
         V inverse, root, col_inverse, col_root;
         W::load2(rows, row_at, 2 * std::int64_t(r) * width(), inverse, root);
         W::load2(cols, col_at, 2 * std::int64_t(r) * width(), col_inverse, col_root);
-        conv_relu<T, true, kKind == StepKind::relu_positive, kBias>(s.relu, inverse * col_inverse, root * col_root, sum_k, sum_t);
+        conv_relu<T, true, kKind == StepKind::relu_positive, kBias>(s.relu, inverse * col_inverse, root * col_root,
+                                                                    sum_k, sum_t);
       }
       k[r] = sum_k, t[r] = sum_t;
     }
