@@ -7,11 +7,11 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help demo test slow dev lint format bench clean
+.PHONY: help demo test slow dev lint format cuda-report bench clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed-all  ## build, then run the demonstration on scikit-learn's digits
 	$(BIN)/ntkcore demo
@@ -33,6 +33,11 @@ lint: $(VENV)/tools  ## ruff, mypy, import order, clang-format
 	$(BIN)/mypy
 	PYTHONPATH=python $(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+cuda-report: $(VENV)/bin/python  ## registers, spills and instructions of the hot CUDA kernels, where nvcc is
+	if command -v nvcc > /dev/null; then $(BIN)/pip install --quiet nvidia-cuda-nvdisasm || true; fi
+	$(BIN)/python tools/sass_report.py --hot --check --arch sm_80
+	$(BIN)/python tools/sass_report.py --hot --check --arch sm_90
 
 format: $(VENV)/tools  ## reformat Python and C++
 	$(BIN)/ruff check --fix-only

@@ -1,5 +1,7 @@
 #include "backend.h"
 
+#include "cuda/emulation.h"
+
 namespace ntk {
 
 #define NTK_DECLARE(isa)                         \
@@ -44,6 +46,10 @@ const Backend* backends(int* count) {
        NTK_MEMBERS(v2)},
 #endif
       {"generic", nullptr, NTK_MEMBERS(generic)},
+      {"cuda-emulation", nullptr, [](const Tile<float>& tile) { Emulation::vectors(tile, {}); },
+       [](const Tile<double>& tile) { Emulation::vectors(tile, {}); },
+       [](const ImageTile<float>& tile) { Emulation::images(tile, {}); },
+       [](const ImageTile<double>& tile) { Emulation::images(tile, {}); }, generic::self_strip, generic::image_bytes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

@@ -53,6 +53,12 @@ struct SelfStrip {
   void* workspace;
 };
 
+// A stream of a GPU.
+struct StreamOf {
+  int device;
+  std::uintptr_t stream;
+};
+
 struct Backend {
   const char* name;
   const char* missing;  // why it cannot run here; null when it can

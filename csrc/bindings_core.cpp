@@ -9,7 +9,10 @@
 #include <string>
 #include <variant>
 
+#include "cuda/bindings.h"
+#include "cuda/emulation.h"
 #include "images.h"
+#include "owned_program.h"
 
 namespace py = pybind11;
 
@@ -55,18 +58,6 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
   return checked;
 }
 
-// Owns the ops that a Program points to.
-class OwnedProgram {
- public:
-  OwnedProgram(const std::vector<OpTuple>& ops, int slots, int outputs)
-      : ops_(checked_ops(ops, slots, outputs)), slots_(slots), outputs_(outputs) {}
-  Program view() const { return {ops_.data(), int(ops_.size()), slots_, outputs_}; }
-
- private:
-  std::vector<Op> ops_;
-  int slots_, outputs_;
-};
-
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
@@ -107,6 +98,19 @@ py::array_t<double> diagonal(const AnyPoints& self, bool ntk) {
         const auto view = p.view();
         const std::int64_t outputs = self.program->view().outputs;
         return py::array_t<double>({outputs, view.size}, ntk ? view.ntk : view.nngp);
+      },
+      self.points);
+}
+
+// Copies of what a GPU needs of the points: root (stride,) and table (ops, 2, stride).
+py::tuple point_arrays(const AnyPoints& self) {
+  return std::visit(
+      [&](const auto& p) -> py::tuple {
+        using T = std::remove_const_t<std::remove_reference_t<decltype(*p.unit())>>;
+        const auto view = p.view();
+        const std::int64_t ops = self.program->view().size;
+        return py::make_tuple(py::array_t<T>({view.stride}, view.root),
+                              py::array_t<T>({ops, std::int64_t(2), view.stride}, view.table));
       },
       self.points);
 }
@@ -343,6 +347,21 @@ AnyImages images_of(std::shared_ptr<PlaneSchedule> program, const std::string& b
   });
 }
 
+// Copies of what a GPU needs of the images: pixels and tables of strips (strips, numbers), head (2 ops, stride).
+py::tuple image_arrays(const AnyImages& self) {
+  return std::visit(
+      [&](const auto& images) -> py::tuple {
+        using T = typename std::remove_reference_t<decltype(images)>::Real;
+        const auto view = images.view();
+        const std::int64_t strips = (view.size + kImageLanes<T> - 1) / kImageLanes<T>;
+        const std::int64_t head = 2 * self.program->view().head.size;
+        return py::make_tuple(py::array_t<T>({strips, view.pixels_stride}, view.pixels),
+                              py::array_t<T>({strips, view.table_stride}, view.table),
+                              py::array_t<T>({head, view.head_stride}, view.head_table));
+      },
+      self.images);
+}
+
 py::tuple image_diagonal_of(std::shared_ptr<PlaneSchedule> program, const std::string& backend, const py::array& x) {
   const Backend& runner = backend_named(backend);
   return with_images(x, [&](const auto& data) -> py::tuple {
@@ -437,11 +456,15 @@ PYBIND11_MODULE(_core, m) {
       },
       "Names of the dual activations.");
   py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program", "Plain ops over slots; see csrc/program.h.")
-      .def(py::init<const std::vector<OpTuple>&, int, int>(), py::arg("ops"), py::arg("slots"), py::arg("outputs"))
+      .def(py::init([](const std::vector<OpTuple>& ops, int slots, int outputs) {
+             return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
+           }),
+           py::arg("ops"), py::arg("slots"), py::arg("outputs"))
       .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); });
   py::class_<AnyPoints, std::shared_ptr<AnyPoints>>(m, "Points", "What depends on one point only; see csrc/points.h.")
       .def(py::init(&points_of), py::arg("program"), py::arg("x"))
       .def_property_readonly("unit", &unit_vectors)
+      .def_property_readonly("arrays", &point_arrays)
       .def_property_readonly("nngp", [](const AnyPoints& p) { return diagonal(p, false); })
       .def_property_readonly("ntk", [](const AnyPoints& p) { return diagonal(p, true); });
   py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
@@ -453,7 +476,10 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("work", &PlaneSchedule::work)
       .def_property_readonly("table_size", &PlaneSchedule::table_size);
   py::class_<AnyImages, std::shared_ptr<AnyImages>>(m, "Images", "What depends on one image only; see csrc/images.h.")
-      .def(py::init(&images_of), py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("head") = py::none());
+      .def(py::init(&images_of), py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("head") = py::none())
+      .def_property_readonly("arrays", &image_arrays);
+  auto emulated = m.def_submodule("emulated_cuda", "The GPU's module on the host, for tests: pointers are the host's.");
+  bind_device<Emulation>(emulated);
   m.def("image_diagonal", &image_diagonal_of, "Kernel diagonals (outputs, n), NNGP and NTK, and the head's features.",
         py::arg("program"), py::arg("backend"), py::arg("x"));
   m.def("evaluate_images", &evaluate_images, "Evaluate an image program on one tile of pairs; see csrc/backend.h.",

@@ -23,31 +23,56 @@ struct Coefficients;
 
 template <>
 struct Coefficients<float> {
-  static constexpr float a[] = {0.45015819f,   0.037509649f,    0.0084956933f, 0.0021952971f,
-                                0.0016915896f, -0.00075320581f, 0.00070271873f};
-  static constexpr float c[] = {0.30010541f,    0.015007358f,   0.0023878848f,
-                                0.00065371408f, -1.0112492e-5f, 0.0001655855f};
+  struct A {
+    static constexpr int size = 7;
+    static NTK_HD constexpr float at(int k) {
+      constexpr float values[] = {0.45015819f,   0.037509649f,    0.0084956933f, 0.0021952971f,
+                                  0.0016915896f, -0.00075320581f, 0.00070271873f};
+      return values[k];
+    }
+  };
+  struct C {
+    static constexpr int size = 6;
+    static NTK_HD constexpr float at(int k) {
+      constexpr float values[] = {0.30010541f,    0.015007358f,   0.0023878848f,
+                                  0.00065371408f, -1.0112492e-5f, 0.0001655855f};
+      return values[k];
+    }
+  };
 };
 
 template <>
 struct Coefficients<double> {
-  static constexpr double a[] = {0.45015815807855325,    0.037513179839757862,    0.0084404654755947953,
-                                 0.0025120428545039484,  0.00085480117959671851,  0.00031461543513327426,
-                                 0.00012286742302246964, 4.470335885033153e-5,    3.7406001121511572e-5,
-                                 -3.9754949430095626e-5, 0.00010440171174478019,  -0.00015305626397848099,
-                                 0.00017396119712402493, -0.00013775604543144633, 7.4652684440915854e-5,
-                                 -2.4549539790818016e-5, 3.861559186565802e-6};
-  static constexpr double c[] = {
-      0.3001054387190353,     0.015005271935981597,  0.0024115615586107687,  0.0005582319269919874,
-      0.00015541535319362329, 4.843370701406519e-5,  1.6168495672590503e-5,  6.2738682049061173e-6,
-      4.863271207255582e-7,   4.7812969998011391e-6, -6.5697134122400947e-6, 8.7489390963780838e-6,
-      -7.5415407265989184e-6, 4.5188160406907098e-6, -1.6148755497423985e-6, 2.8136951671536936e-7};
+  struct A {
+    static constexpr int size = 17;
+    static NTK_HD constexpr double at(int k) {
+      constexpr double values[] = {0.45015815807855325,    0.037513179839757862,    0.0084404654755947953,
+                                   0.0025120428545039484,  0.00085480117959671851,  0.00031461543513327426,
+                                   0.00012286742302246964, 4.470335885033153e-5,    3.7406001121511572e-5,
+                                   -3.9754949430095626e-5, 0.00010440171174478019,  -0.00015305626397848099,
+                                   0.00017396119712402493, -0.00013775604543144633, 7.4652684440915854e-5,
+                                   -2.4549539790818016e-5, 3.861559186565802e-6};
+      return values[k];
+    }
+  };
+  struct C {
+    static constexpr int size = 16;
+    static NTK_HD constexpr double at(int k) {
+      constexpr double values[] = {
+          0.3001054387190353,     0.015005271935981597,  0.0024115615586107687,  0.0005582319269919874,
+          0.00015541535319362329, 4.843370701406519e-5,  1.6168495672590503e-5,  6.2738682049061173e-6,
+          4.863271207255582e-7,   4.7812969998011391e-6, -6.5697134122400947e-6, 8.7489390963780838e-6,
+          -7.5415407265989184e-6, 4.5188160406907098e-6, -1.6148755497423985e-6, 2.8136951671536936e-7};
+      return values[k];
+    }
+  };
 };
 
-template <class V, class T, int n>
-NTK_HD V horner(const T (&coefficients)[n], V y) {
-  V p = y * coefficients[n - 1] + coefficients[n - 2];
-  for (int k = n - 3; k >= 0; --k) p = p * y + coefficients[k];
+// Values of a polynomial; Table::at(k) is its coefficient number k.
+template <class Table, class V>
+NTK_HD V horner(V y) {
+  V p = y * Table::at(Table::size - 1) + Table::at(Table::size - 2);
+  for (int k = Table::size - 3; k >= 0; --k) p = p * y + Table::at(k);
   return p;
 }
 
@@ -55,11 +80,11 @@ template <class T>
 struct Fit {
   template <class V>
   static NTK_HD V A(V y) {
-    return horner(Coefficients<T>::a, y);
+    return horner<typename Coefficients<T>::A>(y);
   }
   template <class V>
   static NTK_HD V C(V y) {
-    return horner(Coefficients<T>::c, y);
+    return horner<typename Coefficients<T>::C>(y);
   }
 };
 

@@ -36,6 +36,21 @@ struct PlaneOp {
 // Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip everything but d = 0.
 inline int capped_product(int a, int b) { return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20; }
 
+// K, T of all planes after a convolution from its window sums.
+template <class T, bool kNtk, class V>
+NTK_HD void conv_affine(const PlaneOp& op, V& k, V& t) {
+  const double area = double(op.window_h) * op.window_w;
+  if (kNtk) t = T(op.p[0] / area) * t + (T(op.p[2] / area) * k + T(op.p[3]));
+  k = T(op.p[0] / area) * k + T(op.p[1]);
+}
+
+// Number of windows of half width c, centred in the image of size n, that hold both x and x + d.
+NTK_HD int shared_windows(int n, int x, int d, int c) {
+  const int low = d < 0 ? x + d : x, high = d < 0 ? x : x + d;
+  const int first = high - c > 0 ? high - c : 0, last = low + c < n - 1 ? low + c : n - 1;
+  return last >= first ? last - first + 1 : 0;
+}
+
 // Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d| < h.
 struct Segment {
   int first, last;  // plane ops [first, last); the pool, if any, is op number `last`

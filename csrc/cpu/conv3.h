@@ -3,8 +3,7 @@
 // slides. A line buffer keeps the old content of the row above.
 #pragma once
 
-#include <iterator>
-
+#include "../conv_relu.h"
 #include "plane.h"
 
 namespace ntk {
@@ -96,20 +95,14 @@ struct AffinePost {
   }
 };
 
-// ReLU of the convolution in the NTK parameterization, from the window sums S_K, S_T:
-//   K' = a/9 S_K + b,  T' = a/9 (S_T + S_K) + b,  K <- sqrt(qq')/2 kappa1(c),  T <- kappa0(c)/2 T'.
-// Without bias the row's table already holds a/9 / sqrt(q), and sqrt(q')/2 in any case. kPositive: K' >= 0 is known.
+// The ReLU that follows. The row's table holds what conv_relu.h wants beside 1/sqrt(q') and sqrt(q').
 template <class T, bool kNtk, bool kPositive, bool kBias>
 struct ReluPost {
-  T scale, bias;                            // a/9, b
-  T half;                                   // kappa0's 1/2, times a/9 where T' does not hold it yet
-  T kappa0[std::size(Coefficients<T>::a)];  // A(y) times half
-  const T *mine, *theirs;                   // both features of the plane's first pixel pair
-  std::int64_t pitch;                       // features of a row of the image
+  ConvRelu<T> relu;
+  const T *mine, *theirs;  // both features of the plane's first pixel pair
+  std::int64_t pitch;      // features of a row of the image
 
-  ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane)
-      : scale(T(op.p[0] / 9)), bias(T(op.p[1])), half(kBias ? T(0.5) : T(0.5) * scale) {
-    for (std::size_t k = 0; k < std::size(kappa0); ++k) kappa0[k] = half * Coefficients<T>::a[k];
+  ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane) : relu(op, kBias) {
     const std::int64_t p = std::int64_t(plane.row0()) * plane.w + plane.col0();
     const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
     mine = tables.row + tables.row_offset[number] + 2 * p;
@@ -123,22 +116,14 @@ struct ReluPost {
 
     template <class V, int n>
     NTK_HD void apply(int c, Pack<V, n>& k, Pack<V, n>& t) const {
-      using P = Pack<V, n>;
       constexpr int N = kImageLanes<T>;
-      P inverse = load_pack<n>(theirs + 2 * c * N, post.pitch * N);
-      P root = load_pack<n>(theirs + (2 * c + 1) * N, post.pitch * N);
+      Pack<V, n> inverse = load_pack<n>(theirs + 2 * c * N, post.pitch * N);
+      Pack<V, n> root = load_pack<n>(theirs + (2 * c + 1) * N, post.pitch * N);
       for (int i = 0; i < n; ++i) {
         inverse.v[i] *= mine[2 * c + i * post.pitch];
         root.v[i] *= mine[2 * c + 1 + i * post.pitch];
       }
-      if (kNtk) t = kBias ? post.scale * (k + t) + post.bias : k + t;
-      if (kBias) k = post.scale * k + post.bias;
-      const P corr = k * inverse, y = T(1) - (kPositive ? corr : abs(corr)), r = sqrt(abs(y));
-      const P near = kPositive ? T(1) - y : max(corr, T(0));
-      k = root * (y * r * Fit<T>::C(y) + near);
-      if (!kNtk) return;
-      const P u = r * horner(post.kappa0, y);
-      t = (kPositive ? post.half - u : if_negative(corr, u, post.half - u)) * t;
+      conv_relu<T, kNtk, kPositive, kBias>(post.relu, inverse, root, k, t);
     }
   };
 

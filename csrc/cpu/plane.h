@@ -93,14 +93,6 @@ void plane_copy_or_add(bool add, Plane<T>& to, const Plane<T>& from) {
   }
 }
 
-// K, T of all planes after a convolution from its window sums.
-template <class T, bool kNtk, class V>
-NTK_HD void conv_affine(const PlaneOp& op, V& k, V& t) {
-  const double area = double(op.window_h) * op.window_w;
-  if (kNtk) t = T(op.p[0] / area) * t + (T(op.p[2] / area) * k + T(op.p[3]));
-  k = T(op.p[0] / area) * k + T(op.p[1]);
-}
-
 // Any filter, stride and zero padding: out(o) = sum over the window of in(s o + k - low).
 template <class T, bool kNtk>
 void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
@@ -150,13 +142,6 @@ void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Pl
     store(out.k + i * kLanes<T>, k);
     if (kNtk) store(out.t + i * kLanes<T>, t);
   });
-}
-
-// Number of windows of half width c, centred in the image of size n, that hold both x and x + d.
-inline int shared_windows(int n, int x, int d, int c) {
-  const int low = d < 0 ? x + d : x, high = d < 0 ? x : x + d;
-  const int first = high - c > 0 ? high - c : 0, last = low + c < n - 1 ? low + c : n - 1;
-  return last >= first ? last - first + 1 : 0;
 }
 
 // One row's sums, with weights of shared windows or without.

@@ -144,76 +144,12 @@ NTK_HD V interleave(V a, V b) {
 #endif
 }
 
-// n vectors that go through the same arithmetic step by step: n independent chains of instructions, side by side in the
-// program, so that the processor's scheduler does not fill up with one long chain.
-template <class V, int n>
-struct Pack {
-  V v[n];
-};
-template <class V, int n>
-struct Scalar<Pack<V, n>> {
-  using type = typename Scalar<V>::type;
-};
+}  // namespace ntk
 
-#define NTK_PACK_OPERATOR(op)                                                      \
-  template <class V, int n>                                                        \
-  NTK_HD Pack<V, n> operator op(const Pack<V, n>& a, const Pack<V, n>& b) {        \
-    Pack<V, n> r;                                                                  \
-    for (int i = 0; i < n; ++i) r.v[i] = a.v[i] op b.v[i];                         \
-    return r;                                                                      \
-  }                                                                                \
-  template <class V, int n>                                                        \
-  NTK_HD Pack<V, n> operator op(const Pack<V, n>& a, typename Scalar<V>::type b) { \
-    Pack<V, n> r;                                                                  \
-    for (int i = 0; i < n; ++i) r.v[i] = a.v[i] op b;                              \
-    return r;                                                                      \
-  }                                                                                \
-  template <class V, int n>                                                        \
-  NTK_HD Pack<V, n> operator op(typename Scalar<V>::type a, const Pack<V, n>& b) { \
-    Pack<V, n> r;                                                                  \
-    for (int i = 0; i < n; ++i) r.v[i] = a op b.v[i];                              \
-    return r;                                                                      \
-  }
-NTK_PACK_OPERATOR(+)
-NTK_PACK_OPERATOR(-)
-NTK_PACK_OPERATOR(*)
-#undef NTK_PACK_OPERATOR
+#include "../pack.h"  // after the vectors' functions: built-in vectors have no namespace to find them by
 
-#define NTK_PACK_FUNCTION(name)                        \
-  template <class V, int n>                            \
-  NTK_HD Pack<V, n> name(const Pack<V, n>& a) {        \
-    Pack<V, n> r;                                      \
-    for (int i = 0; i < n; ++i) r.v[i] = name(a.v[i]); \
-    return r;                                          \
-  }
-NTK_PACK_FUNCTION(sqrt)
-NTK_PACK_FUNCTION(abs)
-#undef NTK_PACK_FUNCTION
+namespace ntk {
 
-template <class V, int n>
-NTK_HD Pack<V, n> max(const Pack<V, n>& a, typename Scalar<V>::type b) {
-  Pack<V, n> r;
-  for (int i = 0; i < n; ++i) r.v[i] = max(a.v[i], V{} + b);
-  return r;
-}
-template <class V, int n>
-NTK_HD Pack<V, n> min(const Pack<V, n>& a, const Pack<V, n>& b) {
-  Pack<V, n> r;
-  for (int i = 0; i < n; ++i) r.v[i] = min(a.v[i], b.v[i]);
-  return r;
-}
-template <class V, int n>
-NTK_HD Pack<V, n> min(const Pack<V, n>& a, typename Scalar<V>::type b) {
-  Pack<V, n> r;
-  for (int i = 0; i < n; ++i) r.v[i] = min(a.v[i], V{} + b);
-  return r;
-}
-template <class V, int n>
-NTK_HD Pack<V, n> if_negative(const Pack<V, n>& x, const Pack<V, n>& a, const Pack<V, n>& b) {
-  Pack<V, n> r;
-  for (int i = 0; i < n; ++i) r.v[i] = if_negative(x.v[i], a.v[i], b.v[i]);
-  return r;
-}
 // Vector i from p + i * step.
 template <int n, class T>
 NTK_HD Pack<typename Vector<T>::type, n> load_pack(const T* p, std::int64_t step) {

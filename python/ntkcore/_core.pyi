@@ -21,6 +21,8 @@ class Points:
     @property
     def unit(self) -> npt.NDArray[np.floating]: ...
     @property
+    def arrays(self) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]: ...
+    @property
     def nngp(self) -> npt.NDArray[np.float64]: ...
     @property
     def ntk(self) -> npt.NDArray[np.float64]: ...
@@ -52,6 +54,8 @@ class Images:
         x: npt.NDArray[np.floating],
         head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.floating]]: ...
 
 def image_diagonal(
     program: ImageProgram, backend: str, x: npt.NDArray[np.floating]
@@ -81,3 +85,6 @@ def evaluate(
     ntk_mirror: _Results,
     diagonal: bool,
 ) -> None: ...
+
+class emulated_cuda:  # noqa: N801
+    """The functions of _cuda on the host, for tests."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ntkcore import _core
 
@@ -17,9 +18,58 @@ class BackendInfo(NamedTuple):
     missing: str | None
 
 
+def cuda_problem() -> str | None:
+    """Why CUDA cannot be used here, and what would help; None where it can."""
+    if importlib.util.find_spec("ntkcore._cuda") is None:
+        return "this build has no CUDA module: install where nvcc is on PATH (NTKCORE_CUDA=ON says what is missing)"
+    from ntkcore import _cuda
+
+    machine = _cuda.machine()
+    versions = [f"{machine[k] // 1000}.{machine[k] % 1000 // 10}" for k in ("driver", "runtime")]
+    if machine["driver"] == 0:
+        return "no NVIDIA driver is installed"
+    if machine["driver"] // 1000 < machine["runtime"] // 1000:
+        return f"the NVIDIA driver supports CUDA {versions[0]}, this build needs {versions[1]}: update the driver"
+    if machine["error"] or not machine["devices"]:
+        return f"no CUDA device can be used: {machine['error'] or 'the driver finds none'}"
+    return _architecture_problem(_cuda.ARCHITECTURES, machine["devices"]) or _cupy_problem()
+
+
+def _architecture_problem(built: str, devices: list[tuple[str, int, int]]) -> str | None:
+    """Code for x.y runs on x.z, z >= y; PTX (an entry without "-real") on everything later."""
+    for entry in built.split():
+        number, _, kind = entry.partition("-")
+        exact = any(device // 10 == int(number) // 10 and device >= int(number) for _, device, _ in devices)
+        later = kind != "real" and any(device >= int(number) for _, device, _ in devices)
+        if exact or later:
+            return None
+    names = ", ".join(f"{name} (sm_{capability})" for name, capability, _ in devices)
+    return f"this build has code for {built}, but the machine has {names}: rebuild with -DCMAKE_CUDA_ARCHITECTURES"
+
+
+def _cupy_problem() -> str | None:
+    if importlib.util.find_spec("cupy") is None:
+        return 'CuPy is not installed: pip install "ntkcore[gpu]"'
+    return None
+
+
+def cuda_devices() -> list[Any]:
+    """(name, compute capability, bytes) of each CUDA device; empty where there is none."""
+    if importlib.util.find_spec("ntkcore._cuda") is None:
+        return []
+    from ntkcore import _cuda
+
+    return list(_cuda.machine()["devices"])
+
+
+def cpu_backends() -> list[str]:
+    """Names of the executors of the CPU that can run on this machine, the fastest first."""
+    return [name for name, missing in _core.backends() if missing is None]
+
+
 def info() -> list[BackendInfo]:
-    """All backends of this build, the fastest first."""
-    return [BackendInfo(*entry) for entry in _core.backends()]
+    """All backends, the CPU's fastest first: a GPU is used for data that lie on it, or when asked for."""
+    return [*(BackendInfo(*entry) for entry in _core.backends()), BackendInfo("cuda", cuda_problem())]
 
 
 def backends() -> list[str]:

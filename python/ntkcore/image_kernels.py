@@ -67,7 +67,8 @@ def _tile_size(program: _core.ImageProgram, itemsize: int, rows: int, cols: int,
     return max(LANES, int(min(by_time, by_memory, by_threads, 1024)) // LANES * LANES)
 
 
-def _flipped(program: _core.ImageProgram, x: Array) -> Array:
+def flipped(program: _core.ImageProgram, x: Array) -> Array:
+    """The images turned left to right; ValueError for a network that tells left from right."""
     if not program.flip_symmetric:
         raise ValueError(
             "augment='hflip' needs a network that treats left and right alike, but one of its windows pads or strides "
@@ -93,14 +94,14 @@ def fill(
     columns = a if b is None else b
     size = _tile_size(program, a.itemsize, len(a), len(columns), threads, tile)
     full = symmetric or program.head_needs_variance
-    mine = _diagonals(program, a, backend, threads) if full else None
+    mine = diagonals_of(program, a, backend, threads) if full else None
     heads = [mine["head"] if mine else None] * 2
     if b is not None and program.head_needs_variance:
-        heads[1] = _diagonals(program, b, backend, threads)["head"]
+        heads[1] = diagonals_of(program, b, backend, threads)["head"]
     keep = threads + 2
     cols = _Blocks(program, backend, columns, size, heads[1], keep)
     rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
-    flips = _Blocks(program, backend, _flipped(program, a), size, heads[0], keep) if flip else None
+    flips = _Blocks(program, backend, flipped(program, a), size, heads[0], keep) if flip else None
     levels = len(next(iter(parts.values())))
     all_parts = [part for name in parts for part in parts[name]]
 
@@ -137,7 +138,7 @@ def _write_diagonal(parts: Parts, diagonals: dict[str, Any], first: int, last: i
             array[at, at] = values[first:last]
 
 
-def _diagonals(program: _core.ImageProgram, x: Array, backend: str, threads: int) -> dict[str, Any]:
+def diagonals_of(program: _core.ImageProgram, x: Array, backend: str, threads: int) -> dict[str, Any]:
     """Kernels of every image with itself (outputs, n), and the features of the head's ops (2 ops, n), in float64."""
     found: dict[int, tuple[Any, Any, Any]] = {}
 
@@ -159,12 +160,12 @@ def _diagonals(program: _core.ImageProgram, x: Array, backend: str, threads: int
 
 def diagonal(program: _core.ImageProgram, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:
     """Kernels of every image with itself, float64, shape (outputs, n)."""
-    values = _diagonals(program, x, backend, threads)
+    values = diagonals_of(program, x, backend, threads)
     if flip:
         levels = len(values["nngp"])
         double = x.astype(np.float64)
         head = values["head"] if program.head_needs_variance else None
-        blocks = [_Blocks(program, backend, data, LANES, head, 1) for data in (_flipped(program, double), double)]
+        blocks = [_Blocks(program, backend, data, LANES, head, 1) for data in (flipped(program, double), double)]
         for i in range(0, len(x), LANES):
             n = min(LANES, len(x) - i)
             pairs: Parts = {name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")}

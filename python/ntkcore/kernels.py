@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore import image_kernels, vector_kernels
-from ntkcore.backends import resolve
-from ntkcore.inputs import Array, Get, allocate, check_data, check_sequence, kernel_names, packed, thread_count
+from ntkcore import cuda, image_kernels, inputs, vector_kernels
+from ntkcore.backends import cpu_backends, resolve
+from ntkcore.inputs import Array, Get, check_data, check_sequence, kernel_names, packed, thread_count
 from ntkcore.layers import Layer
 from ntkcore.lowering import PoolWindow, lower
 
@@ -30,6 +30,7 @@ def kernel(
     backend: str | None = None,
     progress: bool | None = None,
     out: Any = None,
+    devices: Sequence[int] | None = None,
 ) -> Any:
     """Exact NNGP covariance and NTK of an infinitely wide network between the samples of ``x1`` and ``x2``.
 
@@ -63,11 +64,15 @@ def kernel(
         its rows and columns, a multiple of 16 (by default chosen by its cost); memory above the result is the tables of
         ``threads + 2`` tiles on either side and, per thread, a few planes.
     backend
-        Name of an executor (`ntkcore.backends()`); by default $NTKCORE_BACKEND or the fastest.
+        Name of an executor (`ntkcore.backends()`); by default $NTKCORE_BACKEND or the CPU's fastest; "cuda" for data on
+        a GPU (CuPy, PyTorch, DLPack), whose results are CuPy arrays there, on CuPy's current stream. "cuda" with NumPy
+        data gives NumPy results, tile by tile.
     progress
         Bar with pairs per second and time left: None on a terminal for long calls, True, or False.
     out
         Where to write: an array of the result's shape and dtype (a tuple of arrays, if ``get`` is one), C-contiguous.
+    devices
+        Numbers of the CUDA devices that share the work of NumPy data; by default the current one.
 
     Returns
     -------
@@ -85,16 +90,19 @@ def kernel(
     Jacot et al. 2018 (NTK); Lee et al. 2018 (NNGP); Cho & Saul 2009 (arc-cosine kernels); Arora et al. 2019 (CNTK).
     """
     names = kernel_names(get)
-    a, b = check_data(x1, x2, dtype)
+    a, b = check_data(cuda.to_host(x1), cuda.to_host(x2), dtype)
+    executor, on_device = _executor(backend, devices, x1, x2)
     module = _module(a, augment)
     leading = _leading(depths, pool_windows)
     program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
-    executor = resolve(backend)
     workers = thread_count(threads)
     shape = (len(a), len(a if b is None else b))
-    results = allocate(out, get, leading + shape, a.dtype)
+    results = (cuda if on_device else inputs).allocate(out, get, leading + shape, a.dtype)
     parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
-    module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
+    if executor == "cuda":
+        cuda.fill(program, a, b, parts, tile, progress, augment is not None, devices)
+    else:
+        module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
     return packed(get, results)
 
 
@@ -116,12 +124,26 @@ def kernel_diag(
     Computed in float64 with a correlation of exactly 1; arguments and errors as for `kernel`.
     """
     names = kernel_names(get)
-    a, _ = check_data(x, None, dtype)
+    a, _ = check_data(cuda.to_host(x), None, dtype)
+    executor, on_device = _executor(backend, None, x)
     module = _module(a, augment)
     shape = (*_leading(depths, pool_windows), len(a))
     program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
-    diagonals = module.diagonal(program, a, resolve(backend), thread_count(threads), augment is not None)
-    return packed(get, {name: diagonals[name].astype(a.dtype).reshape(shape) for name in names})
+    on_cpu = cpu_backends()[0] if executor == "cuda" else executor
+    diagonals = module.diagonal(program, a, on_cpu, thread_count(threads), augment is not None)
+    results = {name: diagonals[name].astype(a.dtype).reshape(shape) for name in names}
+    return packed(get, {name: cuda.to_device(array) if on_device else array for name, array in results.items()})
+
+
+def _executor(backend: str | None, devices: Sequence[int] | None, *data: Any) -> tuple[str, bool]:
+    """The executor's name, and whether the data, and so the results, lie on a GPU."""
+    on_device = any(map(cuda.on_device, data))
+    executor = resolve(backend or ("cuda" if on_device or devices is not None else None))
+    if on_device and executor != "cuda":
+        raise ValueError(f"the data lie on a GPU, but backend {executor!r} is the CPU's: pass cupy.asnumpy(x)")
+    if devices is not None and executor != "cuda":
+        raise ValueError(f"devices={devices!r} needs backend='cuda', not {executor!r}")
+    return executor, on_device
 
 
 def _module(x: Array, augment: str | None) -> Any:

@@ -36,7 +36,8 @@ def views(parts: Parts, levels: int, rows: slice, cols: slice) -> tuple[Views, V
     return nngp, ntk
 
 
-def _points(program: _core.Program, x: Array) -> _core.Points:
+def points_of(program: _core.Program, x: Array) -> _core.Points:
+    """What depends on one row only; ValueError where a variance is not finite."""
     points = _core.Points(program, x)
     check_variances({"nngp": points.nngp, "ntk": points.ntk}, x.dtype)
     return points
@@ -58,8 +59,8 @@ def fill(
     if not isinstance(width, (int, np.integer)) or width < BLOCK or width % BLOCK:
         raise ValueError(f"tile must be a positive multiple of {BLOCK} for vectors, not {tile!r}")
     symmetric = b is None
-    rows = _points(program, a)
-    cols = rows if b is None else _points(program, b)
+    rows = points_of(program, a)
+    cols = rows if b is None else points_of(program, b)
     units = rows.unit, cols.unit
     levels = len(next(iter(parts.values())))
 
@@ -84,5 +85,5 @@ def fill(
 
 def diagonal(program: _core.Program, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:
     """Kernels of every row with itself, float64, shape (outputs, n)."""
-    points = _points(program, x)
+    points = points_of(program, x)
     return {"nngp": points.nngp, "ntk": points.ntk}

@@ -1,0 +1,98 @@
+// The GPU: kernels that run a functor for every element or every warp, memory of the stream's order.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <typeinfo>
+#include <vector>
+
+#include "../backend.h"
+#include "torus_chain.h"
+
+namespace ntk {
+
+constexpr int kThreads = 256;
+constexpr int kChainThreads = 128;
+
+template <class F>
+__global__ void __launch_bounds__(kThreads) each_element(std::int64_t n, const F f) {
+  const std::int64_t i = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) f(i);
+}
+
+// Blocks a multiprocessor must hold, so registers a thread may use: the rows of K and T and some 60 more.
+constexpr int chain_blocks(std::size_t row_bytes) { return row_bytes > 64 ? 3 : row_bytes > 32 ? 4 : 6; }
+
+template <class T, int kRows, bool kExact, bool kBias>
+__global__ void __launch_bounds__(kChainThreads, chain_blocks(sizeof(T) * kRows))
+    each_warp(std::int64_t n, const TorusChain<T, kRows, kExact, kBias> f) {
+  const std::int64_t warp = (std::int64_t(blockIdx.x) * kChainThreads + threadIdx.x) / kWarp;
+  if (warp < n) f.template run<DeviceWarp<T>>(warp);
+}
+
+// Throws std::bad_alloc where memory is lacking, else std::runtime_error that says what failed.
+inline void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();
+  if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
+  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+}
+
+class CudaDevice {
+ public:
+  explicit CudaDevice(StreamOf at) : stream_(reinterpret_cast<cudaStream_t>(at.stream)) {
+    check(cudaSetDevice(at.device), "device");
+  }
+  CudaDevice(const CudaDevice&) = delete;
+  ~CudaDevice() {
+    for (void* p : taken_) cudaFreeAsync(p, stream_);  // once the kernels before are done
+  }
+
+  template <class T>
+  T* take(std::int64_t n) {
+    void* p = nullptr;
+    check(cudaMallocAsync(&p, (n + 1) * sizeof(T), stream_), "memory");
+    taken_.push_back(p);
+    return static_cast<T*>(p);
+  }
+  // The host's memory may go at once: copies from pageable memory are staged before the call returns.
+  template <class T>
+  const T* upload(const T* from, std::int64_t n) {
+    T* const to = take<T>(n);
+    check(cudaMemcpyAsync(to, from, n * sizeof(T), cudaMemcpyHostToDevice, stream_), "upload");
+    return to;
+  }
+  template <class F>
+  void each(std::int64_t n, const F& f) {
+    if (n == 0) return;
+    each_element<<<blocks(n, kThreads), kThreads, 0, stream_>>>(n, f);
+    check(cudaGetLastError(), typeid(F).name());
+  }
+  template <class T, int kRows, bool kExact, bool kBias>
+  void warps(std::int64_t n, const TorusChain<T, kRows, kExact, kBias>& f) {
+    if (n == 0) return;
+    each_warp<<<blocks(n, kChainThreads / kWarp), kChainThreads, 0, stream_>>>(n, f);
+    check(cudaGetLastError(), typeid(f).name());
+  }
+  // A quarter of what is free: two streams work at a time, and results need room.
+  std::int64_t budget() const {
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "memory");
+    return std::int64_t(free / 4);
+  }
+
+ private:
+  static unsigned blocks(std::int64_t n, int per_block) {
+    const std::int64_t count = (n + per_block - 1) / per_block;
+    if (count > 0x7fffffff) throw std::bad_alloc();
+    return unsigned(count);
+  }
+
+  cudaStream_t stream_;
+  std::vector<void*> taken_;
+};
+
+}  // namespace ntk

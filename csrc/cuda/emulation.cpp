@@ -1,0 +1,58 @@
+// The GPU's executor on the host, one element and one warp after another: the very templates that nvcc compiles, so that
+// tests run them where there is no GPU. Slow.
+#include "emulation.h"
+
+#include <memory>
+
+#include "image_run.h"
+#include "vector_run.h"
+
+namespace ntk {
+namespace {
+
+class HostDevice {
+ public:
+  template <class T>
+  T* take(std::int64_t n) {
+    memory_.emplace_back(new char[(n + 1) * sizeof(T)]);
+    return reinterpret_cast<T*>(memory_.back().get());
+  }
+  template <class T>
+  const T* upload(const T* from, std::int64_t n) {
+    T* const to = take<T>(n);
+    std::copy(from, from + n, to);
+    return to;
+  }
+  template <class F>
+  void each(std::int64_t n, const F& f) {
+    for (std::int64_t i = 0; i < n; ++i) f(i);
+  }
+  template <class T, int kRows, bool kExact, bool kBias>
+  void warps(std::int64_t n, const TorusChain<T, kRows, kExact, kBias>& f) {
+    for (std::int64_t i = 0; i < n; ++i) f.template run<HostWarp<T>>(i);
+  }
+  std::int64_t budget() const { return 1 << 20; }  // small, so that tests meet several batches
+
+ private:
+  std::vector<std::unique_ptr<char[]>> memory_;
+};
+
+template <class T>
+void run_tile(const Tile<T>& tile) {
+  HostDevice device;
+  run_vectors(tile, device);
+}
+template <class T>
+void run_tile(const ImageTile<T>& tile) {
+  HostDevice device;
+  ImageRun<T, HostDevice>(tile, device).run();
+}
+
+}  // namespace
+
+void Emulation::vectors(const Tile<float>& tile, StreamOf) { run_tile(tile); }
+void Emulation::vectors(const Tile<double>& tile, StreamOf) { run_tile(tile); }
+void Emulation::images(const ImageTile<float>& tile, StreamOf) { run_tile(tile); }
+void Emulation::images(const ImageTile<double>& tile, StreamOf) { run_tile(tile); }
+
+}  // namespace ntk

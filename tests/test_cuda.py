@@ -1,0 +1,169 @@
+"""The GPU's Python side, with the emulated engine and a CuPy made of NumPy; its messages where a thing is missing.
+
+What needs a device stands in test_gpu.py.
+"""
+
+import importlib.machinery
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import fake_cupy
+import ntkcore as nk
+from conftest import relative_error
+from ntkcore import _core, cuda
+from ntkcore.backends import cuda_problem, info
+
+NAMES = ("nngp", "ntk")
+MLP = nk.mlp(3, b_std=0.1)
+OTHER = nk.Serial(nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1))
+MACHINE = {"driver": 13000, "runtime": 13000, "error": None, "devices": [("H100", 90, 80 * 2**30)]}
+
+
+def use(monkeypatch, machine, cupy=True):
+    engine = ModuleType("ntkcore._cuda")
+    engine.__spec__ = importlib.machinery.ModuleSpec("ntkcore._cuda", None)
+    engine.ARCHITECTURES = "80-real 90"
+    engine.machine = lambda: machine
+    engine.evaluate = _core.emulated_cuda.evaluate
+    engine.evaluate_images = _core.emulated_cuda.evaluate_images
+    monkeypatch.setitem(sys.modules, "ntkcore._cuda", engine)
+    monkeypatch.setattr(nk, "_cuda", engine, raising=False)
+    fake = fake_cupy if cupy else None
+    if cupy:
+        monkeypatch.setattr(fake_cupy, "__spec__", importlib.machinery.ModuleSpec("cupy", None))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    return engine
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return use(monkeypatch, MACHINE)
+
+
+def vectors(n, dtype=np.float64):
+    return np.random.default_rng(n).standard_normal((n, 6)).astype(dtype)
+
+
+def images(n, dtype=np.float64):
+    return np.random.default_rng(n).standard_normal((n, 5, 5, 2)).astype(dtype)
+
+
+CASES = [
+    (MLP, vectors, 256, {}),
+    (OTHER, vectors, 256, {}),
+    (MLP, vectors, 256, {"depths": [1, 3]}),
+    (nk.cntk(3), images, 16, {}),
+    (nk.cntk(3), images, 16, {"augment": "hflip", "pool_windows": [1, "global"]}),
+    (nk.Serial(*nk.resnet(1).layers, nk.Relu(), nk.Dense()), images, 16, {}),
+]
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("net", "data", "tile", "options"), CASES)
+def test_same_as_the_cpu(gpu, net, data, tile, options, dtype, on_device):
+    n = 2 * tile + tile // 2
+    x, z = data(n if data is images else 300, dtype), data(tile + 3 if data is images else 270, dtype)
+    for other in (None, z):
+        expected = nk.kernel(net, x, other, NAMES, **options)
+        place = fake_cupy.asarray if on_device else np.asarray
+        given = [None if a is None else place(a) for a in (x, other)]
+        devices = None if on_device else [0, 1]
+        ours = nk.kernel(net, *given, NAMES, tile=tile, backend="cuda", devices=devices, **options)
+        for k in (0, 1):
+            assert isinstance(ours[k], fake_cupy.ndarray) == on_device
+            assert relative_error(np.asarray(ours[k]), expected[k]) < (3e-6 if dtype == "float32" else 1e-12)
+
+
+def test_data_on_a_device_need_no_backend(gpu):
+    x = fake_cupy.asarray(vectors(5))
+    assert isinstance(nk.kernel(MLP, x), fake_cupy.ndarray)
+    assert isinstance(nk.kernel_diag(MLP, x), fake_cupy.ndarray)
+    out = fake_cupy.empty((5, 5), np.float64)
+    assert nk.kernel(MLP, x, out=out) is out
+    assert np.isfinite(out).all()
+    with pytest.raises(ValueError, match="asnumpy"):
+        nk.kernel(MLP, x, backend="generic")
+    with pytest.raises(TypeError, match="CuPy array"):
+        nk.kernel(MLP, x, out=np.empty((5, 5)))
+
+
+def test_lack_of_memory_makes_tiles_smaller(gpu, monkeypatch):
+    sizes = []
+
+    def scarce(program, rows, cols, place, *more):
+        if place[1] * place[3] > 16 * 32:
+            raise MemoryError
+        sizes.append(place[1] * place[3])
+        _core.emulated_cuda.evaluate_images(program, rows, cols, place, *more)
+
+    monkeypatch.setattr(gpu, "evaluate_images", scarce)
+    x = images(70)
+    assert relative_error(nk.kernel(nk.cntk(2), x, tile=64, backend="cuda"), nk.kernel(nk.cntk(2), x)) < 1e-12
+    assert max(sizes) <= 16 * 32
+
+    def none(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(gpu, "evaluate_images", none)
+    with pytest.raises(MemoryError, match="free arrays"):
+        nk.kernel(nk.cntk(2), x, tile=64, backend="cuda")
+
+
+@pytest.mark.parametrize("devices", [[], [2], [0.5], [-1]])
+def test_devices_that_are_not_there(gpu, devices):
+    with pytest.raises(ValueError, match="devices must be numbers of the 2"):
+        nk.kernel(MLP, vectors(5), backend="cuda", devices=devices)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"driver": 0}, "no NVIDIA driver"),
+        ({"driver": 12080}, r"supports CUDA 12.8, this build needs 13.0: update"),
+        ({"devices": []}, "the driver finds none"),
+        ({"error": "out of luck", "devices": []}, "out of luck"),
+        ({"devices": [("V100", 70, 1)]}, r"code for 80-real 90, but the machine has V100 \(sm_70\)"),
+    ],
+)
+def test_what_is_missing_is_said(monkeypatch, change, words):
+    use(monkeypatch, MACHINE | change)
+    with pytest.raises(ValueError, match=words):
+        nk.kernel(MLP, vectors(5), backend="cuda")
+    assert info()[-1].name == "cuda"
+
+
+@pytest.mark.parametrize("capability", [80, 86, 89, 90, 100, 120])
+def test_devices_that_this_build_serves(monkeypatch, capability):
+    use(monkeypatch, MACHINE | {"devices": [("a GPU", capability, 1)]})
+    assert cuda_problem() is None
+
+
+def test_without_the_module_or_cupy(monkeypatch):
+    use(monkeypatch, MACHINE, cupy=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cupy" else object())
+    assert "CuPy is not installed" in cuda_problem()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "no CUDA module" in cuda_problem()
+    with pytest.raises(ValueError, match="NTKCORE_CUDA=ON"):
+        nk.kernel(MLP, vectors(5), backend="cuda")
+
+
+def test_numpy_data_do_not_lie_on_a_device():
+    assert not any(map(cuda.on_device, (np.ones(3), [1.0], None, memoryview(b"1"))))
+
+
+@pytest.mark.parametrize("side", [8, 16, 32, 7, 13, 20, 29])
+def test_warps_of_every_width(side):
+    """Exact and ragged rows of registers, tori side by side in a warp, positive and general ReLUs, biases."""
+    x = np.random.default_rng(0).standard_normal((2, side, min(side + 3, 32), 2))
+    for dtype, bound in (("float32", 3e-6), ("float64", 1e-12)):
+        for bias in (None, 0.2):
+            net = nk.cntk(2, b_std=bias)
+            ours = nk.kernel(net, x[:1], x[1:], NAMES, dtype=dtype, backend="cuda-emulation")
+            expected = nk.kernel(net, x[:1], x[1:], NAMES, dtype="float64")
+            for k in (0, 1):
+                assert relative_error(ours[k], expected[k]) < bound

@@ -1,0 +1,102 @@
+"""On a GPU: every layer, dtype, way in and way out against the CPU engine (`pytest -m gpu`, tools/gpu_check.sh)."""
+
+import numpy as np
+import pytest
+
+import ntkcore as nk
+from conftest import relative_error
+from ntkcore.backends import cuda_problem
+from test_dual import CASES
+from test_images import NETS
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem()))]
+NAMES = ("nngp", "ntk")
+VECTOR_NETS = {
+    "chain": nk.mlp(10),
+    "chain with biases": nk.mlp(3, 1.2, 0.3),
+    "leaky": nk.mlp(3, activation=nk.LeakyRelu(0.2)),
+    "residual": nk.Serial(nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1)),
+}
+BOUNDS = {"float32": 5e-6, "float64": 1e-12}
+
+
+def check(net, x, z, dtype, **options):
+    double = nk.kernel(net, x, z, NAMES, dtype="float64", **options)
+    ours = nk.kernel(net, x, z, NAMES, dtype=dtype, backend="cuda", **options)
+    for k in (0, 1):
+        assert relative_error(ours[k], double[k]) < BOUNDS[dtype]
+
+
+def images(n, h=5, w=4, channels=2, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, h, w, channels))
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", NETS)
+def test_networks_of_images(name, dtype):
+    for z in (None, images(9, seed=1)):
+        check(NETS[name], images(20), z, dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", VECTOR_NETS)
+def test_networks_of_vectors(name, dtype):
+    rng = np.random.default_rng(0)
+    for z in (None, rng.standard_normal((270, 7))):
+        check(VECTOR_NETS[name], rng.standard_normal((300, 7)), z, dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
+def test_activations(activation, dtype):
+    check(nk.Serial(nk.Dense(0.8, 0.1), activation, nk.Dense()), images(20)[:, 0, 0], None, dtype)
+    net = nk.Serial(nk.Conv((3, 3), padding="SAME", W_std=0.7), activation, nk.GlobalAvgPool(), nk.Dense())
+    check(net, images(20), None, dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("side", [8, 16, 32, 7, 13, 29, 40])
+def test_sides(side, dtype):
+    for bias in (None, 0.2):
+        check(
+            nk.cntk(3, b_std=bias), images(3, side, max(side - 3, 1)), images(2, side, max(side - 3, 1), seed=1), dtype
+        )
+        check(nk.cntk(3, b_std=bias), images(3, side, side), None, dtype)
+
+
+def test_options():
+    check(nk.cntk(3), images(40), None, "float64", augment="hflip", pool_windows=[1, 3, "global"], tile=16)
+    check(nk.cntk(3), images(40), None, "float64", depths=[1, 3])
+
+
+@pytest.mark.parametrize("net", [nk.mlp(3), nk.cntk(3)], ids=["vectors", "images"])
+def test_arrays_of_cupy_and_of_others(net):
+    cupy = pytest.importorskip("cupy")
+    x = images(40) if net == nk.cntk(3) else images(40)[:, 0].reshape(40, -1)
+    expected = nk.kernel(net, x)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        ours = nk.kernel(net, cupy.asarray(x))
+        total = ours.sum()
+    assert isinstance(ours, cupy.ndarray)
+    assert relative_error(cupy.asnumpy(ours), expected) < 1e-12
+    assert abs(float(total) - expected.sum()) < 1e-9 * np.abs(expected).sum()
+
+    class OnlyDLPack:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    assert relative_error(cupy.asnumpy(nk.kernel(net, OnlyDLPack(cupy.asarray(x)))), expected) < 1e-12
+
+
+def test_the_same_bits_every_time():
+    for net, x in ((nk.cntk(4), images(40)), (nk.mlp(4), images(300)[:, 0, 0])):
+        first = nk.kernel(net, x, backend="cuda", dtype="float32")
+        assert np.array_equal(first, nk.kernel(net, x, backend="cuda", dtype="float32"))
+        assert np.array_equal(first, first.T)
