@@ -3,8 +3,8 @@
     python tools/sass_report.py [--arch sm_90] [--hot] [--check]
 
 Needs nvcc; nvdisasm from the toolkit or PyPI's package nvidia-cuda-nvdisasm. --check fails on spills in the 3x3 chain
-of float32 at 32x32 and 16x16, and above 40 instructions at 32x32. A point's layer has one square root, so in the straight-line
-block with the most of them (a whole layer, unrolled) the ratio of all instructions to square roots is the price.
+of float32 at 32x32 and 16x16, and above 40 instructions at 32x32. A point's layer has one square root, so in the
+straight-line block with the most of them (a whole layer, unrolled) the ratio of instructions to roots is the price.
 """
 
 from __future__ import annotations
