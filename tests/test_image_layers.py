@@ -10,6 +10,7 @@ import reference as oracle
 from conftest import relative_error
 from ntkcore.layers import ACTIVATIONS as ACTIVATION_CLASSES
 from reference import reference
+from test_dual import CASES
 
 ACTIVATIONS = [
     *(nk.Relu(), nk.LeakyRelu(0.3), nk.ABRelu(-0.4, 1.1), nk.Abs(), nk.Erf(1.2, 0.8, 0.1), nk.Gelu(), nk.ArcCosine(1)),
@@ -114,6 +115,16 @@ def cases(draw):
 
 def test_all_activations_are_drawn():
     assert {type(a).__name__ for a in ACTIVATIONS} | GROWING == set(ACTIVATION_CLASSES)
+
+
+@pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
+def test_every_activation(activation):
+    first, second = (nk.Conv(size, padding="SAME", W_std=0.6, b_std=0.1) for size in ((2, 3), (3, 3)))
+    net = nk.Serial(first, activation, second, nk.AvgPool((2, 2)), nk.Dense(0.8), activation, nk.GlobalAvgPool())
+    x, z = images(3, 5, 4, 2), images(2, 5, 4, 2, seed=1)
+    ours, expected = nk.kernel(net, x, z, ("nngp", "ntk")), reference(net, x, z)
+    assert relative_error(ours.nngp, expected[0]) < 1e-12
+    assert relative_error(ours.ntk, expected[1]) < 1e-12
 
 
 def check_drawn(case, n1, n2):

@@ -9,7 +9,6 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from reference import reference
-from test_dual import CASES
 
 
 def images(n, h=5, w=4, channels=2, seed=0, dtype=np.float64):
@@ -72,15 +71,6 @@ def test_against_the_reference(name, backend, references):
     diagonal = nk.kernel_diag(NETS[name], x, ("nngp", "ntk"), backend=backend)
     for k in (0, 1):
         assert relative_error(diagonal[k], np.diag(references[name][0][k])) < 1e-12
-
-
-@pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
-def test_every_activation(activation):
-    net = nk.Serial(conv((2, 3), W_std=0.6), activation, conv(W_std=0.7), nk.AvgPool((2, 2)), activation, GAP, D)
-    x, z = images(3), images(2, seed=1)
-    ours, expected = nk.kernel(net, x, z, ("nngp", "ntk")), reference(net, x, z)
-    assert relative_error(ours.nngp, expected[0]) < 1e-12
-    assert relative_error(ours.ntk, expected[1]) < 1e-12
 
 
 def test_branches_of_different_strides_are_refused():
