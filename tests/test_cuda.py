@@ -14,7 +14,7 @@ import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore import _core, cuda
-from ntkcore.backends import cuda_problem, info
+from ntkcore.backends import cuda_description, cuda_problem, info
 
 NAMES = ("nngp", "ntk")
 MLP = nk.mlp(3, b_std=0.1)
@@ -134,6 +134,13 @@ def test_what_is_missing_is_said(monkeypatch, change, words):
     with pytest.raises(ValueError, match=words):
         nk.kernel(MLP, vectors(5), backend="cuda")
     assert info()[-1].name == "cuda"
+
+
+def test_description(monkeypatch):
+    use(monkeypatch, MACHINE)
+    assert cuda_description() == "built with 13.0 for 80-real 90; driver 13.0; H100 (sm_90, 80 GiB)"
+    use(monkeypatch, MACHINE | {"driver": 0, "devices": []})
+    assert cuda_description().endswith("driver none; no device")
 
 
 @pytest.mark.parametrize("capability", [80, 86, 89, 90, 100, 120])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ntkcore import _core
 
@@ -25,11 +25,11 @@ def cuda_problem() -> str | None:
     from ntkcore import _cuda
 
     machine = _cuda.machine()
-    versions = [f"{machine[k] // 1000}.{machine[k] % 1000 // 10}" for k in ("driver", "runtime")]
+    driver, runtime = _version(machine["driver"]), _version(machine["runtime"])
     if machine["driver"] == 0:
         return "no NVIDIA driver is installed"
     if machine["driver"] // 1000 < machine["runtime"] // 1000:
-        return f"the NVIDIA driver supports CUDA {versions[0]}, this build needs {versions[1]}: update the driver"
+        return f"the NVIDIA driver supports CUDA {driver}, this build needs {runtime}: update the driver"
     if machine["error"] or not machine["devices"]:
         return f"no CUDA device can be used: {machine['error'] or 'the driver finds none'}"
     return _architecture_problem(_cuda.ARCHITECTURES, machine["devices"]) or _cupy_problem()
@@ -53,13 +53,21 @@ def _cupy_problem() -> str | None:
     return None
 
 
-def cuda_devices() -> list[Any]:
-    """(name, compute capability, bytes) of each CUDA device; empty where there is none."""
+def cuda_description() -> str:
+    """This build's CUDA version and architectures, the driver and the devices; or why there is none of it."""
     if importlib.util.find_spec("ntkcore._cuda") is None:
-        return []
+        return str(cuda_problem())
     from ntkcore import _cuda
 
-    return list(_cuda.machine()["devices"])
+    machine = _cuda.machine()
+    driver = _version(machine["driver"]) if machine["driver"] else "none"
+    devices = [f"{name} (sm_{capability}, {size / 2**30:.0f} GiB)" for name, capability, size in machine["devices"]]
+    built = f"built with {_version(machine['runtime'])} for {_cuda.ARCHITECTURES}"
+    return f"{built}; driver {driver}; {', '.join(devices) or 'no device'}"
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def cpu_backends() -> list[str]:

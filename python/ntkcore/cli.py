@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 
 import ntkcore
+from ntkcore.backends import cuda_description, resolve
 from ntkcore.backends import info as backend_info
-from ntkcore.backends import resolve
 from ntkcore.inputs import free_bytes, thread_count
 
 try:
@@ -80,7 +80,7 @@ def machine_info() -> dict[str, Any]:
         "free memory, GiB": None if free is None else round(free / 2**30, 1),
         "default backend": resolve(),
         "backends": {entry.name: entry.missing or "available" for entry in backend_info()},
-        "cuda": "not in this build",
+        "cuda": cuda_description(),
     }
 
 
