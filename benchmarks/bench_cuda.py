@@ -1,18 +1,26 @@
 """On a GPU: time per pair beside the limits of its instruction issue (images) and of CuPy's own product (vectors).
 
-    python benchmarks/bench_cuda.py [--quick]
+    python benchmarks/bench_cuda.py [--quick] [--neural-tangents PYTHON] [--arora CNTK.py]
 
 float32, nngp and ntk together, data and results on the device, medians between events. Correctness first, against the
 CPU engine. The limit of an image network of 3x3 convolutions and ReLUs: INSTRUCTIONS per point and layer
 (tools/sass_report.py), 32 points an instruction, 4 instructions a clock and multiprocessor.
+
+Peers, where given: a Python that has neural-tangents and JAX for CUDA, and the file CNTK.py of Arora et al. 2019
+(github.com/ruosongwang/CNTK), whose kernels of CuPy are run on some pairs of images.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 from harness import require, write
@@ -89,6 +97,42 @@ def image_job(cupy: object, job: Job, repeats: int) -> dict[str, float]:
     return {"us": micro, "goal": job.goal, "limit_us": limit, "hours_50k": hours, "error": error}
 
 
+def neural_tangents(python: str, own: float) -> dict[str, float]:
+    """CNTK-20 GAP of 2 images by neural-tangents as it comes: microseconds of wall time per pair."""
+    from nt_worker import Peer, Spelling
+
+    layers = ["stax.Conv(3, (3, 3), None, 'SAME', 2**.5)", "stax.Relu()"] * 20 + ["stax.GlobalAvgPool()"]
+    net = f"stax.serial({', '.join(layers)}, stax.Dense(1, 2**.5))"
+    with Peer(python, {"serial": net}, images(2), one_thread=False, platform="cuda") as peer:
+        wall = statistics.median(peer.seconds(Spelling("serial", GET))[1] for _ in range(5))
+    micro = 1e6 * wall / 4
+    print(f"neural-tangents, CNTK-20 GAP: {micro:.0f} us a pair, {micro / own:.0f} x ntkcore's")
+    return {"us": micro, "ratio": micro / own}
+
+
+def arora(cupy: object, path: str, own: float) -> dict[str, float]:
+    """CNTK-20 GAP by the kernels of Arora et al.'s script, cut off where it loads CIFAR."""
+    code = Path(path).read_text().split("#Load CIFAR-10.")[0]
+    stub = types.ModuleType("utils")
+    stub.load_cifar = None  # type: ignore[attr-defined]
+    with mock.patch.dict(sys.modules, utils=stub), mock.patch.object(sys, "argv", ["CNTK.py", "--fix", "no"]):
+        theirs: dict[str, Any] = {}
+        exec(compile(code, path, "exec"), theirs)  # the user named the file
+    x = images(8)
+    data = cupy.asarray(x.transpose(0, 3, 1, 2).reshape(8, 3, 1024))  # type: ignore[attr-defined]
+    tables = [theirs["xx"](a) for a in data]
+
+    def pair(i: int, j: int) -> Any:
+        return theirs["xz"](data[i], data[j], tables[i][0], tables[j][0], tables[i][1], tables[j][1])
+
+    found = np.array([[float(pair(i, j)) for j in range(8)] for i in range(8)])
+    ours = nk.kernel(nk.cntk(20), x)
+    require("Arora et al., up to a factor", float(1 - np.corrcoef(found.ravel(), ours.ravel())[0, 1]), 1e-4)
+    micro = 1e6 * seconds(cupy, lambda: [pair(0, j) for j in range(8)], 3) / 8
+    print(f"Arora et al., CNTK-20 GAP, ntk alone: {micro:.0f} us a pair, {micro / own:.0f} x ntkcore's")
+    return {"us": micro, "ratio": micro / own}
+
+
 def vector_job(cupy: object, N: int, repeats: int) -> dict[str, float]:
     """The whole call over CuPy's bare product of the same size, which computes both triangles."""
     rng, net = np.random.default_rng(0), nk.mlp(3)
@@ -110,7 +154,10 @@ def vector_job(cupy: object, N: int, repeats: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small jobs; nothing is written")
-    quick = parser.parse_args().quick
+    parser.add_argument("--neural-tangents", metavar="PYTHON", help="Python of an environment with JAX for CUDA")
+    parser.add_argument("--arora", metavar="CNTK.py", help="their script")
+    options = parser.parse_args()
+    quick = options.quick
     if problem := cuda_problem():
         print(f"no CUDA benchmark: {problem}")
         return
@@ -119,6 +166,10 @@ def main() -> None:
     repeats = 2 if quick else 5
     results = {job.name: image_job(cupy, job, repeats) for job in JOBS}
     results["FC"] = vector_job(cupy, 4000 if quick else 20_000, repeats)
+    if options.neural_tangents:
+        results["neural-tangents"] = neural_tangents(options.neural_tangents, results["CNTK-20 GAP"]["us"])
+    if options.arora:
+        results["Arora et al."] = arora(cupy, options.arora, results["CNTK-20 GAP"]["us"])
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     print(device)
     if not quick:

@@ -55,12 +55,14 @@ class Peer:
     x: (N, d) or images; its dtype, float32 or float64, is the precision of the computation.
     """
 
-    def __init__(self, python: str, nets: dict[str, str], x: np.ndarray, one_thread: bool = True) -> None:
+    def __init__(
+        self, python: str, nets: dict[str, str], x: np.ndarray, one_thread: bool = True, platform: str = "cpu"
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._log = open(Path(self._folder.name, "stderr"), "w+")  # noqa: SIM115
         np.save(Path(self._folder.name, "x.npy"), x)
         settings = {
-            "JAX_PLATFORMS": "cpu",
+            "JAX_PLATFORMS": platform,
             "JAX_ENABLE_X64": str(int(x.dtype == np.float64)),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "XLA_FLAGS": ONE_THREAD if one_thread else "",
