@@ -1,4 +1,4 @@
-"""neural-tangents' predict: its own numbers (tools/predict_reference.py and the shared references), shapes and names."""
+"""neural-tangents' predict: its own numbers (tools/predict_reference.py, shared references), shapes and names."""
 
 import inspect
 from pathlib import Path

@@ -82,7 +82,7 @@ def main() -> None:
     after = predict.gradient_descent(entropy, k_dd.ntk, labels, 0.6, 0.9)(times, state, None, k_td.ntk)
     for field in ("fx_train", "fx_test", "qx_train", "qx_test"):
         put(out, f"state/{field}", getattr(after, field))
-    # neural-tangents' own call of scipy's eigvalsh fails with SciPy >= 1.14, so the formula of its docstring is not here.
+    # max_learning_rate is not here: neural-tangents' call of eigvalsh fails with SciPy >= 1.14.
     np.savez_compressed(Path(__file__).parent.parent / "tests" / "data" / "predict_reference.npz", **out)
 
 

@@ -181,15 +181,22 @@ class Dynamics(Training):
     # --- what Points asks for
 
     def mean(self, points: Points, times: Array) -> Array:
-        """f0 + K* V G V^T (y - f0); on the training set f0 + V (1 - left) V^T (y - f0)."""
-        if points.kernel_cross is None:
-            basis, factor = self.modes.vectors, 1 - self._left(times)
-        else:
-            basis, factor = points.modes, self._gain(times)
-        weights = factor.T[:, :, None] * self._targets[:, None, :]  # (k, times, outputs)
-        k, count, outputs = weights.shape
-        change = (basis @ weights.reshape(k, -1)).reshape(-1, count, outputs).swapaxes(0, 1)
-        return np.ascontiguousarray(change) if points.f0 is None else change + points.f0
+        """f0 + K* V G V^T (y - f0); on the training set f0 + V lambda G V^T (y - f0)."""
+        basis, over_time = _compressed(self.rates * self.rule.gain(self.rates, times))  # 1 - rho
+        shifted = self.modes.values + self.ridge
+        inverse = np.divide(1.0, shifted, out=np.zeros_like(shifted), where=self.modes.values > 0)
+        scale = inverse if points.kernel_cross is not None else self.modes.values * inverse
+        weights = (basis * scale[:, None])[:, :, None] * self._targets[:, None, :]  # (k, q, outputs)
+        change = self.modes.vectors @ weights.reshape(len(scale), -1)
+        self._check_cross(points)
+        if points.kernel_cross is not None:
+            change = np.asarray(points.kernel_cross @ change)
+        change = np.moveaxis(change.reshape(points.m, basis.shape[1], -1), 1, 0).reshape(basis.shape[1], -1)
+        change = change if over_time is None else over_time @ change
+        change = change.reshape(len(times), points.m, -1)
+        if points.f0 is not None:
+            change += points.f0
+        return change
 
     def value(self, f: Array, y: Array, variance: Array | None) -> Array:
         """Mean over samples of (f - y)^2/2, over outputs too with ``average_outputs``."""
@@ -205,17 +212,17 @@ class Dynamics(Training):
             raise ValueError("initial outputs f0 were given: the covariance is that of the ensemble, without them")
         if self.nngp is None:
             raise ValueError("the ensemble's covariance needs the NNGP of the training set: give nngp=")
-        prior = self._prior
+        root = self._root
         if points.kernel_cross is None:
             left = self._left(times)
-            return _each(left, lambda row: _sandwich(self.modes.vectors * row, prior, diagonal))
+            return _each(left, lambda row: _sandwich(self.modes.vectors * row, root, diagonal))
         own = points.own(points.nngp_own, "the NNGP", diagonal)
         basis, cross = points.modes, points.nngp_modes
 
         def at(gain: Array) -> Array:
             b = basis * gain
             mixed = (b * cross).sum(axis=1) if diagonal else b @ cross.T
-            return own + _sandwich(b, prior, diagonal) - mixed - mixed.T
+            return own + _sandwich(b, root, diagonal) - mixed - mixed.T
 
         return _each(self._gain(times), at)
 
@@ -259,28 +266,44 @@ class Dynamics(Training):
         return cast(Array, size[:, :, None] * norm)
 
     def project(self, points: Points) -> Array:
-        """K(x, X) V, exactly 0 on the null space; ValueError where a kernel could not reach so far into it."""
+        """K(x, X) V, exactly 0 on the null space."""
         if points.kernel_cross is None:
             return self.modes.vectors * self.modes.values
+        self._check_cross(points)
         projected = np.asarray(points.kernel_cross @ self.modes.vectors)
-        null = self.modes.values == 0
-        if null.any():
-            # Cauchy-Schwarz: |K* v|^2 <= K** lambda, lambda at most the noise.
-            reach, scale = np.abs(projected[:, null]).max(initial=0.0), np.abs(projected).max(initial=0.0)
-            if reach > 10 * math.sqrt(self.modes.noise / max(self.modes.values[0], self.modes.noise)) * scale:
-                raise ValueError(
-                    f"the test-train kernel reaches into the null space of the training kernel by {reach:.2g}: they "
-                    "are not blocks of one kernel (is the order of the training samples the same in both?)"
-                )
-            projected[:, null] = 0.0
+        projected[:, self.modes.values == 0] = 0.0
         return projected
 
     # --- inside
 
     @functools.cached_property
-    def _prior(self) -> Array:
-        """V^T S V."""
-        return self.modes.vectors.T @ cast(Array, self.nngp) @ self.modes.vectors
+    def _root(self) -> Array:
+        """V^T R, where R R^T = S: by Cholesky, or of a singular S by its eigenmodes."""
+        nngp = cast(Array, self.nngp)
+        try:
+            root = np.linalg.cholesky(nngp)
+        except np.linalg.LinAlgError:
+            modes = eigenmodes(nngp, "nngp")
+            root = modes.vectors * np.sqrt(modes.values)
+        return self.modes.vectors.T @ root
+
+    def _check_cross(self, points: Points) -> None:
+        """ValueError where a test-train kernel reaches further into the null space than |K* v|^2 <= K** lambda allows."""
+        null = self.modes.values == 0
+        if not null.any() or points.kernel_cross is None:
+            return
+        reach, size = (
+            float(
+                np.linalg.norm(np.asarray(points.kernel_cross @ self.modes.vectors[:, part]), axis=1).max(initial=0.0)
+            )
+            for part in (null, ~null)
+        )
+        top = max(float(self.modes.values[0]), self.modes.noise)
+        if reach > (10 * math.sqrt(self.modes.noise / top) * size if top > 0 else 0.0):
+            raise ValueError(
+                f"the test-train kernel reaches into the null space of the training kernel by {reach:.2g}: they are "
+                "not blocks of one kernel (is the order of the training samples the same in both?)"
+            )
 
     def _need_all(self, what: str) -> None:
         if not self.modes.complete:
@@ -343,15 +366,30 @@ class Dynamics(Training):
         return time, least
 
 
+def _compressed(learned: Array) -> tuple[Array, Array | None]:
+    """1 - rho (times, k) as (A B^T)^T, A (k, q) and B (times, q), or None for the identity.
+
+    Many times of a smooth decay span few dimensions. Every time is exact to rounding of its own largest mode, and exactly
+    0 where nothing is learned.
+    """
+    count = len(learned)
+    if count <= 32:
+        return learned.T, None
+    size = np.linalg.norm(learned, axis=1, keepdims=True)
+    u, s, v = np.linalg.svd((learned / np.where(size > 0, size, 1.0)).T, full_matrices=False)
+    q = max(int((s > np.finfo(float).eps * s[0]).sum()), 1)
+    return (learned.T, None) if 2 * q > count else (u[:, :q] * s[:q], size * v[:q].T)
+
+
 def _each(rows: Array, function: Callable[[Array], Array]) -> Array:
     """One time after the other: what a time needs may be as large as a kernel."""
     return np.stack([function(row) for row in rows]) if len(rows) else np.empty(0)
 
 
-def _sandwich(b: Array, prior: Array, diagonal: bool) -> Array:
-    """B S B^T, or its diagonal."""
-    product = b @ prior
-    return np.einsum("ij,ij->i", product, b) if diagonal else product @ b.T
+def _sandwich(b: Array, root: Array, diagonal: bool) -> Array:
+    """B S B^T, S = R R^T in the modes' basis, or its diagonal."""
+    product = b @ root
+    return np.einsum("ij,ij->i", product, product) if diagonal else product @ product.T
 
 
 def _spectral(basis: Array, factor: Array, diagonal: bool) -> Array:

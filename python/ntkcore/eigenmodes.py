@@ -71,13 +71,20 @@ def check_symmetric(matrix: npt.ArrayLike, name: str) -> Array:
     K = check_matrix(matrix, name, (None, None))
     if K.shape[0] != K.shape[1] or not len(K):
         raise ValueError(f"{name} must be square and not empty, not {K.shape}")
-    apart, scale = float(np.abs(K - K.T).max()), float(np.abs(K).max())
+    apart, scale = _asymmetry(K), float(max(K.max(), -K.min()))
     if apart > ASYMMETRY[_single(matrix)] * scale:
         raise ValueError(
             f"{name} is not symmetric: entries across the diagonal differ by {apart:.2g}, the largest is {scale:.2g}; "
             "it must be the kernel of one data set with itself, in one order"
         )
     return (K + K.T) / 2 if apart else K
+
+
+def _asymmetry(K: Array, block: int = 256) -> float:
+    """max |K - K^T|, block by block: a transpose of the whole walks through memory by columns."""
+    starts = range(0, len(K), block)
+    pairs = ((slice(i, i + block), slice(j, j + block)) for i in starts for j in starts if j >= i)
+    return max(float(np.abs(K[i, j] - K[j, i].T).max()) for i, j in pairs)
 
 
 def _single(matrix: npt.ArrayLike) -> bool:
@@ -88,8 +95,8 @@ def _single(matrix: npt.ArrayLike) -> bool:
 def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     """All eigenpairs of a kernel matrix (n, n), by numpy.linalg.eigh in float64, whatever its dtype.
 
-    Noise is n eps lambda_max, for a float32 kernel at least 4.5e-7 sqrt(n) of the mean diagonal, and at least the size
-    of the most negative eigenvalue, which only rounding can have made: eigenvalues up to it become 0.
+    Noise is n eps lambda_max, for a float32 kernel at least 4.5e-7 sqrt(n) of the mean diagonal, and at least twice
+    the size of the most negative eigenvalue, which only rounding can have made. Eigenvalues up to it become 0.
 
     ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive semidefinite;
     MemoryError, before any work, if the eigenvectors do not fit.
@@ -110,7 +117,9 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
             f"{name} is indefinite: its eigenvalues reach from {bottom:.3g} to {top:.3g}, more than rounding explains; "
             "a kernel has none below 0. Was something subtracted from it, or its rows reordered?"
         )
-    noise = max(n * np.finfo(np.float64).eps * top, FLOAT32_NOISE * math.sqrt(n) * trace / n if single else 0, -bottom)
+    noise = max(
+        n * np.finfo(np.float64).eps * top, FLOAT32_NOISE * math.sqrt(n) * trace / n if single else 0, -2 * bottom
+    )
     values[values <= noise] = 0.0
     return Modes(values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1]), trace, noise=noise)
 

@@ -28,7 +28,7 @@ from ntkcore.training import Points, Recipe, Stop, Training
 Array = npt.NDArray[np.float64]
 Field = Callable[[Array], Array]
 
-STATIONARY = 1e-8  # of the initial speed: there the training has ended
+STATIONARY = 1e-8  # relative change of the outputs while time grows e-fold: there the training has ended
 EVALUATIONS = 200_000  # of the gradient, before an infinite time is given up
 
 
@@ -135,12 +135,12 @@ def integrate(
     tolerance: float,
     scale: float,
     method: str,
-    speed: Field | None = None,
+    outputs: Field,
 ) -> Array:
     """State at finite, ``times`` of any order under state' = field(state): shape (times, state), by scipy's solve_ivp.
 
-    ``scale``: by how much an error of the state grows in the outputs. ``speed``: of a state; for infinite times the
-    equation is followed until it is `STATIONARY` times that at the start. ImportError without SciPy; ValueError where
+    ``outputs``: the linear map from states, or their velocities, to what is wanted; ``scale``: its norm. For infinite
+    times the equation is followed until the outputs are `STATIONARY`. ImportError without SciPy; ValueError where
     the solver gives up, or a limit is not reached in `EVALUATIONS` evaluations.
     """
     try:
@@ -160,13 +160,13 @@ def integrate(
         out[finite] = start
     if not finite.all():
         finer = {"method": method, "rtol": 1e-3 * tolerance, "atol": 1e-3 * options["atol"]}  # or noise keeps it moving
-        out[~finite] = _limit(solve_ivp, field, start, speed, finer)
+        out[~finite] = _limit(solve_ivp, field, start, outputs, finer)
     return out
 
 
-def _limit(solve_ivp: Any, field: Field, start: Array, speed: Any, options: dict[str, Any]) -> Array:
-    goal, count = STATIONARY * speed(start), 0
-    if goal == 0:
+def _limit(solve_ivp: Any, field: Field, start: Array, outputs: Field, options: dict[str, Any]) -> Array:
+    count = 0
+    if not outputs(field(start)).any():
         return start
 
     def counted(t: float, state: Array) -> Array:
@@ -180,9 +180,9 @@ def _limit(solve_ivp: Any, field: Field, start: Array, speed: Any, options: dict
         return field(state)
 
     def ended(t: float, state: Array) -> float:
-        return float(speed(state) - goal)
+        return float(t * np.abs(outputs(field(state))).max() - STATIONARY * np.abs(outputs(state)).max())
 
-    ended.terminal = True  # type: ignore[attr-defined]
+    ended.terminal, ended.direction = True, -1  # type: ignore[attr-defined]
     found = solve_ivp(counted, (0.0, 1e300), start, events=ended, **options)
     if not len(found.t_events[0]):
         raise ValueError(f"t = infinity: the ODE solver gave up: {found.message}")
@@ -315,17 +315,13 @@ class LossDynamics(Training):
     def _velocity(self, flat: Array) -> Array:
         return -self.rule.learning_rate * self._slope(flat.reshape(self.y.shape)).reshape(-1)
 
-    def _speed(self, flat: Array) -> Any:
-        """(g . K g)^(1/2): at 0 exactly where the outputs move no more."""
-        g = self._slope(flat.reshape(self.y.shape))
-        return math.sqrt(max(float((g * (self.kernel @ g)).sum()), 0.0))
-
     def _path(self, times: Array) -> Array:
         if isinstance(self.rule, GradientDescent):
             return self._walk(times)
         options = {"tolerance": self.tolerance, "scale": self._scale, "method": self.method}
         start = np.zeros(self.y.size)
-        states = integrate(self._velocity, start, times, speed=self._speed, **cast(Any, options))
+        outputs = lambda a: np.asarray(self.kernel @ a.reshape(self.y.shape))  # noqa: E731
+        states = integrate(self._velocity, start, times, outputs=outputs, **cast(Any, options))
         return states.reshape(len(times), *self.y.shape)
 
     def _steps(self, last: float) -> Any:

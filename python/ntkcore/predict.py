@@ -286,13 +286,11 @@ def gradient_descent(
             velocity = state[size : 2 * size]
             return np.concatenate([velocity, push + drag * velocity, [1.0]])
 
-        def speed(state: Array) -> Any:
-            g = gradient(state)
-            rest = state[size : 2 * size].reshape(n, -1) if momentum is not None else np.zeros_like(g)
-            return math.sqrt(max(float((g * (K @ g)).sum() + (rest * (K @ rest)).sum()), 0.0))
+        def outputs(state: Array) -> Array:
+            return np.stack([K @ part.reshape(n, -1) for part in np.split(state[:-1], (len(state) - 1) // size)])
 
         start = np.zeros((1 if momentum is None else 2) * size + 1)  # the last entry is the time itself
-        options: dict[str, Any] = {"tolerance": 1e-9, "scale": norm, "method": "DOP853", "speed": speed}
+        options: dict[str, Any] = {"tolerance": 1e-9, "scale": norm, "method": "DOP853", "outputs": outputs}
         states = integrate(field, start, s, **options)
         a = states[:, :size].reshape(-1, *f0.shape)
         b = np.zeros_like(a) if momentum is None else states[:, size : 2 * size].reshape(-1, *f0.shape)
