@@ -8,10 +8,8 @@ from scipy.sparse.linalg import aslinearoperator
 
 import ntkcore as nk
 from conftest import assert_close
-from ntkcore.dynamics import Dynamics
-from ntkcore.eigenmodes import Modes, eigenmodes, leading_modes
+from ntkcore.dynamics import Dynamics, GradientDescent, GradientFlow, Modes, eigenmodes, leading_modes
 from ntkcore.losses import CrossEntropy, LossDynamics, SquaredError
-from ntkcore.rules import GradientDescent, GradientFlow
 
 N, M, OUTPUTS = 12, 5, 2
 TIMES = np.array([0.0, 1.0, 7.0, 60.0])
@@ -161,6 +159,8 @@ def test_one_decomposition_serves_all(problem, monkeypatch):
         assert test.mean(TIMES.reshape(2, 2)).shape == (2, 2, M)
         assert test.covariance(TIMES).shape == (4, M, M)
         assert dynamics.train.mean(3.0).shape == (N,)
+        assert test.mean([]).shape == (0, M)
+        assert test.covariance(np.empty((2, 0))).shape == (2, 0, M, M)
         assert dynamics.residuals(TIMES).shape == (4, N)
         dynamics.early_stopping(test, np.zeros(M))
     assert len(calls) == 1
@@ -485,6 +485,24 @@ def test_cross_entropy_against_euler(problem):
     assert_close(steps.mean(6000), found[1][N:], 1e-10)
     with pytest.raises(ValueError, match="separable"):
         LossDynamics(100 * K[:N, :N], y, CrossEntropy(), method="LSODA").train.mean(np.inf)
+
+
+def test_losses_without_a_gradient_of_their_own(problem):
+    """Any smooth function: here the Huber-like log cosh, by differences, against its gradient given."""
+
+    class LogCosh:
+        def __call__(self, f, y):
+            return float(np.log(np.cosh(f - y)).sum() / len(f))
+
+        def gradient(self, f, y):
+            return np.tanh(f - y) / len(f)
+
+    K, y = problem["K"][:N, :N], problem["y"]
+    given, differenced = (LossDynamics(K, y, loss) for loss in (LogCosh(), LogCosh().__call__))
+    assert_close(differenced.train.mean(20.0), given.train.mean(20.0), 1e-8)
+    assert_close(given.train.mean(np.inf), y, 1e-5)
+    with pytest.raises(TypeError, match="float64"):
+        LossDynamics(K, y, lambda f, y: np.float32(((f - y) ** 2).sum()))
 
 
 @pytest.mark.parametrize("average", [False, True])

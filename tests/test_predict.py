@@ -184,12 +184,13 @@ def test_singular_kernels_give_finite_numbers():
     y = np.concatenate([Y, Y + 1])
     relu = stax.serial(stax.Dense(64, 1.4, 0.2), stax.Relu(), stax.Dense(1))[2]  # exact between duplicates
     fn = predict.gradient_descent_mse_ensemble(relu, x, y)
-    for t in (0.0, 10.0, 1e6, None):
+    for t in (0.0, 10.0, 1e6, 1e18, None):
         for mean, covariance in fn(t, Z, compute_cov=True):
             assert np.isfinite(mean).all()
             assert np.linalg.eigvalsh(covariance).min() > -1e-12
     merged = predict.gradient_descent_mse_ensemble(relu, X, Y + 0.5)(None, Z, "ntk")
-    assert_close(fn(None, Z, "ntk"), merged, 1e-12)
+    for t in (1e18, None):
+        assert_close(fn(t, Z, "ntk"), merged, 1e-12)
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,22 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes
+from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes, leading_modes
 from ntkcore.inputs import KERNELS
 from ntkcore.layers import Layer
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
 from ntkcore.training import Points, Recipe, Stop, Training, as_times
+
+__all__ = [
+    "Dynamics",
+    "GradientDescent",
+    "GradientFlow",
+    "Modes",
+    "Points",
+    "Stop",
+    "eigenmodes",
+    "leading_modes",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -152,10 +163,10 @@ class Dynamics(Training):
         With `GradientDescent` the first step. Momentum makes the loss oscillate: its steps are looked at one by one.
         ValueError if the training diverges.
         """
-        if not (self.train_loss(np.inf) < loss or loss >= self.train_loss(0.0)):
-            return math.inf
         if loss >= self.train_loss(0.0):
             return 0.0
+        if not loss > self.train_loss(np.inf):
+            return math.inf
         if isinstance(self.rule, GradientDescent) and self.rule.momentum > 0:
             return self._scan(loss)
         high = 1.0
@@ -167,7 +178,8 @@ class Dynamics(Training):
         """The time at which the validation loss is least, t = 0 and infinity included.
 
         The loss is looked at on 200 times, geometric between the time scales of the fastest and the slowest mode, and
-        the best of them is refined. ``expected``: the loss of one network instead of that of the ensemble's mean.
+        the best of them is refined: a narrow dip beside a wide one can be missed. ``expected``: the loss of one network
+        instead of that of the ensemble's mean.
         """
         loss = functools.partial(validation.loss, y=y, expected=expected)
         grid = self._grid()
@@ -187,13 +199,14 @@ class Dynamics(Training):
         inverse = np.divide(1.0, shifted, out=np.zeros_like(shifted), where=self.modes.values > 0)
         scale = inverse if points.kernel_cross is not None else self.modes.values * inverse
         weights = (basis * scale[:, None])[:, :, None] * self._targets[:, None, :]  # (k, q, outputs)
-        change = self.modes.vectors @ weights.reshape(len(scale), -1)
+        q, outputs = weights.shape[1:]
+        change = self.modes.vectors @ weights.reshape(len(scale), q * outputs)
         self._check_cross(points)
         if points.kernel_cross is not None:
             change = np.asarray(points.kernel_cross @ change)
-        change = np.moveaxis(change.reshape(points.m, basis.shape[1], -1), 1, 0).reshape(basis.shape[1], -1)
+        change = np.moveaxis(change.reshape(points.m, q, outputs), 1, 0).reshape(q, points.m * outputs)
         change = change if over_time is None else over_time @ change
-        change = change.reshape(len(times), points.m, -1)
+        change = change.reshape(len(times), points.m, outputs)
         if points.f0 is not None:
             change += points.f0
         return change
@@ -288,7 +301,7 @@ class Dynamics(Training):
         return self.modes.vectors.T @ root
 
     def _check_cross(self, points: Points) -> None:
-        """ValueError where a test-train kernel reaches further into the null space than |K* v|^2 <= K** lambda allows."""
+        """ValueError where K* reaches further into the null space than |K* v|^2 <= K** lambda allows."""
         null = self.modes.values == 0
         if not null.any() or points.kernel_cross is None:
             return
@@ -369,8 +382,8 @@ class Dynamics(Training):
 def _compressed(learned: Array) -> tuple[Array, Array | None]:
     """1 - rho (times, k) as (A B^T)^T, A (k, q) and B (times, q), or None for the identity.
 
-    Many times of a smooth decay span few dimensions. Every time is exact to rounding of its own largest mode, and exactly
-    0 where nothing is learned.
+    Many times of a smooth decay span few dimensions. Every time is exact to rounding of its own largest mode, and
+    exactly 0 where nothing is learned.
     """
     count = len(learned)
     if count <= 32:

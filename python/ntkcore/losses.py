@@ -291,8 +291,9 @@ class LossDynamics(Training):
         """f0 + K* a(t), (times, m, outputs)."""
         a = self._path(times)  # (times, n, outputs)
         cross = self.kernel if points.kernel_cross is None else points.kernel_cross
-        columns = a.swapaxes(0, 1).reshape(len(self.y), -1)
-        change = np.asarray(cross @ columns).reshape(points.m, len(times), -1).swapaxes(0, 1)
+        count, n, outputs = a.shape
+        columns = a.swapaxes(0, 1).reshape(n, count * outputs)
+        change = np.asarray(cross @ columns).reshape(points.m, count, outputs).swapaxes(0, 1)
         return np.ascontiguousarray(change) if points.f0 is None else change + points.f0
 
     def value(self, f: Array, y: Array, variance: Array | None) -> Array:

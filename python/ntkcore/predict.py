@@ -188,7 +188,11 @@ class _Regularised:
     def flow(self, scaled: Array, size: int) -> tuple[Array, Array]:
         """rho and (1 - rho)/lambda, (times, modes), at times in units of the learning rate; ``size``: of y_train."""
         rule, rates = GradientFlow(1.0), self.values / size
-        return rule.decay(rates, scaled), rule.gain(rates, scaled) / size
+        gain = rule.gain(rates, scaled) / size
+        gain[:, rates == 0] = (
+            0.0  # a kernel's null space reaches no point: what a test-train kernel has there is rounding
+        )
+        return rule.decay(rates, scaled), gain
 
     def apply(self, basis: Array, factor: Array, rhs: Array) -> Array:
         """basis diag(factor_t) V^T rhs, (times, rows, columns)."""

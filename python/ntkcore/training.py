@@ -208,7 +208,7 @@ class Points:
         """What the modes beyond the leading ones can change of `mean`, per point and output: ``times.shape + (m, …)``.
 
         Rigorous up to the leading modes' own rounding; infinite where nothing is known (test points at t = infinity
-        without ridge). 0 if all modes are there.
+        without ridge). 0 if all modes are there. ValueError where learning_rate x rest of the spectrum exceeds 1.
         """
         t, shape = as_times(times, self.training.rule)
         return cast(Array, self.training.bound(self, t)).reshape(*shape, self.m, *self.training.axes)
