@@ -119,6 +119,20 @@ def test_covariance_is_that_of_trained_draws(problem, rule, ridge):
     assert_close(only.loss(times, np.zeros((M, OUTPUTS)), expected=True), losses, 1e-12)
 
 
+def test_a_singular_nngp_and_one_of_several_blocks():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 4))
+    K, S = nk.kernel(nk.mlp(1, 1.4, 0.1), x, get=("ntk", "nngp"))
+    for prior in (S, x @ x.T):
+        dynamics = Dynamics(K[:280, :280], np.ones(280), nngp=prior[:280, :280])
+        test = dynamics.points(K[280:, :280], prior[280:, :280], prior[280:, 280:])
+        gain = dynamics.modes.vectors * -np.expm1(-30 * dynamics.rates) / dynamics.modes.values
+        b = K[280:, :280] @ gain @ dynamics.modes.vectors.T
+        mixed = b @ prior[:280, 280:]
+        expected = prior[280:, 280:] + b @ prior[:280, :280] @ b.T - mixed - mixed.T
+        assert_close(test.covariance(30.0), expected, 1e-11)
+
+
 def test_posterior(problem):
     K, y = problem["K"], problem["y"]
     dynamics = Dynamics(K[:N, :N], y, ridge=0.1)

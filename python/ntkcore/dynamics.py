@@ -297,8 +297,11 @@ class Dynamics(Training):
             root = np.linalg.cholesky(nngp)
         except np.linalg.LinAlgError:
             modes = eigenmodes(nngp, "nngp")
-            root = modes.vectors * np.sqrt(modes.values)
-        return self.modes.vectors.T @ root
+            return self.modes.vectors.T @ (modes.vectors * np.sqrt(modes.values))
+        product = np.empty_like(root)
+        for j in range(0, len(root), 256):  # the triangle's zeros are left out
+            product[:, j : j + 256] = self.modes.vectors[j:].T @ root[j:, j : j + 256]
+        return product
 
     def _check_cross(self, points: Points) -> None:
         """ValueError where K* reaches further into the null space than |K* v|^2 <= K** lambda allows."""
