@@ -290,18 +290,15 @@ class Dynamics(Training):
     # --- inside
 
     @functools.cached_property
-    def _root(self) -> Array:
-        """V^T R, where R R^T = S: by Cholesky, or of a singular S by its eigenmodes."""
-        nngp = cast(Array, self.nngp)
+    def _root(self) -> tuple[Array, bool]:
+        """R with R R^T = V^T S V, and whether it is lower triangular: by Cholesky, or of a singular S by its modes."""
+        nngp, vectors = cast(Array, self.nngp), self.modes.vectors
         try:
-            root = np.linalg.cholesky(nngp)
+            half = _product(vectors.T, np.linalg.cholesky(nngp), True)
+            return np.linalg.cholesky(half @ half.T), True
         except np.linalg.LinAlgError:
-            modes = eigenmodes(nngp, "nngp")
-            return self.modes.vectors.T @ (modes.vectors * np.sqrt(modes.values))
-        product = np.empty_like(root)
-        for j in range(0, len(root), 256):  # the triangle's zeros are left out
-            product[:, j : j + 256] = self.modes.vectors[j:].T @ root[j:, j : j + 256]
-        return product
+            prior = eigenmodes(nngp, "nngp")
+            return vectors.T @ (prior.vectors * np.sqrt(prior.values)), False
 
     def _check_cross(self, points: Points) -> None:
         """ValueError where K* reaches further into the null space than |K* v|^2 <= K** lambda allows."""
@@ -402,9 +399,19 @@ def _each(rows: Array, function: Callable[[Array], Array]) -> Array:
     return np.stack([function(row) for row in rows]) if len(rows) else np.empty(0)
 
 
-def _sandwich(b: Array, root: Array, diagonal: bool) -> Array:
+def _product(b: Array, root: Array, lower: bool, block: int = 256) -> Array:
+    """B R, without the zeros of a lower triangular R."""
+    if not lower:
+        return b @ root
+    product = np.empty((len(b), len(root)))
+    for j in range(0, len(root), block):
+        product[:, j : j + block] = b[:, j:] @ root[j:, j : j + block]
+    return product
+
+
+def _sandwich(b: Array, root: tuple[Array, bool], diagonal: bool) -> Array:
     """B S B^T, S = R R^T in the modes' basis, or its diagonal."""
-    product = b @ root
+    product = _product(b, *root)
     return np.einsum("ij,ij->i", product, product) if diagonal else product @ product.T
 
 
