@@ -294,8 +294,8 @@ class Dynamics(Training):
         """R with R R^T = V^T S V, and whether it is lower triangular: by Cholesky, or of a singular S by its modes."""
         nngp, vectors = cast(Array, self.nngp), self.modes.vectors
         try:
-            half = _product(vectors.T, np.linalg.cholesky(nngp), True)
-            return np.linalg.cholesky(half @ half.T), True
+            half = _product(vectors.T, cast(Array, np.linalg.cholesky(nngp)), True)
+            return cast(Array, np.linalg.cholesky(half @ half.T)), True
         except np.linalg.LinAlgError:
             prior = eigenmodes(nngp, "nngp")
             return vectors.T @ (prior.vectors * np.sqrt(prior.values)), False
