@@ -49,8 +49,10 @@ clean:  ## remove the environment, builds and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The installed package is a copy, rebuilt when a source changes; CMake's build folder stays, so that is quick.
+# The demonstration runs on the CPU: it does not wait for nvcc.
+FLAGS_all := -C cmake.define.NTKCORE_CUDA=OFF
 $(VENV)/installed-%: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/pip install --quiet ".[$*]"
+	$(BIN)/pip install --quiet ".[$*]" $(FLAGS_$*)
 	@touch $@
 
 # The linters read the sources, so they need the environment but no rebuild.
