@@ -138,6 +138,12 @@ void run_images(const ImageTile<T>& tile) {
   }
 }
 
+inline bool has_features(const PlaneProgram& program, const Segment& segment) {
+  for (int k = segment.first; k < segment.last; ++k)
+    if (feature_count(program.ops[k]) > 0) return true;
+  return false;
+}
+
 // Pairs (x, x): the tables segment by segment, each from the few planes that reach its d = 0 plane; then, if asked for,
 // all planes for the read-outs.
 inline void run_self(const SelfStrip& self) {
@@ -154,6 +160,7 @@ inline void run_self(const SelfStrip& self) {
     io.record = self.table + lane;
     io.readouts = readouts;
     for (int s = 0; s < self.program.segment_count; ++s) {
+      if (!has_features(self.program, self.program.segments[s])) continue;
       Stream<double, false, true> near(self.near[s], io, memory);
       near.run();
     }
