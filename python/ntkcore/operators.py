@@ -1,0 +1,203 @@
+"""Kernels as SciPy's linear operators: in memory, in a store, or recomputed tile by tile and never held.
+
+All count ``passes``, how often the whole kernel was read or computed; a product with many columns is one pass. Tiles
+may be float32; sums are float64. Of a symmetric kernel one half of the tiles is read, each serving twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.inputs import check_data
+from ntkcore.kernels import kernel, kernel_diag
+from ntkcore.layers import Layer
+from ntkcore.tiles import Tile, progress_bar, tiles
+
+try:
+    from scipy.sparse.linalg import LinearOperator
+except ImportError:
+    raise ImportError('operators need SciPy: pip install "ntkcore[sklearn]"') from None
+
+Array = npt.NDArray[np.float64]
+
+
+class KernelOperator(LinearOperator):  # type: ignore[misc]
+    """Base: a kernel of shape (n, m), dtype float64, read tile by tile; ``symmetric``: the upper half of the tiles."""
+
+    def __init__(self, shape: tuple[int, int], tile: int, symmetric: bool, progress: bool | None) -> None:
+        super().__init__(np.dtype(np.float64), shape)
+        if symmetric and shape[0] != shape[1]:
+            raise ValueError(f"a kernel of shape {shape} is not symmetric: pass symmetric=False")
+        self.tile, self.symmetric, self.progress = tile, symmetric, progress
+        self.passes = 0.0
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        """The block of the kernel in these rows and columns."""
+        raise NotImplementedError
+
+    def diagonal(self) -> Array:
+        """The diagonal, (n,), float64."""
+        return np.concatenate([np.diagonal(self.read(s, s)) for s in self._row_slices()]).astype(np.float64)
+
+    def rows(self, indices: npt.ArrayLike) -> Array:
+        """K[indices, :], float64: len(indices)/n of a pass."""
+        raise NotImplementedError
+
+    def _row_slices(self) -> Iterator[slice]:
+        for i in range(0, self.shape[0], self.tile):
+            yield slice(i, min(i + self.tile, self.shape[0]))
+
+    def _matmat(self, X: npt.ArrayLike) -> Array:
+        X = np.asarray(X, np.float64)
+        out = np.zeros((self.shape[0], X.shape[1]))
+        self._accumulate(out, X, self.symmetric, transposed=False)
+        return out
+
+    def _matvec(self, x: npt.ArrayLike) -> Array:
+        return self._matmat(np.asarray(x, np.float64).reshape(-1, 1))[:, 0]
+
+    def _rmatmat(self, X: npt.ArrayLike) -> Array:
+        X = np.asarray(X, np.float64)
+        if self.symmetric:
+            return self._matmat(X)
+        out = np.zeros((self.shape[1], X.shape[1]))
+        self._accumulate(out, X, False, transposed=True)
+        return out
+
+    def _rmatvec(self, x: npt.ArrayLike) -> Array:
+        return self._rmatmat(np.asarray(x, np.float64).reshape(-1, 1))[:, 0]
+
+    def _accumulate(self, out: Array, X: Array, symmetric: bool, transposed: bool) -> None:
+        """out += K X, or K^T X."""
+        work: list[Tile] = tiles(self.shape[0], self.shape[1], self.tile, self.tile, symmetric)
+        with progress_bar(sum((t[1] - t[0]) * (t[3] - t[2]) for t in work), self.progress) as count:
+            for i0, i1, j0, j1 in work:
+                block = np.asarray(self.read(slice(i0, i1), slice(j0, j1)), np.float64)
+                if transposed:
+                    out[j0:j1] += block.T @ X[i0:i1]
+                else:
+                    out[i0:i1] += block @ X[j0:j1]
+                if symmetric and i0 != j0:
+                    out[j0:j1] += block.T @ X[i0:i1]
+                count((i1 - i0) * (j1 - j0))
+        self.passes += 1
+
+
+class InMemory(KernelOperator):
+    """A kernel held as an array (n, m), float32 or float64; float32 is converted block by block, never as a whole."""
+
+    def __init__(self, K: npt.ArrayLike, *, symmetric: bool | None = None, tile: int = 1024) -> None:
+        matrix = np.asarray(K)
+        if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float64):
+            raise ValueError(f"K must be a float32 or float64 matrix, not {matrix.ndim}-D {matrix.dtype}")
+        square = matrix.shape[0] == matrix.shape[1]
+        super().__init__(matrix.shape, tile, square if symmetric is None else symmetric, False)
+        self.storage_dtype = matrix.dtype
+        self._K = matrix
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
+        return self._K[rows, cols]
+
+    def diagonal(self) -> Array:  # noqa: D102
+        return np.diagonal(self._K).astype(np.float64)
+
+    def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
+        out: Array = self._K[np.asarray(indices)].astype(np.float64)
+        return out
+
+
+class Stored(KernelOperator):
+    """A kernel in a chunked store: anything with ``shape``, ``dtype``, ``chunks`` and NumPy's slicing (Zarr, HDF5).
+
+    A product reads whole chunks, each once; memory is a chunk and the vectors. ``symmetric`` (default: if square) reads
+    only the chunks on and above the diagonal, which must be square then.
+    """
+
+    def __init__(self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None) -> None:
+        if len(array.shape) != 2:
+            raise ValueError(f"a stored kernel is a matrix, not of shape {array.shape}")
+        square = array.shape[0] == array.shape[1]
+        super().__init__(tuple(array.shape), int(array.chunks[0]), square if symmetric is None else symmetric, progress)
+        self.storage_dtype = np.dtype(array.dtype)
+        self._array = array
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
+        block = np.asarray(self._array[rows, cols])
+        if not np.isfinite(block).all():
+            raise ValueError(
+                f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of the stored kernel hold NaN: "
+                "the build is not finished, or a chunk is lost; run it again"
+            )
+        return block
+
+    def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
+        chosen = np.asarray(indices)
+        out = np.empty((len(chosen), self.shape[1]))
+        for start in np.unique(chosen // self.tile) * self.tile:
+            inside = (chosen >= start) & (chosen < start + self.tile)
+            for j in range(0, self.shape[1], self.tile):
+                cols = slice(j, min(j + self.tile, self.shape[1]))
+                block = self.read(slice(int(start), min(int(start) + self.tile, self.shape[0])), cols)
+                out[inside, cols] = block[chosen[inside] - start]
+        return out
+
+
+class MatrixFree(KernelOperator):
+    """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``), computed anew for every product and never stored.
+
+    For 10^5 to 10^6 points: a product costs one evaluation of (half of) the kernel, memory is one tile and the vectors.
+    ``options`` are those of `ntkcore.kernel` (dtype, threads, backend, …).
+    """
+
+    def __init__(
+        self,
+        net: Layer,
+        x: npt.ArrayLike,
+        x2: npt.ArrayLike | None = None,
+        get: str = "ntk",
+        *,
+        tile: int = 2048,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self._a, b = check_data(x, x2, options.get("dtype"))
+        self._b = self._a if b is None else b
+        self._net, self._get, self._options = net, get, {"progress": False, **options}
+        super().__init__((len(self._a), len(self._b)), tile, b is None, progress)
+        self.storage_dtype = self._a.dtype
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
+        same = self.symmetric and rows == cols
+        block: npt.NDArray[Any] = kernel(
+            self._net, self._a[rows], None if same else self._b[cols], self._get, **self._options
+        )
+        return block
+
+    def diagonal(self) -> Array:  # noqa: D102
+        if not self.symmetric:
+            return super().diagonal()
+        options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
+        return np.asarray(kernel_diag(self._net, self._a, self._get, **options), np.float64)
+
+    def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
+        chosen = np.asarray(indices)
+        block = np.asarray(kernel(self._net, self._a[chosen], self._b, self._get, **self._options), np.float64)
+        if self.symmetric:  # a point with itself: exact on the diagonal alone
+            block[np.arange(len(chosen)), chosen] = self.diagonal_of(chosen)
+        return block
+
+    def diagonal_of(self, indices: npt.NDArray[Any]) -> Array:
+        """Diagonal entries at ``indices``."""
+        options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
+        return np.asarray(kernel_diag(self._net, self._a[indices], self._get, **options), np.float64)
+
+
+def as_operator(K: Any) -> KernelOperator:
+    """A `KernelOperator` as it is; a matrix or a chunked array wrapped."""
+    if isinstance(K, KernelOperator):
+        return K
+    return Stored(K) if hasattr(K, "chunks") and not isinstance(K, np.ndarray) else InMemory(K)

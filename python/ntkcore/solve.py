@@ -1,0 +1,422 @@
+"""(K + ridge I) A = Y: by Cholesky, by one eigendecomposition for all ridges, or by conjugate gradients.
+
+    factor = Cholesky(K, ridge); factor.solve(Y)          # one factorisation, many right-hand sides
+    modes = Eigh(K); modes.path(Y, ridges); modes.leave_one_out(Y, ridges)
+    cg(operator, Y, ridge).x                              # any operator of ntkcore.operators, all columns in one pass
+
+Predictions are K_test_train @ A. A ridge is absolute, or times the mean diagonal with ``relative=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.operators import KernelOperator, as_operator
+from ntkcore.tiles import progress_bar
+
+try:
+    import scipy.linalg
+    import scipy.sparse.linalg
+except ImportError:
+    raise ImportError('solvers need SciPy: pip install "ntkcore[sklearn]"') from None
+
+Array = npt.NDArray[np.float64]
+METHODS = ("cholesky", "eigh", "cg")
+LARGEST_RANK = 2000  # of the preconditioner, by default
+LARGEST_DENSE = 20_000  # points beyond which solve() takes conjugate gradients
+
+
+class RidgeWarning(UserWarning):
+    """The ridge lies below the rounding noise of the kernel's storage precision."""
+
+
+def noise_floor(dtype: npt.DTypeLike, n: int, mean_diagonal: float) -> float:
+    """4 eps sqrt(n) times the mean diagonal: independent rounding errors of n^2 entries have a 2-norm of that order.
+
+    (Twice the standard deviation times sqrt(n), by the semicircle law; twice that for both roundings, of products and
+    of storage.) About 1e-4 of the diagonal for 50 000 points in float32.
+    """
+    return float(4 * np.finfo(np.dtype(dtype)).eps * n**0.5 * mean_diagonal)
+
+
+def _targets(Y: npt.ArrayLike, n: int) -> tuple[Array, bool]:
+    """Y as (n, outputs), and whether it was a vector."""
+    data = np.asarray(Y, np.float64)
+    if data.ndim not in (1, 2) or len(data) != n:
+        raise ValueError(f"Y must have shape ({n},) or ({n}, outputs) for {n} points, not {data.shape}")
+    if not np.isfinite(data).all():
+        raise ValueError("Y holds NaN or infinity: drop such samples")
+    return (data[:, None], True) if data.ndim == 1 else (data, False)
+
+
+def _ridge(ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeLike, n: int) -> float:
+    if not np.isfinite(ridge) or ridge < 0:
+        raise ValueError(f"ridge must be finite and at least 0, not {ridge!r}")
+    value = float(ridge) * (mean_diagonal if relative else 1)
+    floor = noise_floor(dtype, n, mean_diagonal)
+    if np.dtype(dtype) == np.float32 and value < floor:
+        warnings.warn(
+            f"ridge {value:.2g} lies below {floor:.2g}, the rounding noise of {n} points in float32: what it resolves "
+            "is noise; use a larger ridge or a float64 kernel",
+            RidgeWarning,
+            stacklevel=3,
+        )
+    return value
+
+
+def _square(K: npt.ArrayLike) -> npt.NDArray[Any]:
+    matrix = np.asarray(K)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
+        raise ValueError(f"K must be a square matrix, not of shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError("K holds NaN or infinity")
+    return matrix
+
+
+class Cholesky:
+    """K + ridge I factorised once, in float64. ``overwrite``: in the memory of a float64 K."""
+
+    def __init__(
+        self, K: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False, overwrite: bool = False
+    ) -> None:
+        matrix = _square(K)
+        n, mean = len(matrix), float(np.diagonal(matrix).mean())
+        self.ridge = _ridge(ridge, relative, mean, matrix.dtype, n)
+        work = matrix if overwrite and matrix.dtype == np.float64 else matrix.astype(np.float64)
+        work.flat[:: n + 1] += self.ridge
+        try:
+            self._factor = scipy.linalg.cho_factor(work, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError as error:
+            hint = max(noise_floor(matrix.dtype, n, mean), self.ridge * 10)
+            raise ValueError(
+                f"K + {self.ridge:.2g} I is not positive definite ({error}): duplicates or rounding leave no digits in "
+                f"its smallest eigenvalues; try a ridge of {hint:.1g}, or Eigh"
+            ) from None
+
+    def solve(self, Y: npt.ArrayLike) -> Array:
+        """A of (K + ridge I) A = Y, in the shape of Y."""
+        data, flat = _targets(Y, len(self._factor[0]))
+        out: Array = scipy.linalg.cho_solve(self._factor, data, check_finite=False)
+        return out[:, 0] if flat else out
+
+
+class Eigh:
+    """One eigendecomposition of K, in float64: every ridge after it costs two products.
+
+    Attributes: ``values`` ascending, ``vectors``. MemoryError-free beyond N = 32767 only where NumPy's LAPACK counts in
+    64 bits, as NumPy's own wheels do; else refused by name.
+    """
+
+    def __init__(self, K: npt.ArrayLike) -> None:
+        matrix = _square(K)
+        if len(matrix) > 32767 and not _lapack_is_64_bit():
+            raise ValueError(
+                f"N = {len(matrix)} overflows the 32-bit workspace of this NumPy's LAPACK (N <= 32767): install "
+                "NumPy's own wheel from PyPI, or use Cholesky or cg"
+            )
+        self.storage_dtype = matrix.dtype
+        self.values, self.vectors = np.linalg.eigh(matrix.astype(np.float64, copy=False))
+
+    def _decayed(self, ridge: float, relative: bool) -> Array:
+        value = _ridge(ridge, relative, float(self.values.mean()), self.storage_dtype, len(self.values))
+        sums = self.values + value
+        if sums.min() <= 0:
+            raise ValueError(
+                f"K + {value:.2g} I is singular: its smallest eigenvalue is {sums.min():.2g}; the ridge must exceed "
+                f"{-self.values.min():.2g}"
+            )
+        out: Array = 1 / sums
+        return out
+
+    def solve(self, Y: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False) -> Array:
+        """A of (K + ridge I) A = Y, in the shape of Y."""
+        data, flat = _targets(Y, len(self.values))
+        out = self.vectors @ (self._decayed(ridge, relative)[:, None] * (self.vectors.T @ data))
+        return out[:, 0] if flat else out
+
+    def path(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
+        """`solve` for every ridge: (ridges, *Y.shape)."""
+        return np.stack([self.solve(Y, ridge, relative=relative) for ridge in ridges])
+
+    def leave_one_out(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
+        """Mean squared error of predicting each sample from the others, per ridge: of A_i / [(K + ridge)^-1]_ii."""
+        data, _ = _targets(Y, len(self.values))
+        errors = []
+        for ridge in ridges:
+            decayed = self._decayed(ridge, relative)
+            A = self.vectors @ (decayed[:, None] * (self.vectors.T @ data))
+            diagonal = np.einsum("ij,j,ij->i", self.vectors, decayed, self.vectors)
+            errors.append(float(((A / diagonal[:, None]) ** 2).mean()))
+        return np.array(errors)
+
+    def gcv(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
+        """Generalised cross-validation, per ridge: the same with that diagonal's mean (Golub, Heath & Wahba 1979)."""
+        data, _ = _targets(Y, len(self.values))
+        projected = self.vectors.T @ data
+        decays = [self._decayed(ridge, relative) for ridge in ridges]
+        return np.array([float(((d[:, None] * projected / d.mean()) ** 2).mean()) for d in decays])
+
+
+def _lapack_is_64_bit() -> bool:
+    config: Any = np.show_config(mode="dicts")
+    blas = config["Build Dependencies"]["blas"]
+    return "64" in blas.get("name", "") or "USE64BITINT" in blas.get("openblas configuration", "")
+
+
+# --- conjugate gradients
+
+
+class Nystrom:
+    """Preconditioner (F F^T + ridge I)^-1 with F from a randomly pivoted Cholesky factorisation of K.
+
+    Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly, Tropp & Webber 2023);
+    it costs ``rank`` rows of the kernel (Díaz et al. 2023).
+    """
+
+    def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0, block: int = 64) -> None:
+        n, rng = operator.shape[0], np.random.default_rng(seed)
+        residual = operator.diagonal()
+        start = residual.sum()
+        F = np.empty((n, 0))
+        while F.shape[1] < rank and residual.sum() > 1e-12 * start:
+            size = min(block, rank - F.shape[1])
+            pivots = np.unique(rng.choice(n, size, p=residual / residual.sum()))
+            G = operator.rows(pivots) - F[pivots] @ F.T
+            core = G[:, pivots]
+            core.flat[:: len(pivots) + 1] += 1e-12 * start / n + np.finfo(operator.storage_dtype).eps * np.trace(core)
+            columns = scipy.linalg.solve_triangular(np.linalg.cholesky(core), G, lower=True).T
+            F = np.hstack([F, columns])
+            residual = np.maximum(residual - (columns**2).sum(1), 0)
+            residual[pivots] = 0
+        self.rank = F.shape[1]
+        operator.passes += self.rank / n
+        self._U, s, _ = np.linalg.svd(F, full_matrices=False)
+        self._shrink = s**2 / (s**2 + ridge)
+        self._ridge = ridge
+
+    def __call__(self, R: Array) -> Array:
+        """The preconditioner times R."""
+        out: Array = (R - self._U @ (self._shrink[:, None] * (self._U.T @ R))) / self._ridge
+        return out
+
+
+@dataclass(frozen=True)
+class CGResult:
+    """Solution in the shape of Y; per column the relative residual; iterations; passes over the kernel; success."""
+
+    x: Array
+    residuals: Array
+    iterations: int
+    passes: float
+    converged: bool
+
+
+def cg(
+    K: Any,
+    Y: npt.ArrayLike,
+    ridge: float,
+    *,
+    relative: bool = False,
+    rtol: float = 1e-6,
+    maxiter: int = 1000,
+    rank: int | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    every: int = 10,
+    progress: bool | None = None,
+    callback: Callable[[int, Array], None] | None = None,
+) -> CGResult:
+    """Preconditioned conjugate gradients for (K + ridge I) X = Y, all columns of Y in each pass over K.
+
+    Parameters
+    ----------
+    K
+        A matrix, a chunked array or an operator of `ntkcore.operators`; symmetric.
+    rtol
+        A column is done when its residual is below ``rtol`` times its right-hand side.
+    rank
+        Of the Nyström preconditioner; default min(n/10, 2000), 0 for none.
+    checkpoint, every
+        A file (.npz) that holds the state, written atomically every so many iterations; the same call again goes on
+        from it. A file of another problem is refused.
+    callback
+        Called with the iteration's number and the relative residuals.
+
+    Raises
+    ------
+    ValueError
+        For shapes, a ridge that is not positive, a checkpoint of another problem.
+    """
+    operator = as_operator(K)
+    data, flat = _targets(Y, operator.shape[0])
+    n, diagonal = operator.shape[0], operator.diagonal()
+    value = _ridge(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
+    if value <= 0:
+        raise ValueError(
+            "conjugate gradients need a positive ridge: without one the error cannot be bounded by residuals"
+        )
+    start = operator.passes
+    size = min(n // 10, LARGEST_RANK) if rank is None else int(rank)
+    precondition = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
+    print_ = hashlib.sha256(
+        b"".join([data.tobytes(), diagonal.tobytes(), repr((value, size, seed)).encode()])
+    ).hexdigest()
+    norms = np.maximum(np.linalg.norm(data, axis=0), np.finfo(float).tiny)
+    state = _load(checkpoint, print_) if checkpoint else None
+    X, R, P, rz, done = state or _first(data, precondition)
+    residuals = np.linalg.norm(R, axis=0) / norms
+    with progress_bar(maxiter, progress) as count:
+        while residuals.max() > rtol and done < maxiter:
+            active = residuals > rtol
+            Q = operator @ P[:, active] + value * P[:, active]
+            alpha = rz[active] / np.einsum("ij,ij->j", P[:, active], Q)
+            X[:, active] += alpha * P[:, active]
+            R[:, active] -= alpha * Q
+            Z = precondition(R[:, active])
+            new = np.einsum("ij,ij->j", R[:, active], Z)
+            P[:, active] = Z + new / rz[active] * P[:, active]
+            rz[active] = new
+            residuals = np.linalg.norm(R, axis=0) / norms
+            done += 1
+            if checkpoint and done % every == 0:
+                _save(Path(checkpoint), print_, X, R, P, rz, done)
+            count(1)
+            if callback is not None:
+                callback(done, residuals)
+    solution = X[:, 0] if flat else X
+    return CGResult(solution, residuals, done, operator.passes - start, bool(residuals.max() <= rtol))
+
+
+State = tuple[Array, Array, Array, Array, int]
+
+
+def _first(Y: Array, precondition: Callable[[Array], Array]) -> State:
+    Z = precondition(Y)
+    return np.zeros_like(Y), Y.copy(), Z.copy(), np.einsum("ij,ij->j", Y, Z), 0
+
+
+def _save(path: Path, fingerprint: str, X: Array, R: Array, P: Array, rz: Array, done: int) -> None:
+    """All or nothing: to a file beside it, then renamed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, fingerprint=fingerprint, X=X, R=R, P=P, rz=rz, done=done)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _load(path: str | Path, fingerprint: str) -> State | None:
+    if not Path(path).exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        if str(file["fingerprint"]) != fingerprint:
+            raise ValueError(
+                f"{path} is the checkpoint of another problem (kernel, Y, ridge or rank): choose another file"
+            )
+        return file["X"], file["R"], file["P"], file["rz"], int(file["done"])
+
+
+# --- front doors
+
+
+def solve(K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto", **options: Any) -> Array:
+    """A of (K + ridge I) A = Y, in the shape of Y.
+
+    ``method``: "cholesky" (default for a matrix of up to 20 000 points), "eigh", or "cg" (operators, stores, larger
+    matrices); ``options`` go to it. A RuntimeError says so if conjugate gradients do not converge.
+    """
+    dense = isinstance(K, (np.ndarray, list))
+    if method == "auto":
+        method = "cholesky" if dense and len(K) <= LARGEST_DENSE else "cg"
+    if method not in METHODS:
+        raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}, not {method!r}")
+    if method == "cholesky":
+        return Cholesky(K, ridge, **options).solve(Y)
+    if method == "eigh":
+        return Eigh(K).solve(Y, ridge, **options)
+    result = cg(K, Y, ridge, **options)
+    if not result.converged:
+        raise RuntimeError(
+            f"conjugate gradients stopped after {result.iterations} iterations at a relative residual of "
+            f"{result.residuals.max():.1e}: raise maxiter, rank or the ridge"
+        )
+    return result.x
+
+
+def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array, Array]:
+    """The k largest eigenvalues, descending, and their eigenvectors (n, k).
+
+    ``method``: "eigh" (all of them, from a matrix), "lanczos" and "lobpcg" (SciPy's, through the operator) or
+    "randomised" (subspace iteration, 8 passes; Halko, Martinsson & Tropp 2011).
+    """
+    operator = as_operator(K)
+    n = operator.shape[0]
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and {n}, not {k!r}")
+    if method == "auto":
+        method = "lanczos" if k < n // 10 else "eigh"
+    start = np.random.default_rng(seed).standard_normal((n, min(n, k + 10)))
+    if method == "eigh":
+        values, vectors = np.linalg.eigh(np.asarray(operator.rows(np.arange(n))))
+    elif method == "lanczos":
+        values, vectors = scipy.sparse.linalg.eigsh(operator, k, v0=start[:, 0])
+    elif method == "lobpcg":
+        values, vectors = scipy.sparse.linalg.lobpcg(operator, start[:, :k], largest=True, tol=1e-10, maxiter=200)
+    elif method == "randomised":
+        basis = np.linalg.qr(start)[0]
+        for _ in range(7):
+            basis = np.linalg.qr(operator @ basis)[0]
+        values, small = np.linalg.eigh(basis.T @ (operator @ basis))
+        vectors = basis @ small
+    else:
+        raise ValueError(f"method must be 'eigh', 'lanczos', 'lobpcg' or 'randomised', not {method!r}")
+    order = np.argsort(values)[::-1][:k]
+    return values[order], vectors[:, order]
+
+
+class LandmarkRegression:
+    """Kernel regression on m landmarks for n beyond any n x n kernel: minimises |K_nm a - Y|^2 + ridge a^T K_mm a.
+
+    ``K_nm``: kernel between samples and landmarks, an array or an operator (one product with it per chunk of rows);
+    ``K_mm``: between landmarks. Predictions are K_test_m @ coefficients. (Nyström; Rudi, Carratino & Rosasco 2017.)
+    """
+
+    def __init__(self, K_nm: Any, K_mm: npt.ArrayLike, Y: npt.ArrayLike, ridge: float) -> None:
+        inner = _square(K_mm).astype(np.float64)
+        operator = as_operator(K_nm)
+        n, m = operator.shape
+        if m != len(inner):
+            raise ValueError(f"K_nm has {m} landmarks, K_mm {len(inner)}")
+        data, flat = _targets(Y, n)
+        root = np.linalg.cholesky(inner + np.eye(m) * noise_floor(operator.storage_dtype, m, np.trace(inner) / m))
+        gram, right = np.zeros((m, m)), np.zeros((m, data.shape[1]))
+        for i in range(0, n, operator.tile):
+            rows = slice(i, min(i + operator.tile, n))
+            block = np.asarray(operator.read(rows, slice(0, m)), np.float64)
+            whitened = scipy.linalg.solve_triangular(root, block.T, lower=True)
+            gram += whitened @ whitened.T
+            right += whitened @ data[rows]
+        operator.passes += 1
+        gram.flat[:: m + 1] += ridge
+        inside = scipy.linalg.solve(gram, right, assume_a="pos")
+        coefficients = scipy.linalg.solve_triangular(root.T, inside, lower=False)
+        self.coefficients: Array = coefficients[:, 0] if flat else coefficients
+
+    def predict(self, K_test: npt.ArrayLike) -> Array:
+        """Predictions from the kernel between test samples and landmarks."""
+        out: Array = np.asarray(K_test, np.float64) @ self.coefficients
+        return out

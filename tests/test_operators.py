@@ -1,0 +1,83 @@
+"""Operators against dense products, in every storage and tiling."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ntkcore as nk
+from conftest import relative_error
+from ntkcore.operators import InMemory, MatrixFree, Stored, as_operator
+
+NET = nk.mlp(2, b_std=0.1)
+
+
+def data(n, d=5, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+class Chunked:
+    """A chunked array that counts what is read."""
+
+    def __init__(self, array, chunk):
+        self.array, self.shape, self.dtype, self.chunks, self.read = array, array.shape, array.dtype, (chunk, chunk), []
+
+    def __getitem__(self, key):
+        self.read.append((key[0].start, key[1].start))
+        return self.array[key]
+
+
+def operators(n, tile, dtype):
+    x = data(n).astype(dtype)
+    K = nk.kernel(NET, x)
+    return K, [InMemory(K, tile=tile), Stored(Chunked(K, tile)), MatrixFree(NET, x, tile=tile)]
+
+
+@given(st.integers(1, 40), st.integers(1, 45), st.integers(1, 4), st.sampled_from(["float32", "float64"]))
+def test_products_diagonals_and_rows(n, tile, columns, dtype):
+    K, all_kinds = operators(n, tile, dtype)
+    X = data(n, columns, seed=1)
+    some = np.random.default_rng(2).integers(0, n, 3)
+    tolerance = 1e-12 if dtype == "float64" else 1e-6
+    for operator in all_kinds:
+        assert operator.dtype == np.float64
+        assert relative_error(operator @ X, K.astype(float) @ X) < tolerance
+        assert relative_error(operator @ X[:, 0], K.astype(float) @ X[:, 0]) < tolerance
+        assert relative_error(operator.T @ X, K.astype(float) @ X) < tolerance
+        assert operator.passes == 3
+        assert relative_error(operator.diagonal(), np.diagonal(K)) < tolerance
+        assert relative_error(operator.rows(some), K[some]) < tolerance
+
+
+def test_rectangular_kernels():
+    x, z = data(30), data(17, seed=3)
+    K = nk.kernel(NET, x, z)
+    for operator in (InMemory(K, tile=7), Stored(Chunked(K, 8)), MatrixFree(NET, x, z, tile=7)):
+        assert relative_error(operator @ data(17, 2), K @ data(17, 2)) < 1e-12
+        assert relative_error(operator.T @ data(30, 2), K.T @ data(30, 2)) < 1e-12
+        assert relative_error(operator.rows([3, 1]), K[[3, 1]]) < 1e-12
+
+
+def test_a_symmetric_store_is_read_once_and_half():
+    K = nk.kernel(NET, data(40))
+    chunked = Chunked(K, 10)
+    Stored(chunked) @ data(40, 3)
+    assert sorted(chunked.read) == [(i, j) for i in range(0, 40, 10) for j in range(i, 40, 10)]
+
+
+def test_images_need_no_matrix():
+    x = np.random.default_rng(0).standard_normal((20, 5, 4, 2))
+    assert (
+        relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2)) < 1e-12
+    )
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="not symmetric"):
+        InMemory(np.ones((2, 3)), symmetric=True)
+    with pytest.raises(ValueError, match="matrix"):
+        InMemory(np.ones(3))
+    with pytest.raises(ValueError, match="not finished"):
+        Stored(Chunked(np.full((4, 4), np.nan), 2)) @ np.ones(4)
+    assert isinstance(as_operator(np.eye(2)), InMemory)
+    assert isinstance(as_operator(Chunked(np.eye(2), 1)), Stored)

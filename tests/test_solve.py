@@ -1,0 +1,171 @@
+"""Solvers against dense linear algebra."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ntkcore as nk
+from conftest import relative_error
+from ntkcore.operators import InMemory, MatrixFree
+from ntkcore.solve import CGResult, Cholesky, Eigh, LandmarkRegression, RidgeWarning, cg, eigs, noise_floor, solve
+
+NET = nk.mlp(2)
+
+
+def problem(n=120, outputs=3, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d))
+    return x, nk.kernel(NET, x), rng.standard_normal((n, outputs))
+
+
+@given(st.integers(2, 40), st.integers(0, 3), st.sampled_from([1e-6, 1e-2, 1.0, 100.0]))
+def test_all_methods_solve_the_system(n, outputs, ridge):
+    _, K, Y = problem(n, max(outputs, 1))
+    Y = Y[:, 0] if outputs == 0 else Y
+    expected = np.linalg.solve(K + ridge * np.eye(n), Y)
+    for method, options in (("cholesky", {}), ("eigh", {}), ("cg", {"rtol": 1e-12}), ("auto", {})):
+        ours = solve(K, Y, ridge, method=method, **options)
+        assert ours.shape == Y.shape
+        assert relative_error(ours, expected) < 1e-6
+    relative = Cholesky(K, ridge, relative=True).solve(Y)
+    assert relative_error(relative, Cholesky(K, ridge * np.diagonal(K).mean()).solve(Y)) < 1e-10
+
+
+def test_one_eigendecomposition_serves_all_ridges():
+    _, K, Y = problem()
+    modes, ridges = Eigh(K), [1e-3, 1e-1, 10.0]
+    path = modes.path(Y, ridges)
+    left_out = modes.leave_one_out(Y, ridges)
+    gcv = modes.gcv(Y, ridges)
+    for at, ridge in enumerate(ridges):
+        inverse = np.linalg.inv(K + ridge * np.eye(len(K)))
+        assert relative_error(path[at], inverse @ Y) < 1e-9
+        errors = []
+        for i in range(len(K)):
+            rest = np.arange(len(K)) != i
+            A = np.linalg.solve(K[np.ix_(rest, rest)] + ridge * np.eye(rest.sum()), Y[rest])
+            errors.append((K[i, rest] @ A - Y[i]) ** 2)
+        assert abs(left_out[at] / np.mean(errors) - 1) < 1e-8
+        assert abs(gcv[at] / np.mean((inverse @ Y / (np.trace(inverse) / len(K))) ** 2) - 1) < 1e-8
+
+
+def test_overwriting_saves_a_copy():
+    _, K, Y = problem()
+    expected, own = Cholesky(K, 0.1).solve(Y), K.copy()
+    assert relative_error(Cholesky(own, 0.1, overwrite=True).solve(Y), expected) < 1e-12
+    assert not np.array_equal(own, K)
+
+
+def test_the_preconditioner_saves_passes():
+    _, K, Y = problem(600, d=4)
+    results = [cg(K, Y, 1e-4, relative=True, rank=rank) for rank in (0, 100)]
+    assert all(r.converged and isinstance(r, CGResult) for r in results)
+    assert results[1].passes < results[0].passes / 3
+    exact = np.linalg.solve(K + 1e-4 * np.diagonal(K).mean() * np.eye(600), Y)
+    assert relative_error(results[1].x, exact) < 1e-3
+    assert (results[1].residuals <= 1e-6).all()
+    assert results[1].passes == pytest.approx(results[1].iterations + 100 / 600, abs=0.1)
+
+
+def test_columns_that_are_done_rest():
+    _, K, Y = problem()
+    Y[:, 0] = np.linalg.eigh(K)[1][:, -1]
+    Y[:, 1] = 0
+    result = cg(K, Y, 1e-2, rank=0)
+    assert result.converged
+    assert np.array_equal(result.x[:, 1], np.zeros(len(K)))
+
+
+def test_matrix_free():
+    x, K, Y = problem()
+    result = cg(MatrixFree(NET, x, tile=50), Y, 0.1)
+    assert relative_error(result.x, Cholesky(K, 0.1).solve(Y)) < 1e-5
+
+
+def test_interrupted_and_resumed(tmp_path):
+    _, K, Y = problem(300, d=4)
+    file = tmp_path / "state.npz"
+    options = {"rank": 20, "checkpoint": file, "every": 3}
+    whole = cg(K, Y, 1e-3, rank=20)
+
+    def stop(iteration, residuals):
+        if iteration == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cg(K, Y, 1e-3, callback=stop, **options)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+    seen = []
+    resumed = cg(K, Y, 1e-3, callback=lambda i, r: seen.append(i), **options)
+    assert seen[0] == 10  # the state of iteration 9 was kept
+    assert np.array_equal(resumed.x, whole.x)
+    with pytest.raises(ValueError, match="another problem"):
+        cg(K, Y + 1, 1e-3, **options)
+
+
+@pytest.mark.parametrize("method", ["auto", "eigh", "lanczos", "lobpcg", "randomised"])
+def test_leading_eigenvalues(method):
+    _, K, _ = problem(150)
+    values, vectors = eigs(InMemory(K), 5, method=method)
+    exact = np.linalg.eigvalsh(K)[::-1][:5]
+    assert relative_error(values, exact) < (1e-2 if method == "randomised" else 1e-6)
+    assert relative_error(np.einsum("ij,ij->j", vectors, K @ vectors), values) < 1e-6
+    assert (np.diff(values) <= 0).all()
+
+
+def test_landmarks():
+    x, K, Y = problem(200, d=3)
+    z = x[:40]
+    K_nm, K_mm = nk.kernel(NET, x, z), nk.kernel(NET, z)
+    model = LandmarkRegression(InMemory(K_nm, tile=64), K_mm, Y, 1e-2)
+    exact = np.linalg.solve(K_nm.T @ K_nm + 1e-2 * K_mm, K_nm.T @ Y)
+    assert relative_error(model.predict(K_nm), K_nm @ exact) < 1e-6
+    every = LandmarkRegression(K, K, Y, 1e-2).predict(K)  # all points: the plain ridge regression
+    assert relative_error(every, K @ np.linalg.solve(K + 1e-2 * np.eye(200), Y)) < 1e-5
+
+
+def test_a_ridge_below_the_noise_is_said():
+    _, K, _ = problem()
+    single = K.astype(np.float32)
+    floor = noise_floor("float32", len(K), np.diagonal(K).mean())
+    with pytest.warns(RidgeWarning, match="rounding noise"):
+        Cholesky(single, 0.9 * floor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Cholesky(single, 1.1 * floor)
+        Cholesky(K, 0.1 * floor)
+    rounding = np.linalg.norm(single.astype(float) - K, 2)
+    assert rounding < floor
+    assert 0.9e-4 < noise_floor("float32", 50_000, 1.0) < 1.2e-4
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda K, Y: solve(K, Y[:-1]), "Y must have shape"),
+        (lambda K, Y: solve(K, Y * np.nan), "Y holds NaN"),
+        (lambda K, Y: solve(K * np.nan, Y), "K holds NaN"),
+        (lambda K, Y: solve(K[:3], Y), "square"),
+        (lambda K, Y: solve(K, Y, -1.0), "ridge"),
+        (lambda K, Y: solve(K, Y, method="qr"), "method must be"),
+        (lambda K, Y: solve(K - 100 * np.eye(len(K)), Y), "not positive definite"),
+        (lambda K, Y: solve(K - 100 * np.eye(len(K)), Y, method="eigh"), "singular"),
+        (lambda K, Y: cg(K, Y, 0.0), "positive ridge"),
+        (lambda K, Y: eigs(K, 0), "k must be"),
+        (lambda K, Y: eigs(K, 2, method="qr"), "method must be"),
+        (lambda K, Y: LandmarkRegression(K[:, :5], K[:4, :4], Y, 1.0), "landmarks"),
+    ],
+)
+def test_bad_input(call, words):
+    _, K, Y = problem(40)
+    with pytest.raises(ValueError, match=words):
+        call(K, Y)
+
+
+def test_no_convergence_is_an_error():
+    _, K, Y = problem()
+    with pytest.raises(RuntimeError, match="maxiter"):
+        solve(K, Y, 1e-6, method="cg", maxiter=2, rank=0)
