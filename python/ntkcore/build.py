@@ -4,10 +4,10 @@
     Stored(zarr.open("kernel.zarr")["ntk"])  # or dask.array.from_zarr, xarray.open_zarr, …
 
 A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where not yet computed;
-"done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its attributes
-say what it holds. A chunk is written whole or not at all, and a tile is the same bytes however often it is computed, so
-neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost. Nothing read is ever
-executed.
+"done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its
+attributes say what it holds. A chunk is written whole or not at all, and a tile is the same bytes however often it is
+computed, so neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost. Nothing
+read is ever executed.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _digest(data: Array | None) -> str | None:
     if data is None:
         return None
     digest = hashlib.sha256(repr((data.shape, str(data.dtype))).encode())
-    digest.update(memoryview(np.ascontiguousarray(data)).cast("B"))
+    digest.update(np.ascontiguousarray(data).reshape(-1).data)
     return digest.hexdigest()
 
 
@@ -326,7 +326,7 @@ def build(
     store
         A path, a URL that fsspec knows, or a Zarr store.
     tile
-        Rows and columns of a chunk; by default 2048, or fewer where that takes more than a minute. A resumed build keeps
+        Rows and columns of a chunk; by default 2048, or fewer where that takes over a minute. A resumed build keeps
         its own.
     dry_run
         Only the `Plan`.
