@@ -268,9 +268,9 @@ class _Job:
             self.group[name][rows, cols] = getattr(blocks, name)
             if self.symmetric and task[0] != task[1]:
                 self.group[name][cols, rows] = getattr(blocks, name).T
-        self.group["done"][task] = 1
         if self.symmetric:
             self.group["done"][task[1], task[0]] = 1
+        self.group["done"][task] = 1  # last: the one that a resumed build looks at
 
     def run(self, task: Task, backend: str) -> int:
         blocks = self.compute(task, backend)

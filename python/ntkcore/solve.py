@@ -32,7 +32,7 @@ except ImportError:
 
 Array = npt.NDArray[np.float64]
 METHODS = ("cholesky", "eigh", "cg")
-LARGEST_RANK = 2000  # of the preconditioner, by default
+LARGEST_RANK = 4000  # of the preconditioner, by default
 LARGEST_DENSE = 20_000  # points beyond which solve() takes conjugate gradients
 
 
@@ -187,7 +187,8 @@ class Nystrom:
         n, rng = operator.shape[0], np.random.default_rng(seed)
         residual = operator.diagonal()
         start = residual.sum()
-        F = np.empty((n, 0))
+        whole = np.empty((n, rank), order="F")
+        F = whole[:, :0]
         while F.shape[1] < rank and residual.sum() > 1e-12 * start:
             size = min(block, rank - F.shape[1])
             pivots = np.unique(rng.choice(n, size, p=residual / residual.sum()))
@@ -195,18 +196,20 @@ class Nystrom:
             core = G[:, pivots]
             core.flat[:: len(pivots) + 1] += 1e-12 * start / n + np.finfo(operator.storage_dtype).eps * np.trace(core)
             columns = scipy.linalg.solve_triangular(np.linalg.cholesky(core), G, lower=True).T
-            F = np.hstack([F, columns])
+            whole[:, F.shape[1] : F.shape[1] + len(pivots)] = columns
+            F = whole[:, : F.shape[1] + len(pivots)]
             residual = np.maximum(residual - (columns**2).sum(1), 0)
             residual[pivots] = 0
         self.rank = F.shape[1]
         operator.passes += self.rank / n
-        self._U, s, _ = np.linalg.svd(F, full_matrices=False)
-        self._shrink = s**2 / (s**2 + ridge)
-        self._ridge = ridge
+        inner = F.T @ F
+        inner.flat[:: self.rank + 1] += ridge
+        self._F, self._ridge = F, ridge
+        self._inner = scipy.linalg.cho_factor(inner, overwrite_a=True)
 
     def __call__(self, R: Array) -> Array:
         """The preconditioner times R."""
-        out: Array = (R - self._U @ (self._shrink[:, None] * (self._U.T @ R))) / self._ridge
+        out: Array = (R - self._F @ scipy.linalg.cho_solve(self._inner, self._F.T @ R)) / self._ridge  # Woodbury
         return out
 
 
@@ -245,7 +248,7 @@ def cg(
     rtol
         A column is done when its residual is below ``rtol`` times its right-hand side.
     rank
-        Of the Nyström preconditioner; default min(n/10, 2000), 0 for none.
+        Of the Nyström preconditioner; default min(n/5, 4000), 0 for none.
     checkpoint, every
         A file (.npz) that holds the state, written atomically every so many iterations; the same call again goes on
         from it. A file of another problem is refused.
@@ -266,7 +269,7 @@ def cg(
             "conjugate gradients need a positive ridge: without one the error cannot be bounded by residuals"
         )
     start = operator.passes
-    size = min(n // 10, LARGEST_RANK) if rank is None else int(rank)
+    size = min(n // 5, LARGEST_RANK) if rank is None else int(rank)
     precondition = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
     print_ = hashlib.sha256(
         b"".join([data.tobytes(), diagonal.tobytes(), repr((value, size, seed)).encode()])
