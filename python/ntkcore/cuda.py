@@ -307,7 +307,7 @@ def fill(
     heads, mine = _heads(program, a, b)
     _run(_Images(program, a, b, heads, int(size)), len(a), b, parts, int(size), lanes, host, progress, cupy)
     if b is None:
-        at = np.arange(len(a))
+        at = (np if host else cupy).arange(len(a))
         for name, arrays in parts.items():
             for array, values in zip(arrays, mine[name], strict=True):
                 array[at, at] = values if host else cupy.asarray(values.astype(a.dtype))
