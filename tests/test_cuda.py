@@ -113,6 +113,15 @@ def test_lack_of_memory_makes_tiles_smaller(gpu, monkeypatch):
         nk.kernel(nk.cntk(2), x, tile=64, backend="cuda")
 
 
+def test_a_devices_error_names_the_tile(gpu, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("CUDA: DualOp of 9: unspecified launch failure")
+
+    monkeypatch.setattr(gpu, "evaluate", fail)
+    with pytest.raises(RuntimeError, match=r"DualOp of 9.*rows \(0, 5\)"):
+        nk.kernel(MLP, vectors(5), backend="cuda")
+
+
 @pytest.mark.parametrize("devices", [[], [2], [0.5], [-1]])
 def test_devices_that_are_not_there(gpu, devices):
     with pytest.raises(ValueError, match="devices must be numbers of the 2"):

@@ -34,11 +34,11 @@ __global__ void __launch_bounds__(kChainThreads, chain_blocks(sizeof(T) * kRows)
 }
 
 // Throws std::bad_alloc where memory is lacking, else std::runtime_error that says what failed.
-inline void check(cudaError_t error, const char* what) {
+inline void check(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();
   if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
-  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+  throw std::runtime_error("CUDA: " + what + ": " + cudaGetErrorString(error));
 }
 
 class CudaDevice {
@@ -69,13 +69,13 @@ class CudaDevice {
   void each(std::int64_t n, const F& f) {
     if (n == 0) return;
     each_element<<<blocks(n, kThreads), kThreads, 0, stream_>>>(n, f);
-    check(cudaGetLastError(), typeid(F).name());
+    check(cudaGetLastError(), launch_of(typeid(F).name(), n));
   }
   template <class T, int kRows, bool kExact, bool kBias>
   void warps(std::int64_t n, const TorusChain<T, kRows, kExact, kBias>& f) {
     if (n == 0) return;
     each_warp<<<blocks(n, kChainThreads / kWarp), kChainThreads, 0, stream_>>>(n, f);
-    check(cudaGetLastError(), typeid(f).name());
+    check(cudaGetLastError(), launch_of(typeid(f).name(), n));
   }
   // A quarter of what is free: two streams work at a time, and results need room.
   std::int64_t budget() const {
@@ -85,6 +85,9 @@ class CudaDevice {
   }
 
  private:
+  static std::string launch_of(const char* kernel, std::int64_t n) {
+    return std::string(kernel) + " of " + std::to_string(n);
+  }
   static unsigned blocks(std::int64_t n, int per_block) {
     const std::int64_t count = (n + per_block - 1) / per_block;
     if (count > 0x7fffffff) throw std::bad_alloc();

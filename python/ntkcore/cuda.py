@@ -234,6 +234,9 @@ class _Sink:
     def run(self, kernels: Any, lane: _Lane, task: Tile, diagonal: bool) -> None:
         try:
             (self._through_host if self.host else self._on_device)(kernels, lane, task, diagonal)
+        except RuntimeError as error:
+            rows, cols = task[:2], task[2:]
+            raise RuntimeError(f"{error} (device {lane.device}, rows {rows}, columns {cols} of the kernel)") from error
         except MemoryError:
             lane.stream.synchronize()
             lane.cupy.get_default_memory_pool().free_all_blocks()
