@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore.operators import InMemory, MatrixFree
-from ntkcore.solve import CGResult, Cholesky, Eigh, LandmarkRegression, RidgeWarning, cg, eigs, noise_floor, solve
+from ntkcore.solve import (
+    CGResult,
+    Cholesky,
+    Eigh,
+    LandmarkRegression,
+    RidgeWarning,
+    _factorise,
+    cg,
+    eigs,
+    noise_floor,
+    solve,
+)
 
 NET = nk.mlp(2)
 
@@ -50,6 +61,14 @@ def test_one_eigendecomposition_serves_all_ridges():
             errors.append((K[i, rest] @ A - Y[i]) ** 2)
         assert abs(left_out[at] / np.mean(errors) - 1) < 1e-8
         assert abs(gcv[at] / np.mean((inverse @ Y / (np.trace(inverse) / len(K))) ** 2) - 1) < 1e-8
+
+
+@given(st.integers(1, 40), st.integers(1, 45))
+def test_factors_by_blocks(n, block):
+    A = problem(n)[1] + 0.1 * np.eye(n)
+    own = A.copy()
+    _factorise(own, block)
+    assert relative_error(np.tril(own), np.linalg.cholesky(A)) < 1e-10
 
 
 def test_overwriting_saves_a_copy():

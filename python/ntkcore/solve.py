@@ -32,7 +32,7 @@ except ImportError:
 
 Array = npt.NDArray[np.float64]
 METHODS = ("cholesky", "eigh", "cg")
-LARGEST_RANK = 4000  # of the preconditioner, by default
+LARGEST_RANK = 5000  # of the preconditioner, by default
 LARGEST_DENSE = 20_000  # points beyond which solve() takes conjugate gradients
 
 
@@ -95,19 +95,39 @@ class Cholesky:
         work = matrix if overwrite and matrix.dtype == np.float64 else matrix.astype(np.float64)
         work.flat[:: n + 1] += self.ridge
         try:
-            self._factor = scipy.linalg.cho_factor(work, lower=True, overwrite_a=True, check_finite=False)
+            _factorise(work)
         except np.linalg.LinAlgError as error:
             hint = max(noise_floor(matrix.dtype, n, mean), self.ridge * 10)
             raise ValueError(
                 f"K + {self.ridge:.2g} I is not positive definite ({error}): duplicates or rounding leave no digits in "
                 f"its smallest eigenvalues; try a ridge of {hint:.1g}, or Eigh"
             ) from None
+        self._factor = (work, True)
 
     def solve(self, Y: npt.ArrayLike) -> Array:
         """A of (K + ridge I) A = Y, in the shape of Y."""
         data, flat = _targets(Y, len(self._factor[0]))
         out: Array = scipy.linalg.cho_solve(self._factor, data, check_finite=False)
         return out[:, 0] if flat else out
+
+
+def _factorise(A: Array, block: int = 2048) -> None:
+    """The lower Cholesky factor of A in its lower triangle, by blocks.
+
+    LAPACK's own call on the whole matrix ends in a segmentation fault at n = 20 000 with two threads in OpenBLAS 0.3.30
+    and 0.3.31, NumPy's wheel and SciPy's alike.
+    """
+    n = len(A)
+    for k in range(0, n, block):
+        end = min(k + block, n)
+        A[k:end, k:end] = np.linalg.cholesky(A[k:end, k:end])
+        if end == n:
+            return
+        below = scipy.linalg.solve_triangular(A[k:end, k:end], A[end:, k:end].T, lower=True, check_finite=False).T
+        A[end:, k:end] = below
+        for i in range(end, n, block):
+            stop = min(i + block, n)
+            A[i:stop, end:stop] -= below[i - end : stop - end] @ below[: stop - end].T
 
 
 class Eigh:
@@ -248,7 +268,7 @@ def cg(
     rtol
         A column is done when its residual is below ``rtol`` times its right-hand side.
     rank
-        Of the Nyström preconditioner; default min(n/5, 4000), 0 for none.
+        Of the Nyström preconditioner; default min(n/4, 5000), 0 for none.
     checkpoint, every
         A file (.npz) that holds the state, written atomically every so many iterations; the same call again goes on
         from it. A file of another problem is refused.
@@ -269,7 +289,7 @@ def cg(
             "conjugate gradients need a positive ridge: without one the error cannot be bounded by residuals"
         )
     start = operator.passes
-    size = min(n // 5, LARGEST_RANK) if rank is None else int(rank)
+    size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
     precondition = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
     print_ = hashlib.sha256(
         b"".join([data.tobytes(), diagonal.tobytes(), repr((value, size, seed)).encode()])
