@@ -20,7 +20,13 @@ class Chunked:
     """A chunked array that counts what is read."""
 
     def __init__(self, array, chunk):
-        self.array, self.shape, self.dtype, self.chunks, self.read = array, array.shape, array.dtype, (chunk, chunk), []
+        self.array, self.shape, self.dtype, self.chunks, self.read = (
+            array,
+            array.shape,
+            array.dtype,
+            (chunk, chunk),
+            [],
+        )
 
     def __getitem__(self, key):
         self.read.append((key[0].start, key[1].start))
@@ -68,7 +74,8 @@ def test_a_symmetric_store_is_read_once_and_half():
 def test_images_need_no_matrix():
     x = np.random.default_rng(0).standard_normal((20, 5, 4, 2))
     assert (
-        relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2)) < 1e-12
+        relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2))
+        < 1e-12
     )
 
 
