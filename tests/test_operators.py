@@ -74,8 +74,7 @@ def test_a_symmetric_store_is_read_once_and_half():
 def test_images_need_no_matrix():
     x = np.random.default_rng(0).standard_normal((20, 5, 4, 2))
     assert (
-        relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2))
-        < 1e-12
+        relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2)) < 1e-12
     )
 
 

@@ -121,9 +121,7 @@ class Stored(KernelOperator):
         if len(array.shape) != 2:
             raise ValueError(f"a stored kernel is a matrix, not of shape {array.shape}")
         square = array.shape[0] == array.shape[1]
-        super().__init__(
-            tuple(array.shape), int(array.chunks[0]), square if symmetric is None else symmetric, progress
-        )
+        super().__init__(tuple(array.shape), int(array.chunks[0]), square if symmetric is None else symmetric, progress)
         self.storage_dtype = np.dtype(array.dtype)
         self._array = array
 

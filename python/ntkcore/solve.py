@@ -214,9 +214,7 @@ class Nystrom:
             pivots = np.unique(rng.choice(n, size, p=residual / residual.sum()))
             G = operator.rows(pivots) - F[pivots] @ F.T
             core = G[:, pivots]
-            core.flat[:: len(pivots) + 1] += 1e-12 * start / n + np.finfo(operator.storage_dtype).eps * np.trace(
-                core
-            )
+            core.flat[:: len(pivots) + 1] += 1e-12 * start / n + np.finfo(operator.storage_dtype).eps * np.trace(core)
             columns = scipy.linalg.solve_triangular(np.linalg.cholesky(core), G, lower=True).T
             whole[:, F.shape[1] : F.shape[1] + len(pivots)] = columns
             F = whole[:, : F.shape[1] + len(pivots)]
