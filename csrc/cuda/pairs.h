@@ -2,8 +2,23 @@
 #pragma once
 
 #include "../chain_steps.h"
+#include "../pack.h"
 
 namespace ntk {
+
+// Values that lie side by side in memory, aligned to their whole size: one load or store of the device.
+template <class P>
+struct alignas(sizeof(P)) Wide {
+  P values;
+};
+template <class P>
+NTK_HD P load_wide(const typename Scalar<P>::type* from) {
+  return reinterpret_cast<const Wide<P>*>(from)->values;
+}
+template <class P>
+NTK_HD void store_wide(typename Scalar<P>::type* to, const P& values) {
+  *reinterpret_cast<Wide<P>*>(to) = {values};
+}
 
 // Features of a program's ops for row and column points: [op][2][stride].
 template <class T>
@@ -61,6 +76,21 @@ struct Sink {
     if (out) out[i * stride + j] = value;
     if (out && mirror) mirror[j * stride + i] = value;
   }
+  // Columns j + skip and on of a group of neighbours.
+  template <int kWide>
+  NTK_HD void wide(int output, std::int64_t i, std::int64_t j, int skip, const Pack<T, kWide>& nngp_values,
+                   const Pack<T, kWide>& ntk_values) const {
+    put(nngp[output], nngp_mirror[output], i, j, skip, nngp_values);
+    put(ntk[output], ntk_mirror[output], i, j, skip, ntk_values);
+  }
+  template <int kWide>
+  NTK_HD void put(T* out, T* mirror, std::int64_t i, std::int64_t j, int skip, const Pack<T, kWide>& values) const {
+    if (out && skip == 0 && !mirror)
+      store_wide(out + i * stride + j, values);
+    else
+      for (int l = 0; l < kWide; ++l)
+        if (l >= skip) put(out, mirror, i, j + l, values.v[l]);
+  }
 };
 
 // The points' own values, where the correlation is exactly 1.
@@ -99,28 +129,35 @@ struct PairOp {
   }
 };
 
-// A ReLU network on one pair, in registers: chain_steps.h.
-template <class T>
+// A ReLU network (chain_steps.h) on kWide neighbouring columns of a row, in registers. Group number n of a tile: row
+// n / groups; a tile of `cols` columns has cols / kWide groups a row.
+template <class T, int kWide>
 struct ChainPairOp {
+  using P = Pack<T, kWide>;
   Chain<T> chain;  // its emits point to the tile's results
   PointsView<T> row_points, col_points;
-  std::int64_t row, col, cols;
+  std::int64_t row, col, groups;
   const T* dot;
   std::int64_t dot_stride;
   bool diagonal;
-  Sink<T> sink;  // for the mirror image
+  Sink<T> sink;
 
   NTK_HD void operator()(std::int64_t n) const {
-    const std::int64_t i = n / cols, j = n % cols, r = row + i, c = col + j;
-    if (diagonal && j <= i) return;
-    T y = T(1) - dot[i * dot_stride + j];
-    if (y < T(kNear)) y = half_squared_distance(r, c);
-    T t = chain.eps * (T(1) - y);
+    const std::int64_t i = n / groups, j = n % groups * kWide, r = row + i, c = col + j;
+    const std::int64_t left = diagonal ? i + 1 - j : 0;  // columns of the group left of the diagonal
+    const int skip = left <= 0 ? 0 : left < kWide ? int(left) : kWide;
+    if (skip == kWide) return;
+    P y = T(1) - load_wide<P>(dot + i * dot_stride + j);
+    for (int l = 0; l < kWide; ++l)
+      if (l >= skip && y.v[l] < T(kNear)) y.v[l] = half_squared_distance(r, c + l);
+    P t = chain.eps * (T(1) - y);
     int emitted = 0;
     for (const ChainLayer<T>* layer = chain.layers; layer != chain.layers + chain.depth; ++layer) {
       for (int steps = layer->run; steps > 0; --steps, ++layer) plain_relu_step<T, true>(y, t);
       const ChainAffine<T>& s = layer->affine;
-      if (s.bias) affine_step<T, true>(s.phi, s.row_alpha[r], s.row_beta[r], s.col_alpha[c], s.col_beta[c], y, t);
+      if (s.bias)
+        affine_step<T, true>(s.phi, s.row_alpha[r], s.row_beta[r], load_wide<P>(s.col_alpha + c),
+                             load_wide<P>(s.col_beta + c), y, t);
       const ChainRelu<T>& relu = layer->relu;
       if (relu.pure && relu.positive)
         plain_relu_step<T, true>(y, t);
@@ -130,8 +167,8 @@ struct ChainPairOp {
         relu_step<T, true, false>(relu, y, t);
       for (int e = 0; e < layer->emit_count; ++e, ++emitted) {
         const ChainEmit<T>& out = layer->emits[e];
-        const T root = relu.scale * relu.row_root[r] * relu.col_root[c], K = root * (T(1) - y);
-        sink(out.output, i, j, out.a * K + out.b, out.a * (root * t) + (out.e * K + out.f));
+        const P root = relu.scale * relu.row_root[r] * load_wide<P>(relu.col_root + c), K = root * (T(1) - y);
+        sink.wide(out.output, i, j, skip, out.a * K + out.b, out.a * (root * t) + (out.e * K + out.f));
       }
     }
   }
