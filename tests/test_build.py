@@ -14,9 +14,10 @@ zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
 from conftest import relative_error  # noqa: E402
-from ntkcore import build as building  # noqa: E402
-from ntkcore.build import build, extend, plan, resume, verify  # noqa: E402
+from ntkcore.build import build, extend, plan, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
+from ntkcore.store import Tiles  # noqa: E402
+from ntkcore.verify import verify  # noqa: E402
 
 NET = nk.mlp(3, b_std=0.1)
 BOTH = ("nngp", "ntk")
@@ -65,15 +66,15 @@ def test_images_and_double(tmp_path):
 def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
     x, store = data(100), tmp_path / "k.zarr"
     calls = []
-    compute = building._Job.compute
+    compute = Tiles.compute
 
-    def counted(self, task, backend):
+    def counted(self, task, backend, devices=None):
         calls.append(task)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return compute(self, task, backend)
+        return compute(self, task, backend, devices)
 
-    monkeypatch.setattr(building._Job, "compute", counted)
+    monkeypatch.setattr(Tiles, "compute", counted)
     with pytest.raises(KeyboardInterrupt):
         build(NET, x, store, tile=16, threads=1)
     before = len(calls)
@@ -193,13 +194,13 @@ def test_opened_by_others(tmp_path):
 
 CODE = """
 import sys, time, numpy as np, ntkcore as nk
-from ntkcore import build as b
+from ntkcore import build as b, store
 x = np.random.default_rng(0).standard_normal((300, 6)).astype(np.float32)
-write = b._Job.write
+write = store.Tiles.write
 def slow(self, task, blocks):
     time.sleep(0.004)
     write(self, task, blocks)
-b._Job.write = slow
+store.Tiles.write = slow
 print("ready", flush=True)
 b.build(nk.mlp(3, b_std=0.1), x, sys.argv[1], tile=16, threads=2)
 print("done", flush=True)

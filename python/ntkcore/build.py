@@ -3,48 +3,39 @@
     build(net, x, "kernel.zarr")          # the same call again computes what is missing
     Stored(zarr.open("kernel.zarr")["ntk"])  # or dask.array.from_zarr, xarray.open_zarr, …
 
-A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where not yet computed;
-"done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its
-attributes say what it holds. A chunk is written whole or not at all, and a tile is the same bytes however often it is
-computed, so neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost. Nothing
-read is ever executed.
+What a store holds: `ntkcore.store`. Who computes: `ntkcore.executors`. Is it right: `ntkcore.verify`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.backends import resolve
+from ntkcore.executors import fill, workers_for
 from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer, from_json
-from ntkcore.tiles import progress_bar
+from ntkcore.store import (
+    Tiles,
+    attributes,
+    create,
+    description,
+    digest,
+    exists,
+    local_folder,
+    open_store,
+    refuse_other,
+)
 
-FORMAT = 1
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
-PRECISION = "float32 entries carry rounding of about 1e-6; the diagonal is exact to its dtype"
-
-
-def _zarr() -> Any:
-    try:
-        import zarr
-    except ImportError:
-        raise ImportError('kernels on disk need Zarr: pip install "ntkcore[store]"') from None
-    return zarr
-
-
-# --- plan
 
 
 @dataclass(frozen=True)
@@ -109,9 +100,9 @@ def _plan(
 
 
 def _check_room(store: Any, needed: int) -> None:
-    if not isinstance(store, (str, Path)) or "://" in str(store):
+    if (path := local_folder(store)) is None:
         return
-    folder = next(p for p in Path(store).absolute().parents if p.exists())
+    folder = next(p for p in path.absolute().parents if p.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
@@ -120,189 +111,15 @@ def _check_room(store: Any, needed: int) -> None:
         )
 
 
-# --- the store
-
-
-def _digest(data: Array | None) -> str | None:
-    if data is None:
-        return None
-    digest = hashlib.sha256(repr((data.shape, str(data.dtype))).encode())
-    digest.update(np.ascontiguousarray(data).reshape(-1).data)
-    return digest.hexdigest()
-
-
-def _description(
-    net: Layer, a: Array, b: Array | None, names: tuple[str, ...], tile: int, backend: str
-) -> dict[str, Any]:
-    from ntkcore import __version__
-
-    return {
-        "format": FORMAT,
-        "net": net.to_json(),
-        "kernels": list(names),
-        "dtype": str(a.dtype),
-        "tile": tile,
-        "n": len(a),
-        "x": _digest(a),
-        "x2": _digest(b),
-        "backend": backend,
-        "version": __version__,
-        "precision": PRECISION,
-    }
-
-
-def _attributes(group: Any) -> dict[str, Any]:
-    found = dict(group.attrs).get("ntkcore")
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError(
-            "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
-        )
-    return found
-
-
-def _array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, fill: Any) -> Any:
-    zarr = _zarr()
-    axes = ["sample", "sample2", "row", "column"][: len(shape)] if len(shape) <= 2 else None
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        fill_value=fill,
-        compressors=[zarr.codecs.Crc32cCodec()],
-        dimension_names=axes,
-    )
-
-
-def _create(store: Any, net: Layer, a: Array, b: Array | None, wanted: dict[str, Any]) -> Any:
-    """A new group; its attributes come last, so that a half-made one is made again."""
-    group = _zarr().open_group(store, mode="w", zarr_format=3)
-    tile, n, m = wanted["tile"], len(a), len(a if b is None else b)
-    for name in wanted["kernels"]:
-        _array(group, name, (n, m), (tile, tile), a.dtype, np.nan)
-        if b is None:
-            diagonal = kernel_diag(net, a, name, backend=wanted["backend"])
-            _array(group, f"diagonal_{name}", (n,), (n,), a.dtype, np.nan)[:] = diagonal
-    _array(group, "done", (-(-n // tile), -(-m // tile)), (1, 1), np.uint8, 0)
-    for name, data in (("x", a), ("x2", b)):
-        if data is not None:
-            rows = max(1, min(len(data), 2**26 // max(1, data[0].nbytes)))
-            _array(group, name, data.shape, (rows, *data.shape[1:]), data.dtype, np.nan)[...] = data
-    group.attrs["ntkcore"] = wanted
-    return group
-
-
-def _open(store: Any) -> Any:
-    zarr = _zarr()
-    try:
-        return zarr.open_group(store, mode="r+", zarr_format=3)
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        raise FileNotFoundError(f"there is no store at {store}: build it first") from None
-
-
-def _exists(store: Any) -> bool:
-    try:
-        _attributes(_open(store))
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        group = _open(store)
-        if dict(group.attrs) or not {"ntk", "nngp"} & set(group.array_keys()):
-            raise
-        return False  # a build that was killed before its attributes were written
-    return True
-
-
-def _refuse_other(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = {"net": "network", "kernels": "get", "dtype": "dtype", "tile": "tile", "x": "x", "x2": "x2"}
-    other = [name for key, name in names.items() if found[key] != wanted[key]]
-    if other:
-        raise ValueError(
-            f"the store holds a kernel with another {', '.join(other)}: choose another store, or call with what it was "
-            "built from"
-        )
-
-
-# --- tiles
-
-
-Task = tuple[int, int]  # number of the tile's row and column
-
-
-def _missing(group: Any, symmetric: bool) -> list[Task]:
-    done = group["done"][...]
-    return [(int(i), int(j)) for i, j in np.argwhere(done == 0) if not symmetric or i <= j]
-
-
-def _slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
-    i, j = ((t * tile, min((t + 1) * tile, n)) for t, n in zip(task, shape, strict=True))
-    return slice(*i), slice(*j)
-
-
-@dataclass
-class _Job:
-    """What all tiles of a build share."""
-
-    group: Any
-    attributes: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.attributes = _attributes(self.group)
-        self.net = from_json(self.attributes["net"])
-        self.names = tuple(self.attributes["kernels"])
-        n = self.attributes["n"]
-        self.a: Array = self.group["x"][:n]
-        self.symmetric = self.attributes["x2"] is None
-        self.b: Array | None = None if self.symmetric else self.group["x2"][...]
-        self.shape = (n, n if self.b is None else len(self.b))
-
-    def compute(self, task: Task, backend: str) -> Any:
-        rows, cols = _slices(self.shape, self.attributes["tile"], task)
-        same = self.symmetric and task[0] == task[1]
-        z = None if same else (self.a if self.b is None else self.b)[cols]
-        return kernel(self.net, self.a[rows], z, self.names, threads=1, backend=backend, progress=False)
-
-    def write(self, task: Task, blocks: Any) -> None:
-        rows, cols = _slices(self.shape, self.attributes["tile"], task)
-        for name in self.names:
-            self.group[name][rows, cols] = getattr(blocks, name)
-            if self.symmetric and task[0] != task[1]:
-                self.group[name][cols, rows] = getattr(blocks, name).T
-        if self.symmetric:
-            self.group["done"][task[1], task[0]] = 1
-        self.group["done"][task] = 1  # last: the one that a resumed build looks at
-
-    def run(self, task: Task, backend: str) -> int:
-        blocks = self.compute(task, backend)
-        self.write(task, blocks)
-        return int(blocks[0].size)
-
-
-def _fill(group: Any, threads: int, backend: str, progress: bool | None) -> None:
-    """Compute what is missing, at most two tiles a thread in flight."""
-    job = _Job(group)
-    work = _missing(group, job.symmetric)
-    sizes = [s.stop - s.start for task in work for s in _slices(job.shape, job.attributes["tile"], task)]
-    total = sum(r * c for r, c in zip(sizes[::2], sizes[1::2], strict=True))
-    queue: Iterator[Task] = iter(work)
-    with progress_bar(total, progress) as count, ThreadPoolExecutor(threads) as pool:
-        flying: set[Future[int]] = set()
-        try:
-            while True:
-                while len(flying) < 2 * threads and (task := next(queue, None)) is not None:
-                    flying.add(pool.submit(job.run, task, backend))
-                if not flying:
-                    return
-                finished, flying = wait(flying, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    count(future.result())
-        except OSError as error:
-            raise OSError(
-                f"{error}; the tiles written so far are whole: make room and run the same call again"
-            ) from error
-        finally:
-            for future in flying:
-                future.cancel()
+def _part(tiles: Tiles, part: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """What is missing of a share of the tiles: every n-th one from number i on."""
+    if part is None:
+        return tiles.missing()
+    i, n = part
+    if not 0 <= i < n:
+        raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
+    mine = set(tiles.all()[i::n])
+    return [task for task in tiles.missing() if task in mine]
 
 
 def build(
@@ -316,58 +133,100 @@ def build(
     dtype: npt.DTypeLike | None = None,
     threads: int | None = None,
     backend: str | None = None,
-    progress: bool | None = None,
+    devices: Sequence[int] | None = None,
+    executor: Any = None,
+    part: tuple[int, int] | None = None,
+    prepare: bool = False,
     dry_run: bool = False,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``) in a store; the same call again goes on.
 
     Parameters
     ----------
     store
-        A path, a URL that fsspec knows, or a Zarr store.
+        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store.
     tile
         Rows and columns of a chunk; by default 2048, or fewer where that takes over a minute. A resumed build keeps
         its own.
-    dry_run
-        Only the `Plan`.
-    x, x2, get, dtype, threads, backend, progress
+    executor
+        None: ``threads`` threads of this process, or with ``backend="cuda"`` its ``devices``. A
+        concurrent.futures.Executor or a dask.distributed.Client: its workers, who must reach the store; those that die
+        are replaced by those that remain.
+    part
+        (i, n): only share i of n, for n processes on one store (a job array); make the store before, by ``prepare``.
+    prepare, dry_run
+        Make the store and compute no tile; only return the `Plan`.
+    x, x2, get, dtype, threads, backend, devices, progress
         As for `ntkcore.kernel`; one thread a tile.
 
     Returns
     -------
-    The zarr.Group, complete; or the `Plan`.
+    The zarr.Group, complete (but for ``part`` and ``prepare``); or the `Plan`.
 
     Raises
     ------
     ValueError
         If the store holds another kernel, or is not one of ours.
     OSError
-        If the disk cannot hold it (before any work), or fills up: what is written stays valid.
+        If the disk cannot hold it (before any work), fills up or may not be written: what is written stays valid.
+    RuntimeError
+        If no worker is left: what is written stays valid.
     ImportError
         Without Zarr.
     """
     names = kernel_names(get)
     a, b = check_data(x, x2, dtype)
-    workers, executor = thread_count(threads), resolve(backend)
-    exists = not dry_run and _exists(store)
-    if exists:
-        group = _open(store)
-        found = _attributes(group)
-        _refuse_other(found, _description(net, a, b, names, tile or found["tile"], executor))
+    workers = thread_count(threads)
+    if not dry_run and exists(store, storage_options):
+        group = open_store(store, storage_options)
+        found = attributes(group)
+        wanted = description(net, a, b, names, tile or found["tile"], resolve(backend or found["backend"]))
+        refuse_other(found, wanted)
     else:
-        estimate = _plan(net, a, b, names, tile, workers, executor)
+        name = resolve(backend)
+        estimate = _plan(net, a, b, names, tile, workers, name)
         if dry_run:
             return estimate
         _check_room(store, estimate.disk)
-        group = _create(store, net, a, b, _description(net, a, b, names, estimate.tile, executor))
-    _fill(group, workers, executor, progress)
+        group = create(store, net, a, b, description(net, a, b, names, estimate.tile, name), storage_options)
+    if not prepare:
+        _fill(group, workers, attributes(group)["backend"], devices, executor, part, progress)
     return group
 
 
-def resume(store: Any, *, threads: int | None = None, backend: str | None = None, progress: bool | None = None) -> Any:
-    """Compute what is missing in a store, from what the store says of itself; returns the zarr.Group."""
-    group = _open(store)
-    _fill(group, thread_count(threads), resolve(backend or _attributes(group)["backend"]), progress)
+def _fill(
+    group: Any,
+    threads: int,
+    backend: str,
+    devices: Sequence[int] | None,
+    executor: Any,
+    part: tuple[int, int] | None,
+    progress: bool | None,
+) -> None:
+    tiles = Tiles(group)
+    fill(tiles, _part(tiles, part), workers_for(executor, tiles, backend, threads, devices), progress)
+
+
+def resume(
+    store: Any,
+    *,
+    threads: int | None = None,
+    backend: str | None = None,
+    devices: Sequence[int] | None = None,
+    executor: Any = None,
+    part: tuple[int, int] | None = None,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Compute what is missing in a store, from what the store says of itself; returns the zarr.Group.
+
+    ``backend``: another than the store's own gives tiles that differ from the others in their last bits.
+    """
+    group = open_store(store, storage_options)
+    name = resolve(backend or attributes(group)["backend"])
+    _fill(group, thread_count(threads), name, devices, executor, part, progress)
     return group
 
 
@@ -377,14 +236,17 @@ def extend(
     *,
     threads: int | None = None,
     backend: str | None = None,
+    devices: Sequence[int] | None = None,
+    executor: Any = None,
     progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """More samples for a symmetric store: rows and columns are added, old tiles stay (but the ragged last ones).
 
-    The same call again goes on if it was interrupted. Returns the zarr.Group.
+    If it is interrupted, `resume` goes on. Returns the zarr.Group.
     """
-    group = _open(store)
-    found = _attributes(group)
+    group = open_store(store, storage_options)
+    found = attributes(group)
     if found["x2"] is not None:
         raise ValueError("only a symmetric store (x2=None) can be extended")
     new, _ = check_data(x_new, None, found["dtype"])
@@ -403,79 +265,7 @@ def extend(
         group[f"diagonal_{name}"].resize((n,))
         group[f"diagonal_{name}"][old:] = kernel_diag(net, new, name)
     group["done"].resize((-(-n // tile), -(-n // tile)))
-    group.attrs["ntkcore"] = {**found, "n": n, "x": _digest(group["x"][...])}  # from here on it is the larger kernel
-    _fill(group, thread_count(threads), resolve(backend or found["backend"]), progress)
+    group.attrs["ntkcore"] = {**found, "n": n, "x": digest(group["x"][...])}  # from here on it is the larger kernel
+    name = resolve(backend or found["backend"])
+    _fill(group, thread_count(threads), name, devices, executor, None, progress)
     return group
-
-
-# --- verify
-
-
-@dataclass(frozen=True)
-class Report:
-    """Tiles that are not there; bad ones, with the reason; how many were recomputed; partial files that were swept."""
-
-    missing: list[Task]
-    bad: dict[Task, str]
-    recomputed: int
-    swept: int
-
-    @property
-    def ok(self) -> bool:
-        """Is the store complete and right?"""
-        return not self.missing and not self.bad
-
-
-def verify(store: Any, *, sample: int = 8, seed: int = 0, repair: bool = False, threads: int | None = None) -> Report:
-    """Read every tile (checksums, NaN, symmetry), recompute a random sample bit for bit, sweep partial files.
-
-    ``repair`` clears the markers of bad and missing tiles and computes them again; the report is of the state before.
-    """
-    group = _open(store)
-    job = _Job(group)
-    backend = resolve(job.attributes["backend"])
-    missing = _missing(group, job.symmetric)
-    present = [t for t in map(tuple, np.ndindex(*group["done"].shape)) if (not job.symmetric or t[0] <= t[1])]
-    present = [t for t in present if t not in set(missing)]
-    bad = {task: reason for task in present if (reason := _problem(job, task))}
-    whole = [task for task in present if task not in bad]
-    chosen = np.random.default_rng(seed).permutation(len(whole))[:sample]
-    for at in chosen:
-        task = whole[at]
-        rows, cols = _slices(job.shape, job.attributes["tile"], task)
-        blocks = job.compute(task, backend)
-        if not all(np.array_equal(group[name][rows, cols], getattr(blocks, name)) for name in job.names):
-            bad[task] = "differs from what this machine computes"
-    report = Report(missing, bad, len(chosen), _sweep(store))
-    if repair and not report.ok:
-        for i, j in bad:
-            group["done"][i, j] = 0
-            if job.symmetric:
-                group["done"][j, i] = 0
-        _fill(group, thread_count(threads), backend, False)
-    return report
-
-
-def _problem(job: _Job, task: Task) -> str | None:
-    rows, cols = _slices(job.shape, job.attributes["tile"], task)
-    for name in job.names:
-        try:
-            block = job.group[name][rows, cols]
-            mirror = job.group[name][cols, rows] if job.symmetric else None
-        except Exception as error:  # whatever the codecs say of a damaged chunk
-            return f"{name} cannot be read: {error}"
-        if not np.isfinite(block).all():
-            return f"{name} holds NaN: its chunk is lost"
-        if mirror is not None and not np.array_equal(block, mirror.T):
-            return f"{name} is not symmetric"
-    return None
-
-
-def _sweep(store: Any) -> int:
-    """Files that a killed writer left beside its chunk; deleted where the store is a local folder."""
-    if not isinstance(store, (str, Path)) or "://" in str(store):
-        return 0
-    left = [p for p in Path(store).rglob("*.partial") if p.is_file()]
-    for path in left:
-        path.unlink(missing_ok=True)
-    return len(left)

@@ -239,7 +239,7 @@ def verify_command(
 
     Example:  ntkcore verify kernel.zarr --repair
     """
-    from ntkcore.build import verify
+    from ntkcore.verify import verify
 
     report = verify(store, sample=sample, repair=repair)
     found = {

@@ -198,10 +198,11 @@ def _lapack_is_64_bit() -> bool:
 
 
 class Nystrom:
-    """Preconditioner (F F^T + ridge I)^-1 with F from a randomly pivoted Cholesky factorisation of K.
+    """Preconditioner (F F^T + shift I)^-1 with F from a randomly pivoted Cholesky factorisation of K.
 
     Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly, Tropp & Webber 2023);
-    it costs ``rank`` rows of the kernel (Díaz et al. 2023).
+    it costs ``rank`` rows of the kernel (Díaz et al. 2023). The shift is the ridge and the residual's mean diagonal:
+    what F leaves of the kernel counts as if it were a multiple of I.
     """
 
     def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0, block: int = 64) -> None:
@@ -223,14 +224,14 @@ class Nystrom:
             residual[pivots] = 0
         self.rank = F.shape[1]
         operator.passes += self.rank / n
+        self._F, self._shift = F, ridge + float(residual.mean())
         inner = F.T @ F
-        inner.flat[:: self.rank + 1] += ridge
-        self._F, self._ridge = F, ridge
+        inner.flat[:: self.rank + 1] += self._shift
         self._inner = scipy.linalg.cho_factor(inner, overwrite_a=True)
 
     def __call__(self, R: Array) -> Array:
         """The preconditioner times R."""
-        out: Array = (R - self._F @ scipy.linalg.cho_solve(self._inner, self._F.T @ R)) / self._ridge  # Woodbury
+        out: Array = (R - self._F @ scipy.linalg.cho_solve(self._inner, self._F.T @ R)) / self._shift  # Woodbury
         return out
 
 
