@@ -6,7 +6,9 @@ may be float32; sums are float64. Of a symmetric kernel one half of the tiles is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ Array = npt.NDArray[np.float64]
 class KernelOperator(LinearOperator):  # type: ignore[misc]
     """Base: a kernel of shape (n, m), dtype float64, read tile by tile; ``symmetric``: the upper half of the tiles."""
 
+    rows_at_a_time = 64  # that `rows` gives at no more cost a row
+
     def __init__(self, shape: tuple[int, int], tile: int, symmetric: bool, progress: bool | None) -> None:
         super().__init__(np.dtype(np.float64), shape)
         if symmetric and shape[0] != shape[1]:
@@ -44,8 +48,13 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         return np.concatenate([np.diagonal(self.read(s, s)) for s in self._row_slices()]).astype(np.float64)
 
     def rows(self, indices: npt.ArrayLike) -> Array:
-        """K[indices, :], float64: len(indices)/n of a pass."""
+        """K[indices, :], float64; counted in ``passes``."""
         raise NotImplementedError
+
+    def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
+        """The blocks of these tiles, in order."""
+        for i0, i1, j0, j1 in work:
+            yield self.read(slice(i0, i1), slice(j0, j1))
 
     def _row_slices(self) -> Iterator[slice]:
         for i in range(0, self.shape[0], self.tile):
@@ -75,8 +84,8 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         """out += K X, or K^T X."""
         work: list[Tile] = tiles(self.shape[0], self.shape[1], self.tile, self.tile, symmetric)
         with progress_bar(sum((t[1] - t[0]) * (t[3] - t[2]) for t in work), self.progress) as count:
-            for i0, i1, j0, j1 in work:
-                block = np.asarray(self.read(slice(i0, i1), slice(j0, j1)), np.float64)
+            for (i0, i1, j0, j1), tile in zip(work, self._blocks(work), strict=True):
+                block = np.asarray(tile, np.float64)
                 if transposed:
                     out[j0:j1] += block.T @ X[i0:i1]
                 else:
@@ -107,15 +116,19 @@ class InMemory(KernelOperator):
 
     def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
         out: Array = self._K[np.asarray(indices)].astype(np.float64)
+        self.passes += len(out) / self.shape[0]
         return out
 
 
 class Stored(KernelOperator):
     """A kernel in a chunked store: anything with ``shape``, ``dtype``, ``chunks`` and NumPy's slicing (Zarr, HDF5).
 
-    A product reads whole chunks, each once; memory is a chunk and the vectors. ``symmetric`` (default: if square) reads
-    only the chunks on and above the diagonal, which must be square then.
+    A product reads whole chunks, each once, the next ones while one is used; memory is a few chunks and the vectors.
+    ``symmetric`` (default: if square) reads only the chunks on and above the diagonal, which must be square then.
     """
+
+    rows_at_a_time = 1024  # every chunk that holds one of them is read
+    ahead = 2  # chunks
 
     def __init__(self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None) -> None:
         if len(array.shape) != 2:
@@ -134,10 +147,26 @@ class Stored(KernelOperator):
             )
         return block
 
+    def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
+        with ThreadPoolExecutor(self.ahead) as pool:
+            reading: deque[Any] = deque()
+            try:
+                for i0, i1, j0, j1 in work:
+                    reading.append(pool.submit(self.read, slice(i0, i1), slice(j0, j1)))
+                    if len(reading) > self.ahead:
+                        yield reading.popleft().result()
+                while reading:
+                    yield reading.popleft().result()
+            finally:
+                for future in reading:
+                    future.cancel()
+
     def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
         chosen = np.asarray(indices)
         out = np.empty((len(chosen), self.shape[1]))
-        for start in np.unique(chosen // self.tile) * self.tile:
+        starts = np.unique(chosen // self.tile) * self.tile
+        self.passes += len(starts) * self.tile / self.shape[0]
+        for start in starts:
             inside = (chosen >= start) & (chosen < start + self.tile)
             for j in range(0, self.shape[1], self.tile):
                 cols = slice(j, min(j + self.tile, self.shape[1]))
@@ -186,6 +215,7 @@ class MatrixFree(KernelOperator):
     def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
         chosen = np.asarray(indices)
         block = np.asarray(kernel(self._net, self._a[chosen], self._b, self._get, **self._options), np.float64)
+        self.passes += len(chosen) / self.shape[0]
         if self.symmetric:  # a point with itself: exact on the diagonal alone
             block[np.arange(len(chosen)), chosen] = self.diagonal_of(chosen)
         return block

@@ -201,18 +201,18 @@ class Nystrom:
     """Preconditioner (F F^T + shift I)^-1 with F from a randomly pivoted Cholesky factorisation of K.
 
     Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly, Tropp & Webber 2023);
-    it costs ``rank`` rows of the kernel (Díaz et al. 2023). The shift is the ridge and the residual's mean diagonal:
+    it costs ``rank`` rows of the kernel (Díaz et al. 2023; of a store, the chunks that hold them). The shift is the ridge and the residual's mean diagonal:
     what F leaves of the kernel counts as if it were a multiple of I.
     """
 
-    def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0, block: int = 64) -> None:
+    def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> None:
         n, rng = operator.shape[0], np.random.default_rng(seed)
         residual = operator.diagonal()
         start = residual.sum()
         whole = np.empty((n, rank), order="F")
         F = whole[:, :0]
         while F.shape[1] < rank and residual.sum() > 1e-12 * start:
-            size = min(block, rank - F.shape[1])
+            size = min(operator.rows_at_a_time, rank - F.shape[1])
             pivots = np.unique(rng.choice(n, size, p=residual / residual.sum()))
             G = operator.rows(pivots) - F[pivots] @ F.T
             core = G[:, pivots]
@@ -223,7 +223,6 @@ class Nystrom:
             residual = np.maximum(residual - (columns**2).sum(1), 0)
             residual[pivots] = 0
         self.rank = F.shape[1]
-        operator.passes += self.rank / n
         self._F, self._shift = F, ridge + float(residual.mean())
         inner = F.T @ F
         inner.flat[:: self.rank + 1] += self._shift

@@ -83,16 +83,15 @@ def attributes(group: Any) -> dict[str, Any]:
     return found
 
 
-def _array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, fill: Any) -> Any:
-    axes = ["sample", "sample2"][: len(shape)] if len(shape) <= 2 else None
+def _array(group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
     return group.create_array(
         name,
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        fill_value=fill,
+        fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
         compressors=[zarr_module().codecs.Crc32cCodec()],
-        dimension_names=axes,
+        dimension_names=axes.split(),
     )
 
 
@@ -103,14 +102,15 @@ def create(
     group = zarr_module().open_group(store, mode="w", zarr_format=3, storage_options=options)
     tile, n, m = wanted["tile"], len(a), len(a if b is None else b)
     for name in wanted["kernels"]:
-        _array(group, name, (n, m), (tile, tile), a.dtype, np.nan)
+        _array(group, name, "sample sample2", (n, m), (tile, tile), a.dtype)
         if b is None:
             diagonal = kernel_diag(net, a, name, backend=wanted["backend"])
-            _array(group, f"diagonal_{name}", (n,), (n,), a.dtype, np.nan)[:] = diagonal
-    _array(group, "done", (-(-n // tile), -(-m // tile)), (1, 1), np.uint8, 0)
-    for name, data in (("x", a), ("x2", b)):
+            _array(group, f"diagonal_{name}", "sample", (n,), (n,), a.dtype)[:] = diagonal
+    _array(group, "done", "tile tile2", (-(-n // tile), -(-m // tile)), (1, 1), np.uint8)
+    inner = "feature" if a.ndim == 2 else "height width channel"
+    for name, axis, data in (("x", "sample", a), ("x2", "sample2", b)):
         if data is not None:
-            _array(group, name, data.shape, (tile, *data.shape[1:]), data.dtype, np.nan)[...] = data
+            _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[...] = data
     group.attrs["ntkcore"] = wanted
     return group
 

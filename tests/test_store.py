@@ -1,0 +1,137 @@
+"""Where kernels may lie: memory, an S3 server, a disk that is full or may not be written; who else can open them."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+zarr = pytest.importorskip("zarr")
+
+import ntkcore as nk  # noqa: E402
+from ntkcore.build import build, extend, resume  # noqa: E402
+from ntkcore.operators import Stored  # noqa: E402
+from ntkcore.verify import verify  # noqa: E402
+from test_build import NET, data, same  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+
+
+def test_in_memory(tmp_path):
+    pytest.importorskip("fsspec")
+    x = data(100)
+    build(NET, x[:60], "memory://k.zarr", tile=16)
+    extend("memory://k.zarr", x[60:])
+    group = build(NET, x, "memory://k.zarr")
+    build(NET, x, tmp_path / "k.zarr", tile=16)
+    assert np.array_equal(group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...])
+    assert verify("memory://k.zarr").ok
+
+
+@pytest.fixture
+def s3():
+    """A local server that speaks S3, with a bucket."""
+    server_module = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "key", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
+    s3fs.S3FileSystem(**options).mkdir("bucket")
+    yield options
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_on_s3(tmp_path, s3):
+    x, where = data(60), {"store": "s3://bucket/k.zarr", "storage_options": s3}
+    build(NET, x, **where, tile=16, prepare=True)
+    build(NET, x, **where, tile=16, part=(0, 2))
+    assert len(verify(**where).missing) == 5
+    group = resume(**where)
+    build(NET, x, tmp_path / "k.zarr", tile=16)
+    assert np.array_equal(group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...])
+    with pytest.raises(ValueError, match="another network"):
+        build(nk.mlp(1), x, **where)
+
+
+def test_full_disk(tmp_path):
+    """A real small disk: what was written stays whole, and the build goes on when there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        x = data(400)
+        build(NET, x, disk / "k.zarr", tile=32, prepare=True)
+        with pytest.raises(OSError, match=r"written so far are whole: make room"):
+            build(NET, x, disk / "k.zarr", tile=32)
+        before = verify(disk / "k.zarr", sample=100)
+        assert before.missing
+        assert not before.bad
+        subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+        build(NET, x, disk / "k.zarr", tile=32)
+        build(NET, x, tmp_path / "whole.zarr", tile=32)
+        assert same(disk / "k.zarr", tmp_path / "whole.zarr")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_too_small_is_refused_before_any_work(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        with pytest.raises(OSError, match="are free"):
+            build(NET, data(1000), disk / "k.zarr")
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_not_allowed_to_write(tmp_path):
+    """As somebody who may read the store only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no right to mount a disk here")
+    try:
+        build(NET, data(60), disk / "k.zarr", tile=16, part=(0, 2))
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(OSError, match="make the store writable"):
+            resume(disk / "k.zarr")
+        group = zarr.open_group(disk / "k.zarr", mode="r")
+        with pytest.raises(ValueError, match="build is not finished"):
+            Stored(group["ntk"]) @ np.ones(60)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_opened_by_xarray(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    group = build(NET, data(40), tmp_path / "k.zarr", tile=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, of consolidated metadata
+        found = xarray.open_zarr(tmp_path / "k.zarr", consolidated=False, chunks=None)
+        assert found["ntk"].dims == ("sample", "sample2")
+        assert np.array_equal(found["ntk"].values, group["ntk"][...])
+
+
+def test_nothing_read_is_executed(tmp_path):
+    """A store whose attributes hold code, and targets that are pickles: refused, and nothing runs."""
+    build(NET, data(30), tmp_path / "k.zarr")
+    metadata = tmp_path / "k.zarr" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace('\\"Serial\\"', '\\"os.system\\"'))
+    with pytest.raises(ValueError, match="layer"):
+        resume(tmp_path / "k.zarr")
+    np.save(tmp_path / "y.npy", np.array([os.system], dtype=object), allow_pickle=True)
+    command = [sys.executable, "-W", "ignore", "-c", "from ntkcore.cli import main; main()", "solve", "k.zarr", "y.npy"]
+    result = subprocess.run([*command, "a.npy"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode != 0
+    assert "Python objects" in result.stderr
