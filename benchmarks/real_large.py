@@ -43,12 +43,9 @@ def one(name: str, net: Layer, sets: list[np.ndarray], folder: Path, threads: in
     accuracy = float((scores[0].argmax(1) == y_test).mean())
     shutil.rmtree(store)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(
-        f"{name}: n={len(x)}, {100 * accuracy:.2f} % of {len(y_test)}; build {build_wall:.0f} s, solve {solve_wall:.0f} s"
-        f" ({found[0].iterations} iterations, {found[0].passes:.0f} passes), predict {predict_wall:.0f} s; peak memory "
-        f"{peak / 1e9:.1f} GB",
-        flush=True,
-    )
+    times = f"build {build_wall:.0f} s, solve {solve_wall:.0f} s, predict {predict_wall:.0f} s"
+    work = f"{found[0].iterations} iterations, {found[0].passes:.0f} passes"
+    print(f"{name}: n={len(x)}, {100 * accuracy:.2f} % of {len(y_test)}; {times}; {work}; peak {peak / 1e9:.1f} GB")
     seconds = {"build": [build_core, build_wall], "solve": [solve_core, solve_wall]}
     seconds["predict"] = [predict_core, predict_wall]
     return {

@@ -15,8 +15,8 @@ class ndarray(np.ndarray):  # noqa: N801
         return out
 
 
-def asarray(x):
-    return np.array(x).view(ndarray)
+def asarray(x, dtype=None):
+    return np.array(x, dtype).view(ndarray)
 
 
 def asnumpy(x):
@@ -45,6 +45,17 @@ def matmul(a, b):
 
 triu = np.triu
 arange = np.arange
+isfinite = np.isfinite
+
+
+def _cholesky(a):
+    try:
+        return np.linalg.cholesky(a).view(ndarray)
+    except np.linalg.LinAlgError:
+        return np.full(a.shape, np.nan).view(ndarray)
+
+
+linalg = SimpleNamespace(cholesky=_cholesky, eigh=lambda a: [part.view(ndarray) for part in np.linalg.eigh(a)])
 
 
 class _Context:

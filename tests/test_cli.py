@@ -1,6 +1,7 @@
 """The command line as a shell user meets it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -66,6 +67,62 @@ def test_build_verify_extend_solve(tmp_path):
     assert run("verify", store).returncode == 0
 
 
+def test_predict_and_spectrum(tmp_path):
+    pytest.importorskip("zarr")
+    x = np.random.default_rng(0).standard_normal((80, 5))
+    names = "x.npy", "z.npy", "y.npy", "k.zarr", "a.npy", "p.npy"
+    x_file, z_file, y_file, store, a_file, out = (str(tmp_path / name) for name in names)
+    for file, content in ((x_file, x[:60]), (z_file, x[60:]), (y_file, x[:60, :2])):
+        np.save(file, content)
+    assert run("build", "fc:2", x_file, store, "--tile", "16", "--part", "1/2", "--prepare").returncode == 0
+    assert "10 tiles missing" in run("build", "fc:2", x_file, store, "--prepare").stdout
+    assert "5 tiles missing" in run("build", "fc:2", x_file, store, "--part", "1/2").stdout
+    assert "whole numbers" in run("build", "fc:2", x_file, store, "--part", "a/b").stderr
+    assert "not finished" in run("spectrum", store).stderr
+    assert "complete" in run("build", "fc:2", x_file, store).stdout
+    assert run("solve", store, y_file, a_file, "--ridge", "0.1").returncode == 0
+    assert "20 predictions" in run("predict", store, a_file, z_file, out).stdout
+    K, cross = nk.kernel(nk.mlp(2), x[:60]), nk.kernel(nk.mlp(2), x[60:], x[:60])
+    expected = cross @ np.linalg.solve(K + 0.1 * np.diagonal(K).mean() * np.eye(60), x[:60, :2])
+    assert relative_error(np.load(out), expected) < 1e-4
+    assert "the store 60 samples" in run("predict", store, z_file, z_file, out).stderr
+    shown = json.loads(run("spectrum", store, "--largest", "3", "--targets", y_file, "--json").stdout)
+    values, modes = np.linalg.eigh(K)
+    assert relative_error(shown["eigenvalue"], values[:-4:-1]) < 1e-8
+    assert relative_error(shown["trace"], values[:-4:-1].cumsum() / np.trace(K)) < 1e-8
+    shares = ((modes[:, :-4:-1].T @ x[:60, :2]) ** 2).sum(1).cumsum() / (x[:60, :2] ** 2).sum()
+    assert relative_error(shown["targets"], shares) < 1e-8
+    assert "of the trace" in run("spectrum", store, "--largest", "3").stdout
+
+
+def test_data_by_name(tmp_path):
+    from ntkcore.sources import load
+
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    for head in ("", "a,b,c"):
+        np.savetxt(tmp_path / "x.csv", x, delimiter=",", header=head, comments="")
+        assert relative_error(load(str(tmp_path / "x.csv")), x) < 1e-15
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({name: x[:, k] for k, name in enumerate("abc")}), tmp_path / "x.parquet")
+    assert np.array_equal(load(str(tmp_path / "x.parquet")), x)
+    (tmp_path / "x.txt").write_text("1")
+    for name, words in (("x.txt", "must be .npy"), ("no.npy", "no data at")):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            load(str(tmp_path / name))
+
+
+def test_names_complete_themselves():
+    environment = {
+        **os.environ,
+        "_NTKCORE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "ntkcore plan c",
+        "COMP_CWORD": "2",
+    }
+    code = "import sys; sys.argv = ['ntkcore']; from ntkcore.cli import app; app(prog_name='ntkcore')"
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert shown.stdout.strip() == "cntk:depth="
+
+
 @pytest.mark.parametrize(
     ("text", "net"),
     [
@@ -78,7 +135,7 @@ def test_build_verify_extend_solve(tmp_path):
     ],
 )
 def test_networks_by_name(text, net, tmp_path):
-    from ntkcore.cli import parse_net
+    from ntkcore.sources import parse_net
 
     if callable(net):
         with pytest.raises(ValueError, match="depth"):

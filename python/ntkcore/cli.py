@@ -7,7 +7,7 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import numpy as np
 
 import ntkcore
-from ntkcore import nets
 from ntkcore.backends import cuda_description, resolve
 from ntkcore.backends import info as backend_info
 from ntkcore.inputs import free_bytes, thread_count
-from ntkcore.layers import Layer, from_json
+from ntkcore.layers import from_json
+from ntkcore.sources import DATA, NET, READY, load, parse_net
 
 try:
     import typer
@@ -110,66 +110,17 @@ def info(
         typer.echo(f"  {name:16}{state}")
 
 
-DATA = "Samples: .npy, .csv, or file.npz:name, store.zarr:name."
-NET = "fc:depth=3, cntk:depth=20,head=gap, myrtle:10, resnet:2, or a JSON file (Layer.to_json)."
-Net = Annotated[str, typer.Argument(help=NET)]
+def _complete_net(incomplete: str) -> list[str]:
+    names = [f"{name}:{next(iter(inspect.signature(make).parameters))}=" for name, make in READY.items()]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Net = Annotated[str, typer.Argument(help=NET, autocompletion=_complete_net)]
 Data = Annotated[str, typer.Argument(help=DATA)]
 Store = Annotated[Path, typer.Argument(help="The folder of the Zarr store.")]
 Get = Annotated[str, typer.Option(help="ntk, nngp or nngp,ntk.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
-
-
-def load(source: str) -> np.ndarray[Any, Any]:
-    """Data named on the command line, e.g. "x.npy", "mnist.npz:X_train"; nothing is unpickled."""
-    path, _, name = source.partition(":") if not Path(source).exists() else (source, "", "")
-    kind = Path(path).suffix
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no data at {path}")
-    if kind == ".npy":
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    if kind == ".csv":
-        return np.loadtxt(path, delimiter=",", ndmin=2)
-    if kind not in (".npz", ".zarr"):
-        raise ValueError(f"data must be .npy, .npz, .csv or .zarr, not {kind or path!r}")
-    if kind == ".npz":
-        file: Any = np.load(path, allow_pickle=False)
-        names = list(file.files)
-    else:
-        import zarr
-
-        file = zarr.open_group(path, mode="r")
-        names = list(file.array_keys())
-    if name not in names:
-        raise ValueError(f"say which array of {path}: {path}:NAME, NAME one of {', '.join(names)}")
-    return np.asarray(file[name][...] if kind == ".zarr" else file[name])
-
-
-def parse_net(text: str) -> Layer:
-    """A ready network by name, as NET says, or the JSON of a spec."""
-    if Path(text).is_file():
-        return from_json(Path(text).read_text())
-    name, _, arguments = text.partition(":")
-    ready: dict[str, Callable[..., Layer]] = {
-        "fc": nets.mlp,
-        "cntk": nets.cntk,
-        "myrtle": nets.myrtle,
-        "resnet": nets.resnet,
-    }
-    if name not in ready:
-        raise ValueError(f"no network {text!r}: it must be {NET}")
-    options: dict[str, Any] = {}
-    for at, part in enumerate(filter(None, arguments.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals and at == 0:
-            key, value = next(iter(inspect.signature(ready[name]).parameters)), part
-        with contextlib.suppress(ValueError):
-            options[key] = int(value) if value.lstrip("-").isdigit() else float(value)
-        options.setdefault(key, value)
-    try:
-        return ready[name](**options)
-    except TypeError as error:
-        raise ValueError(f"network {text!r}: {error}") from None
 
 
 def _kernels(get: str) -> str | tuple[str, ...]:
@@ -205,15 +156,61 @@ def build_command(
     threads: Threads = None,
     tile: Annotated[int | None, typer.Option(min=1, help="Rows and columns of a tile.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; that of the data by default.")] = None,
+    backend: Annotated[str | None, typer.Option(help="One of `ntkcore info`, e.g. cuda; the CPU by default.")] = None,
+    devices: Annotated[str | None, typer.Option(help="GPUs, e.g. 0,1, with --backend cuda.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers do it.")] = None,
+    part: Annotated[str | None, typer.Option(help="I/N: share I (from 0) of N processes on one store.")] = None,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Make the store, compute nothing.")] = False,
 ) -> None:
     """A kernel into a store; after any interruption the same command goes on.
 
     Example:  ntkcore build cntk:depth=5 cifar.npz:x kernel.zarr --get nngp,ntk
     """
     from ntkcore.build import build
+    from ntkcore.store import Tiles
 
-    build(parse_net(net), load(data), store, get=_kernels(get), tile=tile, dtype=dtype, threads=threads)
-    typer.echo(f"complete: {store}")
+    with _client(scheduler) as executor:
+        group = build(
+            parse_net(net),
+            load(data),
+            store,
+            get=_kernels(get),
+            tile=tile,
+            dtype=dtype,
+            threads=threads,
+            backend=backend,
+            devices=None if devices is None else _numbers(devices, ","),
+            executor=executor,
+            part=None if part is None else _share(part),
+            prepare=prepare,
+        )
+    left = len(Tiles(group).missing())
+    typer.echo(f"{left} tiles missing: {store}" if left else f"complete: {store}")
+
+
+def _numbers(text: str, separator: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(separator)]
+    except ValueError:
+        raise ValueError(f"{text!r} must be whole numbers separated by {separator!r}") from None
+
+
+def _share(text: str) -> tuple[int, int]:
+    i, n = [*_numbers(text, "/"), 0, 0][:2]
+    return i, n
+
+
+@contextlib.contextmanager
+def _client(address: str | None) -> Iterator[Any]:
+    if address is None:
+        yield None
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise ImportError('a Dask scheduler needs Dask: pip install "ntkcore[dask]"') from None
+    with Client(address) as client:
+        yield client
 
 
 @app.command("extend")
@@ -271,17 +268,77 @@ def solve_command(
 
     Example:  ntkcore solve kernel.zarr y.npy coefficients.npy --ridge 1e-3
     """
-    import zarr
-
     from ntkcore.operators import Stored
     from ntkcore.solve import cg
+    from ntkcore.store import open_store
 
-    operator = Stored(zarr.open_group(store, mode="r")[kernel], progress=False)
+    operator = Stored(open_store(store, mode="r")[kernel], progress=False)
     result = cg(operator, load(targets), ridge, relative=True, checkpoint=checkpoint)
     if not result.converged:
         raise ValueError(f"no convergence: residual {result.residuals.max():.1e} after {result.iterations} iterations")
     np.save(output, result.x)
     typer.echo(f"{result.iterations} iterations, {result.passes:.1f} passes: {output}")
+
+
+@app.command("predict")
+def predict_command(
+    store: Store,
+    coefficients: Annotated[Path, typer.Argument(help="What `ntkcore solve` wrote (.npy).")],
+    data: Data,
+    output: Annotated[Path, typer.Argument(help="Where the predictions go (.npy).")],
+    kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
+    threads: Threads = None,
+) -> None:
+    """Predictions for new samples; their kernel with the store's samples is never held.
+
+    Example:  ntkcore predict kernel.zarr coefficients.npy x_test.npy predictions.npy
+    """
+    from ntkcore.operators import MatrixFree
+    from ntkcore.store import attributes, open_store
+
+    group = open_store(store, mode="r")
+    found = attributes(group)
+    solution = load(str(coefficients))
+    x, z = group["x"][...], np.asarray(load(data), found["dtype"])
+    if len(solution) != len(x):
+        raise ValueError(
+            f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples: solve with this store"
+        )
+    operator = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads)
+    np.save(output, operator @ solution)
+    typer.echo(f"{len(z)} predictions: {output}")
+
+
+@app.command("spectrum")
+def spectrum_command(
+    store: Store,
+    largest: Annotated[int, typer.Option(min=1, help="So many of the largest eigenvalues.")] = 20,
+    kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
+    targets: Annotated[str | None, typer.Option(help="Targets, as data: their share in each mode.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The largest eigenvalues by Lanczos on a store, their share of the trace and of the targets.
+
+    Example:  ntkcore spectrum kernel.zarr --largest 50 --targets y.npy
+    """
+    from ntkcore.operators import Stored
+    from ntkcore.solve import eigs
+    from ntkcore.store import open_store
+
+    group = open_store(store, mode="r")
+    operator = Stored(group[kernel], progress=False)
+    values, modes = eigs(operator, min(largest, operator.shape[0]))
+    found = {"eigenvalue": values, "trace": values.cumsum() / operator.diagonal().sum()}
+    if targets is not None:
+        y = np.asarray(load(targets), float).reshape(operator.shape[0], -1)
+        found["targets"] = ((modes.T @ y) ** 2).sum(1).cumsum() / (y**2).sum()
+    if as_json:
+        typer.echo(json.dumps({name: column.tolist() for name, column in found.items()}))
+        return
+    heads = {"eigenvalue": "eigenvalue", "trace": "of the trace", "targets": "of the targets"}
+    typer.echo("mode " + " ".join(f"{heads[name]:>14}" for name in found))
+    for k in range(len(values)):
+        typer.echo(f"{k + 1:4} " + " ".join(f"{column[k]:14.6g}" for column in found.values()))
 
 
 def main() -> None:

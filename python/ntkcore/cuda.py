@@ -46,6 +46,11 @@ def to_host(x: Any) -> Any:
     return cupy.asnumpy(cupy.asarray(x) if hasattr(type(x), "__cuda_array_interface__") else cupy.from_dlpack(x))
 
 
+def array_module(x: object) -> Any:
+    """CuPy for an array on a device, NumPy for anything else."""
+    return _cupy() if on_device(x) else np
+
+
 def _cupy() -> Any:
     problem = cuda_problem()
     if problem:

@@ -2,6 +2,9 @@
 
 All count ``passes``, how often the whole kernel was read or computed; a product with many columns is one pass. Tiles
 may be float32; sums are float64. Of a symmetric kernel one half of the tiles is read, each serving twice.
+
+Kernels that are CuPy arrays, or come from CuPy data, are multiplied on their GPU: with NumPy vectors, which travel, or
+through `cupy_operator` with CuPy's own.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.cuda import array_module, on_device, to_host
 from ntkcore.inputs import check_data
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
@@ -60,47 +64,48 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         for i in range(0, self.shape[0], self.tile):
             yield slice(i, min(i + self.tile, self.shape[0]))
 
+    xp: Any = np  # NumPy, or CuPy where the tiles lie on a GPU
+
+    def product(self, X: Any, transposed: bool = False) -> Any:
+        """K X (or K^T X) for a matrix X, a NumPy or CuPy array of float64; the result is of the same kind."""
+        xp = array_module(X)
+        n, m = self.shape[::-1] if transposed and not self.symmetric else self.shape
+        if X.ndim != 2 or len(X) != m:
+            raise ValueError(f"a matrix of {m} rows is needed, not of shape {X.shape}")
+        out = xp.zeros((n, X.shape[1]), np.float64)
+        work: list[Tile] = tiles(self.shape[0], self.shape[1], self.tile, self.tile, self.symmetric)
+        with progress_bar(sum((t[1] - t[0]) * (t[3] - t[2]) for t in work), self.progress) as count:
+            for (i0, i1, j0, j1), tile in zip(work, self._blocks(work), strict=True):
+                block = xp.asarray(tile, np.float64)
+                if not transposed or self.symmetric:
+                    out[i0:i1] += block @ X[j0:j1]
+                if (transposed and not self.symmetric) or (self.symmetric and i0 != j0):
+                    out[j0:j1] += block.T @ X[i0:i1]
+                count((i1 - i0) * (j1 - j0))
+        self.passes += 1
+        return out
+
     def _matmat(self, X: npt.ArrayLike) -> Array:
-        X = np.asarray(X, np.float64)
-        out = np.zeros((self.shape[0], X.shape[1]))
-        self._accumulate(out, X, self.symmetric, transposed=False)
+        out: Array = to_host(self.product(self.xp.asarray(X, np.float64)))
+        return out
+
+    def _rmatmat(self, X: npt.ArrayLike) -> Array:
+        out: Array = to_host(self.product(self.xp.asarray(X, np.float64), transposed=True))
         return out
 
     def _matvec(self, x: npt.ArrayLike) -> Array:
         return self._matmat(np.asarray(x, np.float64).reshape(-1, 1))[:, 0]
 
-    def _rmatmat(self, X: npt.ArrayLike) -> Array:
-        X = np.asarray(X, np.float64)
-        if self.symmetric:
-            return self._matmat(X)
-        out = np.zeros((self.shape[1], X.shape[1]))
-        self._accumulate(out, X, False, transposed=True)
-        return out
-
     def _rmatvec(self, x: npt.ArrayLike) -> Array:
         return self._rmatmat(np.asarray(x, np.float64).reshape(-1, 1))[:, 0]
 
-    def _accumulate(self, out: Array, X: Array, symmetric: bool, transposed: bool) -> None:
-        """out += K X, or K^T X."""
-        work: list[Tile] = tiles(self.shape[0], self.shape[1], self.tile, self.tile, symmetric)
-        with progress_bar(sum((t[1] - t[0]) * (t[3] - t[2]) for t in work), self.progress) as count:
-            for (i0, i1, j0, j1), tile in zip(work, self._blocks(work), strict=True):
-                block = np.asarray(tile, np.float64)
-                if transposed:
-                    out[j0:j1] += block.T @ X[i0:i1]
-                else:
-                    out[i0:i1] += block @ X[j0:j1]
-                if symmetric and i0 != j0:
-                    out[j0:j1] += block.T @ X[i0:i1]
-                count((i1 - i0) * (j1 - j0))
-        self.passes += 1
-
 
 class InMemory(KernelOperator):
-    """A kernel held as an array (n, m), float32 or float64; float32 is converted block by block, never as a whole."""
+    """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64; it is converted block by block."""
 
     def __init__(self, K: npt.ArrayLike, *, symmetric: bool | None = None, tile: int = 1024) -> None:
-        matrix = np.asarray(K)
+        self.xp = array_module(K)
+        matrix = self.xp.asarray(K)
         if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float64):
             raise ValueError(f"K must be a float32 or float64 matrix, not {matrix.ndim}-D {matrix.dtype}")
         square = matrix.shape[0] == matrix.shape[1]
@@ -112,10 +117,10 @@ class InMemory(KernelOperator):
         return self._K[rows, cols]
 
     def diagonal(self) -> Array:  # noqa: D102
-        return np.diagonal(self._K).astype(np.float64)
+        return np.asarray(to_host(self._K.diagonal()), np.float64)
 
     def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
-        out: Array = self._K[np.asarray(indices)].astype(np.float64)
+        out = np.asarray(to_host(self._K[np.asarray(indices)]), np.float64)
         self.passes += len(out) / self.shape[0]
         return out
 
@@ -193,11 +198,14 @@ class MatrixFree(KernelOperator):
         progress: bool | None = None,
         **options: Any,
     ) -> None:
-        self._a, b = check_data(x, x2, options.get("dtype"))
-        self._b = self._a if b is None else b
+        a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
+        if on_device(x):
+            self.xp = array_module(x)
+            a, b = (z if z is None else self.xp.asarray(z) for z in (a, b))
+        self._a, self._b = a, a if b is None else b
         self._net, self._get, self._options = net, get, {"progress": False, **options}
-        super().__init__((len(self._a), len(self._b)), tile, b is None, progress)
-        self.storage_dtype = self._a.dtype
+        super().__init__((len(self._a), len(self._b)), tile, x2 is None, progress)
+        self.storage_dtype = np.dtype(self._a.dtype)
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
         same = self.symmetric and rows == cols
@@ -210,11 +218,12 @@ class MatrixFree(KernelOperator):
         if not self.symmetric:
             return super().diagonal()
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
-        return np.asarray(kernel_diag(self._net, self._a, self._get, **options), np.float64)
+        return np.asarray(to_host(kernel_diag(self._net, self._a, self._get, **options)), np.float64)
 
     def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
         chosen = np.asarray(indices)
-        block = np.asarray(kernel(self._net, self._a[chosen], self._b, self._get, **self._options), np.float64)
+        block = kernel(self._net, self._a[chosen], self._b, self._get, **self._options)
+        block = np.array(to_host(block), np.float64)
         self.passes += len(chosen) / self.shape[0]
         if self.symmetric:  # a point with itself: exact on the diagonal alone
             block[np.arange(len(chosen)), chosen] = self.diagonal_of(chosen)
@@ -223,7 +232,7 @@ class MatrixFree(KernelOperator):
     def diagonal_of(self, indices: npt.NDArray[Any]) -> Array:
         """Diagonal entries at ``indices``."""
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
-        return np.asarray(kernel_diag(self._net, self._a[indices], self._get, **options), np.float64)
+        return np.asarray(to_host(kernel_diag(self._net, self._a[indices], self._get, **options)), np.float64)
 
 
 def as_operator(K: Any) -> KernelOperator:
@@ -231,3 +240,16 @@ def as_operator(K: Any) -> KernelOperator:
     if isinstance(K, KernelOperator):
         return K
     return Stored(K) if hasattr(K, "chunks") and not isinstance(K, np.ndarray) else InMemory(K)
+
+
+def cupy_operator(operator: KernelOperator) -> Any:
+    """The twin of an operator for CuPy's solvers: a cupyx.scipy.sparse.linalg.LinearOperator, float64, on the GPU."""
+    from cupyx.scipy.sparse.linalg import LinearOperator as OnDevice
+
+    def vector(transposed: bool) -> Any:
+        return lambda x: operator.product(x.reshape(-1, 1), transposed)[:, 0]
+
+    def matrix(transposed: bool) -> Any:
+        return lambda X: operator.product(X, transposed)
+
+    return OnDevice(operator.shape, vector(False), vector(True), matrix(False), np.dtype(np.float64), matrix(True))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.cuda import array_module, on_device, to_host
 from ntkcore.operators import KernelOperator, as_operator
 from ntkcore.tiles import progress_bar
 
@@ -76,40 +77,59 @@ def _ridge(ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeL
 
 
 def _square(K: npt.ArrayLike) -> npt.NDArray[Any]:
-    matrix = np.asarray(K)
+    matrix: npt.NDArray[Any] = array_module(K).asarray(K)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"K must be a square matrix, not of shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
+    if not bool(array_module(matrix).isfinite(matrix).all()):
         raise ValueError("K holds NaN or infinity")
     return matrix
 
 
 class Cholesky:
-    """K + ridge I factorised once, in float64. ``overwrite``: in the memory of a float64 K."""
+    """K + ridge I factorised once, in float64, on the GPU if K is CuPy's. ``overwrite``: in a float64 K's memory."""
 
     def __init__(
         self, K: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False, overwrite: bool = False
     ) -> None:
         matrix = _square(K)
-        n, mean = len(matrix), float(np.diagonal(matrix).mean())
+        n, mean = len(matrix), float(matrix.diagonal().mean())
         self.ridge = _ridge(ridge, relative, mean, matrix.dtype, n)
         work = matrix if overwrite and matrix.dtype == np.float64 else matrix.astype(np.float64)
-        work.flat[:: n + 1] += self.ridge
+        at = array_module(work).arange(n)
+        work[at, at] += self.ridge
         try:
-            _factorise(work)
+            self._factor = _factor(work)
         except np.linalg.LinAlgError as error:
             hint = max(noise_floor(matrix.dtype, n, mean), self.ridge * 10)
             raise ValueError(
                 f"K + {self.ridge:.2g} I is not positive definite ({error}): duplicates or rounding leave no digits in "
                 f"its smallest eigenvalues; try a ridge of {hint:.1g}, or Eigh"
             ) from None
-        self._factor = (work, True)
 
     def solve(self, Y: npt.ArrayLike) -> Array:
-        """A of (K + ridge I) A = Y, in the shape of Y."""
-        data, flat = _targets(Y, len(self._factor[0]))
-        out: Array = scipy.linalg.cho_solve(self._factor, data, check_finite=False)
+        """A of (K + ridge I) A = Y, in the shape of Y; on the GPU if the factor and Y are there."""
+        data, flat = _targets(to_host(Y), len(self._factor))
+        out: Array
+        if on_device(self._factor):
+            from cupyx.scipy.linalg import solve_triangular
+
+            half = solve_triangular(self._factor, array_module(self._factor).asarray(data), lower=True)
+            out = solve_triangular(self._factor, half, lower=True, trans="T")
+            out = out if on_device(Y) else to_host(out)
+        else:
+            out = scipy.linalg.cho_solve((self._factor, True), data, check_finite=False)
         return out[:, 0] if flat else out
+
+
+def _factor(work: Any) -> Any:
+    """The lower Cholesky factor in work's lower triangle; LinAlgError where there is none."""
+    if not on_device(work):
+        _factorise(work)
+        return work
+    factor = array_module(work).linalg.cholesky(work)
+    if not bool(array_module(work).isfinite(factor.diagonal()).all()):  # cuSOLVER's way to say so
+        raise np.linalg.LinAlgError("a pivot is not positive")
+    return factor
 
 
 def _factorise(A: Array, block: int = 2048) -> None:
@@ -134,7 +154,7 @@ def _factorise(A: Array, block: int = 2048) -> None:
 class Eigh:
     """One eigendecomposition of K, in float64: every ridge after it costs two products.
 
-    Attributes: ``values`` ascending, ``vectors``. MemoryError-free beyond N = 32767 only where NumPy's LAPACK counts in
+    A CuPy K is decomposed on its GPU. Attributes: ``values`` ascending, ``vectors``. MemoryError-free beyond N = 32767 only where NumPy's LAPACK counts in
     64 bits, as NumPy's own wheels do; else refused by name.
     """
 
@@ -146,7 +166,9 @@ class Eigh:
                 "NumPy's own wheel from PyPI, or use Cholesky or cg"
             )
         self.storage_dtype = matrix.dtype
-        self.values, self.vectors = np.linalg.eigh(matrix.astype(np.float64, copy=False))
+        found = array_module(matrix).linalg.eigh(matrix.astype(np.float64, copy=False))
+        self.values: Array = to_host(found[0])
+        self.vectors: Array = to_host(found[1])
 
     def _decayed(self, ridge: float, relative: bool) -> Array:
         value = _ridge(ridge, relative, float(self.values.mean()), self.storage_dtype, len(self.values))
@@ -201,8 +223,8 @@ class Nystrom:
     """Preconditioner (F F^T + shift I)^-1 with F from a randomly pivoted Cholesky factorisation of K.
 
     Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly, Tropp & Webber 2023);
-    it costs ``rank`` rows of the kernel (Díaz et al. 2023; of a store, the chunks that hold them). The shift is the ridge and the residual's mean diagonal:
-    what F leaves of the kernel counts as if it were a multiple of I.
+    it costs ``rank`` rows of the kernel (Díaz et al. 2023), of a store the chunks that hold them. The shift is the
+    ridge and the residual's mean diagonal: what F leaves of the kernel counts as if it were a multiple of I.
     """
 
     def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> None:
@@ -363,7 +385,7 @@ def solve(K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto",
     ``method``: "cholesky" (default for a matrix of up to 20 000 points), "eigh", or "cg" (operators, stores, larger
     matrices); ``options`` go to it. A RuntimeError says so if conjugate gradients do not converge.
     """
-    dense = isinstance(K, (np.ndarray, list))
+    dense = isinstance(K, (np.ndarray, list)) or on_device(K)
     if method == "auto":
         method = "cholesky" if dense and len(K) <= LARGEST_DENSE else "cg"
     if method not in METHODS:

@@ -115,11 +115,11 @@ def create(
     return group
 
 
-def open_store(store: Any, options: Mapping[str, Any] | None = None) -> Any:
-    """The zarr.Group of a store for reading and writing; FileNotFoundError where there is none."""
+def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+") -> Any:
+    """The zarr.Group of a store, by default for reading and writing; FileNotFoundError where there is none."""
     zarr = zarr_module()
     try:
-        return zarr.open_group(store, mode="r+", zarr_format=3, storage_options=options)
+        return zarr.open_group(store, mode=mode, zarr_format=3, storage_options=options)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
 
@@ -167,8 +167,8 @@ class Tiles:
         self.symmetric = self.attributes["x2"] is None
         self.arrays = {name: group[name] for name in (*self.names, "done", "x")}
         self.arrays["x2"] = self.arrays["x"] if self.symmetric else group["x2"]
-        n = self.attributes["n"]
-        self.shape = (n, n if self.symmetric else self.arrays["x2"].shape[0])
+        n = int(self.attributes["n"])
+        self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
 
     def slices(self, task: Task) -> tuple[slice, slice]:
         """Rows and columns of a tile."""
@@ -177,11 +177,12 @@ class Tiles:
     def pairs(self, task: Task) -> int:
         """Its size."""
         rows, cols = self.slices(task)
-        return (rows.stop - rows.start) * (cols.stop - cols.start)
+        return int((rows.stop - rows.start) * (cols.stop - cols.start))
 
     def all(self) -> list[Task]:
         """All tiles to compute: of a symmetric kernel one triangle."""
-        rows, cols = (-(-n // int(self.attributes["tile"])) for n in self.shape)
+        tile = int(self.attributes["tile"])
+        rows, cols = (-(-n // tile) for n in self.shape)
         return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, cols)]
 
     def missing(self) -> list[Task]:
