@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.cuda import array_module, on_device, to_host
+from ntkcore.cuda import array_module, to_host
 from ntkcore.inputs import check_data
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
@@ -114,7 +114,8 @@ class InMemory(KernelOperator):
         self._K = matrix
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
-        return self._K[rows, cols]
+        block: npt.NDArray[Any] = self._K[rows, cols]
+        return block
 
     def diagonal(self) -> Array:  # noqa: D102
         return np.asarray(to_host(self._K.diagonal()), np.float64)
@@ -199,10 +200,9 @@ class MatrixFree(KernelOperator):
         **options: Any,
     ) -> None:
         a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
-        if on_device(x):
-            self.xp = array_module(x)
-            a, b = (z if z is None else self.xp.asarray(z) for z in (a, b))
-        self._a, self._b = a, a if b is None else b
+        self.xp = array_module(x)
+        self._a: Any = self.xp.asarray(a)
+        self._b: Any = self._a if b is None else self.xp.asarray(b)
         self._net, self._get, self._options = net, get, {"progress": False, **options}
         super().__init__((len(self._a), len(self._b)), tile, x2 is None, progress)
         self.storage_dtype = np.dtype(self._a.dtype)
