@@ -1,5 +1,8 @@
 """Solvers against dense linear algebra."""
 
+import signal
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -123,6 +126,28 @@ def test_interrupted_and_resumed(tmp_path):
     assert np.array_equal(resumed.x, whole.x)
     with pytest.raises(ValueError, match="another problem"):
         cg(K, Y + 1, 1e-3, **options)
+
+
+KILLED = """
+import os, signal, sys, numpy as np
+from ntkcore.solve import cg
+K, Y = np.load(sys.argv[1]), np.load(sys.argv[2])
+kill = lambda i, residuals: os.kill(os.getpid(), signal.SIGKILL) if i == 8 else None
+cg(K, Y, 1e-3, rank=20, checkpoint=sys.argv[3], every=3, callback=kill)
+"""
+
+
+def test_conjugate_gradients_go_on_after_a_kill(tmp_path):
+    _, K, Y = problem(150)
+    K_file, Y_file, state = (tmp_path / name for name in ("K.npy", "Y.npy", "state.npz"))
+    np.save(K_file, K)
+    np.save(Y_file, Y)
+    killed = subprocess.run([sys.executable, "-c", KILLED, K_file, Y_file, state], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    seen = []
+    resumed = cg(K, Y, 1e-3, rank=20, checkpoint=state, callback=lambda i, r: seen.append(i))
+    assert seen[0] == 7
+    assert np.array_equal(resumed.x, cg(K, Y, 1e-3, rank=20).x)
 
 
 @pytest.mark.parametrize("method", ["auto", "eigh", "lanczos", "lobpcg", "randomised"])

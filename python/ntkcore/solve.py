@@ -154,7 +154,7 @@ def _factorise(A: Array, block: int = 2048) -> None:
 class Eigh:
     """One eigendecomposition of K, in float64: every ridge after it costs two products.
 
-    A CuPy K is decomposed on its GPU. Attributes: ``values`` ascending, ``vectors``. Beyond N = 32767 only with a LAPACK
+    A CuPy K is decomposed on its GPU. Attributes: ``values`` ascending, ``vectors``. Beyond N = 32767 it takes a LAPACK
     that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
     """
 
