@@ -65,7 +65,7 @@ def test_pictures_can_be_written(training, tmp_path):
 
 
 def test_pyplot_is_left_alone():
-    code = "import sys, ntkcore.dynamics_plots as p; p._axes(None); assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys, ntkcore.dynamics_plots as p; p.own_axes(None); assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

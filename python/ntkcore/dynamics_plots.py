@@ -31,7 +31,7 @@ def losses(
     A dot marks each other set's least loss. Times of 0 and infinity have no place on the axis and are left out. Returns
     the axes; ImportError without Matplotlib.
     """
-    ax = _axes(ax)
+    ax = own_axes(ax)
     t = _positive(times)
     ax.plot(t, training.train.loss(t), color="0.3", label="training")
     for number, (name, (points, y)) in enumerate((sets or {}).items()):
@@ -52,7 +52,7 @@ def modes(
     ``which``: modes, 0 having the largest eigenvalue; those beyond the last are left out. Several outputs are joined by
     their root of squares. Returns the axes.
     """
-    ax = _axes(ax)
+    ax = own_axes(ax)
     t = _positive(times)
     error = np.abs(dynamics.residuals(np.concatenate([[0.0], t])))
     size = np.linalg.norm(error.reshape(*error.shape[:2], -1), axis=2)
@@ -79,7 +79,7 @@ def predictions(
     With NNGP blocks, bands of two standard deviations. ``data``: (x, y) of the training set, as dots. Returns the axes;
     ValueError for more than one output.
     """
-    ax = _axes(ax)
+    ax = own_axes(ax)
     t = np.atleast_1d(np.asarray(times, dtype=float))
     where = np.asarray(x, dtype=float).reshape(-1)
     mean = points.mean(t).reshape(len(t), len(where), -1)
@@ -118,7 +118,8 @@ def _colour(place: float) -> Any:
     return colormaps["viridis"](0.9 * place)
 
 
-def _axes(ax: Any) -> Any:
+def own_axes(ax: Any) -> Any:
+    """The caller's axes, or those of a new figure outside pyplot; ImportError without Matplotlib."""
     if ax is not None:
         return ax
     try:
