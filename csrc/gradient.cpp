@@ -13,7 +13,7 @@ double follow(const Op& op, double q, const Put& put) {
   put(Slope::q, q);
   if (op.kind == OpKind::affine) return op.p[0] * q + op.p[1];
   const Jet1 x = Jet1::variable(q, 0, 1);
-  Jet1 f[2], variance, factor;
+  Jet1 f[2]{}, variance{}, factor{};
   if (op.kind == OpKind::dual) {
     visit_dual<double>(op.dual, op.p, [&](const auto& phi) { phi.side(x, f), phi.diag(x, variance, factor); });
   } else {
