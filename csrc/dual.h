@@ -120,7 +120,9 @@ struct ABRelu {
   T g, h;
   explicit NTK_HD ABRelu(const double* p) : g(T((p[0] - p[1]) * (p[0] - p[1]) / 2)), h(T(p[0] * p[1])) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]); }
+  NTK_HD void side(S q, S* f) const {
+    f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]);
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
     const V c = K * r0 * c0;
@@ -131,7 +133,9 @@ struct ABRelu {
   }
   // No angle exists at q = 0: kappa0(0) = 1/2, as for a pair with a zero vector.
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { E = q * (g + h), D = q > 0 ? g + h : g / 2 + h; }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = q * (g + h), D = q > 0 ? g + h : g / 2 + h;
+  }
 };
 
 // Diagonal of the smooth duals: pair() at K = q loses nothing there.
@@ -149,7 +153,9 @@ struct Erf {
   T a2, b2, c2;
   explicit NTK_HD Erf(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])), c2(T(p[2] * p[2])) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[0] = 1 / sqrt(1 + 2 * double(b2) * q), f[1] = 0; }
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 1 / sqrt(1 + 2 * double(b2) * q), f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V ff = r0 * c0, u = T(2) * b2 * K * ff;
@@ -157,7 +163,9 @@ struct Erf {
     D = a2 * b2 * T(4 / kPi) * ff / sqrt(T(1) - u * u);
   }
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { smooth_diag(*this, q, E, D); }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // phi(z) = z Phi(z), u = K f f', f = 1/sqrt(1 + q), v = 1 - u^2:
@@ -167,7 +175,9 @@ template <class T>
 struct Gelu {
   explicit NTK_HD Gelu(const double*) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[0] = 1 / sqrt(1 + q), f[1] = q; }
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 1 / sqrt(1 + q), f[1] = q;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
     const V ff = r0 * c0, u = K * ff, v = T(1) - u * u, w = T(1) / sqrt(v), s = arcsin(u), qq = r1 * c1;
@@ -175,7 +185,9 @@ struct Gelu {
     D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * ff * (w * w + T(1) - qq) + T(1)));
   }
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { smooth_diag(*this, q, E, D); }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // e^z - 1 for |z| <= 1/2, by its series: no digits are lost near 0.
@@ -198,7 +210,9 @@ struct Sin {
         k(T(1 - 2 * ::sin(p[2]) * ::sin(p[2]))),
         lost(T(2 * ::sin(p[2]) * ::sin(p[2]))) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
+  NTK_HD void side(S q, S* f) const {
+    f[0] = double(b2) * q / 2, f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V s = r0 + c0, x = b2 * K;
@@ -207,7 +221,9 @@ struct Sin {
     D = h * b2 * (near + far);
   }
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { smooth_diag(*this, q, E, D); }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // phi(z) = a e^{bz}: E = a^2 e^{b^2 (K + (q + q')/2)}, D = b^2 E.
@@ -216,14 +232,18 @@ struct Exp {
   T a2, b2;
   explicit NTK_HD Exp(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
+  NTK_HD void side(S q, S* f) const {
+    f[0] = double(b2) * q / 2, f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     E = a2 * exp(b2 * K + r0 + c0);
     D = b2 * E;
   }
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { smooth_diag(*this, q, E, D); }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // phi(z) = a e^{b z^2}, u = 2bK f f', f = 1/sqrt(1 - 2bq): E = a^2 f f'/sqrt(1 - u^2), D = 2 b u f f' E/(1 - u^2).
@@ -243,7 +263,9 @@ struct Gaussian {
     D = T(2) * b * u * ff * E / v;
   }
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { smooth_diag(*this, q, E, D); }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // Arc-cosine kernel of order 0 (Cho & Saul 2009), phi = sqrt(2) step: E = kappa0. D is infinite: never asked for.
@@ -251,7 +273,9 @@ template <class T>
 struct ArcCos0 {
   explicit NTK_HD ArcCos0(const double*) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[0] = inverse_or_zero(sqrt(q)), f[1] = 0; }
+  NTK_HD void side(S q, S* f) const {
+    f[0] = inverse_or_zero(sqrt(q)), f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     V k1;
@@ -260,7 +284,9 @@ struct ArcCos0 {
   }
   // kappa0 of a point with itself is 1; of a zero vector, where no angle exists, kappa0(0) = 1/2.
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { E = q > 0 ? T(1) : T(0.5), D = 0; }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = q > 0 ? T(1) : T(0.5), D = 0;
+  }
 };
 
 // Arc-cosine kernel of order 2, phi(z) = sqrt(2) z^2 step(z): E = qq' [3c kappa1 + kappa0 (1 - c^2)],
@@ -269,7 +295,9 @@ template <class T>
 struct ArcCos2 {
   explicit NTK_HD ArcCos2(const double*) {}
   template <class S>
-  NTK_HD void side(S q, S* f) const { f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]); }
+  NTK_HD void side(S q, S* f) const {
+    f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]);
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
     const V c = K * r0 * c0, s = r1 * c1, y = T(1) - abs(c);
@@ -279,7 +307,9 @@ struct ArcCos2 {
     D = T(4) * s * k1;
   }
   template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const { E = 3 * q * q, D = 4 * q; }
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = 3 * q * q, D = 4 * q;
+  }
 };
 
 // The registry: name in programs, struct.

@@ -9,11 +9,11 @@ namespace ntk {
 // What the sweep needs of one point at one op; q is its variance before the op.
 enum class Slope : int {
   q,
-  f0,       // the features of dual.h's side(q), or of normalize
+  f0,  // the features of dual.h's side(q), or of normalize
   f1,
-  df0,      // their derivatives with respect to q
+  df0,  // their derivatives with respect to q
   df1,
-  variance,   // the op's result for the point with itself, K = q: E and D of dual.h's diag(q)
+  variance,  // the op's result for the point with itself, K = q: E and D of dual.h's diag(q)
   factor,
   dvariance,  // their derivatives
   dfactor,

@@ -37,7 +37,9 @@ def differences(f, at, h=1e-3):
     steps, weights = (1, 2, 3), (3 / 4, -3 / 20, 1 / 60)
     columns = []
     for e in np.eye(at.size).reshape(-1, *at.shape):
-        columns.append(sum(w * (f(at + s * h * e) - f(at - s * h * e)) / h for s, w in zip(steps, weights, strict=True)))
+        columns.append(
+            sum(w * (f(at + s * h * e) - f(at - s * h * e)) / h for s, w in zip(steps, weights, strict=True))
+        )
     return np.stack(columns, -1)
 
 
@@ -179,7 +181,7 @@ sizes = st.floats(0.3, 1.5)
 @given(
     st.lists(st.tuples(sizes, st.none() | st.floats(0, 1), layers), min_size=1, max_size=4),
     sizes,
-    st.integers(1, 20),
+    st.integers(2, 20),  # of one feature, all vectors are parallel
     st.integers(0, 2**32 - 1),
     st.sampled_from(["nngp", "ntk"]),
 )
@@ -190,10 +192,20 @@ def test_identities(hidden, last, d, seed, get):
     x1, x2 = np.random.default_rng(seed).standard_normal((2, 3, d))
     K, dK = kernel_gradient(net, x1, x2, get)
     W_out, b_out = (dK[..., i] * p.value for i, p in list(enumerate(parameters(net)))[-2:])
-    assert_close(W_out + b_out, 2 * K, 1e-13)
+    assert_close(W_out + b_out, 2 * K, 1e-12)
     both = np.einsum("ijk,ik->ij", input_gradient(net, x1, x2, get), x1)
     both += np.einsum("jik,jk->ij", input_gradient(net, x2, x1, get), x2)
     np.testing.assert_allclose(hidden[0][0] * dK[..., 0], both, rtol=0, atol=1e-11 * max(1, np.abs(dK).max()))
+
+
+@pytest.mark.parametrize("phi", [nk.Relu(), nk.ArcCosine(2), nk.Gelu()])
+def test_parallel_vectors(phi):
+    """A correlation of +-1 at different norms: what is lost is the root of a rounding error, as documented."""
+    x = np.array([[0.3], [1.7], [-0.9], [-1e-3], [40.0]]) * [[1.0, 2.0, -3.0]]
+    net = nk.mlp(3, 1.3, None, phi)
+    K, dK = kernel_gradient(net, x[:3], x[1:])
+    assert_close(dK, by_parameters(net, x[:3], x[1:], "ntk"), 1e-7)
+    assert_close(dK[..., -1] * 1.3, 2 * K, 1e-8)
 
 
 def test_names_and_values():

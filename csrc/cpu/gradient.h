@@ -72,8 +72,14 @@ struct SamePoint {
   double at_col(int, Slope) const { return 0; }
 
   Local<double> normalize(int i, double) const {
-    return {at_row(i, Slope::variance), at_row(i, Slope::factor), at_row(i, Slope::dvariance),
-            at_row(i, Slope::dfactor),  0, 0, 0, 0};
+    return {at_row(i, Slope::variance),
+            at_row(i, Slope::factor),
+            at_row(i, Slope::dvariance),
+            at_row(i, Slope::dfactor),
+            0,
+            0,
+            0,
+            0};
   }
   template <class Phi>
   Local<double> dual(const Phi&, int i, double K) const {
@@ -158,13 +164,14 @@ class Sweep {
     } else {
       const Local<V>& l = s.local;
       const V u = g.t * s.t;
-      g = {g.K * l.E_K + u * l.D_K, g.t * l.D,
-           g.row * pairs_.at_row(i, Slope::dvariance) + g.K * l.E_row + u * l.D_row,
+      g = {g.K * l.E_K + u * l.D_K, g.t * l.D, g.row * pairs_.at_row(i, Slope::dvariance) + g.K * l.E_row + u * l.D_row,
            g.col * pairs_.at_col(i, Slope::dvariance) + g.K * l.E_col + u * l.D_col};
     }
   }
 
-  static void add(Adjoint<V>& to, const Adjoint<V>& g) { to = {to.K + g.K, to.t + g.t, to.row + g.row, to.col + g.col}; }
+  static void add(Adjoint<V>& to, const Adjoint<V>& g) {
+    to = {to.K + g.K, to.t + g.t, to.row + g.row, to.col + g.col};
+  }
 
   const GradientTile& tile_;
   const Pairs pairs_;
