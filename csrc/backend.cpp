@@ -10,12 +10,14 @@ namespace ntk {
   void evaluate_double(const Tile<double>&);     \
   void images_float(const ImageTile<float>&);    \
   void images_double(const ImageTile<double>&);  \
+  void gradient(const GradientTile&);            \
   void self_strip(const SelfStrip&);             \
   std::int64_t image_bytes(const PlaneProgram&); \
   std::int64_t workspace_bytes(const Program&);  \
   }
-#define NTK_MEMBERS(isa) \
-  isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::self_strip, isa::image_bytes
+#define NTK_MEMBERS(isa)                                                                                            \
+  isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::gradient, isa::self_strip, \
+      isa::image_bytes
 
 NTK_DECLARE(generic)
 #if defined(NTK_X86)
@@ -49,7 +51,8 @@ const Backend* backends(int* count) {
       {"cuda-emulation", nullptr, [](const Tile<float>& tile) { Emulation::vectors(tile, {}); },
        [](const Tile<double>& tile) { Emulation::vectors(tile, {}); },
        [](const ImageTile<float>& tile) { Emulation::images(tile, {}); },
-       [](const ImageTile<double>& tile) { Emulation::images(tile, {}); }, generic::self_strip, generic::image_bytes},
+       [](const ImageTile<double>& tile) { Emulation::images(tile, {}); }, generic::gradient, generic::self_strip,
+       generic::image_bytes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

@@ -1,6 +1,7 @@
 // The executors: one interface, a list of members. Each evaluates a program on a tile of pairs.
 #pragma once
 
+#include "gradient.h"
 #include "plane_program.h"
 #include "points.h"
 
@@ -66,6 +67,7 @@ struct Backend {
   void (*evaluate_double)(const Tile<double>&);
   void (*images_float)(const ImageTile<float>&);
   void (*images_double)(const ImageTile<double>&);
+  void (*gradient)(const GradientTile&);
   void (*self_strip)(const SelfStrip&);
   std::int64_t (*image_bytes)(const PlaneProgram&);
 };

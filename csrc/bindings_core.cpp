@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -216,6 +217,70 @@ void evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t ro
                    diagonal, first.shape(0), first.shape(1), stride);
   };
   rows.points.index() == 0 ? call(float{}) : call(double{});
+}
+
+// What the points of a data matrix in float64 hand to the gradient; keeps them alive.
+struct PointSlopes {
+  std::shared_ptr<AnyPoints> points;
+  Slopes slopes;
+  SlopesView view() const { return {std::get<Points<double>>(points->points).view(), slopes.table()}; }
+};
+
+PointSlopes slopes_of(std::shared_ptr<AnyPoints> points) {
+  require(points->points.index() == 1, "slopes: the points must be in float64");
+  const Program program = points->program->view();
+  const PointsView<double> view = std::get<Points<double>>(points->points).view();
+  py::gil_scoped_release release;
+  return {std::move(points), Slopes(program, view)};
+}
+
+// Numbers of the ops with constants that a dense layer gave.
+std::vector<int> dense_ops(const OwnedProgram& owned) {
+  const Program program = owned.view();
+  std::vector<int> numbers;
+  for (int i = 0; i < program.size; ++i)
+    if (program.ops[i].kind == OpKind::affine || program.ops[i].kind == OpKind::emit) numbers.push_back(i);
+  return numbers;
+}
+
+using KnobTuple = std::tuple<int, int, std::array<double, 4>>;
+
+std::vector<Knob> checked_knobs(const std::vector<KnobTuple>& from, int ops, std::int64_t results) {
+  std::vector<Knob> knobs;
+  for (const auto& [op, result, slope] : from) {
+    require(op >= 0 && op < ops, "gradient: a knob's op is out of range");
+    require(result >= 0 && result < results - 3, "gradient: a knob's result is out of range");
+    knobs.push_back({op, result, {slope[0], slope[1], slope[2], slope[3]}});
+  }
+  std::stable_sort(knobs.begin(), knobs.end(), [](const Knob& a, const Knob& b) { return a.op < b.op; });
+  return knobs;
+}
+
+void gradient(const std::string& backend, const PointSlopes& rows, std::int64_t row, const PointSlopes& cols,
+              std::int64_t col, const py::array& dot, bool ntk, const std::vector<KnobTuple>& knobs, Results results) {
+  require(rows.points->program == cols.points->program, "gradient: rows and columns belong to different programs");
+  require(py::isinstance<Array<double>>(dot) && dot.ndim() == 2, "gradient: dot must be a C-contiguous float64 matrix");
+  require(results.size() >= 3 && results.size() <= 65536, "gradient: between 3 and 65536 results are needed");
+  const py::array first = first_result(results, {});
+  const std::int64_t height = first.shape(0), width = first.shape(1), stride = first.strides(0) / first.itemsize();
+  const Program program = rows.points->program->view();
+  const SlopesView r = rows.view(), c = cols.view();
+  require(r.points.width == c.points.width, "gradient: the points differ in width");
+  require(row >= 0 && height >= 1 && row <= r.points.size - height, "gradient: rows out of range");
+  require(col >= 0 && width >= 1 && col <= c.points.size - width && col % kStrip == 0,
+          "gradient: columns out of range");
+  require(dot.shape(0) >= height && dot.shape(1) >= width, "gradient: dot is smaller than the tile");
+  const int count = int(results.size());
+  const auto checked = checked_knobs(knobs, program.size, count);
+  const auto out = pointers<double>(results, count, height, width, stride);
+  const Backend& executor = backend_named(backend);
+  const double* products = Array<double>(dot).data();
+  const std::int64_t dot_stride = dot.shape(1);
+  py::gil_scoped_release release;
+  const std::unique_ptr<void, AlignedFree> workspace(
+      ::operator new(gradient_bytes(program, count), std::align_val_t(64)));
+  executor.gradient({program, checked.data(), int(checked.size()), count, r, c, row, height, col, width, products,
+                     dot_stride, ntk, out.data(), stride, workspace.get()});
 }
 
 const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
@@ -460,13 +525,19 @@ PYBIND11_MODULE(_core, m) {
              return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
            }),
            py::arg("ops"), py::arg("slots"), py::arg("outputs"))
-      .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); });
+      .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); })
+      .def_property_readonly("dense_ops", &dense_ops);
   py::class_<AnyPoints, std::shared_ptr<AnyPoints>>(m, "Points", "What depends on one point only; see csrc/points.h.")
       .def(py::init(&points_of), py::arg("program"), py::arg("x"))
       .def_property_readonly("unit", &unit_vectors)
       .def_property_readonly("arrays", &point_arrays)
       .def_property_readonly("nngp", [](const AnyPoints& p) { return diagonal(p, false); })
       .def_property_readonly("ntk", [](const AnyPoints& p) { return diagonal(p, true); });
+  py::class_<PointSlopes>(m, "PointSlopes", "What the gradient needs of points in float64; see csrc/gradient.h.")
+      .def(py::init(&slopes_of), py::arg("points"));
+  m.def("gradient", &gradient, "Derivatives on one tile of pairs; see csrc/gradient.h.", py::arg("backend"),
+        py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("ntk"),
+        py::arg("knobs"), py::arg("results"));
   py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
       m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/plane_program.h.")
       .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),

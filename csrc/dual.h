@@ -6,7 +6,7 @@
 //   side(q, f)                          the two features of one point that pair() needs, from its variance q
 //   pair(K, r0, r1, c0, c1, E, D)       E and D for a pair, from the features of its row and its column point
 //   diag(q, E, D)                       the same where z' is z: K = q exactly, no rounding of a correlation
-// V is T or a vector of T. To add an activation: write its struct, and one line in NTK_FOR_EACH_DUAL.
+// V is T or a vector of T; S is a scalar; both may be jets of them (jet.h), which carry derivatives. To add an activation: write its struct, and one line in NTK_FOR_EACH_DUAL.
 #pragma once
 
 #include "portable.h"
@@ -119,7 +119,10 @@ template <class T>
 struct ABRelu {
   T g, h;
   explicit NTK_HD ABRelu(const double* p) : g(T((p[0] - p[1]) * (p[0] - p[1]) / 2)), h(T(p[0] * p[1])) {}
-  NTK_HD void side(double q, double* f) const { f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]); }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]);
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
     const V c = K * r0 * c0;
@@ -129,15 +132,18 @@ struct ABRelu {
     D = g * k0 + h;
   }
   // No angle exists at q = 0: kappa0(0) = 1/2, as for a pair with a zero vector.
-  NTK_HD void diag(T q, T& E, T& D) const { E = q * (g + h), D = q > 0 ? g + h : g / 2 + h; }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = q * (g + h), D = q > 0 ? g + h : g / 2 + h;
+  }
 };
 
 // Diagonal of the smooth duals: pair() at K = q loses nothing there.
-template <class T, class Phi>
-NTK_HD void smooth_diag(const Phi& phi, T q, T& E, T& D) {
-  double f[2];
+template <class S, class Phi>
+NTK_HD void smooth_diag(const Phi& phi, S q, S& E, S& D) {
+  S f[2];
   phi.side(q, f);
-  phi.pair(q, T(f[0]), T(f[1]), T(f[0]), T(f[1]), E, D);
+  phi.pair(q, f[0], f[1], f[0], f[1], E, D);
 }
 
 // phi(z) = a erf(bz) + c, u = 2b^2 K f f', f = 1/sqrt(1 + 2b^2 q): E = a^2 (2/pi) asin u + c^2,
@@ -146,14 +152,20 @@ template <class T>
 struct Erf {
   T a2, b2, c2;
   explicit NTK_HD Erf(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])), c2(T(p[2] * p[2])) {}
-  NTK_HD void side(double q, double* f) const { f[0] = 1 / sqrt(1 + 2 * double(b2) * q), f[1] = 0; }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 1 / sqrt(1 + 2 * double(b2) * q), f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V ff = r0 * c0, u = T(2) * b2 * K * ff;
     E = a2 * T(2 / kPi) * arcsin(u) + c2;
     D = a2 * b2 * T(4 / kPi) * ff / sqrt(T(1) - u * u);
   }
-  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // phi(z) = z Phi(z), u = K f f', f = 1/sqrt(1 + q), v = 1 - u^2:
@@ -162,14 +174,20 @@ struct Erf {
 template <class T>
 struct Gelu {
   explicit NTK_HD Gelu(const double*) {}
-  NTK_HD void side(double q, double* f) const { f[0] = 1 / sqrt(1 + q), f[1] = q; }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 1 / sqrt(1 + q), f[1] = q;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
     const V ff = r0 * c0, u = K * ff, v = T(1) - u * u, w = T(1) / sqrt(v), s = arcsin(u), qq = r1 * c1;
     E = T(0.25) * K + T(0.5 / kPi) * (K * s + ff * (u * u + qq * v) * w);
     D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * ff * (w * w + T(1) - qq) + T(1)));
   }
-  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // e^z - 1 for |z| <= 1/2, by its series: no digits are lost near 0.
@@ -191,15 +209,21 @@ struct Sin {
         b2(T(p[1] * p[1])),
         k(T(1 - 2 * ::sin(p[2]) * ::sin(p[2]))),
         lost(T(2 * ::sin(p[2]) * ::sin(p[2]))) {}
-  NTK_HD void side(double q, double* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = double(b2) * q / 2, f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V s = r0 + c0, x = b2 * K;
     const V near = exp(x - s), far = k * exp(-(x + s));
-    E = h * (abs(x) < V{} + T(0.25) ? near * (lost - k * expm1_series(T(-2) * x)) : near - far);
+    E = h * select(abs(x) < V{} + T(0.25), near * (lost - k * expm1_series(T(-2) * x)), near - far);
     D = h * b2 * (near + far);
   }
-  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // phi(z) = a e^{bz}: E = a^2 e^{b^2 (K + (q + q')/2)}, D = b^2 E.
@@ -207,13 +231,19 @@ template <class T>
 struct Exp {
   T a2, b2;
   explicit NTK_HD Exp(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])) {}
-  NTK_HD void side(double q, double* f) const { f[0] = double(b2) * q / 2, f[1] = 0; }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = double(b2) * q / 2, f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     E = a2 * exp(b2 * K + r0 + c0);
     D = b2 * E;
   }
-  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // phi(z) = a e^{b z^2}, u = 2bK f f', f = 1/sqrt(1 - 2bq): E = a^2 f f'/sqrt(1 - u^2), D = 2 b u f f' E/(1 - u^2).
@@ -222,8 +252,9 @@ template <class T>
 struct Gaussian {
   T a2, b;
   explicit NTK_HD Gaussian(const double* p) : a2(T(p[0] * p[0])), b(T(p[1])) {}
-  NTK_HD void side(double q, double* f) const {
-    f[0] = 4 * double(b) * q < 1 - 1e-12 ? 1 / sqrt(1 - 2 * double(b) * q) : NAN, f[1] = 0;
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 4 * double(b) * q < 1 - 1e-12 ? 1 / sqrt(1 - 2 * double(b) * q) : S(NAN), f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -231,14 +262,20 @@ struct Gaussian {
     E = a2 * ff / sqrt(v);
     D = T(2) * b * u * ff * E / v;
   }
-  NTK_HD void diag(T q, T& E, T& D) const { smooth_diag(*this, q, E, D); }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
 };
 
 // Arc-cosine kernel of order 0 (Cho & Saul 2009), phi = sqrt(2) step: E = kappa0. D is infinite: never asked for.
 template <class T>
 struct ArcCos0 {
   explicit NTK_HD ArcCos0(const double*) {}
-  NTK_HD void side(double q, double* f) const { f[0] = inverse_or_zero(sqrt(q)), f[1] = 0; }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = inverse_or_zero(sqrt(q)), f[1] = 0;
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     V k1;
@@ -246,7 +283,10 @@ struct ArcCos0 {
     D = V{};
   }
   // kappa0 of a point with itself is 1; of a zero vector, where no angle exists, kappa0(0) = 1/2.
-  NTK_HD void diag(T q, T& E, T& D) const { E = q > 0 ? T(1) : T(0.5), D = 0; }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = q > 0 ? T(1) : T(0.5), D = 0;
+  }
 };
 
 // Arc-cosine kernel of order 2, phi(z) = sqrt(2) z^2 step(z): E = qq' [3c kappa1 + kappa0 (1 - c^2)],
@@ -254,7 +294,10 @@ struct ArcCos0 {
 template <class T>
 struct ArcCos2 {
   explicit NTK_HD ArcCos2(const double*) {}
-  NTK_HD void side(double q, double* f) const { f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]); }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]);
+  }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
     const V c = K * r0 * c0, s = r1 * c1, y = T(1) - abs(c);
@@ -263,7 +306,10 @@ struct ArcCos2 {
     E = s * s * (T(3) * c * k1 + k0 * y * (T(2) - y));
     D = T(4) * s * k1;
   }
-  NTK_HD void diag(T q, T& E, T& D) const { E = 3 * q * q, D = 4 * q; }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = 3 * q * q, D = 4 * q;
+  }
 };
 
 // The registry: name in programs, struct.

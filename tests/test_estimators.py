@@ -241,7 +241,7 @@ class TestKernelObject:
         """Without biases a ReLU network's kernels are W_std^(2 depth + 2) times a constant."""
         K, gradient = NTKKernel(depth=depth, b_std=None, W_std=1.3, get=get)(toy()[0], eval_gradient=True)
         scale = (2 * depth + 2) * np.abs(K).max()
-        np.testing.assert_allclose(gradient[:, :, 0], (2 * depth + 2) * K, rtol=0, atol=1e-9 * scale)
+        np.testing.assert_allclose(gradient[:, :, 0], (2 * depth + 2) * K, rtol=0, atol=1e-13 * scale)
 
     def test_gradient_against_richardson(self):
         """Fourth-order differences with a far larger step."""

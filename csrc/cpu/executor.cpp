@@ -1,5 +1,6 @@
 // The CPU executor of one instruction set: compiled once for each, under the namespace NTK_ISA.
 #include "chain.h"
+#include "gradient.h"
 #include "images.h"
 
 namespace ntk {
@@ -38,6 +39,7 @@ void evaluate_float(const Tile<float>& tile) { evaluate(tile); }
 void evaluate_double(const Tile<double>& tile) { evaluate(tile); }
 void images_float(const ImageTile<float>& tile) { evaluate_images(tile); }
 void images_double(const ImageTile<double>& tile) { evaluate_images(tile); }
+void gradient(const GradientTile& tile) { run_gradient(tile); }
 void self_strip(const SelfStrip& self) { run_self(self); }
 std::int64_t image_bytes(const PlaneProgram& program) { return image_scratch_bytes(program); }
 std::int64_t workspace_bytes(const Program& program) {

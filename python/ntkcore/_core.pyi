@@ -15,6 +15,8 @@ class Program:
     def __init__(self, ops: Sequence[tuple[str, str, int, int, Sequence[float]]], slots: int, outputs: int) -> None: ...
     @property
     def is_relu_chain(self) -> bool: ...
+    @property
+    def dense_ops(self) -> list[int]: ...
 
 class Points:
     def __init__(self, program: Program, x: npt.NDArray[np.floating]) -> None: ...
@@ -26,6 +28,21 @@ class Points:
     def nngp(self) -> npt.NDArray[np.float64]: ...
     @property
     def ntk(self) -> npt.NDArray[np.float64]: ...
+
+class PointSlopes:
+    def __init__(self, points: Points) -> None: ...
+
+def gradient(
+    backend: str,
+    rows: PointSlopes,
+    row: int,
+    cols: PointSlopes,
+    col: int,
+    dot: npt.NDArray[np.float64],
+    ntk: bool,
+    knobs: Sequence[tuple[int, int, Sequence[float]]],
+    results: _Results,
+) -> None: ...
 
 class ImageProgram:
     def __init__(

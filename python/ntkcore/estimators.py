@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.gradients import kernel_gradient
 from ntkcore.inputs import KERNELS
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
@@ -383,8 +384,7 @@ class NTKKernel(Kernel):
 
     Notes
     -----
-    ``theta`` is (log W_std, log b_std) without the fixed ones. Gradients are central differences in ``theta``, good to
-    about 1e-9 relative, and cost two kernels a hyperparameter.
+    ``theta`` is (log W_std, log b_std) without the fixed ones. Gradients are exact: `ntkcore.gradients`.
 
     References
     ----------
@@ -457,7 +457,7 @@ class NTKKernel(Kernel):
             return self._kernel(X, None if Y is X else Y)
         if Y is not None:
             raise ValueError("the gradient is that of the square matrix K(X, X): leave out Y, or eval_gradient")
-        return self._kernel(X, None), self._gradient(X)
+        return self._kernel_and_gradient(X)
 
     def diag(self, X: npt.ArrayLike) -> Array:
         """The diagonal of ``self(X)`` without the matrix, shape (n,), of X of shape (n, n_features)."""
@@ -476,12 +476,12 @@ class NTKKernel(Kernel):
     def _kernel(self, X: npt.ArrayLike, Y: npt.ArrayLike | None) -> Array:
         return cast(Array, kernel(_net(self), X, Y, _get(self), dtype=np.float64, threads=self.threads))
 
-    def _gradient(self, X: npt.ArrayLike) -> Array:
-        """(K(theta + h e_i) - K(theta - h e_i)) / 2h for every i, shape (n, n, len(theta))."""
-        # K varies like exp((2 depth + 2) log W_std): this step balances truncation against rounding.
-        h = 1e-5 / (1 + self.depth)
-        gradient = np.empty((len(cast(Any, X)), len(cast(Any, X)), self.n_dims))
-        for i, step in enumerate(h * np.eye(self.n_dims)):
-            above, below = self.clone_with_theta(self.theta + step), self.clone_with_theta(self.theta - step)
-            gradient[:, :, i] = (above(X) - below(X)) / (2 * h)
-        return gradient
+    def _kernel_and_gradient(self, X: npt.ArrayLike) -> tuple[Array, Array]:
+        """K (n, n) and dK/dtheta (n, n, len(theta)): d/d log p = p d/dp."""
+        free = [hyperparameter.name for hyperparameter in self.hyperparameters if not hyperparameter.fixed]
+        if not free:
+            K = self._kernel(X, None)
+            return K, np.empty((*K.shape, 0))
+        K, gradient = kernel_gradient(_net(self), X, None, _get(self), wrt=free, threads=self.threads)
+        gradient *= [getattr(self, name) for name in free]
+        return K, gradient

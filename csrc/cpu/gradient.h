@@ -1,0 +1,223 @@
+// The reverse sweep of ../gradient.h: a program forward on a group of pairs, op by op, then back with the adjoints.
+#pragma once
+
+#include "tile.h"
+
+#include "../chain_steps.h"
+#include "../gradient.h"
+#include "../jet.h"
+
+namespace ntk {
+namespace {
+
+// What K <- E, T <- D T of a dual or normalize op depends on: E, D and their derivatives by K, q and q'.
+template <class V>
+struct Local {
+  V E, D, E_K, D_K, E_row, D_row, E_col, D_col;
+};
+
+// K and T before an op, and, of a nonlinear one, how it acts.
+template <class V>
+struct Step {
+  V K, t;
+  Local<V> local;
+};
+
+// Derivatives of the result by K, T, q and q' of a slot.
+template <class V>
+struct Adjoint {
+  V K, t, row, col;
+};
+
+template <class V>
+struct State {
+  V K, t;
+};
+
+static_assert(sizeof(Step<double>) == kTapeVectors * sizeof(double));
+static_assert(sizeof(Adjoint<double>) + sizeof(State<double>) == kSlotVectors * sizeof(double));
+
+// Row `row` against a group of columns from `col` on.
+template <class V>
+struct PairGroup {
+  const SlopesView &rows, &cols;
+  std::int64_t row, col;
+
+  NTK_HD V at_row(int op, Slope which) const { return splat(rows.at(op, which)[row]); }
+  NTK_HD V at_col(int op, Slope which) const { return load(cols.at(op, which) + col); }
+
+  NTK_HD Local<V> normalize(int i, V K) const {
+    const V r = at_row(i, Slope::f0), c = at_col(i, Slope::f0);
+    const V dr = at_row(i, Slope::df0) * c, dc = r * at_col(i, Slope::df0);
+    return {r * c * K, r * c, r * c, V{}, dr * K, dr, dc * K, dc};
+  }
+  template <class Phi>
+  NTK_HD Local<V> dual(const Phi& phi, int i, V K) const {
+    using J = Jet<V, 3>;
+    J E, D;
+    phi.pair(J::variable(K, 0, splat(1.0)), J::variable(at_row(i, Slope::f0), 1, at_row(i, Slope::df0)),
+             J::variable(at_row(i, Slope::f1), 1, at_row(i, Slope::df1)),
+             J::variable(at_col(i, Slope::f0), 2, at_col(i, Slope::df0)),
+             J::variable(at_col(i, Slope::f1), 2, at_col(i, Slope::df1)), E, D);
+    return {E.v, D.v, E.d[0], D.d[0], E.d[1], D.d[1], E.d[2], D.d[2]};
+  }
+};
+
+// A point with itself: everything is a function of K = q.
+struct SamePoint {
+  const SlopesView& rows;
+  std::int64_t row;
+
+  double at_row(int op, Slope which) const { return rows.at(op, which)[row]; }
+  double at_col(int, Slope) const { return 0; }
+
+  Local<double> normalize(int i, double) const {
+    return {at_row(i, Slope::variance),
+            at_row(i, Slope::factor),
+            at_row(i, Slope::dvariance),
+            at_row(i, Slope::dfactor),
+            0,
+            0,
+            0,
+            0};
+  }
+  template <class Phi>
+  Local<double> dual(const Phi&, int i, double K) const {
+    return normalize(i, K);
+  }
+};
+
+template <class V, class Pairs>
+class Sweep {
+ public:
+  // `memory` holds the tape, the slots and the gathered results.
+  Sweep(const GradientTile& tile, const Pairs& pairs)
+      : tile_(tile),
+        pairs_(pairs),
+        tape_(static_cast<Step<V>*>(tile.workspace)),
+        adjoints_(reinterpret_cast<Adjoint<V>*>(tape_ + tile.program.size)),
+        slots_(reinterpret_cast<State<V>*>(adjoints_ + tile.program.slots)),
+        results_(reinterpret_cast<V*>(slots_ + tile.program.slots)) {}
+
+  // Derivatives in results(), of pairs that start with this K.
+  void run(V K) {
+    for (int s = 0; s < tile_.program.slots; ++s) adjoints_[s] = Adjoint<V>{}, slots_[s] = State<V>{};
+    for (int n = 0; n < tile_.results; ++n) results_[n] = V{};
+    slots_[0].K = K;
+    for (int i = 0; i < tile_.program.size; ++i) forward(i, tile_.program.ops[i]);
+    const Knob* knob = tile_.knobs + tile_.knob_count;
+    for (int i = tile_.program.size - 1; i >= 0; --i) {
+      V by[4] = {};  // the derivatives by a, b, e, f
+      backward(i, tile_.program.ops[i], by);
+      for (; knob != tile_.knobs && knob[-1].op == i; --knob)
+        for (int k = 0; k < 4; ++k) results_[knob[-1].result] += knob[-1].slope[k] * by[k];
+    }
+    V* const inputs = results_ + tile_.results - 3;
+    inputs[0] = adjoints_[0].K, inputs[1] = adjoints_[0].row, inputs[2] = adjoints_[0].col;
+  }
+  V result(int n) const { return results_[n]; }
+
+ private:
+  void forward(int i, const Op& op) {
+    State<V>& s = slots_[op.slot];
+    Step<V>& step = tape_[i];
+    step.K = s.K, step.t = s.t;
+    if (op.kind == OpKind::affine) {
+      s.t = op.p[0] * s.t + (op.p[2] * s.K + op.p[3]);
+      s.K = op.p[0] * s.K + op.p[1];
+    } else if (op.kind == OpKind::copy) {
+      s = slots_[op.other];
+    } else if (op.kind == OpKind::add) {
+      s.K += slots_[op.other].K, s.t += slots_[op.other].t;
+    } else if (op.kind != OpKind::emit) {
+      if (op.kind == OpKind::normalize)
+        step.local = pairs_.normalize(i, s.K);
+      else
+        visit_dual<double>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+          step.local = pairs_.dual(phi, i, step.K);
+        });
+      s.K = step.local.E, s.t = step.local.D * s.t;
+    }
+  }
+
+  // The slot's adjoint after the op becomes the one before it.
+  void backward(int i, const Op& op, V* by) {
+    Adjoint<V>& g = adjoints_[op.slot];
+    const Step<V>& s = tape_[i];
+    const double a = op.p[0], e = op.p[2];
+    if (op.kind == OpKind::affine) {
+      by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) + g.col * pairs_.at_col(i, Slope::q);
+      by[1] = g.K + g.row + g.col, by[2] = g.t * s.K, by[3] = g.t;
+      g = {a * g.K + e * g.t, a * g.t, a * g.row, a * g.col};
+    } else if (op.kind == OpKind::emit) {
+      const V one = V{} + 1.0;
+      if (tile_.ntk)
+        by[0] = s.t, by[2] = s.K, by[3] = one, g.t += a, g.K += e;
+      else
+        by[0] = s.K, by[1] = one, g.K += a;
+    } else if (op.kind == OpKind::copy) {
+      const Adjoint<V> moved = g;
+      g = Adjoint<V>{};
+      add(adjoints_[op.other], moved);
+    } else if (op.kind == OpKind::add) {
+      add(adjoints_[op.other], Adjoint<V>(g));
+    } else {
+      const Local<V>& l = s.local;
+      const V u = g.t * s.t;
+      g = {g.K * l.E_K + u * l.D_K, g.t * l.D, g.row * pairs_.at_row(i, Slope::dvariance) + g.K * l.E_row + u * l.D_row,
+           g.col * pairs_.at_col(i, Slope::dvariance) + g.K * l.E_col + u * l.D_col};
+    }
+  }
+
+  static void add(Adjoint<V>& to, const Adjoint<V>& g) {
+    to = {to.K + g.K, to.t + g.t, to.row + g.row, to.col + g.col};
+  }
+
+  const GradientTile& tile_;
+  const Pairs pairs_;
+  Step<V>* const tape_;
+  Adjoint<V>* const adjoints_;
+  State<V>* const slots_;
+  V* const results_;
+};
+
+// 1 - the correlation of two input vectors, without cancellation where they are near.
+inline double defect(const GradientTile& tile, std::int64_t row, std::int64_t col, double dot) {
+  if (1 - dot >= kNear) return 1 - dot;
+  const std::int64_t width = tile.row_points.points.width;
+  const double *u = tile.row_points.points.unit + row * width, *v = tile.col_points.points.unit + col * width;
+  double sum = 0;
+  for (std::int64_t k = 0; k < width; ++k) sum += (u[k] - v[k]) * (u[k] - v[k]);
+  return sum / 2;
+}
+
+inline void run_gradient(const GradientTile& tile) {
+  constexpr std::int64_t lanes = kLanes<double>;
+  const PointsView<double>&rows = tile.row_points.points, &cols = tile.col_points.points;
+  for (std::int64_t i = 0; i < tile.rows; ++i)
+    for (std::int64_t j = 0; j < tile.cols; j += lanes) {
+      const std::int64_t count = tile.cols - j < lanes ? tile.cols - j : lanes, at = i * tile.stride + j;
+      const std::int64_t row = tile.row + i, col = tile.col + j;
+      double K[lanes] = {};
+      bool same[lanes] = {};
+      for (std::int64_t l = 0; l < count; ++l) {
+        const double y = defect(tile, row, col + l, tile.dot[i * tile.dot_stride + j + l]);
+        const double r = rows.root[row], c = cols.root[col + l];
+        K[l] = r * c * (1 - y), same[l] = r == c && (y == 0 || r == 0);
+      }
+      Sweep<DoubleV, PairGroup<DoubleV>> sweep(tile, {tile.row_points, tile.col_points, row, col});
+      sweep.run(load(K));
+      for (int n = 0; n < tile.results; ++n)
+        if (tile.out[n]) store_columns(tile.out[n] + at, sweep.result(n), count);
+      for (std::int64_t l = 0; l < count; ++l) {
+        if (!same[l]) continue;
+        Sweep<double, SamePoint> diagonal(tile, {tile.row_points, row});
+        diagonal.run(rows.root[row] * rows.root[row]);
+        for (int n = 0; n < tile.results; ++n)
+          if (tile.out[n]) tile.out[n][at + l] = diagonal.result(n);
+      }
+    }
+}
+
+}  // namespace
+}  // namespace ntk
