@@ -47,6 +47,10 @@ class Affine(torch.nn.Module):
                 values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.data.copy_(std * values)
 
+    def patches(self, x: Tensor) -> Tensor:
+        """Of an image, what the weights see at every pixel of the output: (samples, fan-in, pixels)."""
+        raise NotImplementedError
+
     def scaled_bias(self) -> Tensor | None:
         """The bias as it is added."""
         return None if self.bias is None else self.bias_multiplier * self.bias
@@ -62,6 +66,10 @@ class Dense(Affine):
             return _F.linear(x, weight, self.scaled_bias())
         return _F.conv2d(x, weight[:, :, None, None], self.scaled_bias())
 
+    def patches(self, x: Tensor) -> Tensor:
+        """See `Affine.patches`."""
+        return x.flatten(2)
+
 
 class Conv(Affine):
     """Convolution with SAME (zeros), VALID or CIRCULAR borders."""
@@ -72,8 +80,14 @@ class Conv(Affine):
 
     def forward(self, x: Tensor) -> Tensor:
         """(samples, in, h, w) to (samples, out, h', w')."""
-        padded = _padded(x, self.window, self.image, "circular" if self.circular else "constant")
-        return _F.conv2d(padded, self.multiplier * self.weight, self.scaled_bias(), self.window.strides)
+        return _F.conv2d(self._padded(x), self.multiplier * self.weight, self.scaled_bias(), self.window.strides)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """See `Affine.patches`."""
+        return _F.unfold(self._padded(x), self.window.size, stride=self.window.strides)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return _padded(x, self.window, self.image, "circular" if self.circular else "constant")
 
 
 def _padded(x: Tensor, window: Window, image: tuple[int, int], mode: str = "constant") -> Tensor:

@@ -207,7 +207,9 @@ class _Maker:
         window, image = _window(layer, layer.filter_shape, signal), _image(signal)
         shape = (layer.channels or self.width, signal.channels, *window.size)
         weights = shape, math.prod(window.size), (layer.W_std, layer.b_std), _role(signal), False, self.abc
-        return modules.Conv(window, layer.padding == "CIRCULAR", image, *weights), Signal(shape[0], window.out, raw=False)
+        return modules.Conv(window, layer.padding == "CIRCULAR", image, *weights), Signal(
+            shape[0], window.out, raw=False
+        )
 
     def pool(self, layer: Any, signal: Signal) -> tuple[Module, Signal]:
         window = _window(layer, layer.window_shape, signal)
@@ -315,6 +317,7 @@ def parameter_groups(
 def learning_rate_factor(module: Module, name: str, optimizer: str = "sgd", base_width: float = 1.0) -> float:
     """The learning rate of the parameter ``name`` in units of the global one; 1 for modules not made by `to_torch`."""
     net = getattr(module, "network", module)  # a linearised network has its network's rates
+    name = name if net is module else name.removeprefix("network.")
     if not isinstance(net, FiniteNet):
         return 1.0
     layer = net.get_submodule(name.rpartition(".")[0])

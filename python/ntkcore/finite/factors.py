@@ -1,0 +1,127 @@
+"""Factors of empirical kernels: a block of samples' Jacobians, parameter by parameter, in the cheapest form.
+
+The Jacobian of a dense layer's weights is an outer product of its input a and the output's derivative d by its
+pre-activation, so that its share of the kernel is (a . a')(d . d') without ever forming it (Novak et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ntkcore.finite import modules
+from ntkcore.finite.arrays import Module, Parameters, Tensor
+from ntkcore.finite.functional import as_function
+from ntkcore.finite.networks import FiniteNet, channels_first
+from ntkcore.finite.torch_needed import torch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A Jacobian (samples, outputs, parameters)."""
+
+    jacobian: Tensor
+
+    def trace(self, other: Rows) -> Tensor:
+        """Sum over outputs of J J'^T."""
+        return self.jacobian.flatten(1) @ other.jacobian.flatten(1).T
+
+    def full(self, other: Rows) -> Tensor:
+        """J J'^T, (samples, samples', outputs, outputs')."""
+        return torch.einsum("iop,jqp->ijoq", self.jacobian, other.jacobian)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A Jacobian d (x) a: inputs a (samples, in), derivatives d (samples, outputs, out)."""
+
+    inputs: Tensor
+    derivatives: Rows
+
+    def trace(self, other: Outer) -> Tensor:
+        """(a . a') sum of d . d'."""
+        return (self.inputs @ other.inputs.T) * self.derivatives.trace(other.derivatives)
+
+    def full(self, other: Outer) -> Tensor:
+        """(a . a') d_o . d'_q."""
+        return (self.inputs @ other.inputs.T)[:, :, None, None] * self.derivatives.full(other.derivatives)
+
+
+Factors = dict[str, Any]  # Rows or Outer, by the parameter's name
+Maker = Callable[[Tensor], Factors]
+
+
+def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str, float]) -> Maker:
+    """Factors of any module, by torch.func."""
+    f = as_function(module)
+
+    def one(p: Parameters, x: Tensor) -> Tensor:
+        return f(p, x[None])[0]
+
+    jacobians = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0))
+
+    def make(x: Tensor) -> Factors:
+        found = jacobians(dict(parameters), x)
+        return {name: Rows(math.sqrt(scales[name]) * j.detach().flatten(2)) for name, j in found.items()}
+
+    return make
+
+
+def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mapping[str, float]) -> Maker:
+    """Factors of a module made by `to_torch`, by one backward pass for each output, layer by layer."""
+    layers = dict(module.affine())
+
+    def make(x: Tensor) -> Factors:
+        caught: dict[str, tuple[Tensor, Tensor]] = {}
+        own = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+        with torch.enable_grad(), _catching(layers, caught):
+            inside = {name.removeprefix("body."): p for name, p in own.items()}
+            out = module.alpha * torch.func.functional_call(module.body, inside, (channels_first(x),))
+        wanted = [name for name in layers if caught[name][1].requires_grad]
+        at = [caught[name][1] for name in wanted]
+        by_output = [torch.autograd.grad(out[:, o].sum(), at, retain_graph=True) for o in range(out.shape[1])]
+        factors: Factors = {}
+        for name, *derivatives in zip(wanted, *by_output, strict=True):
+            layer = _layer_factors(layers[name], caught[name][0].detach(), torch.stack(derivatives, dim=1))
+            for kind, factor in layer.items():
+                key = f"{name}.{kind}"
+                if key in parameters:
+                    factors[key] = _scaled(factor, math.sqrt(scales[key]))
+        return factors
+
+    return make
+
+
+@contextmanager
+def _catching(layers: Mapping[str, Module], caught: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Inputs and outputs of the layers, by name."""
+
+    def hook(name: str) -> Any:
+        return lambda module, given, out: caught.__setitem__(name, (given[0], out))
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scaled(factor: Rows | Outer, scale: float) -> Rows | Outer:
+    if isinstance(factor, Outer):
+        return Outer(scale * factor.inputs, factor.derivatives)
+    return Rows(scale * factor.jacobian)
+
+
+def _layer_factors(layer: modules.Affine, a: Tensor, d: Tensor) -> Factors:
+    """Of weight and bias, from the input a (samples, in, …) and derivatives d (samples, outputs, out, …)."""
+    if a.ndim == 2:
+        weight: Rows | Outer = Outer(layer.multiplier * a, Rows(d))
+        return {"weight": weight, "bias": Rows(layer.bias_multiplier * d)}
+    patches = layer.patches(a)  # (samples, in * window, pixels)
+    pixels = d.flatten(3)
+    jacobian = layer.multiplier * torch.einsum("ifp,iocp->iocf", patches, pixels)
+    return {"weight": Rows(jacobian.flatten(2)), "bias": Rows(layer.bias_multiplier * pixels.sum(-1))}
