@@ -8,6 +8,11 @@
 Needs PyTorch: ``pip install "ntkcore[torch]"``.
 """
 
+try:
+    import torch as torch
+except ImportError:
+    raise ImportError('finite networks need PyTorch: pip install "ntkcore[torch]"') from None
+
 from ntkcore.finite.empirical import empirical_nngp, empirical_ntk, features, ntk_vector_product
 from ntkcore.finite.linearized import Linearized, LinearizedNet, linearize
 from ntkcore.finite.measures import (

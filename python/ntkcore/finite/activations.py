@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ntkcore.finite.torch_needed import torch
+import torch
+from torch import Tensor
+
 from ntkcore.layers import Activation
 
-Tensor = torch.Tensor
 Function = Callable[[Tensor], Tensor]
 
 _F = torch.nn.functional

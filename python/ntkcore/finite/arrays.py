@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import Module
 
-from ntkcore.finite.torch_needed import torch
-
-Module = torch.nn.Module
-Tensor = torch.Tensor
 Parameters = Mapping[str, Tensor]
 
 
@@ -70,6 +70,6 @@ def batches(n: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def numpy(tensor: Tensor) -> Any:
+def numpy(tensor: Tensor) -> npt.NDArray[Any]:
     """On the host, as NumPy."""
-    return tensor.detach().cpu().numpy()
+    return np.asarray(tensor.detach().cpu())

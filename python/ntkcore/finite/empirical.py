@@ -1,4 +1,4 @@
-"""Empirical kernels of finite networks, block by block within a bounded memory; kernel-vector products for many samples.
+"""Empirical kernels of finite networks, block by block in bounded memory; kernel-vector products for many samples.
 
     K = empirical_ntk(module, x)                      # (n, n): sum over parameters of df(x)/dw df(x')/dw
     Kv = ntk_vector_product(module, x, v)             # without the matrix
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import Module
 
-from ntkcore.finite.arrays import Module, Parameters, Tensor, as_tensor, batches, home, numpy, trainable
+from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.factors import Factors, Maker, jacobian_factors, structured_factors
 from ntkcore.finite.functional import as_function, check_functional
 from ntkcore.finite.modules import Affine
 from ntkcore.finite.networks import FiniteNet, learning_rate_factor
-from ntkcore.finite.torch_needed import torch
 from ntkcore.inputs import free_bytes
 
 Array = npt.NDArray[Any]
@@ -134,13 +136,13 @@ def _bytes_a_sample(module: Module, own: Parameters, x: Tensor, count: int, stru
     """Of a Jacobian, and roughly of what making it needs."""
     item = home(module).element_size()
     if not (structured and isinstance(module, FiniteNet)):
-        return 2 * count * sum(p.numel() for p in own.values()) * item
+        return int(2 * count * sum(p.numel() for p in own.values()) * item)
     image = x.ndim == 4
     pixels = x[0, ..., 0].numel() if image else 1
     values = x[0].numel()
     for _, layer in module.affine():
         values += (2 + count) * len(layer.weight) * pixels + (2 * count * layer.weight.numel() if image else 0)
-    return values * item
+    return int(values * item)
 
 
 def _check_result(shape: tuple[int, ...], like: Tensor) -> None:
@@ -173,9 +175,9 @@ def _fill(maker: Maker, a: Tensor, b: Tensor | None, size: int, result: Tensor, 
 def _contract(left: Factors, right: Factors, outputs: str, count: int) -> Tensor:
     if outputs == "full":
         parts = (left[name].full(right[name]) for name in left)
-        return sum(parts).cpu()  # type: ignore[union-attr,return-value]
+        return sum(parts).cpu()
     traces = (left[name].trace(right[name]) for name in left)
-    return sum(traces).cpu() / count  # type: ignore[union-attr,return-value]
+    return sum(traces).cpu() / count
 
 
 def ntk_vector_product(
@@ -235,8 +237,8 @@ def features(module: Module, x: Any, *, parameters: Parameters | None = None) ->
 def empirical_nngp(module: Module, x1: Any, x2: Any = None, *, parameters: Parameters | None = None) -> Array:
     """The covariance of the outputs over new read-outs, given the features phi: W_std^2/fan-in phi phi'^T + b_std^2.
 
-    (n1, n2). In every parameterization it is taken with the read-out of the NTK parameterization, without alpha, so that
-    it converges to ``ntkcore.kernel(net, x1, x2, "nngp")``. Of other modules: phi phi'^T/fan-in. Errors as for
+    (n1, n2). In every parameterization it is that of the NTK parameterization's read-out, without alpha, and so
+    converges to ``ntkcore.kernel(net, x1, x2, "nngp")``. Of other modules: phi phi'^T/fan-in. Errors as for
     `features` (Lee et al. 2018).
     """
     a, layer = _features(module, as_tensor(module, x1, "x1"), parameters)

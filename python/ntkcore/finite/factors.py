@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn import Module
+
 from ntkcore.finite import modules
-from ntkcore.finite.arrays import Module, Parameters, Tensor
+from ntkcore.finite.arrays import Parameters
 from ntkcore.finite.functional import as_function
 from ntkcore.finite.networks import FiniteNet, channels_first
-from ntkcore.finite.torch_needed import torch
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ntkcore.finite.arrays import Module, Parameters, Tensor
-from ntkcore.finite.torch_needed import torch
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from ntkcore.finite.arrays import Parameters
 
 Function = Callable[[Parameters, Tensor], Tensor]
 

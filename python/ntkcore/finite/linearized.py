@@ -15,12 +15,14 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import Module
 
 from ntkcore.dynamics import Dynamics
-from ntkcore.finite.arrays import Module, Parameters, Tensor, as_tensor, batches, numpy, trainable
+from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk
 from ntkcore.finite.functional import as_function
-from ntkcore.finite.torch_needed import torch
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
@@ -152,7 +154,7 @@ class Linearized:
 
     def max_learning_rate(self) -> float:
         """The step size from which gradient descent of f_lin diverges: 2N/lambda_max (with momentum more)."""
-        return self.dynamics.max_learning_rate() / self.outputs
+        return self.dynamics.max_learning_rate() / float(self.outputs)
 
     # --- inside
 

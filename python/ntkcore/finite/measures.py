@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import Module
 
-from ntkcore.finite.arrays import Module, Parameters, Tensor, as_tensor, batches, numpy, trainable
+from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk, features
 from ntkcore.finite.functional import as_function, check_functional
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
-from ntkcore.finite.torch_needed import torch
 
 Array = npt.NDArray[Any]
 
@@ -165,7 +167,7 @@ def nmse(f: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class LinearizedError:
-    """Relative squared errors (`nmse`) on training and test set of the network now, and of it linearised from now on."""
+    """Relative squared errors (`nmse`), training and test, of the network now and of it linearised from now on."""
 
     network_train: float
     network_test: float
@@ -213,7 +215,7 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
     slope = float(np.linalg.eigvalsh(kernel)[-1]) / n
     generator = torch.Generator().manual_seed(seed)
     curvature = max(_curvature(f, own, data, iterations, generator) for _ in range(restarts))
-    return distance * curvature / math.sqrt(n) / slope
+    return float(distance * curvature / math.sqrt(n) / slope)
 
 
 def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, generator: torch.Generator) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ntkcore.finite.parameterizations import ABC
-from ntkcore.finite.torch_needed import torch
 from ntkcore.program import Window
 
-Tensor = torch.Tensor
 Signal = Any  # a tensor, or a tuple of them between FanOut and FanInSum
 
 _F = torch.nn.functional

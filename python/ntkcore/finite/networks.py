@@ -15,18 +15,17 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
 
 from ntkcore import convolutions as images
 from ntkcore import layers as specs
 from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
-from ntkcore.finite.torch_needed import torch
 from ntkcore.lowering import flat, lower
 from ntkcore.program import Window, same_window, valid_window
-
-Tensor = torch.Tensor
-Module = torch.nn.Module
 
 
 class FiniteNet(Module):
@@ -141,7 +140,7 @@ def torch_dtype(dtype: Any) -> Any:
 
 def _shape(given: Any) -> tuple[int, ...]:
     shape = (given,) if isinstance(given, Integral) else tuple(given)
-    if len(shape) not in (1, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
+    if len(shape) not in (1, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in shape):
         raise ValueError(f"input_shape must be (features,) or (height, width, channels), not {given!r}")
     return tuple(map(int, shape))
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import Module
 
 from ntkcore.finite.arrays import as_tensor, batches
-from ntkcore.finite.networks import Module, Tensor, parameter_groups
-from ntkcore.finite.torch_needed import torch
+from ntkcore.finite.networks import parameter_groups
 
 Array = npt.NDArray[np.float64]
 Callback = Callable[[int, Module], Mapping[str, float] | None]
@@ -55,7 +57,10 @@ def squared_loss(f: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy(f: Tensor, y: Tensor) -> Tensor:
-    """Mean of -log softmax(f)[y], y class numbers (n,) or probabilities (n, classes); of one output: of its sign, y = ±1."""
+    """Mean of -log softmax(f)[y], y class numbers (n,) or probabilities (n, classes).
+
+    Of one output: log(1 + exp(-f y)), y = ±1.
+    """
     if f.shape[1] == 1:
         return torch.nn.functional.softplus(-f[:, 0] * y.reshape(len(f))).mean()
     return torch.nn.functional.cross_entropy(f, y if y.ndim == 2 else y.long())
