@@ -13,7 +13,7 @@ try:
 except ImportError:
     raise ImportError('finite networks need PyTorch: pip install "ntkcore[torch]"') from None
 
-from ntkcore.finite.empirical import empirical_nngp, empirical_ntk, features, ntk_vector_product
+from ntkcore.finite.empirical import empirical_nngp, empirical_ntk, features
 from ntkcore.finite.linearized import Linearized, LinearizedNet, linearize
 from ntkcore.finite.measures import (
     LinearizedError,
@@ -33,6 +33,7 @@ from ntkcore.finite.measures import (
 )
 from ntkcore.finite.networks import FiniteNet, parameter_groups, to_torch
 from ntkcore.finite.parameterizations import ABC
+from ntkcore.finite.products import ntk_operator, ntk_vector_product
 from ntkcore.finite.training import DivergedError, History, train
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "linearize",
     "linearized_error",
     "nmse",
+    "ntk_operator",
     "ntk_vector_product",
     "parameter_groups",
     "parameter_movement",

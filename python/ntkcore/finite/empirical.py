@@ -1,7 +1,6 @@
-"""Empirical kernels of finite networks, block by block in bounded memory; kernel-vector products for many samples.
+"""Empirical kernels of finite networks, block by block in bounded memory.
 
-    K = empirical_ntk(module, x)                      # (n, n): sum over parameters of df(x)/dw df(x')/dw
-    Kv = ntk_vector_product(module, x, v)             # without the matrix
+    K = empirical_ntk(module, x)      # (n, n): sum over parameters of df(x)/dw df(x')/dw
 
 Any torch module will do whose output for a sample depends on its parameters and that sample only.
 """
@@ -27,7 +26,7 @@ from ntkcore.inputs import free_bytes
 Array = npt.NDArray[Any]
 
 BUDGET = 1 << 30  # bytes that the factors of a pair of blocks may take by themselves
-SMALL_BATCH = 256  # samples of a kernel-vector product at a time
+ROWS = 256  # of a forward pass without gradients
 
 
 def empirical_ntk(
@@ -85,8 +84,8 @@ def empirical_ntk(
     check_functional(module, a)
     structured = _structured(module, method)
     make = structured_factors if structured else jacobian_factors
-    maker = make(module, own, _scales(module, own, scales))
-    count = _outputs(module, own, a)
+    maker = make(module, own, share_scales(module, own, scales))
+    count = output_count(module, own, a)
     size = _block_size(_bytes_a_sample(module, own, a, count, structured), a, block)
     shape = (len(a), len(a if b is None else b)) + ((count, count) if outputs == "full" else ())
     _check_result(shape, home(module))
@@ -101,7 +100,8 @@ def _structured(module: Module, method: str) -> bool:
     return isinstance(module, FiniteNet) and method != "jacobian"
 
 
-def _scales(module: Module, own: Parameters, given: Mapping[str, float] | str | None) -> Mapping[str, float]:
+def share_scales(module: Module, own: Parameters, given: Mapping[str, float] | str | None) -> Mapping[str, float]:
+    """Every parameter's factor of the kernel; ValueError for names or numbers that do not fit."""
     if given is None:
         return dict.fromkeys(own, 1.0)
     if given == "sgd":
@@ -111,7 +111,8 @@ def _scales(module: Module, own: Parameters, given: Mapping[str, float] | str | 
     return given
 
 
-def _outputs(module: Module, own: Parameters, x: Tensor) -> int:
+def output_count(module: Module, own: Parameters, x: Tensor) -> int:
+    """Outputs of one sample."""
     with torch.no_grad():
         return int(as_function(module)(own, x[:1]).shape[1])
 
@@ -180,52 +181,6 @@ def _contract(left: Factors, right: Factors, outputs: str, count: int) -> Tensor
     return sum(traces).cpu() / count
 
 
-def ntk_vector_product(
-    module: Module,
-    x: Any,
-    v: npt.ArrayLike,
-    x2: Any = None,
-    *,
-    parameters: Parameters | None = None,
-    block: int = SMALL_BATCH,
-    scales: Mapping[str, float] | str | None = None,
-) -> Array:
-    """K(x, x2) v, J(x) (J(x2)^T v), without the kernel: memory grows with the parameters, not with samples^2.
-
-    ``v``: (n2,) for modules of one output, or (n2, outputs); the result has the shape of the module's outputs on x with
-    the same number of axes. ``x2=None`` means ``x``. Other arguments and errors as for `empirical_ntk`.
-    """
-    a = as_tensor(module, x, "x")
-    b = a if x2 is None else as_tensor(module, x2, "x2")
-    own = trainable(module, parameters)
-    check_functional(module, a)
-    count = _outputs(module, own, a)
-    weights = torch.as_tensor(np.asarray(v), dtype=home(module).dtype, device=a.device)
-    if tuple(weights.shape) not in ((len(b), count), (len(b),) if count == 1 else (len(b), count)):
-        raise ValueError(f"v must have shape ({len(b)}, {count}), a number for every sample and output, not {v!r:.80}")
-    flat = weights.ndim == 1
-    by_name = _scales(module, own, scales)
-    direction = _pull_back(module, own, b, weights.reshape(len(b), count), block)
-    tangent = {name: by_name[name] * d for name, d in direction.items()}
-    f = as_function(module)
-    parts = [
-        torch.func.jvp(lambda p, part=a[rows]: f(p, part), (own,), (tangent,))[1] for rows in batches(len(a), block)
-    ]
-    product = numpy(torch.cat(parts))
-    return product[:, 0] if flat else product
-
-
-def _pull_back(module: Module, own: Parameters, x: Tensor, v: Tensor, block: int) -> dict[str, Tensor]:
-    """J(x)^T v."""
-    total = {name: torch.zeros_like(p) for name, p in own.items()}
-    f = as_function(module)
-    for rows in batches(len(x), block):
-        _, pull = torch.func.vjp(lambda p, part=x[rows]: f(p, part), dict(own))
-        for name, share in pull(v[rows])[0].items():
-            total[name] += share
-    return total
-
-
 def features(module: Module, x: Any, *, parameters: Parameters | None = None) -> Array:
     """The last hidden layer's features (n, width): what the last affine layer (torch's Linear too) is handed.
 
@@ -255,7 +210,7 @@ def _features(module: Module, x: Tensor, parameters: Parameters | None) -> tuple
     handle = layer.register_forward_hook(lambda module, given, out: caught.append(given[0]))
     try:
         with torch.no_grad():
-            for rows in batches(len(x), SMALL_BATCH):
+            for rows in batches(len(x), ROWS):
                 caught.clear()
                 torch.func.functional_call(module, own, (x[rows],))
                 found.append(caught[0].flatten(1))  # a centred network calls its layers a second time

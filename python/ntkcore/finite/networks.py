@@ -246,7 +246,7 @@ class _Maker:
                 f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)} channels and cannot "
                 "be summed: a shortcut from the data needs a Dense or Conv of its own, and declared widths must agree"
             )
-        return modules.FanInSum(), replace(signal[0], raw=any(part.raw for part in signal))
+        return modules.FanInSum(), replace(signal[0], raw=all(part.raw for part in signal))
 
     def residual(self, layer: specs.Residual, signal: Signal) -> tuple[Module, Signal]:
         branches = specs.Parallel(layer.shortcut, specs.Serial(*layer.branch))
