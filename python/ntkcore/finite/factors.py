@@ -68,7 +68,7 @@ def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str
 
     def make(x: Tensor) -> Factors:
         found = jacobians(dict(parameters), x)
-        return {name: Rows(math.sqrt(scales[name]) * j.detach().flatten(2)) for name, j in found.items()}
+        return {name: Rows(math.sqrt(scales[name]) * j.detach().reshape(*j.shape[:2], -1)) for name, j in found.items()}
 
     return make
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,21 @@ def as_function(module: Module) -> Function:
         return out.reshape(len(x), -1)
 
     return f
+
+
+def jvp(function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters) -> tuple[Tensor, Tensor]:
+    """(value, derivative along the direction)."""
+    _load_forward_mode()
+    value, change = torch.func.jvp(function, (dict(at),), (dict(direction),))
+    return value, change
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """torch loads it at the first use, and some releases then warn of a deprecation of their own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def check_functional(module: Module, x: Tensor) -> None:

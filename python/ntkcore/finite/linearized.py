@@ -22,7 +22,7 @@ from torch.nn import Module
 from ntkcore.dynamics import Dynamics
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk
-from ntkcore.finite.functional import as_function
+from ntkcore.finite.functional import as_function, jvp
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ class LinearizedNet(Module):
         start = {name: getattr(self, _start(name)) for name in self._names}
         moved = {name: own[name] - start[name] for name in self._names}
         f = as_function(self.network)
-        value, change = torch.func.jvp(lambda p: f(p, x), (start,), (moved,))
+        value, change = jvp(lambda p: f(p, x), start, moved)
         return cast(Tensor, value.detach() + change)
 
 

@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk, features
-from ntkcore.finite.functional import as_function, check_functional
+from ntkcore.finite.functional import as_function, check_functional, jvp
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
 
@@ -149,7 +149,7 @@ def linearization_error(module_t: Module, module_0: Module, x: Any) -> float:
     with torch.no_grad():
         for rows in batches(len(data), ROWS):
             part = data[rows]
-            value, change = torch.func.jvp(lambda p, part=part: f(p, part), (start,), (moved,))
+            value, change = jvp(lambda p, part=part: f(p, part), start, moved)
             left = module_t(part).reshape(value.shape) - value - change
             squares += float((left.double() ** 2).sum())
             count += left.numel()
@@ -229,9 +229,9 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
         u = {name: part / norm for name, part in u.items()}
 
         def slope(p: dict[str, Tensor], u: dict[str, Tensor] = u) -> Tensor:
-            return torch.func.jvp(lambda q: f(q, x), (p,), (u,))[1]
+            return jvp(lambda q: f(q, x), p, u)[1]
 
-        _, r = torch.func.jvp(slope, (own,), (u,))
+        _, r = jvp(slope, own, u)
         size = float(torch.linalg.norm(r))
         _, pull = torch.func.vjp(slope, own)
         u = pull(r)[0]

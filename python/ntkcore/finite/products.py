@@ -17,7 +17,7 @@ from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.empirical import output_count, share_scales
-from ntkcore.finite.functional import as_function, check_functional
+from ntkcore.finite.functional import as_function, check_functional, jvp
 
 Array = npt.NDArray[Any]
 
@@ -58,7 +58,8 @@ def ntk_operator(
 ) -> Any:
     """K(x, x2) as SciPy's LinearOperator, (n1 * outputs, n2 * outputs) with sample-major rows.
 
-    For `ntkcore.dynamics.leading_modes`, for example. Arguments and errors as for `ntk_vector_product`; ImportError without SciPy.
+    For `ntkcore.dynamics.leading_modes`, for example. Arguments and errors as for `ntk_vector_product`; ImportError
+    without SciPy.
     """
     try:
         from scipy.sparse.linalg import LinearOperator
@@ -87,7 +88,7 @@ class _Product:
         self.scales = share_scales(module, self.parameters, scales)
         self.outputs = output_count(module, self.parameters, self.left)
         self.n1, self.n2 = len(self.left), len(self.right)
-        self.dtype = numpy(home(module)[:0]).dtype
+        self.dtype = numpy(home(module)).dtype
 
     def __call__(self, v: Array) -> Array:
         weights = torch.as_tensor(np.ascontiguousarray(v)).to(next(iter(self.parameters.values())))
@@ -107,4 +108,4 @@ class _Product:
 
     def _push(self, x: Tensor, direction: dict[str, Tensor]) -> Tensor:
         """J(x) direction."""
-        return torch.func.jvp(lambda p: self.f(p, x), (self.parameters,), (direction,))[1]
+        return jvp(lambda p: self.f(p, x), self.parameters, direction)[1]
