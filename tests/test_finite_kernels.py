@@ -5,11 +5,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from test_finite_networks import NETS, data, shape_of
-
-torch = pytest.importorskip("torch")
-torch.set_num_threads(2)
-
+from finite_nets import NETS, data, shape_of, torch
 from ntkcore.dynamics import eigenmodes, leading_modes
 from ntkcore.finite import empirical as empirical_module
 from ntkcore.finite import (
@@ -241,8 +237,8 @@ def test_more_bad_arguments():
         ntk_vector_product(users(), images(3), np.ones(3))
     with pytest.raises(ValueError, match="no trainable parameters"):
         empirical_ntk(users().requires_grad_(False), images(2))
+    shapes = {name: p[None] for name, p in users().named_parameters()}
     with pytest.raises(ValueError, match="has shape"):
-        shapes = {name: p[None] for name, p in users().named_parameters()}
         empirical_ntk(users(), images(2), parameters=shapes)
     with pytest.raises(ValueError, match="must give a tensor"):
         empirical_ntk(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Flatten(0)), np.ones((3, 2)))

@@ -8,50 +8,15 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
+from finite_nets import CONV, DENSE, NETS, RELU, data, shape_of, torch
+from ntkcore.finite import ABC, activation_movement, empirical_nngp, empirical_ntk, parameter_groups, to_torch, train
+from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
+from ntkcore.finite.networks import MAKERS
 from ntkcore.layers import ACTIVATIONS
 from reference import PHI
 from test_dual import CASES
 
-torch = pytest.importorskip("torch")
-torch.set_num_threads(2)
-
-from ntkcore.finite import ABC, activation_movement, empirical_nngp, empirical_ntk, parameter_groups, to_torch, train
-from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
-from ntkcore.finite.networks import MAKERS
-
-DENSE, CONV, RELU = nk.Dense(1.2, 0.3), nk.Conv((3, 3), (1, 1), "SAME", 1.3, 0.2), nk.Relu()
-NETS = {
-    "dense": nk.Serial(DENSE, RELU, DENSE, nk.Erf(), DENSE),
-    "dense residual": nk.Serial(DENSE, nk.Residual(RELU, DENSE), nk.Gelu(), DENSE),
-    "layer norm": nk.Serial(DENSE, nk.LayerNorm(), nk.Gelu(), DENSE, nk.LayerNorm(), RELU, DENSE),
-    "three branches": nk.Serial(
-        nk.FanOut(3), nk.Parallel(DENSE, nk.Dense(0.5), nk.Serial(DENSE, RELU, DENSE)), nk.FanInSum(), RELU, DENSE
-    ),
-    "flatten": nk.Serial(CONV, RELU, nk.Conv((2, 3)), RELU, nk.Flatten(), DENSE),
-    "gap": nk.Serial(CONV, RELU, CONV, nk.Erf(), nk.GlobalAvgPool(), DENSE, RELU, DENSE),
-    "strides": nk.Serial(CONV, RELU, nk.Conv((3, 2), (2, 1), "SAME", 1.2), RELU, nk.GlobalAvgPool(), DENSE),
-    "circular": nk.Serial(
-        nk.Conv((3, 2), (1, 2), "CIRCULAR"), RELU, nk.Conv((2, 3), (1, 1), "CIRCULAR"), nk.Flatten(), DENSE
-    ),
-    "valid strides": nk.Serial(nk.Conv((2, 2), (2, 2)), RELU, nk.Flatten(), DENSE),
-    "average pool": nk.Serial(CONV, RELU, nk.AvgPool((2, 2), (2, 2)), CONV, RELU, nk.Flatten(), DENSE),
-    "pool with edges": nk.Serial(CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME", True), nk.Flatten(), DENSE),
-    "pool at borders": nk.Serial(CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME"), nk.Flatten(), DENSE),
-    "sum pool": nk.Serial(CONV, RELU, nk.SumPool((2, 2), (1, 2)), nk.GlobalSumPool(), nk.Dense(0.1)),
-    "local pool": nk.Serial(CONV, RELU, nk.LocalAvgPool(3), DENSE),
-    "dense on images": nk.Serial(CONV, RELU, DENSE, RELU, nk.Flatten(), DENSE),
-    "conv residual": nk.Serial(CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE),
-    "flattened images": nk.Serial(nk.Flatten(), DENSE, RELU, DENSE),
-}
 DRAWS = 12
-
-
-def shape_of(net):
-    return (7,) if isinstance(net.layers[0], (nk.Dense, nk.FanOut)) else (4, 6, 2)
-
-
-def data(net, n=3, seed=0):
-    return np.random.default_rng(seed).standard_normal((n, *shape_of(net)))
 
 
 def test_every_activation_has_its_torch_function():
@@ -131,7 +96,8 @@ def test_the_table_of_mup():
     for optimizer in ("sgd", "adam"):
         rates = [group["lr"] for group in parameter_groups(module, 0.1, optimizer)]
         assert rates == pytest.approx([0.1 * n**-c for c in MUP_TABLE[optimizer]])
-    effective = [group["lr"] * layer.multiplier for group, layer in zip(parameter_groups(module, 1, "adam"), layers)]
+    groups = parameter_groups(module, 1, "adam")
+    effective = [group["lr"] * layer.multiplier for group, layer in zip(groups, layers, strict=True)]
     assert effective == pytest.approx([1, 1 / n, 1 / n])  # of W itself: table 3's
 
 

@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters
 
-Function = Callable[[Parameters, Tensor], Tensor]
+Function = Callable[..., Tensor]
 
 
 def as_function(module: Module) -> Function:

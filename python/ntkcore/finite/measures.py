@@ -6,6 +6,7 @@ al. 2001 (alignment), Geiger et al. 2020. Norms are Frobenius norms.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -144,13 +145,11 @@ def linearization_error(module_t: Module, module_0: Module, x: Any) -> float:
     start = trainable(module_0)
     moved = {name: p - start[name] for name, p in trainable(module_t).items()}
     f = as_function(module_0)
-    squares = 0.0
-    count = 0
+    squares, count = 0.0, 0
     with torch.no_grad():
         for rows in batches(len(data), ROWS):
-            part = data[rows]
-            value, change = jvp(lambda p, part=part: f(p, part), start, moved)
-            left = module_t(part).reshape(value.shape) - value - change
+            value, change = jvp(functools.partial(f, x=data[rows]), start, moved)
+            left = module_t(data[rows]).reshape(value.shape) - value - change
             squares += float((left.double() ** 2).sum())
             count += left.numel()
     return math.sqrt(squares / count)
@@ -223,14 +222,11 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
     u = {name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for name, p in own.items()}
     size = 0.0
     for _ in range(iterations):
-        norm = _norm(u)
+        norm = math.sqrt(sum(float((part**2).sum()) for part in u.values()))
         if norm == 0:
             break
         u = {name: part / norm for name, part in u.items()}
-
-        def slope(p: dict[str, Tensor], u: dict[str, Tensor] = u) -> Tensor:
-            return jvp(lambda q: f(q, x), p, u)[1]
-
+        slope = functools.partial(_slope, f, x, u)
         _, r = jvp(slope, own, u)
         size = float(torch.linalg.norm(r))
         _, pull = torch.func.vjp(slope, own)
@@ -238,5 +234,6 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
     return size
 
 
-def _norm(u: dict[str, Tensor]) -> float:
-    return math.sqrt(sum(float((part**2).sum()) for part in u.values()))
+def _slope(f: Any, x: Tensor, u: dict[str, Tensor], p: Any) -> Tensor:
+    """Df(p)[u] on x."""
+    return jvp(functools.partial(f, x=x), p, u)[1]

@@ -6,6 +6,7 @@ Memory grows with the parameters and one block of samples. Each product is a rev
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,12 +101,11 @@ class _Product:
         """J(x2)^T v, each parameter's share scaled."""
         total = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         for rows in batches(self.n2, self.block):
-            part = self.right[rows]
-            _, pull = torch.func.vjp(lambda p, part=part: self.f(p, part), self.parameters)
+            _, pull = torch.func.vjp(functools.partial(self.f, x=self.right[rows]), self.parameters)
             for name, share in pull(v[rows])[0].items():
                 total[name] += self.scales[name] * share
         return total
 
     def _push(self, x: Tensor, direction: dict[str, Tensor]) -> Tensor:
         """J(x) direction."""
-        return jvp(lambda p: self.f(p, x), self.parameters, direction)[1]
+        return jvp(functools.partial(self.f, x=x), self.parameters, direction)[1]
