@@ -197,7 +197,7 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
 
     Norms of functions are root mean squares over the samples x, norms of derivatives those of operators. ||Df||^2 is
     the empirical NTK's largest eigenvalue over n; ||D^2 f|| = max |D^2 f[u, u]| over unit u is approached from below by
-    a higher-order power method from ``restarts`` random directions (De Lathauwer et al. 2000). Scaling a centred
+    a shifted power method from ``restarts`` random directions (Kolda & Mayo 2011). Scaling a centred
     network by alpha divides kappa by alpha (Chizat et al. 2019, equation 3). Memory: the full kernel of the samples.
     """
     data = as_tensor(module, x, "x")
@@ -218,7 +218,10 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
 
 
 def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, generator: torch.Generator) -> float:
-    """max |D^2 f[u, u]| by u <- sum_i r_i D^2 f_i u, normalised, where r = D^2 f[u, u]."""
+    """max |D^2 f[u, u]| by u <- sum_i r_i D^2 f_i u + |r|^2 u, normalised, where r = D^2 f[u, u].
+
+    The shift |r|^2 keeps it from swinging between layers (Kolda & Mayo 2011).
+    """
     u = {name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for name, p in own.items()}
     size = 0.0
     for _ in range(iterations):
@@ -228,9 +231,10 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
         u = {name: part / norm for name, part in u.items()}
         slope = functools.partial(_slope, f, x, u)
         _, r = jvp(slope, own, u)
-        size = float(torch.linalg.norm(r))
+        size = max(size, float(torch.linalg.norm(r)))
         _, pull = torch.func.vjp(slope, own)
-        u = pull(r)[0]
+        shift = torch.sum(r**2)
+        u = {name: part + shift * u[name] for name, part in pull(r)[0].items()}
     return size
 
 
