@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from conftest import relative_error
-from finite_nets import torch
 
 import ntkcore as nk
+from conftest import relative_error
+from finite_nets import torch
 from ntkcore.finite import (
     activation_movement,
     activations,
@@ -63,7 +63,9 @@ def test_parameters_and_features():
     assert parameter_movement(module, before, relative=False) == pytest.approx(moved)
     assert parameter_movement(module, dict(before.named_parameters())) == parameter_movement(module, before)
     change = features(module, X) - features(before, X)
-    assert feature_movement(module, before, X) == pytest.approx(np.linalg.norm(change) / np.linalg.norm(features(before, X)))
+    assert feature_movement(module, before, X) == pytest.approx(
+        np.linalg.norm(change) / np.linalg.norm(features(before, X))
+    )
     hidden = activations(before, X)
     assert list(hidden) == ["body.0", "body.2", "body.4"]
     assert relative_error(np.maximum(hidden["body.2"], 0), features(before, X)) < 1e-14
@@ -160,7 +162,7 @@ def test_laziness_against_the_hessian():
     hessian = torch.autograd.functional.hessian(f, flat).numpy()
     gradient = torch.autograd.functional.jacobian(f, flat).numpy()
     exact = abs(float(f(flat)) - 2.0) * np.abs(np.linalg.eigvalsh(hessian)).max() / (gradient @ gradient)
-    assert laziness(module, X[:1], [2.0], iterations=60) == pytest.approx(exact, rel=1e-3)
+    assert laziness(module, X[:1], [2.0], iterations=80, restarts=6) == pytest.approx(exact, rel=5e-3)
 
 
 def test_laziness_falls_with_alpha():

@@ -218,9 +218,9 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
 
 
 def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, generator: torch.Generator) -> float:
-    """max |D^2 f[u, u]| by u <- sum_i r_i D^2 f_i u + |r|^2 u, normalised, where r = D^2 f[u, u].
+    """max |D^2 f[u, u]| by u <- sum_i r_i D^2 f_i u + |r|^2/2 u, normalised, where r = D^2 f[u, u].
 
-    The shift |r|^2 keeps it from swinging between layers (Kolda & Mayo 2011).
+    The shift |r|^2/2 keeps it from swinging between layers (Kolda & Mayo 2011).
     """
     u = {name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for name, p in own.items()}
     size = 0.0
@@ -233,7 +233,7 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
         _, r = jvp(slope, own, u)
         size = max(size, float(torch.linalg.norm(r)))
         _, pull = torch.func.vjp(slope, own)
-        shift = torch.sum(r**2)
+        shift = torch.sum(r**2) / 2
         u = {name: part + shift * u[name] for name, part in pull(r)[0].items()}
     return size
 
