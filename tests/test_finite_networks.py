@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -241,3 +243,11 @@ def test_bad_exponents_and_inputs():
         to_torch(nk.mlp(1), 8, input_shape=3)(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="optimizer must be one of"):
         parameter_groups(to_torch(nk.mlp(1), 8, input_shape=3), 0.1, "lbfgs")
+
+
+def test_without_torch_the_extra_is_named():
+    """And `import ntkcore` asks for no torch."""
+    code = "import sys; sys.modules['torch'] = None; import ntkcore; import ntkcore.finite"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith('ImportError: finite networks need PyTorch: pip install "ntkcore[torch]"')

@@ -54,8 +54,8 @@ def empirical_ntk(
     block
         Samples at a time; by default as many as fit into 1 GiB of Jacobians, or half of the memory that is free.
     method
-        "structured" (modules made by `to_torch`: layer by layer, weights of dense layers as outer products), "jacobian"
-        (any module, torch.func), or "auto".
+        "structured" (fully connected modules made by `to_torch`: Jacobians of weights stay outer products, far faster),
+        "jacobian" (any module, torch.func), or "auto".
     scales
         A factor for each parameter's share by name; "sgd": their learning rates in units of the global one, which
         makes the kernel that gradient descent with `parameter_groups` follows; None: 1.
@@ -95,9 +95,13 @@ def empirical_ntk(
 def _structured(module: Module, method: str) -> bool:
     if method not in ("auto", "structured", "jacobian"):
         raise ValueError(f"method must be 'auto', 'structured' or 'jacobian', not {method!r}")
-    if method == "structured" and not isinstance(module, FiniteNet):
-        raise ValueError(f"method='structured' is for modules made by to_torch, not a {type(module).__name__}")
-    return isinstance(module, FiniteNet) and method != "jacobian"
+    possible = isinstance(module, FiniteNet) and all(layer.on_vectors for _, layer in module.affine())
+    if method == "structured" and not possible:
+        raise ValueError(
+            "method='structured' is for fully connected modules made by to_torch, and this one is a "
+            f"{type(module).__name__} with other layers: leave it at 'auto'"
+        )
+    return possible and method != "jacobian"
 
 
 def share_scales(module: Module, own: Parameters, given: Mapping[str, float] | str | None) -> Mapping[str, float]:
@@ -134,16 +138,11 @@ def _block_size(need: int, x: Tensor, block: int | None) -> int:
 
 
 def _bytes_a_sample(module: Module, own: Parameters, x: Tensor, count: int, structured: bool) -> int:
-    """Of a Jacobian, and roughly of what making it needs."""
+    """Of a Jacobian and of what making it needs: inputs and derivatives of layers, or twice all parameters."""
     item = home(module).element_size()
-    if not (structured and isinstance(module, FiniteNet)):
-        return int(2 * count * sum(p.numel() for p in own.values()) * item)
-    image = x.ndim == 4
-    pixels = x[0, ..., 0].numel() if image else 1
-    values = x[0].numel()
-    for _, layer in module.affine():
-        values += (2 + count) * len(layer.weight) * pixels + (2 * count * layer.weight.numel() if image else 0)
-    return int(values * item)
+    if structured and isinstance(module, FiniteNet):
+        return int(item * (x[0].numel() + sum((2 + count) * len(layer.weight) for _, layer in module.affine())))
+    return int(item * 2 * count * sum(p.numel() for p in own.values()))
 
 
 def _check_result(shape: tuple[int, ...], like: Tensor) -> None:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.finite import modules
 from ntkcore.finite.arrays import Parameters
 from ntkcore.finite.functional import as_function
 from ntkcore.finite.networks import FiniteNet, channels_first
@@ -74,12 +73,12 @@ def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str
 
 
 def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mapping[str, float]) -> Maker:
-    """Factors of a module made by `to_torch`, by one backward pass for each output, layer by layer."""
+    """Factors of a fully connected module made by `to_torch`: one backward pass for each output."""
     layers = dict(module.affine())
 
     def make(x: Tensor) -> Factors:
         caught: dict[str, tuple[Tensor, Tensor]] = {}
-        own = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+        own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         with torch.enable_grad(), _catching(layers, caught):
             inside = {name.removeprefix("body."): p for name, p in own.items()}
             out = module.alpha * torch.func.functional_call(module.body, inside, (channels_first(x),))
@@ -88,11 +87,13 @@ def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mappin
         by_output = [torch.autograd.grad(out[:, o].sum(), at, retain_graph=True) for o in range(out.shape[1])]
         factors: Factors = {}
         for name, *derivatives in zip(wanted, *by_output, strict=True):
-            layer = _layer_factors(layers[name], caught[name][0].detach(), torch.stack(derivatives, dim=1))
-            for kind, factor in layer.items():
-                key = f"{name}.{kind}"
-                if key in parameters:
-                    factors[key] = _scaled(factor, math.sqrt(scales[key]))
+            weight, bias = f"{name}.weight", f"{name}.bias"
+            d = torch.stack(derivatives, dim=1)
+            if weight in parameters:
+                scale = math.sqrt(scales[weight]) * layers[name].multiplier
+                factors[weight] = Outer(scale * caught[name][0].detach(), Rows(d))
+            if bias in parameters:
+                factors[bias] = Rows(math.sqrt(scales[bias]) * layers[name].bias_multiplier * d)
         return factors
 
     return make
@@ -111,20 +112,3 @@ def _catching(layers: Mapping[str, Module], caught: dict[str, tuple[Tensor, Tens
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _scaled(factor: Rows | Outer, scale: float) -> Rows | Outer:
-    if isinstance(factor, Outer):
-        return Outer(scale * factor.inputs, factor.derivatives)
-    return Rows(scale * factor.jacobian)
-
-
-def _layer_factors(layer: modules.Affine, a: Tensor, d: Tensor) -> Factors:
-    """Of weight and bias, from the input a (samples, in, …) and derivatives d (samples, outputs, out, …)."""
-    if a.ndim == 2:
-        weight: Rows | Outer = Outer(layer.multiplier * a, Rows(d))
-        return {"weight": weight, "bias": Rows(layer.bias_multiplier * d)}
-    patches = layer.patches(a)  # (samples, in * window, pixels)
-    pixels = d.flatten(3)
-    jacobian = layer.multiplier * torch.einsum("ifp,iocp->iocf", patches, pixels)
-    return {"weight": Rows(jacobian.flatten(2)), "bias": Rows(layer.bias_multiplier * pixels.sum(-1))}

@@ -21,6 +21,7 @@ class Affine(torch.nn.Module):
 
     ``role``: "input", "hidden" or "output"; ``n``: the width that its weights scale with; ``n_bias``: its biases'.
     ``nngp``: (W_std^2/fan-in, b_std^2), the covariance of its outputs given its inputs, per unit of <x, x'>.
+    ``on_vectors``: whether it is applied once, not at every pixel of an image.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Affine(torch.nn.Module):
         out, channels = shape[:2]
         W_std, b_std = std
         fan_in = channels * math.prod(shape[2:])
-        self.role = role
+        self.role, self.on_vectors = role, False
         self.n = 1 if single else out if role == "input" else fan_in // area
         self.n_bias = 1 if role == "output" else out
         self.nngp = W_std**2 / fan_in, (b_std or 0.0) ** 2
@@ -48,10 +49,6 @@ class Affine(torch.nn.Module):
                 values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.data.copy_(std * values)
 
-    def patches(self, x: Tensor) -> Tensor:
-        """Of an image, what the weights see at every pixel of the output: (samples, fan-in, pixels)."""
-        raise NotImplementedError
-
     def scaled_bias(self) -> Tensor | None:
         """The bias as it is added."""
         return None if self.bias is None else self.bias_multiplier * self.bias
@@ -67,10 +64,6 @@ class Dense(Affine):
             return _F.linear(x, weight, self.scaled_bias())
         return _F.conv2d(x, weight[:, :, None, None], self.scaled_bias())
 
-    def patches(self, x: Tensor) -> Tensor:
-        """See `Affine.patches`."""
-        return x.flatten(2)
-
 
 class Conv(Affine):
     """Convolution with SAME (zeros), VALID or CIRCULAR borders."""
@@ -81,14 +74,8 @@ class Conv(Affine):
 
     def forward(self, x: Tensor) -> Tensor:
         """(samples, in, h, w) to (samples, out, h', w')."""
-        return _F.conv2d(self._padded(x), self.multiplier * self.weight, self.scaled_bias(), self.window.strides)
-
-    def patches(self, x: Tensor) -> Tensor:
-        """See `Affine.patches`."""
-        return _F.unfold(self._padded(x), self.window.size, stride=self.window.strides)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        return _padded(x, self.window, self.image, "circular" if self.circular else "constant")
+        padded = _padded(x, self.window, self.image, "circular" if self.circular else "constant")
+        return _F.conv2d(padded, self.multiplier * self.weight, self.scaled_bias(), self.window.strides)
 
 
 def _padded(x: Tensor, window: Window, image: tuple[int, int], mode: str = "constant") -> Tensor:

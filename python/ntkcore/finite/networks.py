@@ -184,8 +184,9 @@ class _Maker:
         body, signal = self.serial(specs.Serial(*hidden), signal)
         shape = (last.width or 1, signal.channels * signal.pixels)
         std = last.W_std, last.b_std
-        body.append(modules.Dense(shape, signal.pixels, std, "output", signal.raw, self.abc))
-        return body
+        readout = modules.Dense(shape, signal.pixels, std, "output", signal.raw, self.abc)
+        readout.on_vectors = True
+        return body.append(readout)
 
     def make(self, layer: specs.Layer, signal: Any) -> tuple[Module, Any]:
         """The layer's module and the signal after it; ValueError naming a layer without a finite counterpart."""
@@ -200,6 +201,7 @@ class _Maker:
         out = layer.width or self.width
         shape, std = (out, signal.channels * signal.pixels), (layer.W_std, layer.b_std)
         module = modules.Dense(shape, signal.pixels, std, _role(signal), False, self.abc)
+        module.on_vectors = signal.image is None
         return module, Signal(out, signal.image, raw=False)
 
     def conv(self, layer: images.Conv, signal: Signal) -> tuple[Module, Signal]:
