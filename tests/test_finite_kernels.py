@@ -244,5 +244,9 @@ def test_more_bad_arguments():
     shapes = {name: p[None] for name, p in users().named_parameters()}
     with pytest.raises(ValueError, match="has shape"):
         empirical_ntk(users(), images(2), parameters=shapes)
+    broken = users()
+    torch.nn.init.constant_(broken.temperature, np.nan)
+    with pytest.raises(ValueError, match="outputs hold NaN"):
+        empirical_ntk(broken, images(2))
     with pytest.raises(ValueError, match="must give a tensor"):
         empirical_ntk(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Flatten(0)), np.ones((3, 2)))

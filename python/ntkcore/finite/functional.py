@@ -68,6 +68,10 @@ def _problem(module: Module, x: Tensor, before: dict[str, Tensor]) -> str | None
     if not isinstance(first, torch.Tensor) or first.ndim == 0 or len(first) != len(x):
         shape: Any = tuple(first.shape) if isinstance(first, torch.Tensor) else type(first).__name__
         raise ValueError(f"the module must give a tensor (samples, outputs) for {len(x)} samples, not {shape}")
+    if not torch.isfinite(first).all():
+        raise ValueError(
+            "the module's outputs hold NaN or infinity: has its training diverged, or do its inputs overflow?"
+        )
     changed = [name for name, value in module.named_buffers() if not torch.equal(value, before[name])]
     if changed:
         return f"its buffers {', '.join(changed)} are updated in forward"

@@ -146,7 +146,7 @@ def _shape(given: Any) -> tuple[int, ...]:
 
 
 def _check_depth(net: specs.Layer, parameterization: str | ABC) -> None:
-    depth = sum(1 for layer in _walk(net) if layer.nonlinear and isinstance(layer, specs.Activation))
+    depth = sum(isinstance(layer, specs.Activation) for layer in _walk(net))
     if parameterization == "mean_field" and depth != 1:
         raise ValueError(
             f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use 'mup', which is the "
@@ -208,9 +208,8 @@ class _Maker:
         window, image = _window(layer, layer.filter_shape, signal), _image(signal)
         shape = (layer.channels or self.width, signal.channels, *window.size)
         weights = shape, math.prod(window.size), (layer.W_std, layer.b_std), _role(signal), False, self.abc
-        return modules.Conv(window, layer.padding == "CIRCULAR", image, *weights), Signal(
-            shape[0], window.out, raw=False
-        )
+        module = modules.Conv(window, layer.padding == "CIRCULAR", image, *weights)
+        return module, Signal(shape[0], window.out, raw=False)
 
     def pool(self, layer: Any, signal: Signal) -> tuple[Module, Signal]:
         window = _window(layer, layer.window_shape, signal)
@@ -252,8 +251,7 @@ class _Maker:
 
     def residual(self, layer: specs.Residual, signal: Signal) -> tuple[Module, Signal]:
         branches = specs.Parallel(layer.shortcut, specs.Serial(*layer.branch))
-        made, after = self.serial(specs.Serial(specs.FanOut(2), branches, specs.FanInSum()), signal)
-        return made, after
+        return self.serial(specs.Serial(specs.FanOut(2), branches, specs.FanInSum()), signal)
 
 
 MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]] = {
@@ -295,9 +293,9 @@ def parameter_groups(
     """Parameter groups for torch's optimizers, with learning rates by the abc table.
 
     A layer of width n gets lr (n/base_width)^-c, c being that of SGD or of Adam; of an output scaled by alpha it is
-    further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as for alpha = 1 (Chizat et al. 2019). Adam
-    multiplies its decoupled weight decay by the learning rate; the groups take that back, so that lr * weight_decay is
-    the same in all layers. Frozen parameters are left out; a module not made by `to_torch` gets one group.
+    further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as for alpha = 1 (Chizat et al. 2019). AdamW
+    multiplies its weight decay by the layer's learning rate; the groups take that back: lr * weight_decay is the same in
+    all layers. Frozen parameters are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
 
     ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the rate ``lr``.
     Every group has the keys params, lr, weight_decay and name. ValueError for another optimizer.
