@@ -294,8 +294,8 @@ def parameter_groups(
 
     A layer of width n gets lr (n/base_width)^-c, c being that of SGD or of Adam; of an output scaled by alpha it is
     further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as for alpha = 1 (Chizat et al. 2019). AdamW
-    multiplies its weight decay by the layer's learning rate; the groups take that back: lr * weight_decay is the same in
-    all layers. Frozen parameters are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
+    multiplies its weight decay by the layer's learning rate; the groups take that back: lr * weight_decay is the same
+    in all layers. Frozen parameters are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
 
     ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the rate ``lr``.
     Every group has the keys params, lr, weight_decay and name. ValueError for another optimizer.
