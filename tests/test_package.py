@@ -40,7 +40,19 @@ def test_metadata():
 
 def test_every_extra_is_there_and_all_stays_light():
     meta = metadata.metadata("ntkcore")
-    assert set(meta.get_all("Provides-Extra")) == {"all", "cli", "dev", "gpu", "plot", "sklearn", "store", "test"}
+    assert set(meta.get_all("Provides-Extra")) == {
+        "all",
+        "cli",
+        "dask",
+        "dev",
+        "gpu",
+        "parquet",
+        "plot",
+        "sklearn",
+        "store",
+        "test",
+        "torch",
+    }
     always = [line for line in metadata.requires("ntkcore") or () if "extra ==" not in line]
     assert {re.split(r"[^\w-]", line)[0] for line in always} == {"numpy", "threadpoolctl"}
 

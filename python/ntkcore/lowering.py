@@ -13,8 +13,9 @@ PoolWindow = int | str
 Program = _core.Program | _core.ImageProgram
 
 
-def _flat(net: Layer) -> list[Layer]:
-    return [inner for layer in net.layers for inner in _flat(layer)] if isinstance(net, Serial) else [net]
+def flat(net: Layer) -> list[Layer]:
+    """The layers, those of nested Serials among them."""
+    return [inner for layer in net.layers for inner in flat(layer)] if isinstance(net, Serial) else [net]
 
 
 def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
@@ -26,7 +27,7 @@ def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     done: list[list[Layer]] = []
     current: list[Layer] = []
     open_branches = nonlinear = False
-    for layer in _flat(net):
+    for layer in flat(net):
         current.append(layer)
         open_branches = isinstance(layer, FanOut) or (open_branches and not isinstance(layer, FanInSum))
         nonlinear |= layer.nonlinear
