@@ -14,7 +14,8 @@ constexpr int kWideBytes = 16;  // the widest load
 template <class T>
 bool in_groups(const Tile<T>& tile, int wide) {
   const PointsView<T>& points = tile.col_points;
-  for (const std::int64_t n : {tile.col, tile.cols, tile.dot_stride, tile.stride, points.stride})
+  const std::initializer_list<std::int64_t> sizes{tile.col, tile.cols, tile.dot_stride, tile.stride, points.stride};
+  for (const std::int64_t n : sizes)
     if (n % wide != 0) return false;
   std::vector<const T*> starts{tile.dot, points.table};
   for (int k = 0; k < tile.program.outputs; ++k) starts.insert(starts.end(), {tile.nngp[k], tile.ntk[k]});
