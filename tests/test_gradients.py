@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import assert_close
+from ntkcore import gradients
 from ntkcore.gradients import Parameter, input_gradient, input_vjp, kernel_gradient, parameters, with_parameters
 from ntkcore.layers import ACTIVATIONS
 from test_dual import CASES, kernels_of
@@ -291,6 +292,13 @@ def test_float32_data_are_computed_in_float64():
 def test_bad_input(arguments, options, error, message):
     with pytest.raises(error, match=message):
         kernel_gradient(*arguments, **options)
+
+
+def test_a_gpu_is_refused_where_asked_for_and_passed_over_where_preferred(monkeypatch):
+    monkeypatch.setattr(gradients, "resolve", lambda name: name or "cuda")
+    with pytest.raises(ValueError, match="on the CPU, not by 'cuda'"):
+        kernel_gradient(nk.mlp(1), X1, backend="cuda")
+    assert input_gradient(nk.mlp(1), X1).shape == (5, 5, 4)
 
 
 def test_bad_weights_and_values():

@@ -101,6 +101,16 @@ def _slopes(dense: Dense, name: str) -> tuple[float, float, float, float]:
     return (twice, 0.0, tangent, 0.0) if name == "W_std" else (0.0, twice, 0.0, tangent)
 
 
+def _executor(backend: str | None) -> str:
+    """As `resolve`; where the environment asks for a GPU, the CPU's fastest, and where the caller does, ValueError."""
+    name = resolve(backend)
+    if name in cpu_backends():
+        return name
+    if backend is not None:
+        raise ValueError(f"gradients are computed on the CPU, not by {backend!r}: one of {', '.join(cpu_backends())}")
+    return cpu_backends()[0]
+
+
 class _Pairs:
     """The derivatives' engine for two data sets: a network, one of its kernels, an executor."""
 
@@ -122,9 +132,7 @@ class _Pairs:
                 f"gradients are there for vectors (samples, features), not for images of shape {self.a.shape[1:]}: "
                 "flatten them with x.reshape(len(x), -1) and use a fully connected network"
             )
-        self.backend, self.threads = resolve(backend), thread_count(threads)
-        if self.backend not in cpu_backends():
-            raise ValueError(f"gradients are computed on the CPU, not by {self.backend!r}: give a backend of the CPU")
+        self.backend, self.threads = _executor(backend), thread_count(threads)
         self.program = cast(_core.Program, lower(net, self.a.shape[1:], wants_ntk=self.get == "ntk"))
         rows = points_of(self.program, self.a)
         cols = rows if self.b is None else points_of(self.program, self.b)
