@@ -95,6 +95,15 @@ def test_predict_and_spectrum(tmp_path):
     assert "of the trace" in run("spectrum", store, "--largest", "3").stdout
 
 
+def test_run(tmp_path):
+    assert "spectral_bias" in run("run").stdout
+    shown = run("run", "spectral_bias", "--quick", "--output", str(tmp_path))
+    assert shown.returncode == 0
+    assert shown.stdout.count("met: ") == 4
+    assert (tmp_path / "spectral_bias.png").exists()
+    assert "no experiment 'nothing'" in run("run", "nothing").stderr
+
+
 def test_data_by_name(tmp_path):
     from ntkcore.sources import load
 

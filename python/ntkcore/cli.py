@@ -341,6 +341,44 @@ def spectrum_command(
         typer.echo(f"{k + 1:4} " + " ".join(f"{column[k]:14.6g}" for column in found.values()))
 
 
+def _complete_experiment(incomplete: str) -> list[str]:
+    from ntkcore.experiments import names
+
+    return [name for name in [*names(), "all"] if name.startswith(incomplete)]
+
+
+@app.command("run")
+def run_command(
+    name: Annotated[
+        str | None, typer.Argument(help="An experiment, or all.", autocompletion=_complete_experiment)
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of pictures and numbers.")] = Path("ntkcore-experiments"),
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds.")] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """A figure of the literature, run again; without a name, the list. Exit code 1 where a criterion is not met.
+
+    Example:  ntkcore run spectral_bias --quick
+    """
+    from ntkcore import experiments
+
+    if name is None:
+        for each in experiments.names():
+            typer.echo(f"{each:18}{experiments.load(each).CLAIM}")
+        return
+    records = []
+    for each in experiments.names() if name == "all" else [name]:
+        records.append(experiments.run(each, output, quick=quick, seed=seed))
+        if not as_json:
+            typer.echo(f"{each} ({records[-1]['seconds']:.0f} s): {output / each}.png")
+            typer.echo("".join(f"  {criterion}\n" for criterion in experiments.criteria_of(records[-1])), nl=False)
+    if as_json:
+        typer.echo(json.dumps(records))
+    if not all(record["met"] for record in records):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point: a user's error is one line on stderr and exit code 1, an interruption 130."""
     try:

@@ -16,6 +16,7 @@ al. 2021, with eigenvalues eta_k of multiplicity N_k, P samples and kappa the ef
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,7 @@ def sphere_experiment(
     net: Layer,
     modes: SphereSpectrum,
     samples: int,
+    orders: Sequence[int],
     *,
     ridge: float = 0.0,
     get: str = "ntk",
@@ -157,14 +159,14 @@ def sphere_experiment(
     repeats: int = 10,
     seed: int = 0,
 ) -> Array:
-    """E_k(P)/E_k(0) measured on S^(d-1): (repeats, orders of ``modes``), from the same net, kernel and norm 1.
+    """E_k(P)/E_k(0) measured on S^(d-1) for some ``orders`` k: (repeats, orders), with unit vectors as inputs.
 
     Targets are random functions of the kernel's space, sum_j a_j K(., z_j) with ``centres`` random z_j and a_j = +-1.
     The error's part of order k has the squared norm eta_k^2 N_k c^T P_k(U U^T) c, with U the samples and centres and c
     the predictor's and minus the target's coefficients: exact, without test points.
     """
     rng, d = np.random.default_rng(seed), modes.d
-    out = np.empty((repeats, len(modes.eigenvalues)))
+    out = np.empty((repeats, len(orders)))
     for row in out:
         x, z = random_points(samples, d, rng), random_points(centres, d, rng)
         a = rng.choice([-1.0, 1.0], centres)
@@ -172,6 +174,6 @@ def sphere_experiment(
         cross = kernel(net, x, z, get, dtype=np.float64, progress=False)
         fitted = np.linalg.solve(K + ridge * np.eye(samples), cross @ a)
         U, c = np.concatenate([x, z]), np.concatenate([fitted, -a])
-        P = legendre(len(row), U @ U.T, d)
-        row[:] = np.einsum("i,kij,j->k", c, P, c) / np.einsum("i,kij,j->k", a, P[:, samples:, samples:], a)
+        P = legendre(max(orders) + 1, U @ U.T, d)
+        row[:] = [(c @ P[k] @ c) / (a @ P[k][samples:, samples:] @ a) for k in orders]
     return out

@@ -34,6 +34,9 @@ class Criterion:
     low: float = -math.inf
     high: float = math.inf
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+
     @property
     def met(self) -> bool:
         """Does it? NaN does not."""
@@ -61,7 +64,8 @@ def data(name: str) -> Mapping[str, Any] | None:
     """A file of real data from $NTKCORE_DATA, shared/data or ../shared/data; None where there is none."""
     for folder in filter(None, (os.environ.get("NTKCORE_DATA"), "shared/data", "../shared/data")):
         if (path := Path(folder) / name).is_file():
-            return np.load(path, allow_pickle=False)
+            found: Mapping[str, Any] = np.load(path, allow_pickle=False)
+            return found
     return None
 
 
@@ -96,7 +100,7 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
         "seconds": round(seconds, 2),
         "versions": {"ntkcore": ntkcore.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    (target / f"{name}.json").write_text(json.dumps(record, indent=1, default=str))
+    (target / f"{name}.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     _index(target)
     return record
 

@@ -14,7 +14,7 @@ from ntkcore.spectrum_plots import mode_errors
 from ntkcore.sphere import sphere_spectrum
 
 CLAIM = (
-    "The errors of kernel regression with the NTK of a network of two hidden layers fall, order by order, as the theory "
+    "The errors of kernel regression with the NTK of a network of two hidden layers fall, order by order, as theory "
     "says (Bordelon et al. 2020, figure 2): d = 15, P = 10 ... 1000."
 )
 ORDERS = (1, 2, 3, 4)
@@ -40,8 +40,7 @@ def run(config: Config) -> dict[str, Any]:
     modes = sphere_spectrum(net, config.d, 16)
     curve = LearningCurve(modes.eigenvalues, modes.degeneracies, modes.tail)
     runs = [
-        sphere_experiment(net, modes, P, repeats=config.repeats, seed=config.seed + P)[:, ORDERS]
-        for P in config.samples
+        sphere_experiment(net, modes, P, ORDERS, repeats=config.repeats, seed=config.seed + P) for P in config.samples
     ]
     mean = np.stack([r.mean(0) for r in runs])
     error = np.stack([r.std(0, ddof=1) / np.sqrt(len(r)) for r in runs])

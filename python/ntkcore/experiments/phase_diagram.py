@@ -16,7 +16,7 @@ from ntkcore.spectrum import conditioning
 
 CLAIM = (
     "Where chi_1 = W_std^2 E[phi'^2] < 1, depth makes all inputs alike and the NTK singular; where chi_1 > 1, depth "
-    "decorrelates them and the NTK becomes well conditioned (Schoenholz et al. 2017; Xiao et al. 2020). Networks of erf."
+    "decorrelates them and the NTK becomes well conditioned (Schoenholz et al. 2017; Xiao et al. 2020). Nets of erf."
 )
 
 

@@ -1,0 +1,53 @@
+"""Every experiment, quickly: it runs, comes out, and leaves its picture, its numbers and its place in the index."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ntkcore import experiments
+from ntkcore.experiments import Criterion, names
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+
+@pytest.mark.parametrize("name", names())
+def test_quick_run(name, tmp_path, monkeypatch):
+    try:
+        record = experiments.run(name, tmp_path, quick=True)
+    except FileNotFoundError as absent:
+        pytest.skip(str(absent))
+    assert record["met"], [str(c) for c in experiments.criteria_of(record)]
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert json.loads((tmp_path / f"{name}.json").read_text())["criteria"] == record["criteria"]
+    assert f"![{name}]({name}.png)" in (tmp_path / "index.md").read_text()
+
+
+def test_the_seed_counts(tmp_path):
+    a, b, c = (
+        experiments.run("spectral_bias", tmp_path / str(i), quick=True, seed=s)["criteria"]
+        for i, s in enumerate((0, 0, 1))
+    )
+    assert a == b
+    assert a != c
+
+
+def test_criteria():
+    assert Criterion("a", 1, 0, 2).met
+    assert not Criterion("a", 3, 0, 2).met
+    assert not Criterion("a", float("nan")).met
+    assert str(Criterion("a", 3, 0, 2)) == "NOT MET: a: 0 ≤ 3 ≤ 2"
+
+
+def test_an_unknown_name():
+    with pytest.raises(ValueError, match="spectral_bias"):
+        experiments.load("nothing")
+
+
+def test_a_failed_criterion_is_not_hidden(tmp_path, monkeypatch):
+    module = experiments.load("spectral_bias")
+    monkeypatch.setattr(module, "expected", lambda config, arrays: [Criterion("never", np.nan)])
+    record = experiments.run("spectral_bias", tmp_path, quick=True)
+    assert not record["met"]
+    assert "NOT MET: never" in (tmp_path / "index.md").read_text()
