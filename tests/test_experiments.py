@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from ntkcore import experiments
 from ntkcore.experiments import Criterion, names
@@ -15,7 +16,8 @@ pytest.importorskip("sklearn")
 @pytest.mark.parametrize("name", names())
 def test_quick_run(name, tmp_path, monkeypatch):
     try:
-        record = experiments.run(name, tmp_path, quick=True)
+        with threadpool_limits(1):  # small matrices; more threads would only get into each other's way
+            record = experiments.run(name, tmp_path, quick=True)
     except FileNotFoundError as absent:
         pytest.skip(str(absent))
     assert record["met"], [str(c) for c in experiments.criteria_of(record)]
@@ -31,6 +33,15 @@ def test_the_seed_counts(tmp_path):
     )
     assert a == b
     assert a != c
+
+
+def test_progress_on_a_terminal_only(monkeypatch, capsys):
+    pytest.importorskip("tqdm")
+    assert list(experiments.steps(range(3))) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert list(experiments.steps(range(3))) == [0, 1, 2]
+    assert "3/3" in capsys.readouterr().err
 
 
 def test_criteria():

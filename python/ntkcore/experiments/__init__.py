@@ -16,13 +16,16 @@ import math
 import os
 import pkgutil
 import platform
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ def data(name: str) -> Mapping[str, Any] | None:
             found: Mapping[str, Any] = np.load(path, allow_pickle=False)
             return found
     return None
+
+
+def steps(values: Iterable[T]) -> Iterable[T]:
+    """The values of an experiment's outer loop, with a bar on a terminal where tqdm is installed."""
+    if not sys.stderr.isatty():
+        return values
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return values
+    bar: Iterable[T] = tqdm(list(values), leave=False)
+    return bar
 
 
 def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) -> dict[str, Any]:

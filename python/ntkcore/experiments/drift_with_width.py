@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.nets import mlp
 from ntkcore.sphere import random_points
 
@@ -50,7 +50,7 @@ def run(config: Config) -> dict[str, Any]:
     x = random_points(config.points, config.d, rng)
     y = rng.standard_normal(config.points)
     out = np.zeros((len(config.widths), len(MEASURES)))
-    for row, width in zip(out, config.widths, strict=True):
+    for row, width in zip(out, steps(config.widths), strict=True):
         for draw in range(config.draws):
             start = to_torch(mlp(1), width, input_shape=(config.d,), seed=draw + 100 * config.seed, dtype="float64")
             K = empirical_ntk(start, x)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.sphere import random_points
 
 CLAIM = (
@@ -43,7 +43,7 @@ def run(config: Config) -> dict[str, Any]:
         x = random_points(config.n + config.tests, config.d, rng) * np.sqrt(config.d)
         y = np.maximum(x @ teacher.T, 0) @ sign
         start = rng.standard_normal((config.neurons, config.d)) / np.sqrt(config.d), rng.standard_normal(config.neurons)
-        for j, tau in enumerate(config.scales):
+        for j, tau in enumerate(steps(config.scales)):
             loss[i, j], moved[i, j] = _train(
                 x[: config.n], y[: config.n], x[config.n :], y[config.n :], start, tau, config
             )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ntkcore.convolutions import Conv, GlobalAvgPool
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.kernels import kernel
 from ntkcore.layers import Dense, Relu, Serial
 from ntkcore.nets import HE, mlp
@@ -60,7 +60,7 @@ def _deviations(net: Any, x: Any, widths: tuple[int, ...], config: Config) -> li
 
     limit = kernel(net, x, dtype=np.float64)
     out = []
-    for width in widths:
+    for width in steps(widths):
         squares = []
         for draw in range(config.draws):
             seed = 1000 * config.seed + draw

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion, data
+from ntkcore.experiments import Criterion, data, steps
 from ntkcore.nets import mlp
 
 CLAIM = (
@@ -55,7 +55,7 @@ def run(config: Config) -> dict[str, Any]:
     x, y = _problem(config)
     moved, loss = np.zeros((2, len(config.widths), len(config.scales)))
     for i, h in enumerate(config.widths):
-        for j, scale in enumerate(config.scales):
+        for j, scale in enumerate(steps(config.scales)):
             for draw in range(config.draws):
                 start = to_torch(
                     mlp(2),

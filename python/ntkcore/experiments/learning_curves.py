@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.learning_curves import LearningCurve, sphere_experiment
 from ntkcore.nets import mlp
 from ntkcore.spectrum_plots import mode_errors
@@ -40,7 +40,8 @@ def run(config: Config) -> dict[str, Any]:
     modes = sphere_spectrum(net, config.d, 16)
     curve = LearningCurve(modes.eigenvalues, modes.degeneracies, modes.tail)
     runs = [
-        sphere_experiment(net, modes, P, ORDERS, repeats=config.repeats, seed=config.seed + P) for P in config.samples
+        sphere_experiment(net, modes, P, ORDERS, repeats=config.repeats, seed=config.seed + P)
+        for P in steps(config.samples)
     ]
     mean = np.stack([r.mean(0) for r in runs])
     error = np.stack([r.std(0, ddof=1) / np.sqrt(len(r)) for r in runs])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion, data
+from ntkcore.experiments import Criterion, data, steps
 from ntkcore.layers import Dense, Relu, Serial
 
 CLAIM = (
@@ -47,7 +47,9 @@ def run(config: Config) -> dict[str, Any]:
     """Training loss after the last step, mean over draws, (kinds, widths, rates)."""
     x, y = _images(config)
     net = Serial(Dense(2**0.5), Relu(), Dense(2**0.5), Relu(), Dense(1.0, width=10))
-    loss = np.array([[[_loss(net, x, y, k, w, r, config) for r in config.rates] for w in config.widths] for k in KINDS])
+    loss = np.array(
+        [[[_loss(net, x, y, k, w, r, config) for r in config.rates] for w in steps(config.widths)] for k in KINDS]
+    )
     best = np.array(config.rates)[loss.argmin(2)]
     return {"widths": np.array(config.widths), "rates": np.array(config.rates), "loss": loss, "best": best}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.nets import mlp
 
 CLAIM = (
@@ -46,7 +46,7 @@ def run(config: Config) -> dict[str, Any]:
         mlp(1, b_std=0.1), config.width, input_shape=(config.d,), parameterization="mup", seed=config.seed
     )
     K_0, networks, linearised, distance, done = empirical_ntk(module, x[:300]), [], [], [], 0
-    for step in (*config.looks, config.steps):
+    for step in steps((*config.looks, config.steps)):
         if step > done:
             _train(train, module, x, y, step - done, config.seed + step)
             done = step

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.nets import mlp
 from ntkcore.sphere import random_points
 
@@ -44,7 +44,7 @@ def run(config: Config) -> dict[str, Any]:
     y = np.tanh(x[:, 0] * x[:, 1])
     moved, output = np.zeros((2, len(KINDS), len(config.widths)))
     for i, kind in enumerate(KINDS):
-        for j, width in enumerate(config.widths):
+        for j, width in enumerate(steps(config.widths)):
             rate = None
             for draw in range(config.draws):
                 seed = draw + 100 * config.seed

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.kernels import kernel
 from ntkcore.nets import mlp
 from ntkcore.sphere import legendre, random_points
@@ -46,7 +46,7 @@ def run(config: Config) -> dict[str, Any]:
     rate = config.n / float(np.linalg.eigvalsh(K)[-1])
     residual, network, frozen = -y, _Network(x, y, config), []
     left = []
-    for step in range(config.steps + 1):
+    for step in steps(range(config.steps + 1)):
         if step % config.every == 0:
             frozen.append(np.abs(project @ residual))
             left.append(np.abs(project @ network.residual()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion, data
+from ntkcore.experiments import Criterion, data, steps
 from ntkcore.kernels import kernel
 from ntkcore.nets import mlp
 
@@ -38,7 +38,7 @@ def run(config: Config) -> dict[str, Any]:
     if sets is None:
         raise FileNotFoundError("this experiment needs uci.npz: set NTKCORE_DATA to the folder that holds it")
     there = sorted({key.split("/")[0] for key in sets}, key=lambda name: len(sets[f"{name}/y"]))[: config.sets]
-    scores = np.array([_evaluate(sets, name, config.widths) for name in there])
+    scores = np.array([_evaluate(sets, name, config.widths) for name in steps(there)])
     return {"sets": np.array(there), "ntk": scores[:, 0], "rbf": scores[:, 1]}
 
 

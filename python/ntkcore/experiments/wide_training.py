@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ntkcore.dynamics import Dynamics, GradientDescent
-from ntkcore.experiments import Criterion
+from ntkcore.experiments import Criterion, steps
 from ntkcore.kernels import kernel
 from ntkcore.layers import Erf
 from ntkcore.nets import mlp
@@ -47,7 +47,7 @@ def run(config: Config) -> dict[str, Any]:
     points = dynamics.points(kernel(net, z, x), kernel(net, z, x, "nngp"), kernel(net, z, get="nngp"))
     times = np.array(config.steps)
     seen = np.empty((config.networks, len(times), config.tests))
-    for i, outputs in enumerate(seen):
+    for i, outputs in enumerate(steps(seen)):
         module = to_torch(net, config.width, input_shape=(5,), seed=i + 1000 * config.seed, dtype="float64")
         done = 0
         for row, step in zip(outputs, config.steps, strict=True):
