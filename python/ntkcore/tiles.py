@@ -71,8 +71,10 @@ _one_blas_thread = _OneBlasThread()
 
 
 @contextmanager
-def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
-    """A function that counts finished pairs.
+def progress_bar(
+    total: int, show: bool | None, *, unit: str = "pair", label: str = "kernel"
+) -> Iterator[Callable[[int], object]]:
+    """A function that counts finished pairs, or other units.
 
     ``show=None``: on a terminal, for calls of more than two seconds, if tqdm is installed; True: always (ImportError
     without tqdm); False: never.
@@ -87,7 +89,7 @@ def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], obje
             raise ImportError('progress=True needs tqdm: pip install "ntkcore[cli]"') from None
         yield lambda pairs: None
         return
-    with tqdm(total=total, unit="pair", unit_scale=True, delay=0 if show else 2, desc="kernel") as bar:
+    with tqdm(total=total, unit=unit, unit_scale=True, delay=0 if show else 2, desc=label) as bar:
         yield bar.update
 
 

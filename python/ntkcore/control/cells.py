@@ -1,0 +1,93 @@
+"""What is finished, kept on disk: one JSON file a cell, whole or not there; a rerun goes on with the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ntkcore.control.arms import Content, Place
+from ntkcore.control.claims import Point
+
+
+def label(point: Point) -> str:
+    """A point as file names and reports write it: "n=1500", "width=64", "all" where there is no axis."""
+    return f"{point[0]}={point[1]:g}" if point else "all"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A cell: arm and place, with ``n`` where the training set's size is swept; "setting" cells have neither."""
+
+    arm: str
+    place: Place
+    n: int | None = None
+    setting: bool = False
+
+    @property
+    def file(self) -> str:
+        """Its name on disk."""
+        parts = [self.arm, label(self.place.point)]
+        if self.n is not None:
+            parts.append(f"sweep-n={self.n}")
+        parts.append("setting" if self.setting else f"split={self.place.split},seed={self.place.seed}")
+        return "/".join(parts) + ".json"
+
+
+class Cells:
+    """Finished cells of one study, in ``folder`` or in memory.
+
+    ValueError if the folder holds another study's; OSError, naming what to do, if a cell cannot be written.
+    """
+
+    def __init__(self, folder: str | Path | None, fingerprint: str) -> None:
+        self.found: dict[str, Content] = {}
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark = self.folder / "study.json"
+        if not mark.exists():
+            write(mark, {"fingerprint": fingerprint})
+        elif json.loads(mark.read_text())["fingerprint"] != fingerprint:
+            raise ValueError(
+                f"{self.folder} holds another study (other data, network, claim or training): choose another folder, "
+                "or remove this one"
+            )
+
+    def get(self, key: Key) -> Content | None:
+        """A cell's content if it is finished."""
+        if key.file not in self.found and self.folder is not None:
+            path = self.folder / "cells" / key.file
+            if path.exists():
+                self.found[key.file] = json.loads(path.read_text())
+        return self.found.get(key.file)
+
+    def put(self, key: Key, content: Mapping[str, Any]) -> None:
+        """Keep a cell."""
+        self.found[key.file] = dict(content)
+        if self.folder is not None:
+            write(self.folder / "cells" / key.file, content)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """JSON, all or nothing: to a file beside it, then renamed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(content, file, indent=1)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {error}; what was finished before is whole: make room (or make the folder writable) "
+            "and run the same call again"
+        ) from error

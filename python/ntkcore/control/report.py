@@ -1,0 +1,245 @@
+"""What a comparison found, for people and for machines: Markdown, JSON, figures, one HTML page without other files."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import math
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ntkcore
+from ntkcore.control import figures
+from ntkcore.control.arms import ARMS, arms_of
+from ntkcore.control.cells import Cells, label, write
+from ntkcore.control.claims import name_of
+from ntkcore.control.evidence import Budget, Tables, places
+from ntkcore.control.study import Study
+from ntkcore.control.verdict import Verdict, judge
+
+STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
+    "table{border-collapse:collapse}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `falsify` gives: ``verdicts``, one for each claim, and the tables behind them."""
+
+    study: Study
+    budget: Budget
+    cells: Cells
+
+    @property
+    def tables(self) -> Tables:
+        """Metrics, effects and movements as arrays."""
+        return Tables(self.study, self.budget, self.cells)
+
+    @functools.cached_property
+    def verdicts(self) -> list[Verdict]:
+        """One for each claim, at a family-wise error level of 5 %."""
+        return judge(self.study.claims, [self.tables.evidence(claim) for claim in self.study.claims])
+
+    @property
+    def kind(self) -> str:
+        """That of all claims where they agree, else "mixed"."""
+        kinds = {verdict.kind for verdict in self.verdicts}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.verdicts))
+
+    def write(self, folder: str | Path) -> Path:
+        """report.md, report.json, figures (PNG) and report.html into a folder; the path of the HTML page.
+
+        ImportError without Matplotlib.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        pictures = self._pictures()
+        for name, picture in pictures.items():
+            (target / f"{name}.png").write_bytes(picture)
+        write(target / "report.json", self.record())
+        blocks = list(self._blocks())
+        (target / "report.md").write_text(_markdown(blocks))
+        page = target / "report.html"
+        page.write_text(_page(blocks, pictures))
+        return page
+
+    def record(self) -> dict[str, Any]:
+        """All numbers as JSON's types: verdicts, effects, gates, seeds, settings, versions, hashes of the data."""
+        study = self.study
+        return {
+            "kind": self.kind,
+            "verdicts": [_plain(asdict(verdict)) for verdict in self.verdicts],
+            "claims": [
+                {
+                    "name": claim.name,
+                    "metric": claim.metric_name,
+                    "predicate": name_of(claim.predicate),
+                    "minimum": claim.minimum,
+                    "axis": claim.axis,
+                    "values": list(claim.values),
+                }
+                for claim in study.claims
+            ],
+            "metrics": {
+                claim.metric_name: {
+                    arm: {
+                        label(p): _plain(self.tables.values(arm, [p], "metrics", claim.metric_name)[0].tolist())
+                        for p in claim.points
+                    }
+                    for arm in arms_of(study)
+                }
+                for claim in study.claims
+            },
+            "settings": {
+                arm: {label(point): self.tables.setting(arm, point) for point in study.points()}
+                for arm in arms_of(study)
+                if ARMS[arm].settle is not None
+            },
+            "training": asdict(study.training),
+            "network": {
+                "spec": str(study.network.spec),
+                "module": name_of(study.network.module),
+                "width": study.network.width,
+            },
+            "budget": asdict(self.budget),
+            "samples": study.samples(),
+            "seeds": list(range(self.budget.seeds)),
+            "data": {
+                f"{label(point)}, split {i}": study.data_hash(point, i)
+                for point in study.points()
+                for i in range(self.budget.splits)
+            },
+            "seconds": self.seconds(),
+            "versions": _versions(),
+        }
+
+    def seconds(self) -> float:
+        """Time that all cells took, summed over processes."""
+        keys = [
+            self.tables.cell(arm, place)
+            for arm in arms_of(self.study)
+            for place in places(self.study, arm, self.budget)
+        ]
+        keys += [self.tables.setting(arm, point) for arm in ("lazy", "features") for point in self.study.points()]
+        return round(sum(content["seconds"] for content in keys if content), 1)
+
+    # --- inside
+
+    def _pictures(self) -> dict[str, bytes]:
+        from matplotlib.figure import Figure
+
+        found = {}
+        for number, claim in enumerate(self.study.claims):
+            figure = Figure(figsize=(12, 4), layout="constrained")
+            figures.of_claim(self.tables, claim, figure)
+            found[f"claim-{number + 1}"] = _png(figure)
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        figures.of_kernels(self.tables, figure)
+        return {**found, "kernels": _png(figure)}
+
+    def _blocks(self) -> Iterator[tuple[str, Any]]:
+        """(kind, content): heading, text, table (rows, the first a head), figure (name)."""
+        yield "heading", f"Falsifier: {self.kind}"
+        for number, (claim, verdict) in enumerate(zip(self.study.claims, self.verdicts, strict=True)):
+            yield "heading", f"{claim.name}: {verdict.kind}"
+            yield "text", verdict.sentence
+            yield "figure", f"claim-{number + 1}"
+            yield (
+                "text",
+                f"Effect: {name_of(claim.predicate)} of {claim.metric_name}, at least {claim.minimum:g}; means over "
+                f"{self.budget.seeds} initialisations and {self.budget.splits} splits with 95 % intervals.",
+            )
+            effects = [(ARMS[arm].label, str(effect)) for arm, effect in verdict.effects.items()]
+            yield "table", [("arm", "effect"), *effects]
+            gates = [("passed" if gate.passed else "FAILED", gate.name, gate.found) for gate in verdict.gates]
+            yield "table", [("gate", "", "found"), *gates]
+            if swept := self.tables.sweep(claim):
+                yield "text", f"The infinite NTK over n at the same tuning: {claim.metric_name}"
+                yield "table", [("n", claim.metric_name), *((str(n), f"{t.mean():.3g}") for n, t in swept.items())]
+        yield "heading", "Kernels"
+        yield "figure", "kernels"
+        yield "heading", "How it was run"
+        study, versions = self.study, _versions()
+        yield "text", f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point."
+        yield "text", f"Network: {study.network.spec or name_of(study.network.module)}, width {study.network.width}."
+        yield "text", f"Training: {study.training}."
+        yield (
+            "text",
+            ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {self.seconds():.0f} s.",
+        )
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=90, format="png")
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: null."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import torch
+
+    return {
+        "ntkcore": ntkcore.__version__,
+        "numpy": numpy.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def _markdown(blocks: list[tuple[str, Any]]) -> str:
+    parts = []
+    for number, (kind, content) in enumerate(blocks):
+        if kind == "table":
+            head, *rows = content
+            lines = [head, ["---"] * len(head), *rows]
+            parts.append("\n".join("| " + " | ".join(row) + " |" for row in lines))
+        else:
+            start = "#" if number == 0 else "##"
+            parts.append(
+                {"heading": f"{start} {content}", "text": content, "figure": f"![{content}]({content}.png)"}[kind]
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(blocks: list[tuple[str, Any]], pictures: dict[str, bytes]) -> str:
+    parts = []
+    for number, (kind, content) in enumerate(blocks):
+        if kind == "table":
+            head, *rows = content
+            lines = [_row(head, "th"), *(_row(row, "td") for row in rows)]
+            parts.append(f"<table>{''.join(lines)}</table>")
+        elif kind == "figure":
+            data = base64.b64encode(pictures[content]).decode()
+            parts.append(f'<img alt="{html.escape(content)}" src="data:image/png;base64,{data}">')
+        else:
+            tag = {"heading": "h1" if number == 0 else "h2", "text": "p"}[kind]
+            parts.append(f"<{tag}>{html.escape(content)}</{tag}>")
+    title = html.escape(str(blocks[0][1]))
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _row(cells: tuple[str, ...], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
