@@ -73,7 +73,7 @@ def fit_kernel(kernels: tuple[Array, Array, Array], split: Split, training: Trai
     modes = eigenmodes(K)
     best: tuple[float, float, float] = (math.inf, 0.0, math.inf)
     for ridge in training.ridges():
-        dynamics = Dynamics(modes, split.y, f0=0.0, ridge=ridge)
+        dynamics = Dynamics(modes, split.y, ridge=ridge)
         times = _times(dynamics, training.looks) if training.early_stopping else np.array([np.inf])
         if len(times) == 1 and len(training.ridges()) == 1:
             best = (0.0, ridge, np.inf)
@@ -81,7 +81,7 @@ def fit_kernel(kernels: tuple[Array, Array, Array], split: Split, training: Trai
         for time, f in zip(times, dynamics.points(K_val).mean(times), strict=True):
             best = min(best, (nmse(split.y_val, f), ridge, float(time)))
     _, ridge, time = best
-    dynamics = Dynamics(modes, split.y, f0=0.0, ridge=ridge)
+    dynamics = Dynamics(modes, split.y, ridge=ridge)
     path = np.concatenate([[0.0], _times(dynamics, 60)[:-1]])
     residual = 2 * len(split.y) * dynamics.train_loss(path) / (split.y**2).sum()
     train_mean, test_mean = dynamics.train.mean([time])[0], dynamics.points(K_test).mean([time])[0]
@@ -228,8 +228,10 @@ def _train(
         callbacks=[looks],
         every=training.steps_looked_at(),
     )
+    K_end = empirical_ntk(network, probes)
     looks.restore(module)
-    movement = kernel_movement(empirical_ntk(network, probes), K_0)
+    # Both gates on the safe side: lazy to the end of training, moved where it was stopped.
+    movement = kernel_movement(empirical_ntk(network, probes) if alpha is None else K_end, K_0)
     residual = 2 * len(split.y) * history.loss / (split.y**2).sum()
     setting: dict[str, Any] = {**config, "steps": looks.best_step}
     if training.readout:

@@ -38,7 +38,7 @@ def points_of(study: Study, arm: str) -> list[Point]:
 
 
 def _is_width(point: Point) -> bool:
-    return bool(point) and point[0] == "width"
+    return len(point) == 2 and point[0] == "width"
 
 
 def places(study: Study, arm: str, budget: Budget) -> Iterator[Place]:

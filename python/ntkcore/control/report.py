@@ -130,7 +130,7 @@ class Report:
             for place in places(self.study, arm, self.budget)
         ]
         keys += [self.tables.setting(arm, point) for arm in ("lazy", "features") for point in self.study.points()]
-        return round(sum(content["seconds"] for content in keys if content), 1)
+        return float(round(sum(content["seconds"] for content in keys if content), 1))
 
     # --- inside
 
@@ -236,8 +236,8 @@ def _page(blocks: list[tuple[str, Any]], pictures: dict[str, bytes]) -> str:
     title = html.escape(str(blocks[0][1]))
     body = "\n".join(parts)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
-        f"<body>\n{body}\n</body></html>\n"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        f"</head><body>\n{body}\n</body></html>\n"
     )
 
 

@@ -210,8 +210,8 @@ def _pool(study: Study, workers: int) -> Iterator[ProcessPoolExecutor | None]:
         pickle.dumps(study)
     except Exception as error:
         raise TypeError(
-            f"workers={workers} needs data, net and metrics that can be pickled ({error}): define them as functions of a "
-            "module, or take workers=1"
+            f"workers={workers} needs data, net and metrics that can be pickled ({error}): define them as functions of "
+            "a module, or take workers=1"
         ) from error
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(study,))
     try:

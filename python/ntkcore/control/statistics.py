@@ -41,7 +41,7 @@ def estimate(table: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
     """Mean of a table (seeds, splits) with its bootstrap percentile interval."""
     means = bootstrap(table)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(np.mean(table)), float(low), float(high))
+    return Estimate(float(np.asarray(table, float).mean()), float(low), float(high))
 
 
 def p_value(table: npt.ArrayLike, threshold: float, side: str) -> float:

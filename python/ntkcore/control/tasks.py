@@ -167,9 +167,10 @@ def _digits() -> tuple[Array, Array]:
 def digit_parity(
     seed: int, *, n: int = 800, noise: float = 0.0, validation: int = 200, test: int = 500, components: int = 0
 ) -> Split:
-    """Even against odd digits (MNIST where it is found, else scikit-learn's), a share ``noise`` of training labels flipped.
+    """Even against odd digits: MNIST where it is found, else scikit-learn's.
 
-    ``components``: so many principal components instead of pixels.
+    ``noise``: share of the labels flipped, test labels excepted; ``components``: so many principal components instead
+    of pixels.
     """
     x, label = _components(components) if components else _digits()
     rng = np.random.default_rng(seed)

@@ -182,8 +182,8 @@ def _failed(gates: Sequence[Gate]) -> str:
 
 def _unsure(verdict: Verdict, level: float) -> Verdict:
     sentence = (
-        f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g} after {level:g}, corrected for all claims); "
-        "more seeds or splits may tell."
+        f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g}, against {level:g} corrected for all "
+        "claims); more seeds or splits may tell."
     )
     return Verdict(verdict.claim, INCONCLUSIVE, sentence, verdict.gates, verdict.effects, verdict.p)
 
