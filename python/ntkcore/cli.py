@@ -379,6 +379,43 @@ def run_command(
         raise typer.Exit(1)
 
 
+@app.command("falsify")
+def falsify_command(
+    net: Net,
+    data: Data,
+    targets: Annotated[str, typer.Argument(help="Targets, as data: numbers, or classes as whole numbers.")],
+    output: Annotated[Path, typer.Option(help="Folder of finished cells and of the report.")] = Path("ntkcore-falsify"),
+    metric: Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")] = "nmse",
+    minimum: Annotated[float, typer.Option(help="Least effect that counts: 1 - metric/chance.")] = 0.5,
+    width: Annotated[int, typer.Option(min=1, help="Of the finite networks.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 2000,
+    seconds: Annotated[float | None, typer.Option(help="Begin nothing new after that; the same call goes on.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Would it still be learned if the features were frozen? Kernels beside networks, a verdict, and a report.
+
+    Example:  ntkcore falsify fc:depth=1 x.npy y.npy --metric error --workers 2
+    """
+    try:
+        from ntkcore import control
+    except ImportError as error:
+        raise ImportError(f"{error} (networks are trained with it)") from None
+
+    report = control.falsify(
+        (np.asarray(load(data)), np.asarray(load(targets))),
+        parse_net(net),
+        control.Claim("learns the targets", metric, minimum=minimum),
+        width=width,
+        training=control.Training(steps=steps),
+        budget=control.Budget(seconds=seconds),
+        folder=output,
+        workers=workers,
+    )
+    page = report.write(output)
+    typer.echo(json.dumps(report.record()) if as_json else f"{report}\nreport: {page}")
+
+
 def main() -> None:
     """Entry point: a user's error is one line on stderr and exit code 1, an interruption 130."""
     try:

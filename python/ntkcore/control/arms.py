@@ -186,7 +186,7 @@ def predict(module: torch.nn.Module, x: Any) -> Array:
             )
             for part in np.array_split(np.asarray(x), max(1, math.ceil(len(x) / ROWS)))
         ]
-    return torch.cat(parts).double().cpu().numpy()
+    return np.asarray(torch.cat(parts).double().cpu())
 
 
 def _linearised(study: Study, place: Place, setting: Setting) -> Content:
@@ -233,14 +233,15 @@ def _train(
     # Both gates on the safe side: lazy to the end of training, moved where it was stopped.
     movement = kernel_movement(empirical_ntk(network, probes) if alpha is None else K_end, K_0)
     residual = 2 * len(split.y) * history.loss / (split.y**2).sum()
+    times = np.asarray(config["lr"] * history.steps, np.float64)
     setting: dict[str, Any] = {**config, "steps": looks.best_step}
     if training.readout:
         outcome, tuned, _ = fit_kernel(_kernels(study, network.double(), split), split, training)
         setting.update(tuned)
-        outcome = Outcome(split, outcome.train, outcome.test, config["lr"] * history.steps, residual)
+        outcome = Outcome(split, outcome.train, outcome.test, times, residual)
     else:
         f_train, f_test = predict(module, split.x), predict(module, split.x_test)
-        outcome = Outcome(split, f_train, f_test, config["lr"] * history.steps, residual)
+        outcome = Outcome(split, f_train, f_test, times, residual)
     return {"movement": movement, "setting": setting}, outcome, looks.best
 
 

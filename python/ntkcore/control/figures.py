@@ -56,15 +56,18 @@ def _intervals(tables: Tables, arm: str, claim: Claim) -> tuple[Any, Any, Any]:
 def movement(tables: Tables, *, ax: Any = None) -> Any:
     """Relative movement of the kernel of both trained networks, a dot a cell, and the gates."""
     ax = own_axes(ax)
-    points = tables.study.points()
+    points, shown = tables.study.points(), False
     for shift, arm in ((-0.15, "lazy"), (0.15, "features")):
         table = tables.values(arm, points, "movement").reshape(len(points), -1)
         at = np.repeat(np.arange(len(points)) + shift, table.shape[1])
         ax.plot(at, table.ravel(), ".", color=COLOURS[arm], label=ARMS[arm].label)
+        shown = shown or bool((table > 0).any())
     for gate in (LAZY, MOVED):
         ax.axhline(gate, color="0.5", ls=":")
     ax.set_xticks(range(len(points)), [f"{point[1]:g}" if point else "" for point in points])
-    ax.set(yscale="log", ylabel="|K_t - K_0| / |K_0|", xlabel=points[-1][0] if points[-1] else "")
+    ax.set(
+        yscale="log" if shown else "linear", ylabel="|K_t - K_0| / |K_0|", xlabel=points[-1][0] if points[-1] else ""
+    )
     ax.set_xlim(-0.6, len(points) - 0.4)
     ax.set_title("movement of the kernel")
     ax.legend(frameon=False, fontsize=8)
@@ -80,7 +83,9 @@ def alpha_sweep(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
     ax.plot(alphas, [entry["metrics"][claim.metric_name] for entry in sweep], "o-", label=claim.metric_name)
     ax.plot(alphas, [entry["movement"] for entry in sweep], "s--", color="0.5", label="kernel movement")
     ax.axhline(LAZY, color="0.5", ls=":")
-    ax.set(xscale="log", yscale="log", xlabel="output scale alpha", title="from learned to frozen features")
+    ax.set(xlabel="output scale alpha", title="from learned to frozen features")
+    if sweep:
+        ax.set(xscale="log", yscale="log")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -110,8 +115,10 @@ def power(tables: Tables, *, ax: Any = None) -> Any:
         found = tables.cell(arm, Place(points_of(tables.study, arm)[-1], 0, 0)) or {}
         if "power" in found:
             ax.plot(found["power"]["ranks"], found["power"]["share"], color=COLOURS[arm], label=ARMS[arm].label)
-    ax.set(xscale="log", ylim=(0, 1.02), xlabel="modes", ylabel="share of the targets", title="cumulative power")
-    ax.legend(frameon=False, fontsize=8)
+    ax.set(ylim=(0, 1.02), xlabel="modes", ylabel="share of the targets", title="cumulative power")
+    if ax.lines:
+        ax.set_xscale("log")
+        ax.legend(frameon=False, fontsize=8)
     return ax
 
 

@@ -115,13 +115,9 @@ def modular_addition(seed: int, *, n: int = 317, p: int = 23, validation: int = 
     """
     a, b = np.divmod(np.random.default_rng(seed).permutation(p * p), p)
     one_hot = np.eye(p)
-    return _cut(
-        np.concatenate([one_hot[a], one_hot[b]], axis=1),
-        one_hot[(a + b) % p] - 1 / p,
-        n,
-        validation,
-        p * p - validation - n,
-    )
+    x, y = np.concatenate([one_hot[a], one_hot[b]], axis=1), one_hot[(a + b) % p] - 1 / p
+    end = validation + n
+    return Split(x[validation:end], y[validation:end], x[:validation], y[:validation], x[end:], y[end:])
 
 
 @register
