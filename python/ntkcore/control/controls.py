@@ -1,0 +1,132 @@
+"""Claims whose verdict is known, five on each side: they calibrate the falsifier.
+
+    for control in CONTROLS: run_control(control, "controls", workers=2)
+
+Adding one: its name, the verdict that is right, and the arguments of `falsify`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ntkcore.control import tasks
+from ntkcore.control.claims import Claim
+from ntkcore.control.report import Report
+from ntkcore.control.run import falsify
+from ntkcore.control.study import Training
+from ntkcore.control.verdict import NEEDS, PRESENT
+from ntkcore.nets import mlp
+
+NET = mlp(1, b_std=0.1)
+PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}  # trained to the end
+
+
+@dataclass(frozen=True)
+class Control:
+    """A phenomenon, the verdict that is right, and the arguments of `falsify`."""
+
+    name: str
+    expected: str
+    task: Any
+    claims: tuple[Claim, ...]
+    training: Training
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+CONTROLS = [
+    Control(
+        "spectral bias on the sphere",
+        PRESENT,
+        functools.partial(tasks.harmonic, n=300),
+        (Claim("low frequencies first", "half_time", "increases", minimum=0.3, axis="k", values=(1, 2, 4)),),
+        Training(steps=4000, optimizer="sgd", learning_rates=(0.5,), batch_size=None, looks=60, **PLAIN),
+        {"net": mlp(1), "width": 256},
+    ),
+    Control(
+        "double descent of random features",
+        PRESENT,
+        functools.partial(tasks.digit_parity, n=300, noise=0.1, components=50),
+        (Claim("error peaks over the width", "nmse", "peak", minimum=0.3, axis="width", values=(30, 300, 3000)),),
+        Training(steps=20, learning_rates=(1e-2,), readout=True, **PLAIN),
+        {"net": mlp(1)},
+    ),
+    Control(
+        "interpolation of label noise",
+        PRESENT,
+        functools.partial(tasks.digit_parity, n=800),
+        (
+            Claim(
+                "noisy labels are fitted", "train_error", "everywhere", minimum=0.95, axis="noise", values=(0.1, 0.2)
+            ),
+            Claim("the test error stays small", "error", "everywhere", minimum=0.3, axis="noise", values=(0.1, 0.2)),
+        ),
+        Training(steps=1500, learning_rates=(1e-2,), **PLAIN),
+    ),
+    Control(
+        "random labels are fitted",
+        PRESENT,
+        functools.partial(tasks.random_labels, n=500),
+        (Claim("random labels are fitted", "train_error", minimum=0.95),),
+        Training(steps=1500, learning_rates=(1e-2,), **PLAIN),
+    ),
+    Control(
+        "power law of the learning curve",
+        PRESENT,
+        tasks.digit_parity,
+        (Claim("error falls as a power of n", "error", "power_law", 0.2, axis="n", values=(100, 300, 1000)),),
+        Training(steps=600, learning_rates=(1e-2, 3e-3), weight_decays=(1e-2,), ridge=(1e-4, 1e-2)),
+    ),
+    Control(
+        "sparse parity",
+        NEEDS,
+        tasks.sparse_parity,
+        (Claim("learns a parity of three bits", "nmse", minimum=0.5),),
+        Training(steps=1000, learning_rates=(1e-2,), weight_decays=(1e-2,)),
+    ),
+    Control(
+        "staircase",
+        NEEDS,
+        tasks.staircase,
+        (Claim("learns all steps", "nmse", minimum=0.75),),
+        Training(steps=1000, learning_rates=(1e-2,), weight_decays=(1e-2,)),
+    ),
+    Control(
+        "single index",
+        NEEDS,
+        tasks.single_index,
+        (Claim("finds the direction", "nmse", minimum=0.5),),
+        Training(steps=1000, learning_rates=(1e-2,), weight_decays=(1e-2,)),
+    ),
+    Control(
+        "modular addition",
+        NEEDS,
+        tasks.modular_addition,
+        (Claim("learns to add", "error", minimum=0.3),),
+        Training(steps=5000, learning_rates=(1e-2,), weight_decays=(1.0,), batch_size=None, early_stopping=False),
+        {"width": 256},
+    ),
+    Control(
+        "three neurons",
+        NEEDS,
+        tasks.three_neurons,
+        (Claim("finds the neurons", "nmse", "orders", minimum=1.3),),
+        Training(steps=3000, learning_rates=(1e-2,), weight_decays=(0.0,)),
+        {"net": mlp(1), "width": 256},
+    ),
+]
+
+
+def run_control(control: Control, folder: str | Path, **options: Any) -> Report:
+    """Run a control, resuming what is finished in ``folder``/name, and write its report there.
+
+    ``options``: workers, budget, progress of `falsify`.
+    """
+    target = Path(folder) / control.name.replace(" ", "-")
+    arguments = {"net": NET, **control.options, **options}
+    report = falsify(control.task, claims=control.claims, training=control.training, folder=target, **arguments)
+    report.write(target)
+    return report
