@@ -9,6 +9,7 @@ A metric is in METRICS or any function Outcome -> float; a predicate is in PREDI
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -188,7 +189,10 @@ class Claim:
 
 
 def name_of(thing: Any) -> str:
-    """Of a metric, predicate or task: itself, its own name, or that of its class."""
+    """Of a metric, predicate or task: itself, its own name (with what a partial fixes), or that of its class."""
+    if isinstance(thing, functools.partial):
+        fixed = [*map(repr, thing.args), *(f"{key}={value!r}" for key, value in thing.keywords.items())]
+        return f"{name_of(thing.func)}({', '.join(fixed)})"
     return thing if isinstance(thing, str) else getattr(thing, "__name__", type(thing).__name__)
 
 

@@ -19,9 +19,10 @@ from ntkcore.control.report import Report
 from ntkcore.control.run import falsify
 from ntkcore.control.study import Training
 from ntkcore.control.verdict import NEEDS, PRESENT
-from ntkcore.nets import mlp
+from ntkcore.nets import HE, mlp
 
 NET = mlp(1, b_std=0.1)
+DIGITS = functools.partial(tasks.digit_parity, components=50)
 PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}  # trained to the end
 
 
@@ -49,15 +50,15 @@ CONTROLS = [
     Control(
         "double descent of random features",
         PRESENT,
-        functools.partial(tasks.digit_parity, n=300, noise=0.1, components=50),
+        functools.partial(DIGITS, n=300, noise=0.1),
         (Claim("error peaks over the width", "nmse", "peak", minimum=0.3, axis="width", values=(30, 300, 3000)),),
-        Training(steps=20, learning_rates=(1e-2,), readout=True, **PLAIN),
+        Training(steps=60, learning_rates=(1e-2,), readout=True, **PLAIN),
         {"net": mlp(1)},
     ),
     Control(
         "interpolation of label noise",
         PRESENT,
-        functools.partial(tasks.digit_parity, n=800),
+        functools.partial(DIGITS, n=800),
         (
             Claim(
                 "noisy labels are fitted", "train_error", "everywhere", minimum=0.95, axis="noise", values=(0.1, 0.2)
@@ -69,14 +70,14 @@ CONTROLS = [
     Control(
         "random labels are fitted",
         PRESENT,
-        functools.partial(tasks.random_labels, n=500),
+        functools.partial(tasks.random_labels, n=500, components=50),
         (Claim("random labels are fitted", "train_error", minimum=0.95),),
         Training(steps=1500, learning_rates=(1e-2,), **PLAIN),
     ),
     Control(
         "power law of the learning curve",
         PRESENT,
-        tasks.digit_parity,
+        DIGITS,
         (Claim("error falls as a power of n", "error", "power_law", 0.2, axis="n", values=(100, 300, 1000)),),
         Training(steps=600, learning_rates=(1e-2, 3e-3), weight_decays=(1e-2,), ridge=(1e-4, 1e-2)),
     ),
@@ -85,7 +86,7 @@ CONTROLS = [
         NEEDS,
         tasks.sparse_parity,
         (Claim("learns a parity of three bits", "nmse", minimum=0.5),),
-        Training(steps=1000, learning_rates=(1e-2,), weight_decays=(1e-2,)),
+        Training(steps=2000, learning_rates=(1e-2,), weight_decays=(1e-2,)),
     ),
     Control(
         "staircase",
@@ -113,9 +114,9 @@ CONTROLS = [
         "three neurons",
         NEEDS,
         tasks.three_neurons,
-        (Claim("finds the neurons", "nmse", "orders", minimum=1.3),),
-        Training(steps=3000, learning_rates=(1e-2,), weight_decays=(0.0,)),
-        {"net": mlp(1), "width": 256},
+        (Claim("finds the neurons", "nmse", "orders", minimum=2.0),),
+        Training(steps=5000, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=64),
+        {"net": mlp(1, W_std=0.03 * HE), "width": 128},
     ),
 ]
 

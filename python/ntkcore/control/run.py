@@ -95,8 +95,8 @@ def falsify(
         baseline,
     )
     budget = budget or Budget()
-    _check(study, budget, workers)
-    cells = Cells(folder, study.fingerprint())
+    shapes = _check(study, budget, workers)
+    cells = Cells(folder, study.fingerprint(shapes))
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
     rounds = _kernels_and_settings(study, budget), _networks(study, budget)
     with (
@@ -133,7 +133,8 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
     return Network(spec, net, width, device)
 
 
-def _check(study: Study, budget: Budget, workers: int) -> None:
+def _check(study: Study, budget: Budget, workers: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The shapes of the network's parameters."""
     if not study.claims:
         raise ValueError("give at least one claim")
     if budget.seeds < 1 or budget.splits < 1 or workers < 1:
@@ -147,6 +148,7 @@ def _check(study: Study, budget: Budget, workers: int) -> None:
     outputs = module(torch.as_tensor(np.asarray(split.x[:2]), dtype=like.dtype, device=like.device)).reshape(2, -1)
     if outputs.shape[1] != split.y.shape[1]:
         raise ValueError(f"the network has {outputs.shape[1]} outputs, the targets {split.y.shape[1]}")
+    return [(name, tuple(p.shape)) for name, p in module.named_parameters()]
 
 
 # --- the cells there are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -125,11 +126,17 @@ class Study:
         return len(self.split(self.points()[-1], 0).x)
 
     def sweep(self, factors: Sequence[float]) -> list[int]:
-        """So many times the training samples, as far as they go; empty where a claim's axis is n itself."""
+        """So many times the training samples, where the task has them; empty where a claim's axis is n itself."""
         if "n" not in self.keywords() or any(claim.axis == "n" for claim in self.claims):
             return []
-        sizes = [round(factor * self.samples()) for factor in factors]
-        return [n for n in sizes if 1 <= n <= getattr(self.task, "limit", math.inf)]
+        sizes = {round(factor * self.samples()) for factor in factors}
+        return [n for n in sorted(sizes) if self.sized(n)._given(n)]
+
+    def _given(self, n: int) -> bool:
+        try:
+            return len(self.split(self.points()[-1], 0).x) == n
+        except ValueError:
+            return False
 
     def sized(self, n: int) -> Study:
         """The same study with n training samples."""
@@ -163,16 +170,20 @@ class Study:
                 "(a task's keywords; width; depth where the network is a function of it)"
             )
 
-    def fingerprint(self) -> str:
-        """Of all that a cell depends on: cells of another study are not taken for this one's."""
+    def fingerprint(self, shapes: object = None) -> str:
+        """Of all that a cell depends on: cells of another study are not taken for this one's.
+
+        ``shapes``: of the network's parameters. Functions count with their source, where there is one.
+        """
         parts = [
+            str(shapes),
             _identity(self.task),
             _identity(self.network.spec),
             _identity(self.network.module),
             str(self.network.width),
             _identity(self.baseline),
             json.dumps(asdict(self.training)),
-            *(f"{name_of(claim.metric)} {claim.points}" for claim in self.claims),
+            *(f"{_identity(claim.metric)} {claim.points}" for claim in self.claims),
             *(self.data_hash(point, 0) for point in self.points()),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -203,4 +214,8 @@ def _identity(thing: Any) -> str:
         return thing.to_json()
     if isinstance(thing, functools.partial):
         return f"{_identity(thing.func)} {thing.args} {sorted(thing.keywords.items())}"
-    return "none" if thing is None else f"{getattr(thing, '__module__', '')}.{name_of(thing)}"
+    source = ""
+    if inspect.isfunction(thing):
+        with contextlib.suppress(OSError):
+            source = inspect.getsource(thing)
+    return f"{getattr(thing, '__module__', '')}.{name_of(thing)} {source}"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.experiments import data as real_data
+from ntkcore.experiments import digits
 from ntkcore.sphere import legendre, random_points
 
 Array = npt.NDArray[np.float64]
@@ -46,9 +46,9 @@ class Split:
             samples, targets = (np.asarray(getattr(self, name)) for name in (x, y))
             if targets.dtype.kind not in "fiub" or samples.dtype.kind not in "fiub":
                 raise TypeError(f"{x} and {y} must hold real numbers, not {samples.dtype} and {targets.dtype}")
-            targets = targets.astype(np.float64).reshape(len(targets), -1)
             if len(samples) != len(targets) or not len(samples):
                 raise ValueError(f"{x} holds {len(samples)} samples, {y} {len(targets)}: as many, and at least one")
+            targets = targets.astype(np.float64).reshape(len(targets), -1)
             if (
                 samples.shape[1:] != np.shape(self.x)[1:]
                 or targets.shape[1] != np.reshape(self.y, (len(self.y), -1)).shape[1]
@@ -122,12 +122,15 @@ def modular_addition(seed: int, *, n: int = 317, p: int = 23, validation: int = 
 
 @register
 def three_neurons(seed: int, *, n: int = 500, d: int = 50, validation: int = 200, test: int = 1000) -> Split:
-    """x on the sphere of radius sqrt(d), y a sum of three ReLU neurons of random signs, of unit variance."""
+    """x on the sphere of radius sqrt(d), y a sum of three ReLU neurons of random signs, of unit variance.
+
+    The mean stays: a constant would be a fourth neuron, and a hard one.
+    """
     rng = np.random.default_rng(seed)
     w, sign = random_points(3, d, rng), rng.choice([-1.0, 1.0], 3)
     x = random_points(n + validation + test, d, rng) * math.sqrt(d)
     y = np.maximum(x @ w.T, 0) @ sign
-    return _cut(x, (y - y[:test].mean()) / y[:test].std(), n, validation, test)
+    return _cut(x, y / y[:test].std(), n, validation, test)
 
 
 @register
@@ -145,18 +148,10 @@ def harmonic(seed: int, *, n: int = 500, d: int = 10, k: int = 2, validation: in
 
 @functools.cache
 def _digits() -> tuple[Array, Array]:
-    """MNIST where it is found, else scikit-learn's digits: rows of mean norm sqrt(d) about their mean, and classes."""
-    if (found := real_data("mnist.npz")) is not None:
-        x, label = found["X_train"][:20_000], found["y_train"][:20_000]
-    else:
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError:
-            raise ImportError('real digits need scikit-learn: pip install "ntkcore[sklearn]"') from None
-        x, label = load_digits(return_X_y=True)
-    x = np.asarray(x, np.float64).reshape(len(x), -1)
-    x -= x.mean(axis=0)
-    return x * np.sqrt(x.shape[1] / (x**2).sum(axis=1).mean()), np.asarray(label)
+    """20 000 digits of MNIST, or scikit-learn's: rows about their mean, of mean square norm d; and classes."""
+    x, label, _ = digits()
+    x = x[:20_000] - x[:20_000].mean(axis=0)
+    return x * np.sqrt(x.shape[1] / (x**2).sum(axis=1).mean()), label[:20_000]
 
 
 @register
@@ -200,9 +195,11 @@ def _flipped(split: Split, noise: float, rng: np.random.Generator) -> Split:
 
 
 @register
-def random_labels(seed: int, *, n: int = 800, validation: int = 100, test: int = 200) -> Split:
+def random_labels(
+    seed: int, *, n: int = 800, validation: int = 100, test: int = 200, components: int = 0
+) -> Split:
     """Digits with labels ±1 that are coins."""
-    split = digit_parity(seed, n=n, validation=validation, test=test)
+    split = digit_parity(seed, n=n, validation=validation, test=test, components=components)
     rng = np.random.default_rng([seed, 1])
     coins = {name: rng.choice([-1.0, 1.0], (len(split.arrays[name]), 1)) for name in ("y", "y_val", "y_test")}
     return Split(**{**split.arrays, **coins})

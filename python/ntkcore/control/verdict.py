@@ -55,7 +55,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``kind`` (one of the constants above), said in a sentence, with gates, effects and p-value."""
+    """``kind`` (one of the constants above), said in a sentence, with gates, effects and p-value (1: no test)."""
 
     claim: str
     kind: str
@@ -72,7 +72,8 @@ def judge(claims: Sequence[Claim], evidence: Sequence[Evidence], level: float = 
     """A verdict for every claim, at a family-wise error level over all of them."""
     found = [_judge(claim, each) for claim, each in zip(claims, evidence, strict=True)]
     sure = holm([verdict.p for verdict in found], level)
-    return [verdict if yes else _unsure(verdict, level) for verdict, yes in zip(found, sure, strict=True)]
+    unsure = [verdict.kind != INCONCLUSIVE and not yes for verdict, yes in zip(found, sure, strict=True)]
+    return [_unsure(verdict, level) if no else verdict for verdict, no in zip(found, unsure, strict=True)]
 
 
 def _judge(claim: Claim, found: Evidence) -> Verdict:
@@ -80,13 +81,13 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
     if found.missing:
         arm, reason = next(iter(found.missing.items()))
         gate = Gate("every arm ran", False, f"{ARMS[arm].label}: {reason}")
-        return Verdict(claim.name, INCONCLUSIVE, _failed([gate]), (gate,), effects, 0.0)
+        return Verdict(claim.name, INCONCLUSIVE, _failed([gate]), (gate,), effects, 1.0)
     frozen = [arm for arm in FROZEN if arm in found.effects] if found.limit is None else []
     frozen = frozen or ["linearised"]
     kind, p = _kind(claim, found, frozen)
     gates = _gates(claim, found, effects, frozen, kind)
     if failed := [gate for gate in gates if not gate.passed]:
-        return Verdict(claim.name, INCONCLUSIVE, _failed(failed), tuple(gates), effects, 0.0)
+        return Verdict(claim.name, INCONCLUSIVE, _failed(failed), tuple(gates), effects, 1.0)
     return Verdict(claim.name, kind, _sentence(claim, kind, effects, frozen, found), tuple(gates), effects, p)
 
 

@@ -72,6 +72,22 @@ def data(name: str) -> Mapping[str, Any] | None:
     return None
 
 
+def digits() -> tuple[Any, Any, str]:
+    """Handwritten digits, one a row, pixels in [0, 1]; their classes; and where they are from.
+
+    MNIST where its file is found, else scikit-learn's 1797 (ImportError without it).
+    """
+    if (file := data("mnist.npz")) is not None:
+        x, label, name = file["X_train"].reshape(60_000, -1), file["y_train"], "MNIST"
+    else:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise ImportError('digits need scikit-learn: pip install "ntkcore[sklearn]"') from None
+        (x, label), name = load_digits(return_X_y=True), "scikit-learn's digits"
+    return x / np.max(x), label.astype(np.int64), name
+
+
 def steps(values: Iterable[T]) -> Iterable[T]:
     """The values of an experiment's outer loop, with a bar on a terminal where tqdm is installed."""
     if not sys.stderr.isatty():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ntkcore.dynamics import Dynamics, GradientFlow
-from ntkcore.experiments import Criterion, data
+from ntkcore.experiments import Criterion, digits
 from ntkcore.kernels import kernel
 from ntkcore.nets import mlp
 
@@ -35,14 +35,9 @@ QUICK: dict[str, Any] = {"train": 500, "held_out": 300}
 
 def _images(config: Config) -> tuple[Any, Any, str]:
     rng = np.random.default_rng(config.seed)
-    if (file := data("mnist.npz")) is not None:
-        x, y, name = file["X_train"].reshape(60_000, -1), file["y_train"], "MNIST"
-    else:
-        from sklearn.datasets import load_digits
-
-        (x, y), name = load_digits(return_X_y=True), "scikit-learn's digits"
+    x, y, name = digits()
     rows = rng.permutation(len(x))[: config.train + 2 * config.held_out]
-    return x[rows] / np.max(x), np.where(y[rows] % 2, 1.0, -1.0), name
+    return x[rows], np.where(y[rows] % 2, 1.0, -1.0), name
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion, data, steps
+from ntkcore.experiments import Criterion, digits, steps
 from ntkcore.nets import mlp
 
 CLAIM = (
@@ -35,12 +35,7 @@ QUICK: dict[str, Any] = {"scales": (1.0, 8.0), "widths": (64, 256), "draws": 2}
 
 def _problem(config: Config) -> tuple[Any, Any]:
     """Principal components of images, of norm sqrt(components) on average, and the parity of their digits."""
-    if (file := data("mnist.npz")) is not None:
-        x, y = file["X_train"].reshape(60_000, -1), file["y_train"]
-    else:
-        from sklearn.datasets import load_digits
-
-        x, y = load_digits(return_X_y=True)
+    x, y, _ = digits()
     rows = np.random.default_rng(config.seed).permutation(len(x))[: config.n]
     centred = x[rows] - x[rows].mean(0)
     U, s, _ = np.linalg.svd(centred, full_matrices=False)

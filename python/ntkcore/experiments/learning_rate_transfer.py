@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.experiments import Criterion, data, steps
+from ntkcore.experiments import Criterion, digits, steps
 from ntkcore.layers import Dense, Relu, Serial
 
 CLAIM = (
@@ -33,14 +33,9 @@ QUICK: dict[str, Any] = {"n": 1500, "widths": (64, 512), "rates": (-10, -9, -8, 
 
 
 def _images(config: Config) -> tuple[Any, Any]:
-    if (file := data("mnist.npz")) is not None:
-        x, y = file["X_train"].reshape(60_000, -1), file["y_train"]
-    else:
-        from sklearn.datasets import load_digits
-
-        x, y = load_digits(return_X_y=True)
+    x, y, _ = digits()
     rows = np.random.default_rng(config.seed).permutation(len(x))[: config.n]
-    return (x[rows] / x.max()).astype(np.float32), y[rows].astype(np.int64)
+    return x[rows].astype(np.float32), y[rows]
 
 
 def run(config: Config) -> dict[str, Any]:
