@@ -1,6 +1,9 @@
 """The falsifier: tasks, claims, statistics and verdicts by themselves, and small comparisons from data to report."""
 
+import functools
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 
@@ -12,11 +15,15 @@ pytest.importorskip("matplotlib")
 
 import torch
 
-from ntkcore import mlp
+import ntkcore.control.run
+from ntkcore import cntk, mlp
 from ntkcore.control import METRICS, PREDICATES, TASKS, Arrays, Budget, Claim, Split, Training, falsify
 from ntkcore.control import verdict as verdicts
+from ntkcore.control.claims import name_of
+from ntkcore.control.controls import CONTROLS, Control, run_control
 from ntkcore.control.statistics import bootstrap, estimate, holm, p_value
-from ntkcore.control.tasks import sparse_parity
+from ntkcore.control.study import Network, Study
+from ntkcore.control.tasks import modular_addition, sparse_parity
 from ntkcore.control.verdict import Evidence, judge
 
 SMALL = Training(steps=30, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None, ridge=(1e-3, 1e-3), looks=4)
@@ -25,6 +32,13 @@ SMALL = Training(steps=30, learning_rates=(1e-2,), weight_decays=(0.0,), batch_s
 def tiny(seed, *, n=40, d=6):
     """y = x_1 x_2 of a few bits: nothing that a test has to wait for."""
     return sparse_parity(seed, n=n, d=d, k=2, validation=20, test=20)
+
+
+def dying(seed, *, n=40):
+    """A task that takes its worker process with it."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(1)
+    return tiny(seed, n=n)
 
 
 def module(seed, width=16):
@@ -147,6 +161,55 @@ def test_modules_that_are_no_functions():
         falsify(tiny, module(0), Claim("c"), training=SMALL)
 
 
+def test_memory_is_asked_for_before_any_work(monkeypatch):
+    monkeypatch.setattr(ntkcore.control.run, "free_bytes", lambda: 1000)
+    with pytest.raises(MemoryError, match="smaller n"):
+        falsify(tiny, mlp(1), Claim("c"), training=SMALL)
+
+
+def test_a_jacobian_that_does_not_fit(monkeypatch):
+    monkeypatch.setattr("ntkcore.finite.empirical.free_bytes", lambda: 1000)
+    with pytest.raises(MemoryError, match="Jacobians"):
+        falsify(tiny, module, Claim("c"), training=SMALL)
+
+
+def test_a_baseline_that_does_not_fit():
+    images = np.random.default_rng(0).standard_normal((30, 4, 4, 1))
+    with pytest.raises(ValueError, match="Flatten"):
+        falsify((images, images[:, 0, 0, 0]), cntk(1), Claim("c"), baseline=mlp(1), training=SMALL)
+
+
+# --- studies
+
+
+def study(task, training=SMALL):
+    return Study(task, Network(mlp(1), None, 16, "cpu"), (Claim("c"),), training)
+
+
+def test_the_sweep_goes_as_far_as_the_data():
+    assert study(tiny).sweep((0.25, 0.5, 1, 2)) == [10, 20, 40, 80]
+    assert study(modular_addition).sweep((0.5, 1, 2)) == [158, 317]  # of 529 pairs
+    x = np.arange(100.0)[:, None]
+    assert study(Arrays(x, x[:, 0])).sweep((0.5, 1, 2)) == [32, 64]
+
+
+def test_another_source_is_another_study():
+    def one(seed, *, n=40):
+        return tiny(seed, n=n)
+
+    first = study(one).fingerprint()
+
+    def one(seed, *, n=40):
+        return tiny(seed, n=n, d=6)
+
+    assert first != study(one).fingerprint() == study(one).fingerprint()
+    assert study(one).fingerprint([("w", (3, 2))]) != study(one).fingerprint([("w", (3, 4))])
+
+
+def test_partials_have_names():
+    assert name_of(functools.partial(tiny, n=30)) == "tiny(n=30)"
+
+
 # --- statistics
 
 
@@ -166,6 +229,16 @@ def test_p_values_and_holm():
     assert p_value(np.ones((5, 3)), 0.5, "below") == 1.0
     assert holm([0.01, 0.04, 0.03]) == [True, False, False]
     assert holm([0.01, 0.02, 0.03]) == [True, True, True]
+
+
+def test_a_claim_without_verdict_does_not_help_another():
+    """Of two claims each counts at half the level, whatever became of the other."""
+    weak = evidence(**NEEDS)
+    weak.effects["features"][:] = np.linspace(0.35, 1.2, 15).reshape(5, 3)
+    broken = Evidence(weak.effects, {"lazy": "diverged"}, weak.movement, 100)
+    alone, beside = judge([Claim("c")], [weak]), judge([Claim("c"), Claim("d")], [weak, broken])
+    assert alone[0].p == beside[0].p < 1 == beside[1].p
+    assert "diverged" in beside[1].sentence
 
 
 # --- verdicts
@@ -273,6 +346,11 @@ def test_processes_find_the_same(tmp_path):
         falsify(lambda seed: tiny(seed), mlp(1), Claim("c"), workers=2, **options)
 
 
+def test_a_dead_worker():
+    with pytest.raises(MemoryError, match="the same call goes on"):
+        falsify(dying, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()), workers=2)
+
+
 def test_splits_must_fit():
     x, y = np.zeros((4, 2)), np.ones((4, 1))
     with pytest.raises(ValueError, match="other axes"):
@@ -282,29 +360,98 @@ def test_splits_must_fit():
     assert "nmse" in METRICS
 
 
+# --- the command
+
+
+def command(capsys, *arguments):
+    """(exit code, standard output) of `ntkcore falsify`."""
+    from ntkcore.cli import app
+
+    code = app(["falsify", *map(str, arguments)], standalone_mode=False)
+    return code or 0, capsys.readouterr().out
+
+
 def test_the_command(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.choice([-1.0, 1.0], (60, 6))
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", (x[:, 0] > 0).astype(int))
-    command = [sys.executable, "-c", "from ntkcore.cli import main; main()", "falsify", "fc:depth=1"]
-    options = [
-        "--metric",
-        "error",
-        "--width",
-        "16",
-        "--steps",
-        "5",
-        "--seconds",
-        "0",
-        "--output",
-        str(tmp_path / "out"),
-    ]
+    call = [sys.executable, "-c", "from ntkcore.cli import main; main()", "falsify", "fc:depth=1"]
+    options = ["--metric", "error", "--width", "16", "--steps", "5", "--seconds", "0", "--output"]
     done = subprocess.run(
-        [*command, str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), *options],
+        [*call, str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), *options, str(tmp_path / "out")],
         capture_output=True,
         text=True,
         check=True,
     )
     assert "the budget ran out" in done.stdout
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_command_on_a_task_over_an_axis(tmp_path, capsys):
+    claim = ["--axis", "d", "--values", "5,6", "--predicate", "increases"]
+    budget = ["--seeds", 1, "--splits", 1, "--seconds", 0, "--width", 8]
+    code, out = command(capsys, "fc:depth=1", "sparse_parity", *claim, *budget, "--json", "--output", tmp_path)
+    assert code == 0
+    found = json.loads(out)["claims"][0]
+    assert {key: found[key] for key in ("axis", "values", "predicate")} == {
+        "axis": "d",
+        "values": [5.0, 6.0],
+        "predicate": "increases",
+    }
+    with pytest.raises(ValueError, match="no task"):
+        command(capsys, "fc:depth=1", "x.npy")
+    with pytest.raises(ValueError, match="or --controls"):
+        command(capsys, "fc:depth=1")
+
+
+# --- controls
+
+
+def test_there_are_five_on_each_side():
+    kinds = [control.expected for control in CONTROLS]
+    assert (kinds.count(verdicts.PRESENT), kinds.count(verdicts.NEEDS)) == (5, 5)
+    assert len({control.slug for control in CONTROLS}) == 10
+
+
+def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
+    """An easy one that comes out right, and its contrary, which is told to be wrong."""
+    easy = Training(steps=300, learning_rates=(3e-2,), weight_decays=(0.0,), ridge=(1e-3, 1e-3), looks=6)
+    claim = Claim("learns one of six bits", "train_nmse", minimum=0.5)
+    task = functools.partial(sparse_parity, n=60, d=6, k=1, validation=30, test=30)
+    options = {"net": mlp(1), "width": 64}
+    pair = [Control(f"{kind}", kind, task, (claim,), easy, options) for kind in (verdicts.PRESENT, verdicts.NEEDS)]
+    monkeypatch.setattr("ntkcore.control.controls.CONTROLS", pair)
+    code, out = command(capsys, "--controls", "--output", tmp_path)
+    assert code == 1
+    assert "right: learns one of six bits: present in the kernel" in out
+    assert "WRONG, expected needs features" in out
+    page = (tmp_path / "controls.md").read_text()
+    assert page.count("| present in the kernel") == 2
+    assert page.count("(expected: needs features)") == 1
+    assert (tmp_path / "controls.png").stat().st_size > 5000
+    assert (tmp_path / "needs-features" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.slug)
+def test_controls_come_out_right(control, tmp_path):
+    pytest.importorskip("sklearn")
+    report = run_control(control, tmp_path, workers=2)
+    assert control.right(report), str(report)
+    assert all(gate.passed for verdict in report.verdicts for gate in verdict.gates)
+    if control.slug.startswith("double-descent"):  # the peak is where features are as many as samples
+        metric = report.tables.values("linearised", control.claims[0].points, "metrics", "nmse")
+        assert control.claims[0].values[metric.mean(axis=(1, 2)).argmax()] == report.study.samples()
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_to_train_gives_no_verdict(tmp_path):
+    """AdamW on all samples at once interpolates the parity and stays at chance, as the kernel does."""
+    training = Training(steps=1000, learning_rates=(1e-2,), weight_decays=(1e-2,), batch_size=None)
+    (verdict,) = falsify(
+        sparse_parity, mlp(1, b_std=0.1), Claim("c"), training=training, budget=Budget(1, 1, ())
+    ).verdicts
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert abs(verdict.effects["features"].mean) < 0.2
+    assert "the network shows the effect" in verdict.sentence

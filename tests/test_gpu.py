@@ -100,3 +100,38 @@ def test_the_same_bits_every_time():
         first = nk.kernel(net, x, backend="cuda", dtype="float32")
         assert np.array_equal(first, nk.kernel(net, x, backend="cuda", dtype="float32"))
         assert np.array_equal(first, first.T)
+
+
+def torch_on_gpu():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch sees no GPU")
+    return torch
+
+
+@pytest.mark.parametrize("name", ["chain with biases", "cntk gap"])
+def test_finite_networks(name):
+    torch = torch_on_gpu()
+    from ntkcore.finite import empirical_nngp, empirical_ntk, to_torch, train
+
+    net = {**VECTOR_NETS, **NETS}[name]
+    x = images(12) if name in NETS else np.random.default_rng(0).standard_normal((12, 7))
+    here = to_torch(net, 16, input_shape=x.shape[1:], dtype="float64", seed=0)
+    there = to_torch(net, 16, input_shape=x.shape[1:], dtype="float64", seed=0).to("cuda")
+    for kernel in (empirical_ntk, empirical_nngp):
+        assert relative_error(kernel(there, x), kernel(here, x)) < 1e-10
+    for module in (here, there):
+        train(module, x, x.reshape(12, -1)[:, 0], lr=0.1, steps=5)
+    z = torch.as_tensor(x)
+    assert relative_error(there(z.cuda()).detach().cpu().numpy(), here(z).detach().numpy()) < 1e-8
+
+
+def test_falsifier(tmp_path):
+    torch_on_gpu()
+    from ntkcore.control import Budget, Claim, Training, falsify
+
+    x = np.random.default_rng(0).choice([-1.0, 1.0], (200, 6))
+    training = Training(steps=200, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None)
+    options = {"training": training, "budget": Budget(1, 1, ()), "folder": tmp_path, "device": "cuda"}
+    (verdict,) = falsify((x, x[:, 0]), nk.mlp(1), Claim("c"), width=64, **options).verdicts
+    assert min(effect.mean for effect in verdict.effects.values()) > 0.5

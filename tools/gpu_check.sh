@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One command for a bare machine with a GPU and no network: builds, tests and measures on it, in under 8 minutes.
 #   tools/gpu_check.sh [folder for the results]     default: benchmarks/results
-# Needs there: Python >= 3.10 with CuPy, pybind11, scikit-build-core, SciPy, pytest, hypothesis; CMake, ninja, nvcc.
+# Needs there: Python >= 3.10 with CuPy, pybind11, scikit-build-core, SciPy, pytest, hypothesis; CMake, ninja, nvcc;
+# PyTorch and threadpoolctl where finite networks are to be tested too.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-${OUT:-benchmarks/results}}"

@@ -381,19 +381,31 @@ def run_command(
 
 @app.command("falsify")
 def falsify_command(
-    net: Net,
-    data: Data,
-    targets: Annotated[str, typer.Argument(help="Targets, as data: numbers, or classes as whole numbers.")],
+    net: Annotated[str | None, typer.Argument(help=NET, autocompletion=_complete_net)] = None,
+    data: Annotated[str | None, typer.Argument(help=f"{DATA} Or a task, e.g. sparse_parity.")] = None,
+    targets: Annotated[
+        str | None, typer.Argument(help="Targets, as data: numbers, or classes as whole numbers. Of a task: none.")
+    ] = None,
+    controls: Annotated[bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")] = False,
     output: Annotated[Path, typer.Option(help="Folder of finished cells and of the report.")] = Path("ntkcore-falsify"),
     metric: Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")] = "nmse",
-    minimum: Annotated[float, typer.Option(help="Least effect that counts: 1 - metric/chance.")] = 0.5,
+    predicate: Annotated[str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")] = "below",
+    minimum: Annotated[float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")] = 0.5,
+    axis: Annotated[str | None, typer.Option(help="n, noise, width, or another keyword of the task.")] = None,
+    values: Annotated[str, typer.Option(help="Of the axis, rising: 100,400,1600.")] = "",
+    baseline: Annotated[str | None, typer.Option(help="A network that must not show the effect.")] = None,
     width: Annotated[int, typer.Option(min=1, help="Of the finite networks.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 2000,
+    seeds: Annotated[int, typer.Option(min=1, help="Initialisations; a verdict needs 5.")] = 5,
+    splits: Annotated[int, typer.Option(min=1, help="Of the data; a verdict needs 3.")] = 3,
     seconds: Annotated[float | None, typer.Option(help="Begin nothing new after that; the same call goes on.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    device: Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Would it still be learned if the features were frozen? Kernels beside networks, a verdict, and a report.
+
+    With --controls exit code 1 where a verdict is not the known one.
 
     Example:  ntkcore falsify fc:depth=1 x.npy y.npy --metric error --workers 2
     """
@@ -402,18 +414,58 @@ def falsify_command(
     except ImportError as error:
         raise ImportError(f"{error} (networks are trained with it)") from None
 
+    budget = control.Budget(seeds, splits, seconds=seconds)
+    if controls:
+        _run_controls(output, as_json, budget=budget, workers=workers, device=device)
+        return
+    if net is None or data is None:
+        raise ValueError("give a network, samples and targets; or --controls")
+    claim = control.Claim(
+        "learns the targets", metric, predicate, minimum, axis, tuple(float(v) for v in values.split(",") if v)
+    )
     report = control.falsify(
-        (np.asarray(load(data)), np.asarray(load(targets))),
+        _falsified(data, targets),
         parse_net(net),
-        control.Claim("learns the targets", metric, minimum=minimum),
+        claim,
+        baseline=None if baseline is None else parse_net(baseline),
         width=width,
         training=control.Training(steps=steps),
-        budget=control.Budget(seconds=seconds),
+        budget=budget,
         folder=output,
         workers=workers,
+        device=device,
     )
     page = report.write(output)
     typer.echo(json.dumps(report.record()) if as_json else f"{report}\nreport: {page}")
+
+
+def _falsified(data: str, targets: str | None) -> Any:
+    """A task by its name, or arrays."""
+    from ntkcore.control import TASKS
+
+    if targets is not None:
+        return np.asarray(load(data)), np.asarray(load(targets))
+    if data not in TASKS:
+        raise ValueError(f"{data} is no task ({', '.join(TASKS)}): give targets too if it names samples")
+    return TASKS[data]
+
+
+def _run_controls(output: Path, as_json: bool, **options: Any) -> None:
+    from ntkcore.control.controls import CONTROLS, run_control, write_overview
+
+    found, right = [], []
+    for control in CONTROLS:
+        report = run_control(control, output, **options)
+        found.append((control, report))
+        right.append(control.right(report))
+        if not as_json:
+            mark = "right" if right[-1] else f"WRONG, expected {control.expected}"
+            typer.echo(f"{mark}: {report}")
+    page = write_overview(found, output)
+    summary = {"right": sum(right), "controls": {c.name: r.record() for c, r in found}}
+    typer.echo(json.dumps(summary) if as_json else f"{sum(right)} of {len(right)} right: {page}")
+    if not all(right):
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -8,12 +8,13 @@ Adding one: its name, the verdict that is right, and the arguments of `falsify`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ntkcore.control import tasks
+from ntkcore.control import figures, tasks
+from ntkcore.control.arms import FROZEN
 from ntkcore.control.claims import Claim
 from ntkcore.control.report import Report
 from ntkcore.control.run import falsify
@@ -24,6 +25,10 @@ from ntkcore.nets import HE, mlp
 NET = mlp(1, b_std=0.1)
 DIGITS = functools.partial(tasks.digit_parity, components=50)
 PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}  # trained to the end
+HEAD = (
+    "| claim | verdict | least effect | network | lazy | linearised | infinite NTK | NNGP |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,15 @@ class Control:
     claims: tuple[Claim, ...]
     training: Training
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """Its folder."""
+        return self.name.replace(" ", "-")
+
+    def right(self, report: Report) -> bool:
+        """Has every claim the verdict that is right?"""
+        return all(verdict.kind == self.expected for verdict in report.verdicts)
 
 
 CONTROLS = [
@@ -51,7 +65,7 @@ CONTROLS = [
         "double descent of random features",
         PRESENT,
         functools.partial(DIGITS, n=300, noise=0.1),
-        (Claim("error peaks over the width", "nmse", "peak", minimum=0.3, axis="width", values=(30, 300, 3000)),),
+        (Claim("error peaks over the width", "nmse", "peak", 0.3, axis="width", values=(30, 100, 300, 1000, 3000)),),
         Training(steps=60, learning_rates=(1e-2,), readout=True, **PLAIN),
         {"net": mlp(1)},
     ),
@@ -79,7 +93,7 @@ CONTROLS = [
         PRESENT,
         DIGITS,
         (Claim("error falls as a power of n", "error", "power_law", 0.2, axis="n", values=(100, 300, 1000)),),
-        Training(steps=600, learning_rates=(1e-2, 3e-3), weight_decays=(1e-2,), ridge=(1e-4, 1e-2)),
+        Training(steps=600, learning_rates=(1e-1, 3e-2), weight_decays=(1e-2,), ridge=(1e-4, 1e-2)),
     ),
     Control(
         "sparse parity",
@@ -126,8 +140,29 @@ def run_control(control: Control, folder: str | Path, **options: Any) -> Report:
 
     ``options``: workers, budget, progress of `falsify`.
     """
-    target = Path(folder) / control.name.replace(" ", "-")
+    target = Path(folder) / control.slug
     arguments = {"net": NET, **control.options, **options}
     report = falsify(control.task, claims=control.claims, training=control.training, folder=target, **arguments)
     report.write(target)
     return report
+
+
+def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) -> Path:
+    """controls.md and controls.png into ``folder``: every claim with its verdict and effects; the path of the first."""
+    from matplotlib.figure import Figure
+
+    rows = [(control, *pair) for control, report in found for pair in zip(control.claims, report.verdicts, strict=True)]
+    figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
+    figures.calibration([(claim, verdict) for _, claim, verdict in rows], figure)
+    figure.savefig(Path(folder) / "controls.png", dpi=100)
+    lines = ["# Controls of the falsifier", "![effects](controls.png)", HEAD]
+    for control, claim, verdict in rows:
+        effects = (str(verdict.effects.get(arm, "")) for arm in ("features", "lazy", "linearised", *FROZEN))
+        right = "" if verdict.kind == control.expected else f" (expected: {control.expected})"
+        lines[-1] += f"| [{claim.name}]({control.slug}/report.md) | {verdict.kind}{right} | {claim.minimum:g} "
+        lines[-1] += f"| {' | '.join(effects)} |\n"
+    seconds = sum(report.seconds() for _, report in found)
+    lines.append(f"Effects with 95 % intervals; {seconds:.0f} s of core time.")
+    page = Path(folder) / "controls.md"
+    page.write_text("\n\n".join(line.rstrip("\n") for line in lines) + "\n")
+    return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ntkcore.control.arms import ARMS, LAZY, MOVED, Place, arms_of
 from ntkcore.control.claims import Claim, Point
 from ntkcore.control.evidence import Tables, points_of
 from ntkcore.control.statistics import estimate
+from ntkcore.control.verdict import Verdict
 from ntkcore.dynamics_plots import own_axes
 
 COLOURS = {arm: f"C{number}" for number, arm in enumerate(ARMS)}
@@ -35,8 +37,15 @@ def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
     else:
         ax.legend(frameon=False, fontsize=8)
         ax.set(xlabel=claim.axis, **_scales(tables, claim))
+        _ticks(ax, claim.values)
     ax.set(ylabel=claim.metric_name, title=claim.name)
     return ax
+
+
+def _ticks(ax: Any, values: Iterable[float]) -> None:
+    """At these values of x, and nowhere else."""
+    ax.set_xticks(list(values), [f"{value:g}" for value in values])
+    ax.xaxis.set_ticks([], minor=True)
 
 
 def _scales(tables: Tables, claim: Claim) -> dict[str, str]:
@@ -86,6 +95,7 @@ def alpha_sweep(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
     ax.set(xlabel="output scale alpha", title="from learned to frozen features")
     if sweep:
         ax.set(xscale="log", yscale="log")
+        _ticks(ax, alphas)
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -103,6 +113,7 @@ def sweep(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
             [tables.study.samples()], [network], "*", ms=12, color=COLOURS["features"], label=ARMS["features"].label
         )
         ax.set(xscale="log", ylim=(min(0.0, ax.get_ylim()[0]), None))
+        _ticks(ax, found)
         ax.legend(frameon=False, fontsize=8)
     ax.set(xlabel="training samples n", ylabel=claim.metric_name, title="more samples for the kernel")
     return ax
@@ -120,6 +131,25 @@ def power(tables: Tables, *, ax: Any = None) -> Any:
         ax.set_xscale("log")
         ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def calibration(rows: Sequence[tuple[Claim, Verdict]], figure: Any) -> None:
+    """Every claim's effect in the network and in the frozen arms, in units of the least that counts."""
+    ax = figure.add_subplot()
+    for arm in ("features", "linearised", "ntk", "nngp"):
+        found = [(at, v.effects[arm], c.minimum) for at, (c, v) in enumerate(rows) if arm in v.effects]
+        at = np.array([number for number, _, _ in found])
+        mean, low, high = np.array([[e.mean / least, e.low / least, e.high / least] for _, e, least in found]).T
+        shift = 0.15 if arm == "features" else -0.05 - 0.1 * list(ARMS).index(arm) / len(ARMS)
+        ax.errorbar(
+            mean, at + shift, xerr=[mean - low, high - mean], fmt="o", ms=5, color=COLOURS[arm], label=ARMS[arm].label
+        )
+    ax.axvline(1, color="0.5", ls=":")
+    ax.set_yticks(range(len(rows)), [f"{claim.name}\n{verdict.kind}" for claim, verdict in rows], fontsize=8)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xticks([0, 0.5, 1, 2, 5, 10], ["0", "0.5", "1", "2", "5", "10"])
+    ax.set(xlabel="effect / least effect that counts", ylim=(len(rows) - 0.5, -0.5))
+    ax.legend(frameon=False, fontsize=8)
 
 
 def of_claim(tables: Tables, claim: Claim, figure: Any) -> None:

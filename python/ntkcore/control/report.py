@@ -17,7 +17,7 @@ import ntkcore
 from ntkcore.control import figures
 from ntkcore.control.arms import ARMS, arms_of
 from ntkcore.control.cells import Cells, label, write
-from ntkcore.control.claims import name_of
+from ntkcore.control.claims import Claim, name_of
 from ntkcore.control.evidence import Budget, Tables, places
 from ntkcore.control.study import Study
 from ntkcore.control.verdict import Verdict, judge
@@ -158,8 +158,7 @@ class Report:
                 f"Effect: {name_of(claim.predicate)} of {claim.metric_name}, at least {claim.minimum:g}; means over "
                 f"{self.budget.seeds} initialisations and {self.budget.splits} splits with 95 % intervals.",
             )
-            effects = [(ARMS[arm].label, str(effect)) for arm, effect in verdict.effects.items()]
-            yield "table", [("arm", "effect"), *effects]
+            yield "table", self._effects(claim, verdict)
             gates = [("passed" if gate.passed else "FAILED", gate.name, gate.found) for gate in verdict.gates]
             yield "table", [("gate", "", "found"), *gates]
             if swept := self.tables.sweep(claim):
@@ -168,14 +167,32 @@ class Report:
         yield "heading", "Kernels"
         yield "figure", "kernels"
         yield "heading", "How it was run"
-        study, versions = self.study, _versions()
+        study, record = self.study, self.record()
         yield "text", f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point."
         yield "text", f"Network: {study.network.spec or name_of(study.network.module)}, width {study.network.width}."
         yield "text", f"Training: {study.training}."
-        yield (
-            "text",
-            ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {self.seconds():.0f} s.",
-        )
+        yield "text", "Chosen on the validation set of the first split:"
+        chosen = [
+            (ARMS[arm].label, at, str({key: found[key] for key in ("config", "alpha") if key in found}))
+            for arm, settings in record["settings"].items()
+            for at, found in settings.items()
+            if found is not None
+        ]
+        yield "table", [("arm", "at", "setting"), *chosen]
+        yield "text", f"Seeds {record['seeds']}; data, SHA-256:"
+        yield "table", [("split", "hash"), *record["data"].items()]
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        yield "text", f"{versions}; {record['seconds']:.0f} s."
+
+    def _effects(self, claim: Claim, verdict: Verdict) -> list[tuple[str, ...]]:
+        """Rows: arm, effect, and the mean metric at every point."""
+        rows: list[tuple[str, ...]] = [
+            ("arm", "effect", *(f"{claim.metric_name}, {label(point)}" for point in claim.points))
+        ]
+        for arm, effect in verdict.effects.items():
+            metric = self.tables.values(arm, claim.points, "metrics", claim.metric_name).mean(axis=(1, 2))
+            rows.append((ARMS[arm].label, str(effect), *(f"{each:.3g}" for each in metric)))
+        return rows
 
 
 def _png(figure: Any) -> bytes:

@@ -9,6 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,15 +19,16 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ntkcore.control.arms import ARMS, Content, Place, arms_of, make_network
+import ntkcore
+from ntkcore.control.arms import ARMS, Content, Place, arms_of, make_network, predict
 from ntkcore.control.cells import Cells, Key
 from ntkcore.control.claims import Claim
 from ntkcore.control.evidence import Budget, places
 from ntkcore.control.report import Report
 from ntkcore.control.study import Network, Study, Training
 from ntkcore.control.tasks import Arrays
-from ntkcore.finite import DivergedError
-from ntkcore.finite.functional import check_functional
+from ntkcore.finite import DivergedError, empirical_ntk
+from ntkcore.inputs import free_bytes
 from ntkcore.layers import Layer
 from ntkcore.tiles import progress_bar
 
@@ -134,7 +136,7 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
 
 
 def _check(study: Study, budget: Budget, workers: int) -> list[tuple[str, tuple[int, ...]]]:
-    """The shapes of the network's parameters."""
+    """The shapes of the network's parameters; errors before any work."""
     if not study.claims:
         raise ValueError("give at least one claim")
     if budget.seeds < 1 or budget.splits < 1 or workers < 1:
@@ -142,13 +144,25 @@ def _check(study: Study, budget: Budget, workers: int) -> list[tuple[str, tuple[
     study.check()
     point = study.points()[-1]
     split = study.split(point, 0)
-    module = make_network(study, Place(point, 0, 0), "ntk", split.y.shape[1])
-    like = next(module.parameters())
-    check_functional(module, torch.as_tensor(np.asarray(split.x[:3]), dtype=like.dtype, device=like.device))
-    outputs = module(torch.as_tensor(np.asarray(split.x[:2]), dtype=like.dtype, device=like.device)).reshape(2, -1)
-    if outputs.shape[1] != split.y.shape[1]:
-        raise ValueError(f"the network has {outputs.shape[1]} outputs, the targets {split.y.shape[1]}")
+    _check_memory(max(len(study.split(each, 0).x) for each in study.points()), workers)
+    for spec in (study.network.at(point)[0], study.baseline):
+        if spec is not None:
+            ntkcore.kernel(spec, np.asarray(split.x[:2], np.float64))
+    module = make_network(study, Place(point, 0, 0), "ntk", split.y.shape[1]).double()
+    empirical_ntk(module, split.x[:3])  # a function of its parameters and one sample; a Jacobian fits
+    if (outputs := predict(module, split.x[:2]).shape[1]) != split.y.shape[1]:
+        raise ValueError(f"the network has {outputs} outputs, the targets {split.y.shape[1]}")
     return [(name, tuple(p.shape)) for name, p in module.named_parameters()]
+
+
+def _check_memory(n: int, workers: int) -> None:
+    """Of an arm with a kernel: it, its eigenvectors, their work space, and its rows to the other samples."""
+    need, free = workers * 8 * 6 * n**2, free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(
+            f"the kernels of {n} training samples need {need / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free: "
+            "claim it at a smaller n, or take fewer workers"
+        )
 
 
 # --- the cells there are
@@ -257,7 +271,14 @@ class _Runner:
     def _wait(self, least: int) -> None:
         while len(self.flying) > least:
             for future in wait(self.flying, return_when=FIRST_COMPLETED).done:
-                self._land(self.flying.pop(future), future.result())
+                key = self.flying.pop(future)
+                try:
+                    self._land(key, future.result())
+                except BrokenProcessPool:
+                    raise MemoryError(
+                        f"a worker process died at {key.file}, for lack of memory perhaps; what was finished is whole: "
+                        "the same call goes on, with fewer workers if need be"
+                    ) from None
 
     def _land(self, key: Key, content: Content) -> None:
         self.cells.put(key, content)

@@ -195,9 +195,7 @@ def _flipped(split: Split, noise: float, rng: np.random.Generator) -> Split:
 
 
 @register
-def random_labels(
-    seed: int, *, n: int = 800, validation: int = 100, test: int = 200, components: int = 0
-) -> Split:
+def random_labels(seed: int, *, n: int = 800, validation: int = 100, test: int = 200, components: int = 0) -> Split:
     """Digits with labels ±1 that are coins."""
     split = digit_parity(seed, n=n, validation=validation, test=test, components=components)
     rng = np.random.default_rng([seed, 1])

@@ -49,9 +49,7 @@ def run(config: Config) -> dict[str, Any]:
         x, y, _, start = _problem(config.d, config.n + config.tests, config.neurons, [config.seed, i])
         z, target = x[config.n :], y[config.n :]
         for j, tau in enumerate(steps(config.scales)):
-            first, (W, a) = _train(
-                x[: config.n], y[: config.n], start, tau, config.rate, [0, config.steps]
-            )
+            first, (W, a) = _train(x[: config.n], y[: config.n], start, tau, config.rate, [0, config.steps])
             loss[i, j] = ((np.maximum(z @ W.T, 0) @ a - target) ** 2).mean() / target.var()
             moved[i, j] = _moved(first, (W, a))
     return {"scales": np.array(config.scales), "loss": loss, "movement": moved, **_plane(config)}
@@ -76,7 +74,7 @@ def _plane(config: Config) -> dict[str, Any]:
 
 
 def _problem(d: int, n: int, neurons: int, seed: list[int]) -> tuple[Any, Any, Any, Any]:
-    """x on the sphere of radius sqrt(d), y by three ReLU neurons; the teacher; the student's twin neurons at tau = 1."""
+    """x on the sphere of radius sqrt(d), y by three ReLU neurons; the teacher; the student at tau = 1, twin neurons."""
     rng = np.random.default_rng(seed)
     teacher, sign = random_points(3, d, rng), rng.choice([-1.0, 1.0], 3)
     x = random_points(n, d, rng) * np.sqrt(d)
