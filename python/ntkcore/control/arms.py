@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import ntkcore
-from ntkcore.control.claims import Outcome, Point, measure, nmse
+from ntkcore.control.claims import Outcome, Point, measure
 from ntkcore.control.study import Study, Training
 from ntkcore.control.tasks import Array, Split
 from ntkcore.dynamics import Dynamics
@@ -26,6 +26,7 @@ from ntkcore.finite import (
     empirical_nngp,
     empirical_ntk,
     kernel_movement,
+    nmse,
     to_torch,
     train,
 )
@@ -79,7 +80,7 @@ def fit_kernel(kernels: tuple[Array, Array, Array], split: Split, training: Trai
             best = (0.0, ridge, np.inf)
             break
         for time, f in zip(times, dynamics.points(K_val).mean(times), strict=True):
-            best = min(best, (nmse(split.y_val, f), ridge, float(time)))
+            best = min(best, (nmse(f, split.y_val), ridge, float(time)))
     _, ridge, time = best
     dynamics = Dynamics(modes, split.y, ridge=ridge)
     path = np.concatenate([[0.0], _times(dynamics, 60)[:-1]])
@@ -253,7 +254,7 @@ class _Looks:
         self.best, self.best_step, self.state = math.inf, 0, None
 
     def __call__(self, step: int, module: torch.nn.Module) -> None:
-        score = nmse(self.split.y_val, predict(module, self.split.x_val))
+        score = nmse(predict(module, self.split.x_val), self.split.y_val)
         if not self.stops or score < self.best:
             self.best, self.best_step = score, step
             self.state = copy.deepcopy(module.state_dict()) if self.stops else None

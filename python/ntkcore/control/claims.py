@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ntkcore.control.tasks import Array, Split
+from ntkcore.finite import nmse
 
 Point = tuple[()] | tuple[str, float]  # a place on an axis; () where a claim has none
 
@@ -35,12 +36,6 @@ class Outcome:
     test: Array
     times: Array
     residual: Array
-
-
-def nmse(y: Array, f: Array) -> float:
-    """||f - y||^2/||y - mean y||^2."""
-    spread = ((y - y.mean(axis=0)) ** 2).sum()
-    return float(((f - y) ** 2).sum() / spread) if spread > 0 else math.nan
 
 
 def error(y: Array, f: Array) -> float:
@@ -65,9 +60,9 @@ def half_time(outcome: Outcome) -> float:
 Metric = Callable[[Outcome], float]
 
 METRICS: dict[str, Metric] = {
-    "nmse": lambda outcome: nmse(outcome.split.y_test, outcome.test),
+    "nmse": lambda outcome: nmse(outcome.test, outcome.split.y_test),
     "error": lambda outcome: error(outcome.split.y_test, outcome.test),
-    "train_nmse": lambda outcome: nmse(outcome.split.y, outcome.train),
+    "train_nmse": lambda outcome: nmse(outcome.train, outcome.split.y),
     "train_error": lambda outcome: error(outcome.split.y, outcome.train),
     "half_time": half_time,
 }

@@ -169,7 +169,8 @@ class Report:
         yield "heading", "How it was run"
         study, record = self.study, self.record()
         yield "text", f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point."
-        yield "text", f"Network: {study.network.spec or name_of(study.network.module)}, width {study.network.width}."
+        network = ", ".join(map(str.strip, str(study.network.spec or name_of(study.network.module)).splitlines()))
+        yield "text", f"Network: {network}; width {study.network.width}."
         yield "text", f"Training: {study.training}."
         yield "text", "Chosen on the validation set of the first split:"
         chosen = [

@@ -141,7 +141,7 @@ def _check(study: Study, budget: Budget, workers: int) -> list[tuple[str, tuple[
         raise ValueError("give at least one claim")
     if budget.seeds < 1 or budget.splits < 1 or workers < 1:
         raise ValueError(f"seeds, splits and workers must be positive, not {budget.seeds}, {budget.splits}, {workers}")
-    study.check()
+    study.check(budget.splits)
     point = study.points()[-1]
     split = study.split(point, 0)
     _check_memory(max(len(study.split(each, 0).x) for each in study.points()), workers)
@@ -175,7 +175,11 @@ def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
     keys += [Key(arm, place) for arm in arms_of(study) if arm not in tuned for place in places(study, arm, budget)]
     if "ntk" in arms_of(study):
         point = study.points()[-1]
-        keys += [Key("ntk", Place(point, 0, i), n) for n in study.sweep(budget.sweep) for i in range(budget.splits)]
+        keys += [
+            Key("ntk", Place(point, 0, i), n)
+            for n in study.sweep(budget.sweep, budget.splits)
+            for i in range(budget.splits)
+        ]
     return keys
 
 

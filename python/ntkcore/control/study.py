@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -125,16 +126,16 @@ class Study:
         """Training samples at the last point."""
         return len(self.split(self.points()[-1], 0).x)
 
-    def sweep(self, factors: Sequence[float]) -> list[int]:
+    def sweep(self, factors: Sequence[float], splits: int) -> list[int]:
         """So many times the training samples, where the task has them; empty where a claim's axis is n itself."""
         if "n" not in self.keywords() or any(claim.axis == "n" for claim in self.claims):
             return []
         sizes = {round(factor * self.samples()) for factor in factors}
-        return [n for n in sorted(sizes) if self.sized(n)._given(n)]
+        return [n for n in sorted(sizes) if self.sized(n)._given(n, splits)]
 
-    def _given(self, n: int) -> bool:
+    def _given(self, n: int, splits: int) -> bool:
         try:
-            return len(self.split(self.points()[-1], 0).x) == n
+            return all(len(self.split(self.points()[-1], i).x) == n for i in range(splits))
         except ValueError:
             return False
 
@@ -147,12 +148,12 @@ class Study:
         parameters = list(inspect.signature(self.task).parameters)
         return set(parameters[1:])
 
-    def check(self) -> None:
+    def check(self, splits: int) -> None:
         """ValueError for a claim that no arm can measure; TypeError for a task that gives no Split."""
         for claim in self.claims:
             self._check_axis(claim)
-        for point in self.points():
-            split = self.split(point, 0)
+        for point, number in itertools.product(self.points(), range(splits)):
+            split = self.split(point, number)
             if not isinstance(split, Split):
                 raise TypeError(f"the task must give a Split, not {type(split).__name__}")
             for claim in self.claims:

@@ -31,7 +31,7 @@ TASKS: dict[str, Task] = {}
 class Split:
     """Samples and targets for training, validation and test; targets (n, outputs), float64.
 
-    ValueError where they do not fit together or are not finite.
+    ValueError where they do not fit together, are not finite, or all targets of a part are the same.
     """
 
     x: npt.NDArray[Any]
@@ -56,6 +56,8 @@ class Split:
                 raise ValueError(f"{x} {samples.shape} or {y} {targets.shape} has other axes than the training set")
             if not (np.isfinite(samples).all() and np.isfinite(targets).all()):
                 raise ValueError(f"{x} or {y} holds NaN or infinity: impute or drop such samples")
+            if (targets == targets[0]).all():
+                raise ValueError(f"all {len(targets)} targets {y} are the same: nothing is to be learned")
             object.__setattr__(self, x, samples)
             object.__setattr__(self, y, targets)
 
