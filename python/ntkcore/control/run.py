@@ -175,11 +175,8 @@ def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
     keys += [Key(arm, place) for arm in arms_of(study) if arm not in tuned for place in places(study, arm, budget)]
     if "ntk" in arms_of(study):
         point = study.points()[-1]
-        keys += [
-            Key("ntk", Place(point, 0, i), n)
-            for n in study.sweep(budget.sweep, budget.splits)
-            for i in range(budget.splits)
-        ]
+        sizes = study.sweep(budget.sweep, budget.splits)
+        keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.splits)]
     return keys
 
 
