@@ -27,14 +27,17 @@ ARCHITECTURE = "architecture"
 FINITE = "finite width"
 INCONCLUSIVE = "inconclusive"
 
+WIDER = "take a wider network"  # remedy of several gates
+
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition that a verdict rests on, and what was found."""
+    """A condition that a verdict rests on, what was found, and what to try where it failed."""
 
     name: str
     passed: bool
     found: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,17 +107,25 @@ def _gates(
             "enough repetitions",
             seeds >= SEEDS and splits >= SPLITS,
             f"{seeds} initialisations x {splits} splits, at least {SEEDS} x {SPLITS}",
+            "raise Budget(seeds, splits)",
         ),
         Gate(
             "the network shows the effect",
             effects["features"].low >= claim.minimum,
             f"{effects['features']}, at least {claim.minimum:g}",
+            "nothing is to be explained before: train longer, try other learning rates and batches, or claim less",
         ),
-        Gate("the lazy network is lazy", bool(lazy.max() < LAZY), f"kernel movement {lazy.max():.3g}, below {LAZY:g}"),
+        Gate(
+            "the lazy network is lazy",
+            bool(lazy.max() < LAZY),
+            f"kernel movement {lazy.max():.3g}, below {LAZY:g}",
+            WIDER,
+        ),
         Gate(
             "the network's features move",
             bool(moved.min() > MOVED),
             f"kernel movement {moved.min():.3g}, above {MOVED:g}",
+            "train longer, with larger learning rates, or from smaller weights",
         ),
     ]
     if kind != FINITE:
@@ -131,6 +142,7 @@ def _wide_enough(claim: Claim, found: Evidence, frozen: Sequence[str]) -> Gate:
             "linearised is like infinite at the largest width",
             apart <= 0.25,
             f"{at_width:.3g} and {infinite:.3g}, at most 25 % apart",
+            WIDER,
         )
     bound, linearised = TOLERANCE * claim.minimum, found.effects["linearised"]
     if frozen == ["linearised"]:
@@ -139,12 +151,14 @@ def _wide_enough(claim: Claim, found: Evidence, frozen: Sequence[str]) -> Gate:
             "one initialisation's kernel is like another's",
             spread <= bound,
             f"effects spread by {spread:.3g}, at most {bound:.3g}",
+            WIDER,
         )
     apart, least = min((abs(estimate(linearised - found.effects[arm]).mean), arm) for arm in frozen[:1])
     return Gate(
         "linearised is like infinite",
         apart <= bound,
         f"effects of the linearised network and the {ARMS[least].label} differ by {apart:.3g}, at most {bound:.3g}",
+        WIDER,
     )
 
 
@@ -177,8 +191,8 @@ def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, fl
 
 
 def _failed(gates: Sequence[Gate]) -> str:
-    reasons = "; ".join(f"gate failed: {gate.name} ({gate.found})" for gate in gates)
-    return f"No verdict: {reasons}."
+    reasons = [f"gate failed: {gate.name} ({gate.found})" + (gate.remedy and f": {gate.remedy}") for gate in gates]
+    return f"No verdict: {'; '.join(reasons)}."
 
 
 def _unsure(verdict: Verdict, level: float) -> Verdict:
