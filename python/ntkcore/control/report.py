@@ -24,7 +24,7 @@ from ntkcore.control.verdict import Verdict, judge
 
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
-    "table{border-collapse:collapse}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
 )
 
 
@@ -160,7 +160,7 @@ class Report:
             )
             yield "table", self._effects(claim, verdict)
             gates = [("passed" if gate.passed else "FAILED", gate.name, gate.found) for gate in verdict.gates]
-            yield "table", [("gate", "", "found"), *gates]
+            yield "table", [("", "gate", "found"), *gates]
             if swept := self.tables.sweep(claim):
                 yield "text", f"The infinite NTK over n at the same tuning: {claim.metric_name}"
                 yield "table", [("n", claim.metric_name), *((str(n), f"{t.mean():.3g}") for n, t in swept.items())]

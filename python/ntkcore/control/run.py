@@ -144,7 +144,8 @@ def _check(study: Study, budget: Budget, workers: int) -> list[tuple[str, tuple[
     study.check(budget.splits)
     point = study.points()[-1]
     split = study.split(point, 0)
-    _check_memory(max(len(study.split(each, 0).x) for each in study.points()), workers)
+    sizes = [len(study.split(each, 0).x) for each in study.points()]
+    _check_memory(max(sizes + study.sweep(budget.sweep, budget.splits)), workers)
     for spec in (study.network.at(point)[0], study.baseline):
         if spec is not None:
             ntkcore.kernel(spec, np.asarray(split.x[:2], np.float64))
@@ -161,7 +162,7 @@ def _check_memory(n: int, workers: int) -> None:
     if free is not None and need > free:
         raise MemoryError(
             f"the kernels of {n} training samples need {need / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free: "
-            "claim it at a smaller n, or take fewer workers"
+            "claim it at a smaller n, with a shorter Budget.sweep, or take fewer workers"
         )
 
 
@@ -233,6 +234,11 @@ def _pool(study: Study, workers: int) -> Iterator[ProcessPoolExecutor | None]:
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(study,))
     try:
         yield pool
+    except BrokenProcessPool:
+        raise MemoryError(
+            "a worker process died, for lack of memory perhaps; what was finished is whole: the same call goes on, "
+            "with fewer workers if need be"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -272,14 +278,7 @@ class _Runner:
     def _wait(self, least: int) -> None:
         while len(self.flying) > least:
             for future in wait(self.flying, return_when=FIRST_COMPLETED).done:
-                key = self.flying.pop(future)
-                try:
-                    self._land(key, future.result())
-                except BrokenProcessPool:
-                    raise MemoryError(
-                        f"a worker process died at {key.file}, for lack of memory perhaps; what was finished is whole: "
-                        "the same call goes on, with fewer workers if need be"
-                    ) from None
+                self._land(self.flying.pop(future), future.result())
 
     def _land(self, key: Key, content: Content) -> None:
         self.cells.put(key, content)
