@@ -398,7 +398,9 @@ def falsify_command(
     steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 2000,
     seeds: Annotated[int, typer.Option(min=1, help="Initialisations; a verdict needs 5.")] = 5,
     splits: Annotated[int, typer.Option(min=1, help="Of the data; a verdict needs 3.")] = 3,
-    seconds: Annotated[float | None, typer.Option(help="Begin nothing new after that (in each control); the same call goes on.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Begin nothing new (of each control) after that; a rerun goes on.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
