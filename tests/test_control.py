@@ -173,6 +173,13 @@ def test_a_jacobian_that_does_not_fit(monkeypatch):
         falsify(tiny, module, Claim("c"), training=SMALL)
 
 
+def test_samples_and_devices_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"samples of shape \(6,\)"):
+        falsify(tiny, lambda seed: torch.nn.Linear(5, 1), Claim("c"), training=SMALL)
+    with pytest.raises(ValueError, match="no device 'abacus'"):
+        falsify(tiny, mlp(1), Claim("c"), training=SMALL, device="abacus")
+
+
 def test_a_baseline_that_does_not_fit():
     images = np.random.default_rng(0).standard_normal((30, 4, 4, 1))
     with pytest.raises(ValueError, match="Flatten"):

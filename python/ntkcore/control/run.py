@@ -26,11 +26,13 @@ from ntkcore.control.claims import Claim
 from ntkcore.control.evidence import Budget, places
 from ntkcore.control.report import Report
 from ntkcore.control.study import Network, Study, Training
-from ntkcore.control.tasks import Arrays
+from ntkcore.control.tasks import Arrays, Split
 from ntkcore.finite import DivergedError, empirical_ntk
 from ntkcore.inputs import free_bytes
 from ntkcore.layers import Layer
 from ntkcore.tiles import progress_bar
+
+Shapes = list[tuple[str, tuple[int, ...]]]
 
 
 def falsify(
@@ -135,22 +137,34 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
     return Network(spec, net, width, device)
 
 
-def _check(study: Study, budget: Budget, workers: int) -> list[tuple[str, tuple[int, ...]]]:
+def _check(study: Study, budget: Budget, workers: int) -> Shapes:
     """The shapes of the network's parameters; errors before any work."""
     if not study.claims:
         raise ValueError("give at least one claim")
     if budget.seeds < 1 or budget.splits < 1 or workers < 1:
         raise ValueError(f"seeds, splits and workers must be positive, not {budget.seeds}, {budget.splits}, {workers}")
     study.check(budget.splits)
+    sizes = [len(study.split(point, 0).x) for point in study.points()]
+    _check_memory(max(sizes + study.sweep(budget.sweep, budget.splits)), workers)
     point = study.points()[-1]
     split = study.split(point, 0)
-    sizes = [len(study.split(each, 0).x) for each in study.points()]
-    _check_memory(max(sizes + study.sweep(budget.sweep, budget.splits)), workers)
     for spec in (study.network.at(point)[0], study.baseline):
         if spec is not None:
             ntkcore.kernel(spec, np.asarray(split.x[:2], np.float64))
-    module = make_network(study, Place(point, 0, 0), "ntk", split.y.shape[1]).double()
-    empirical_ntk(module, split.x[:3])  # a function of its parameters and one sample; a Jacobian fits
+    return _check_network(study, Place(point, 0, 0), split)
+
+
+def _check_network(study: Study, place: Place, split: Split) -> Shapes:
+    device = study.network.device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"PyTorch has no device {device!r} here ({error}): take 'cpu'") from None
+    module = make_network(study, place, "ntk", split.y.shape[1]).double()
+    try:
+        empirical_ntk(module, split.x[:3])  # a function of its parameters and one sample; a Jacobian fits
+    except RuntimeError as error:
+        raise ValueError(f"the network does not take samples of shape {split.x.shape[1:]}: {error}") from error
     if (outputs := predict(module, split.x[:2]).shape[1]) != split.y.shape[1]:
         raise ValueError(f"the network has {outputs} outputs, the targets {split.y.shape[1]}")
     return [(name, tuple(p.shape)) for name, p in module.named_parameters()]
