@@ -353,6 +353,15 @@ def test_processes_find_the_same(tmp_path):
         falsify(lambda seed: tiny(seed), mlp(1), Claim("c"), workers=2, **options)
 
 
+def test_a_device_that_is_full(monkeypatch):
+    def full(*arguments, **options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ntkcore.control.arms.train", full)
+    with pytest.raises(MemoryError, match="what was finished is whole"):
+        falsify(tiny, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()))
+
+
 def test_a_dead_worker():
     with pytest.raises(MemoryError, match="the same call goes on"):
         falsify(dying, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()), workers=2)

@@ -215,6 +215,11 @@ def perform(study: Study, key: Key, setting: Content | None) -> Content:
             content = arm.measure(study, key.place, setting or {})
     except DivergedError as error:
         content = {"diverged": str(error)}
+    except torch.cuda.OutOfMemoryError as error:
+        raise MemoryError(
+            f"no room on the device for {key.file} ({error}); what was finished is whole: take a smaller width or "
+            "batch_size, or device='cpu'"
+        ) from None
     return {**content, "seconds": round(time.perf_counter() - start, 3)}
 
 
