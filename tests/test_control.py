@@ -241,10 +241,11 @@ def test_p_values_and_holm():
 def test_a_claim_without_verdict_does_not_help_another():
     """Of two claims each counts at half the level, whatever became of the other."""
     weak = evidence(**NEEDS)
-    weak.effects["features"][:] = np.linspace(0.35, 1.2, 15).reshape(5, 3)
+    weak.effects["lazy"][:] = np.linspace(-0.1, 0.7, 15).reshape(5, 3)
     broken = Evidence(weak.effects, {"lazy": "diverged"}, weak.movement, 100)
     alone, beside = judge([Claim("c")], [weak]), judge([Claim("c"), Claim("d")], [weak, broken])
-    assert alone[0].p == beside[0].p < 1 == beside[1].p
+    assert 0.025 < alone[0].p == beside[0].p < 0.05 < 1 == beside[1].p
+    assert (alone[0].kind, beside[0].kind) == (verdicts.NEEDS, verdicts.INCONCLUSIVE)
     assert "diverged" in beside[1].sentence
 
 
@@ -448,6 +449,15 @@ def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
     assert page.count("(expected: needs features)") == 1
     assert (tmp_path / "controls.png").stat().st_size > 5000
     assert (tmp_path / "needs-features" / "report.html").exists()
+
+
+def test_controls_without_time_are_told(tmp_path, capsys, monkeypatch):
+    control = Control("idle", verdicts.PRESENT, tiny, (Claim("c"),), SMALL, {"width": 16})
+    monkeypatch.setattr("ntkcore.control.controls.CONTROLS", [control])
+    code, out = command(capsys, "--controls", "--seconds", 0, "--output", tmp_path)
+    assert code == 1
+    assert "the budget ran out" in out
+    assert "expected: present in the kernel" in (tmp_path / "controls.md").read_text()
 
 
 @pytest.mark.slow

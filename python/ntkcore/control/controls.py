@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ntkcore.control import figures, tasks
-from ntkcore.control.arms import FROZEN
+from ntkcore.control.arms import ARMS, FROZEN
 from ntkcore.control.claims import Claim
-from ntkcore.control.report import Report
+from ntkcore.control.report import Report, markdown
 from ntkcore.control.run import falsify
 from ntkcore.control.study import Training
 from ntkcore.control.verdict import NEEDS, PRESENT
@@ -25,10 +25,7 @@ from ntkcore.nets import HE, mlp
 NET = mlp(1, b_std=0.1)
 DIGITS = functools.partial(tasks.digit_parity, components=50)
 PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}  # trained to the end
-HEAD = (
-    "| claim | verdict | least effect | network | lazy | linearised | infinite NTK | NNGP |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
-)
+COLUMNS = ("features", "lazy", "linearised", *FROZEN)  # arms of the overview
 
 
 @dataclass(frozen=True)
@@ -155,14 +152,15 @@ def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) 
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     figures.calibration([(claim, verdict) for _, claim, verdict in rows], figure)
     figure.savefig(Path(folder) / "controls.png", dpi=100)
-    lines = ["# Controls of the falsifier", "![effects](controls.png)", HEAD]
+    table = [("claim", "verdict", "least effect", *(ARMS[arm].label for arm in COLUMNS))]
     for control, claim, verdict in rows:
-        effects = (str(verdict.effects.get(arm, "")) for arm in ("features", "lazy", "linearised", *FROZEN))
         right = "" if verdict.kind == control.expected else f" (expected: {control.expected})"
-        lines[-1] += f"| [{claim.name}]({control.slug}/report.md) | {verdict.kind}{right} | {claim.minimum:g} "
-        lines[-1] += f"| {' | '.join(effects)} |\n"
+        effects = (str(verdict.effects.get(arm, "")) for arm in COLUMNS)
+        link = f"[{claim.name}]({control.slug}/report.md)"
+        table.append((link, verdict.kind + right, f"{claim.minimum:g}", *effects))
     seconds = sum(report.seconds() for _, report in found)
-    lines.append(f"Effects with 95 % intervals; {seconds:.0f} s of core time.")
+    text = f"Effects with 95 % intervals; {seconds:.0f} s, summed over cells."
+    blocks = [("heading", "Controls of the falsifier"), ("figure", "controls"), ("table", table), ("text", text)]
     page = Path(folder) / "controls.md"
-    page.write_text("\n\n".join(line.rstrip("\n") for line in lines) + "\n")
+    page.write_text(markdown(blocks))
     return page

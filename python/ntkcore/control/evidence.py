@@ -83,7 +83,7 @@ class Tables:
         """The infinite NTK's metric (splits,) by n, at the claim's last point."""
         found: dict[int, Array] = {}
         point = self.study.points()[-1]
-        for n in self.study.sweep(self.budget.sweep, self.budget.splits):
+        for n in self.study.sizes(self.budget.sweep):
             contents = [self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.splits)]
             if all(content is not None and "metrics" in content for content in contents):
                 found[n] = np.array([content["metrics"][claim.metric_name] for content in contents if content])

@@ -136,20 +136,20 @@ def power(tables: Tables, *, ax: Any = None) -> Any:
 def calibration(rows: Sequence[tuple[Claim, Verdict]], figure: Any) -> None:
     """Every claim's effect in the network and in the frozen arms, in units of the least that counts."""
     ax = figure.add_subplot()
-    for arm in ("features", "linearised", "ntk", "nngp"):
+    for number, arm in enumerate(("features", "linearised", "ntk", "nngp")):
         found = [(at, v.effects[arm], c.minimum) for at, (c, v) in enumerate(rows) if arm in v.effects]
-        at = np.array([number for number, _, _ in found])
+        if not found:
+            continue
+        at = np.array([row for row, _, _ in found]) + 0.15 - 0.1 * number
         mean, low, high = np.array([[e.mean / least, e.low / least, e.high / least] for _, e, least in found]).T
-        shift = 0.15 if arm == "features" else -0.05 - 0.1 * list(ARMS).index(arm) / len(ARMS)
-        ax.errorbar(
-            mean, at + shift, xerr=[mean - low, high - mean], fmt="o", ms=5, color=COLOURS[arm], label=ARMS[arm].label
-        )
+        ax.errorbar(mean, at, xerr=[mean - low, high - mean], fmt="o", ms=5, color=COLOURS[arm], label=ARMS[arm].label)
     ax.axvline(1, color="0.5", ls=":")
     ax.set_yticks(range(len(rows)), [f"{claim.name}\n{verdict.kind}" for claim, verdict in rows], fontsize=8)
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xticks([0, 0.5, 1, 2, 5, 10], ["0", "0.5", "1", "2", "5", "10"])
     ax.set(xlabel="effect / least effect that counts", ylim=(len(rows) - 0.5, -0.5))
-    ax.legend(frameon=False, fontsize=8)
+    if ax.containers:
+        ax.legend(frameon=False, fontsize=8)
 
 
 def of_claim(tables: Tables, claim: Claim, figure: Any) -> None:

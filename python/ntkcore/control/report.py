@@ -22,6 +22,8 @@ from ntkcore.control.evidence import Budget, Tables, places
 from ntkcore.control.study import Study
 from ntkcore.control.verdict import Verdict, judge
 
+Block = tuple[str, Any]  # (kind, content)
+
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
     "table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
@@ -65,9 +67,10 @@ class Report:
         pictures = self._pictures()
         for name, picture in pictures.items():
             (target / f"{name}.png").write_bytes(picture)
-        write(target / "report.json", self.record())
-        blocks = list(self._blocks())
-        (target / "report.md").write_text(_markdown(blocks))
+        record = self.record()
+        write(target / "report.json", record)
+        blocks = list(self._blocks(record))
+        (target / "report.md").write_text(markdown(blocks))
         page = target / "report.html"
         page.write_text(_page(blocks, pictures))
         return page
@@ -146,7 +149,7 @@ class Report:
         figures.of_kernels(self.tables, figure)
         return {**found, "kernels": _png(figure)}
 
-    def _blocks(self) -> Iterator[tuple[str, Any]]:
+    def _blocks(self, record: dict[str, Any]) -> Iterator[Block]:
         """(kind, content): heading, text, table (rows, the first a head), figure (name)."""
         yield "heading", f"Falsifier: {self.kind}"
         for number, (claim, verdict) in enumerate(zip(self.study.claims, self.verdicts, strict=True)):
@@ -167,7 +170,7 @@ class Report:
         yield "heading", "Kernels"
         yield "figure", "kernels"
         yield "heading", "How it was run"
-        study, record = self.study, self.record()
+        study = self.study
         yield "text", f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point."
         network = ", ".join(map(str.strip, str(study.network.spec or name_of(study.network.module)).splitlines()))
         yield "text", f"Network: {network}; width {study.network.width}."
@@ -223,7 +226,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _markdown(blocks: list[tuple[str, Any]]) -> str:
+def markdown(blocks: list[Block]) -> str:
+    """Headings (the first the title), texts, tables (rows, the first a head), figures (PNG files by name)."""
     parts = []
     for number, (kind, content) in enumerate(blocks):
         if kind == "table":
@@ -238,7 +242,7 @@ def _markdown(blocks: list[tuple[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _page(blocks: list[tuple[str, Any]], pictures: dict[str, bytes]) -> str:
+def _page(blocks: list[Block], pictures: dict[str, bytes]) -> str:
     parts = []
     for number, (kind, content) in enumerate(blocks):
         if kind == "table":

@@ -99,10 +99,12 @@ def falsify(
         baseline,
     )
     budget = budget or Budget()
-    shapes = _check(study, budget, workers)
+    _check(study, budget, workers)
+    sizes = study.sweep(budget.sweep, budget.splits)
+    shapes = _check_models(study, sizes, workers)
     cells = Cells(folder, study.fingerprint(shapes))
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
-    rounds = _kernels_and_settings(study, budget), _networks(study, budget)
+    rounds = _kernels_and_settings(study, budget, sizes), _networks(study, budget)
     with (
         progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
         _pool(study, workers) as pool,
@@ -137,15 +139,17 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
     return Network(spec, net, width, device)
 
 
-def _check(study: Study, budget: Budget, workers: int) -> Shapes:
-    """The shapes of the network's parameters; errors before any work."""
+def _check(study: Study, budget: Budget, workers: int) -> None:
     if not study.claims:
         raise ValueError("give at least one claim")
     if budget.seeds < 1 or budget.splits < 1 or workers < 1:
         raise ValueError(f"seeds, splits and workers must be positive, not {budget.seeds}, {budget.splits}, {workers}")
     study.check(budget.splits)
-    sizes = [len(study.split(point, 0).x) for point in study.points()]
-    _check_memory(max(sizes + study.sweep(budget.sweep, budget.splits)), workers)
+
+
+def _check_models(study: Study, sizes: list[int], workers: int) -> Shapes:
+    """The shapes of the network's parameters; errors for kernels and networks that cannot be had."""
+    _check_memory(max(sizes + [len(study.split(point, 0).x) for point in study.points()]), workers)
     point = study.points()[-1]
     split = study.split(point, 0)
     for spec in (study.network.at(point)[0], study.baseline):
@@ -183,14 +187,13 @@ def _check_memory(n: int, workers: int) -> None:
 # --- the cells there are
 
 
-def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
+def _kernels_and_settings(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
     """What needs nothing else. Settings first: the longest cells."""
     tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
     keys = [Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()]
     keys += [Key(arm, place) for arm in arms_of(study) if arm not in tuned for place in places(study, arm, budget)]
     if "ntk" in arms_of(study):
         point = study.points()[-1]
-        sizes = study.sweep(budget.sweep, budget.splits)
         keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.splits)]
     return keys
 

@@ -126,12 +126,15 @@ class Study:
         """Training samples at the last point."""
         return len(self.split(self.points()[-1], 0).x)
 
-    def sweep(self, factors: Sequence[float], splits: int) -> list[int]:
-        """So many times the training samples, where the task has them; empty where a claim's axis is n itself."""
+    def sizes(self, factors: Sequence[float]) -> list[int]:
+        """So many times the training samples; empty where a claim's axis is n itself, or the task has no n."""
         if "n" not in self.keywords() or any(claim.axis == "n" for claim in self.claims):
             return []
-        sizes = {round(factor * self.samples()) for factor in factors}
-        return [n for n in sorted(sizes) if self.sized(n)._given(n, splits)]
+        return sorted({round(factor * self.samples()) for factor in factors})
+
+    def sweep(self, factors: Sequence[float], splits: int) -> list[int]:
+        """Those `sizes` of which the task has the samples."""
+        return [n for n in self.sizes(factors) if self.sized(n)._given(n, splits)]
 
     def _given(self, n: int, splits: int) -> bool:
         try:

@@ -152,7 +152,8 @@ def harmonic(seed: int, *, n: int = 500, d: int = 10, k: int = 2, validation: in
 def _digits() -> tuple[Array, Array]:
     """20 000 digits of MNIST, or scikit-learn's: rows about their mean, of mean square norm d; and classes."""
     x, label, _ = digits()
-    x = x[:20_000] - x[:20_000].mean(axis=0)
+    x = x[:20_000] / np.max(x)
+    x -= x.mean(axis=0)
     return x * np.sqrt(x.shape[1] / (x**2).sum(axis=1).mean()), label[:20_000]
 
 

@@ -73,7 +73,7 @@ def data(name: str) -> Mapping[str, Any] | None:
 
 
 def digits() -> tuple[Any, Any, str]:
-    """Handwritten digits, one a row, pixels in [0, 1]; their classes; and where they are from.
+    """Handwritten digits, one a row, pixels as they are; their classes; and where they are from.
 
     MNIST where its file is found, else scikit-learn's 1797 (ImportError without it).
     """
@@ -85,7 +85,7 @@ def digits() -> tuple[Any, Any, str]:
         except ImportError:
             raise ImportError('digits need scikit-learn: pip install "ntkcore[sklearn]"') from None
         (x, label), name = load_digits(return_X_y=True), "scikit-learn's digits"
-    return x / np.max(x), label.astype(np.int64), name
+    return x, label.astype(np.int64), name
 
 
 def steps(values: Iterable[T]) -> Iterable[T]:

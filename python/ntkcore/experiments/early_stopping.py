@@ -37,7 +37,7 @@ def _images(config: Config) -> tuple[Any, Any, str]:
     rng = np.random.default_rng(config.seed)
     x, y, name = digits()
     rows = rng.permutation(len(x))[: config.train + 2 * config.held_out]
-    return x[rows], np.where(y[rows] % 2, 1.0, -1.0), name
+    return x[rows] / np.max(x), np.where(y[rows] % 2, 1.0, -1.0), name
 
 
 def run(config: Config) -> dict[str, Any]:

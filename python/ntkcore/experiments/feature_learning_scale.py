@@ -13,8 +13,8 @@ from ntkcore.sphere import random_points
 CLAIM = (
     "Over the scale tau of its initial weights, a two-layer ReLU student of a three-neuron teacher goes from feature "
     "learning (its neurons turn to the teacher's, small test loss) to lazy training (they stay, large loss): Chizat et "
-    "al. 2019, figure 1. Left: 16 neurons |a| w in the plane, circles before and dots after training,"
-    " the teacher's directions dotted, at tau = 0.1 and 2. Right: d = 50."
+    "al. 2019, figure 1. Left: 16 neurons |a| w in the plane, circles before and dots after training, the teacher's "
+    "directions dotted, at tau = 0.1 and 2. Right: d = 50."
 )
 
 

@@ -35,7 +35,7 @@ QUICK: dict[str, Any] = {"n": 1500, "widths": (64, 512), "rates": (-10, -9, -8, 
 def _images(config: Config) -> tuple[Any, Any]:
     x, y, _ = digits()
     rows = np.random.default_rng(config.seed).permutation(len(x))[: config.n]
-    return x[rows].astype(np.float32), y[rows]
+    return (x[rows] / x.max()).astype(np.float32), y[rows]
 
 
 def run(config: Config) -> dict[str, Any]:
