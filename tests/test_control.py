@@ -419,6 +419,8 @@ def test_the_command_on_a_task_over_an_axis(tmp_path, capsys):
     }
     with pytest.raises(ValueError, match="no task"):
         command(capsys, "fc:depth=1", "x.npy")
+    with pytest.raises(ValueError, match="must be numbers separated by"):
+        command(capsys, "fc:depth=1", "sparse_parity", "--axis", "d", "--values", "5,b")
     with pytest.raises(ValueError, match="or --controls"):
         command(capsys, "fc:depth=1")
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ except ImportError:
     sys.exit('the command line needs typer: pip install "ntkcore[cli]" (or "ntkcore[all]" for everything)')
 
 USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError)
+
+Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     name="ntkcore",
@@ -179,7 +181,7 @@ def build_command(
             dtype=dtype,
             threads=threads,
             backend=backend,
-            devices=None if devices is None else _numbers(devices, ","),
+            devices=None if devices is None else _numbers(devices, ",", int),
             executor=executor,
             part=None if part is None else _share(part),
             prepare=prepare,
@@ -188,15 +190,16 @@ def build_command(
     typer.echo(f"{left} tiles missing: {store}" if left else f"complete: {store}")
 
 
-def _numbers(text: str, separator: str) -> list[int]:
+def _numbers(text: str, separator: str, kind: type[Number]) -> list[Number]:
     try:
-        return [int(number) for number in text.split(separator)]
+        return [kind(number) for number in text.split(separator)]
     except ValueError:
-        raise ValueError(f"{text!r} must be whole numbers separated by {separator!r}") from None
+        names = {int: "whole numbers", float: "numbers"}
+        raise ValueError(f"{text!r} must be {names[kind]} separated by {separator!r}") from None
 
 
 def _share(text: str) -> tuple[int, int]:
-    i, n = [*_numbers(text, "/"), 0, 0][:2]
+    i, n = [*_numbers(text, "/", int), 0, 0][:2]
     return i, n
 
 
@@ -392,7 +395,7 @@ def falsify_command(
     predicate: Annotated[str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")] = "below",
     minimum: Annotated[float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")] = 0.5,
     axis: Annotated[str | None, typer.Option(help="n, noise, width, or another keyword of the task.")] = None,
-    values: Annotated[str, typer.Option(help="Of the axis, rising: 100,400,1600.")] = "",
+    values: Annotated[str | None, typer.Option(help="Of the axis, rising: 100,400,1600.")] = None,
     baseline: Annotated[str | None, typer.Option(help="A network that must not show the effect.")] = None,
     width: Annotated[int, typer.Option(min=1, help="Of the finite networks.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 2000,
@@ -422,9 +425,8 @@ def falsify_command(
         return
     if net is None or data is None:
         raise ValueError("give a network, samples and targets; or --controls")
-    claim = control.Claim(
-        "learns the targets", metric, predicate, minimum, axis, tuple(float(v) for v in values.split(",") if v)
-    )
+    points = [] if values is None else _numbers(values, ",", float)
+    claim = control.Claim("learns the targets", metric, predicate, minimum, axis, tuple(points))
     report = control.falsify(
         _falsified(data, targets),
         parse_net(net),

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -232,6 +233,7 @@ _study: Study | None = None  # of a worker process
 def _start(study: Study) -> None:
     global _study
     _study = study
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends workers without a word: the caller says it
     torch.set_num_threads(1)
 
 
