@@ -118,6 +118,10 @@ def serve(nets: str, folder: str) -> None:
     os.dup2(2, 1)  # whatever the libraries print must not mix with the answers
 
     import jax
+    import nt_newer_jax
+
+    if nt_newer_jax.needed():
+        nt_newer_jax.install()
     import neural_tangents
     from neural_tangents import stax
 
