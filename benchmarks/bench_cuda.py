@@ -28,8 +28,8 @@ import ntkcore as nk
 from ntkcore.layers import Serial
 
 GET = ("nngp", "ntk")
-# Per point and layer of a warp's 32 points, by the image's side (tools/sass_report.py): instructions issued, of which a
-# multiprocessor starts 4 a clock, and clocks of its load, store and shuffle pipe (a shuffle or 4 bytes a lane: 1 clock).
+# For a layer of a warp's 32 points, by the image's side (tools/sass_report.py): instructions, of which a multiprocessor
+# starts 4 a clock, and clocks of its one pipe for loads, stores and shuffles (a shuffle, or 4 bytes a lane: 1 clock).
 INSTRUCTIONS = {32: 39.5, 16: 39.8, 8: 39.8}
 LSU_CLOCKS = {32: 9.25, 16: 9.25, 8: 9.25}
 BOUNDS = {"float32": 2e-6, "float64": 1e-12}  # error over the largest entry
@@ -197,7 +197,7 @@ def free(cupy: Any) -> None:
 
 
 def smooth_data(N: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors near a 10-dimensional surface, and 10 classes of them: their kernel's eigenvalues decay as real data's."""
+    """Vectors near a 10-dimensional surface, in 10 classes: their kernel's eigenvalues decay as real data's do."""
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((N, 10))
     x = np.tanh(hidden @ rng.standard_normal((10, 784))) + 0.1 * rng.standard_normal((N, 784))
@@ -216,7 +216,7 @@ def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     factor, seconds = once(cupy, lambda: Cholesky(K, ridge))
     A, solve_seconds = once(cupy, lambda: factor.solve(targets))
     residual = float(cupy.linalg.norm(K @ A + ridge * A - targets) / cupy.linalg.norm(targets))
-    del factor, A
+    factor = A = None  # their memory is needed
     free(cupy)
     if not residual <= 1e-9:
         raise WrongError(f"Cholesky: relative residual {residual:.1e}")
@@ -268,18 +268,22 @@ def once(cupy: Any, call: Callable[[], Any]) -> tuple[Any, float]:
 def jobs(cupy: Any, clock: Clock, only: set[str], fraction: float) -> Iterator[tuple[str, Callable[[], Any]]]:
     """(name, call giving (line, entry)), the most valuable first."""
     copies = copy_rate(cupy, int(2**31 * fraction) // 4 * 4)
-    size = lambda N: max(600, int(N * math.sqrt(fraction)))  # noqa: E731
+
+    def scaled(N: int) -> int:
+        return max(600, int(N * math.sqrt(fraction)))
+
     if "images" in only:
         for job in JOBS:
             yield job.name, lambda job=job: image_job(cupy, clock, job, fraction, copies)
     if "vectors" in only:
         for N, dtype, goal in ((50_000, "float32", FC_GOAL), (20_000, "float32", FC_GOAL), (10_000, "float64", None)):
-            name = f"FC N={size(N)}, {dtype}"
-            yield name, lambda N=size(N), d=dtype, g=goal: vector_job(cupy, clock, N, d, g, copies)
+            given = scaled(N), dtype, goal, copies
+            yield f"FC N={given[0]}, {dtype}", lambda given=given: vector_job(cupy, clock, *given)
     if "solvers" in only:
-        yield f"Cholesky N={size(40_000)}, float64", lambda: cholesky_job(cupy, size(40_000))
-        yield f"PCG N={size(40_000)}, float32", lambda: pcg_job(cupy, size(40_000))
-        yield f"FC N={size(20_000)}, NumPy to NumPy", lambda: host_job(cupy, size(20_000))
+        N, M = scaled(40_000), scaled(20_000)
+        yield f"Cholesky N={N}, float64", lambda: cholesky_job(cupy, N)
+        yield f"PCG N={N}, float32", lambda: pcg_job(cupy, N)
+        yield f"FC N={M}, NumPy to NumPy", lambda: host_job(cupy, M)
 
 
 def main() -> int:

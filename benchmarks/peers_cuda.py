@@ -3,10 +3,10 @@
     python benchmarks/peers_cuda.py [--folder FOLDER] [--python PYTHON] [--out FOLDER] [--seconds 100]
 
 FOLDER/site: neural-tangents 0.6.5 for a Python that has JAX for CUDA, this one or PYTHON (made by peers_folder.sh).
-FOLDER/CNTK.py: the script of Arora et al. 2019 (github.com/ruosongwang/CNTK); its kernels of CuPy are run on some pairs.
+FOLDER/CNTK.py: the script of Arora et al. 2019 (github.com/ruosongwang/CNTK), whose CuPy kernels are run on some pairs.
 What is not there is left out, with a word. float32, nngp and ntk together (Arora et al.: ntk alone). neural-tangents:
-wall time per computed pair of compiled calls, stock and in its strongest forms (nt_conv_worker.py), on its own choice of
-precision, whose error is told. Section "peers" of cuda.json, written after every form.
+wall time per computed pair of compiled calls, stock and in its strongest forms (nt_conv_worker.py), in the precision
+that JAX chooses, the error beside it. Section "peers" of cuda.json, written after every form.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nt_worker import Peer
 
 import ntkcore as nk
 
-# (name, network, side, neural-tangents' forms, images of one call of each, ntkcore's images): the quickest to try first.
+# (name, network, side, neural-tangents' forms, images of one call of each, ntkcore's images)
 JOBS = [
     ("CNTK-20 GAP 32x32", nk.cntk(20), 32, cntk(20, GAP), {"shift-add, repeat": (4, 8), "stock": (2,)}, 64),
     ("CNTK-20 Flatten 32x32", nk.cntk(20, "flatten"), 32, cntk(20, FLAT), {"repeat": (256,), "stock": (256,)}, 1024),

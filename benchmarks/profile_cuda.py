@@ -56,8 +56,8 @@ MORE_SECTIONS = ["SpeedOfLight", "SchedulerStats", "ComputeWorkloadAnalysis", "M
 class Job:
     """One call of `kernel`: of vectors with themselves, of images with as many others.
 
-    Of its launches at most `launches` are profiled, those whose name matches `kernels`; `points` are those of the chain,
-    of all pairs, displacements and layers.
+    Of its launches at most `launches` are profiled, those whose name matches `kernels`; `points` are those of the
+    chain: of all pairs, displacements and layers.
     """
 
     net: Any
@@ -89,7 +89,7 @@ def run(job: Job) -> None:
 
 
 def profiled(ncu: str, name: str, seconds: float, by_metrics: bool) -> tuple[list[dict[str, str]], str]:
-    """(values of each kernel by name, what ncu said) of a job; sections alone where a metric's name is unknown to it."""
+    """(values of each kernel by name, what ncu said) of a job, asked for by names of metrics or by sections alone."""
     metrics = [metric for metric, _, _ in COLUMNS.values()] + COUNTS
     asked = ["--metrics", ",".join(metrics)] if by_metrics else []
     for section in SECTIONS if by_metrics else SECTIONS + MORE_SECTIONS:
