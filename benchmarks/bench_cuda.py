@@ -1,180 +1,319 @@
-"""On a GPU: time per pair beside the limits of its instruction issue (images) and of CuPy's own product (vectors).
+"""On a GPU: kernels of images, of vectors, and solvers, beside what the hardware allows and CuPy's own calls.
 
-    python benchmarks/bench_cuda.py [--quick] [--neural-tangents PYTHON] [--arora CNTK.py]
+    python benchmarks/bench_cuda.py [--only images,vectors,solvers] [--quick] [--out FOLDER] [--base]
 
-float32, nngp and ntk together, data and results on the device, medians between events. Correctness first, against the
-CPU engine. The limit of an image network of 3x3 convolutions and ReLUs: INSTRUCTIONS per point and layer
-(tools/sass_report.py), 32 points an instruction, 4 instructions a clock and multiprocessor.
-
-Peers, where given: a Python that has neural-tangents and JAX for CUDA, and the file CNTK.py of Arora et al. 2019
-(github.com/ruosongwang/CNTK), whose kernels of CuPy are run on some pairs of images.
+Correctness first: every job's timed result is compared with the CPU engine in float64, within 2e-6 of its largest entry
+(float32). Data and results lie on the device. Times are medians: whole calls between events and by the wall clock; the
+engine alone, between events around its calls, that is without tables made on the host and without products of vectors.
+Limits are for the clock measured during the job. Written after every job, section "bench" ("base" with --base: an older
+build, images and vectors alone) of cuda.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
-import types
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-from harness import require, write
+from cuda_machine import Clock, Record, copy_rate, device, require_gpu, timed
 
 import ntkcore as nk
-from ntkcore.backends import cuda_problem
 from ntkcore.layers import Serial
 
-INSTRUCTIONS = 39.5
 GET = ("nngp", "ntk")
+# Per point and layer of a warp's 32 points, by the image's side (tools/sass_report.py): instructions issued, of which a
+# multiprocessor starts 4 a clock, and clocks of its load, store and shuffle pipe (a shuffle or 4 bytes a lane: 1 clock).
+INSTRUCTIONS = {32: 39.5, 16: 39.8, 8: 39.8}
+LSU_CLOCKS = {32: 9.25, 16: 9.25, 8: 9.25}
+BOUNDS = {"float32": 2e-6, "float64": 1e-12}  # error over the largest entry
+FC_GOAL = 1.1
+
+
+# --- images
 
 
 @dataclass(frozen=True)
 class Job:
-    """A network on 32x32x3 images; `points` of all tori and layers of a pair, `goal` in microseconds per pair."""
+    """A network on square images; the goal is in microseconds a pair."""
 
     name: str
     net: Serial
+    side: int
     images: int
-    points: int
-    goal: float
+    layers: dict[int, int]  # 3x3 convolutions with ReLU, by the side at which they stand
+    goal: float | None
+    dtype: str = "float32"
+    flat: bool = False  # one displacement of side^2 points, else side^2 of them
+
+    def points(self) -> dict[int, int]:
+        """Points of all displacements and layers of a pair, by side."""
+        return {side: count * side ** (2 if self.flat else 4) for side, count in self.layers.items()}
+
+    def moved(self) -> int:
+        """Bytes of K and T that a pair writes and reads at each pool: before it and after it."""
+        bytes_a_point = 2 * np.dtype(self.dtype).itemsize
+        sides = [] if len(self.layers) == 1 else list(self.layers)
+        return sum(2 * bytes_a_point * (side**4 + (side // 2) ** 4) for side in sides)
 
 
-MYRTLE_10 = 3 * 32**4 + 3 * 16**4 + 3 * 8**4
 JOBS = [
-    Job("CNTK-20 GAP", nk.cntk(20), 96, 20 * 32**4, 50),
-    Job("Myrtle-10", nk.myrtle(10), 192, MYRTLE_10, 10),
-    Job("CNTK-20 Flatten", nk.cntk(20, "flatten"), 1536, 20 * 32**2, 0.1),
+    Job("CNTK-20 GAP 32x32", nk.cntk(20), 32, 96, {32: 20}, 35),
+    Job("CNTK-10 GAP 16x16", nk.cntk(10), 16, 384, {16: 10}, 2.2),
+    Job("Myrtle-10", nk.myrtle(10), 32, 192, {32: 2, 16: 3, 8: 3}, 7),
+    Job("Myrtle-5", nk.myrtle(5), 32, 192, {32: 1, 16: 1, 8: 1}, 5),
+    Job("CNTK-20 Flatten 32x32", nk.cntk(20, "flatten"), 32, 2048, {32: 20}, 0.06, flat=True),
+    Job("CNTK-5 GAP 16x16, float64", nk.cntk(5), 16, 256, {16: 5}, None, "float64"),
 ]
 
 
-def images(count: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((count, 32, 32, 3)).astype(np.float32)
+def images(count: int, side: int, dtype: str, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, side, side, 3)).astype(dtype)
 
 
-def seconds(cupy: object, call: Callable[[], object], repeats: int) -> float:
-    """Median time of a call on the device."""
-    found = []
-    for _ in range(repeats + 1):
-        start, end = cupy.cuda.Event(), cupy.cuda.Event()  # type: ignore[attr-defined]
-        start.record()
-        result = call()
-        end.record()
-        end.synchronize()
-        found.append(cupy.cuda.get_elapsed_time(start, end) / 1e3)  # type: ignore[attr-defined]
-        del result
-    return statistics.median(found[1:])
+def limits(job: Job, chip: dict[str, Any], mhz: float, copies: float) -> dict[str, float]:
+    """Microseconds a pair if one thing alone bound: issue of instructions, loads and shuffles, memory."""
+    memory = 1e6 * job.moved() / copies
+    if job.dtype != "float32":  # its root is a program of its own: not counted
+        return {"memory": memory}
+    warps = {side: count / 32 for side, count in job.points().items()}
+    clocks = {
+        "issue": sum(INSTRUCTIONS[side] * count / 4 for side, count in warps.items()),
+        "lsu": sum(LSU_CLOCKS[side] * count for side, count in warps.items()),
+    }
+    return {name: n / (chip["multiprocessors"] * mhz) for name, n in clocks.items()} | {"memory": memory}
 
 
-def issue_limit(cupy: object, points: int) -> float:
-    """Seconds per pair if every multiprocessor issued 4 instructions every clock."""
-    device = cupy.cuda.Device()  # type: ignore[attr-defined]
-    rate = 4 * device.attributes["MultiProcessorCount"] * device.attributes["ClockRate"] * 1e3
-    return INSTRUCTIONS * points / 32 / rate
+def compare(name: str, ours: Any, reference: Any, dtype: str) -> float:
+    """Largest error over the largest entry; raises where it is too large."""
+    error = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, reference, strict=True))
+    if not error <= BOUNDS[dtype]:
+        raise WrongError(f"{name}: error {error:.2g} exceeds {BOUNDS[dtype]:.0e}: not timed")
+    return error
 
 
-def image_job(cupy: object, job: Job, repeats: int) -> dict[str, float]:
-    x = images(4)
-    single = cupy.asnumpy(nk.kernel(job.net, cupy.asarray(x)))  # type: ignore[attr-defined]
-    double = nk.kernel(job.net, x, dtype=np.float64)
-    error = float(np.abs(single - double).max() / np.abs(double).max())
-    require(job.name, error, 1e-5)
-    x, z = (cupy.asarray(a) for a in np.split(images(2 * job.images), 2))  # type: ignore[attr-defined]
-    pairs = job.images**2
-    micro = 1e6 * seconds(cupy, lambda: nk.kernel(job.net, x, z, GET, tile=-(-job.images // 16) * 16), repeats) / pairs
-    limit = 1e6 * issue_limit(cupy, job.points)
-    hours = micro * 1e-6 * 50_000**2 / 2 / 3600
-    met = "met" if micro <= job.goal else "MISSED"
-    print(
-        f"{job.name:16s} {micro:8.3f} us a pair, goal {job.goal:g} {met}; issue limit {limit:.3f} us; "
-        f"{1e6 / micro:.0f} pairs a second; 50 000 images {hours:.2f} h; error {error:.1e}",
-        flush=True,
+class WrongError(Exception):
+    """A result that must not be timed."""
+
+
+def corners(cupy: Any, kernels: Any, few: int) -> list[np.ndarray]:
+    """First and last entries of a kernel, side by side."""
+    return [cupy.asnumpy(cupy.hstack([k[:few, :few], k[-few:, -few:]])) for k in kernels]
+
+
+def image_error(cupy: Any, job: Job, x: np.ndarray, z: np.ndarray, few: int = 3) -> float:
+    """The job's own result in two corners, and a small symmetric kernel, against float64 on the CPU."""
+    ours = corners(cupy, nk.kernel(job.net, cupy.asarray(x), cupy.asarray(z), GET), few)
+    ends = [nk.kernel(job.net, x[at], z[at], GET, dtype="float64") for at in (np.s_[:few], np.s_[-few:])]
+    across = compare(job.name, ours, [np.hstack(pair) for pair in zip(*ends, strict=True)], job.dtype)
+    small = [cupy.asnumpy(k) for k in nk.kernel(job.net, cupy.asarray(x[:few]), None, GET)]
+    square = nk.kernel(job.net, x[:few], None, GET, dtype="float64")
+    return max(across, compare(f"{job.name}, symmetric", small, square, job.dtype))
+
+
+def image_job(cupy: Any, clock: Clock, job: Job, fraction: float, copies: float) -> tuple[str, dict[str, Any]]:
+    count = max(4, int(job.images * fraction))
+    x, z = images(count, job.side, job.dtype), images(count, job.side, job.dtype, 1)
+    error = image_error(cupy, job, x, z)
+    x, z = cupy.asarray(x), cupy.asarray(z)
+    found = timed(cupy, clock, lambda: nk.kernel(job.net, x, z, GET)).summary()
+    chip = device(cupy)
+    bound = limits(job, chip, found["mhz"] or chip["mhz_highest"], copies)
+    per_pair = {what: 1e6 * found[what] / count**2 for what in ("seconds", "wall", "engine")}
+    start = time.perf_counter()
+    nk.kernel(job.net, x, None, GET)
+    cupy.cuda.Device().synchronize()
+    symmetric = 1e6 * (time.perf_counter() - start) / (count * (count + 1) / 2)
+    us = per_pair["seconds"]
+    line = (
+        f"{us:9.4f} us a pair {verdict(us, job.goal)}; wall {per_pair['wall']:.4f}, engine {per_pair['engine']:.4f}, "
+        f"with itself {symmetric:.4f}; limits {', '.join(f'{k} {v:.4f}' for k, v in bound.items())}; "
+        f"50 000 images {us * 1e-6 * 50_000**2 / 2 / 3600:.2f} h; error {error:.1e}"
     )
-    return {"us": micro, "goal": job.goal, "limit_us": limit, "hours_50k": hours, "error": error}
+    entry = {"us": us, "goal": job.goal, "per_pair": per_pair, "symmetric": symmetric, "limits": bound, "error": error}
+    return line, {**entry, "images": count, "times": found}
 
 
-def neural_tangents(python: str, own: float) -> dict[str, float]:
-    """CNTK-20 GAP of 2 images by neural-tangents as it comes: microseconds of wall time per pair."""
-    from nt_worker import Peer, Spelling
-
-    layers = ["stax.Conv(3, (3, 3), None, 'SAME', 2**.5)", "stax.Relu()"] * 20 + ["stax.GlobalAvgPool()"]
-    net = f"stax.serial({', '.join(layers)}, stax.Dense(1, 2**.5))"
-    with Peer(python, {"serial": net}, images(2), one_thread=False, platform="cuda") as peer:
-        wall = statistics.median(peer.seconds(Spelling("serial", GET))[1] for _ in range(5))
-    micro = 1e6 * wall / 4
-    print(f"neural-tangents, CNTK-20 GAP: {micro:.0f} us a pair, {micro / own:.0f} x ntkcore's")
-    return {"us": micro, "ratio": micro / own}
+def verdict(value: float, goal: float | None) -> str:
+    return "" if goal is None else f"(goal {goal:g}: {'met' if value <= goal else 'MISSED'})"
 
 
-def arora(cupy: object, path: str, own: float) -> dict[str, float]:
-    """CNTK-20 GAP by the kernels of Arora et al.'s script, cut off where it loads CIFAR."""
-    code = Path(path).read_text().split("#Load CIFAR-10.")[0]
-    stub = types.ModuleType("utils")
-    stub.load_cifar = None  # type: ignore[attr-defined]
-    with mock.patch.dict(sys.modules, utils=stub), mock.patch.object(sys, "argv", ["CNTK.py", "--fix", "no"]):
-        theirs: dict[str, Any] = {}
-        exec(compile(code, path, "exec"), theirs)  # the user named the file
-    x = images(8)
-    data = cupy.asarray(x.transpose(0, 3, 1, 2).reshape(8, 3, 1024))  # type: ignore[attr-defined]
-    tables = [theirs["xx"](a) for a in data]
-
-    def pair(i: int, j: int) -> Any:
-        return theirs["xz"](data[i], data[j], tables[i][0], tables[j][0], tables[i][1], tables[j][1])
-
-    found = np.array([[float(pair(i, j)) for j in range(8)] for i in range(8)])
-    ours = nk.kernel(nk.cntk(20), x)
-    require("Arora et al., up to a factor", float(1 - np.corrcoef(found.ravel(), ours.ravel())[0, 1]), 1e-4)
-    micro = 1e6 * seconds(cupy, lambda: [pair(0, j) for j in range(8)], 3) / 8
-    print(f"Arora et al., CNTK-20 GAP, ntk alone: {micro:.0f} us a pair, {micro / own:.0f} x ntkcore's")
-    return {"us": micro, "ratio": micro / own}
+# --- vectors
 
 
-def vector_job(cupy: object, N: int, repeats: int) -> dict[str, float]:
+def vector_job(
+    cupy: Any, clock: Clock, N: int, dtype: str, goal: float | None, copies: float
+) -> tuple[str, dict[str, Any]]:
     """The whole call over CuPy's bare product of the same size, which computes both triangles."""
-    rng, net = np.random.default_rng(0), nk.mlp(3)
-    x = rng.standard_normal((600, 784)).astype(np.float32)
-    single = cupy.asnumpy(nk.kernel(net, cupy.asarray(x)))  # type: ignore[attr-defined]
-    double = nk.kernel(net, x, dtype=np.float64)
-    error = float(np.abs(single - double).max() / np.abs(double).max())
-    require("FC", error, 2e-6)
-    x = cupy.asarray(rng.standard_normal((N, 784)).astype(np.float32))  # type: ignore[attr-defined]
-    product = seconds(cupy, lambda: x @ x.T, repeats)
-    whole = seconds(cupy, lambda: nk.kernel(net, x), repeats)
-    ratio = whole / product
-    met = "met" if ratio <= 1.1 else "MISSED"
-    times = f"{1e3 * whole:.1f} ms, CuPy's product {1e3 * product:.1f} ms"
-    print(f"FC d=784 L=3 N={N}: {times}: {ratio:.2f} x, goal 1.1 {met}")
-    return {"seconds": whole, "product": product, "ratio": ratio, "error": error}
+    net, rng = nk.mlp(3), np.random.default_rng(0)
+    x = rng.standard_normal((N, 784)).astype(dtype)
+    few, given = min(500, N), cupy.asarray(x)
+    single = [cupy.asnumpy(k) for k in nk.kernel(net, given[:few], None, GET)]
+    error = compare("FC", single, nk.kernel(net, x[:few], None, GET, dtype="float64"), dtype)
+    ours = corners(cupy, [nk.kernel(net, given)], few // 2)
+    ends = [nk.kernel(net, x[at], dtype="float64") for at in (np.s_[: few // 2], np.s_[-(few // 2) :])]
+    error = max(error, compare("FC, whole", ours, [np.hstack(ends)], dtype))
+    product = timed(cupy, clock, lambda: given @ given.T).summary()
+    free(cupy)
+    whole = timed(cupy, clock, lambda: nk.kernel(net, given)).summary()
+    free(cupy)
+    ratio = whole["seconds"] / product["seconds"]
+    # One triangle of products written and read, the result written.
+    memory = 2 * N * N * np.dtype(dtype).itemsize / copies
+    line = (
+        f"{1e3 * whole['seconds']:9.2f} ms, CuPy's product {1e3 * product['seconds']:.2f} ms: {ratio:.2f} x "
+        f"{verdict(ratio, goal)}; wall {1e3 * whole['wall']:.2f}, engine {1e3 * whole['engine']:.2f}; "
+        f"limits product of one triangle {500 * product['seconds']:.2f}, memory {1e3 * memory:.2f}; error {error:.1e}"
+    )
+    entry = {"ratio": ratio, "goal": goal, "seconds": whole["seconds"], "product": product["seconds"], "error": error}
+    return line, {**entry, "limits": {"memory": memory}, "times": whole, "times_product": product}
 
 
-def main() -> None:
+def host_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
+    """NumPy in, NumPy out, beside a copy of as many bytes from the device to pinned memory."""
+    x = np.random.default_rng(0).standard_normal((N, 784)).astype(np.float32)
+    nk.kernel(nk.mlp(3), x[:4096], backend="cuda")
+    start = time.perf_counter()
+    nk.kernel(nk.mlp(3), x, backend="cuda")
+    wall = time.perf_counter() - start
+    there, here = cupy.ones((N, N), np.float32), cupy.cuda.alloc_pinned_memory(4 * N * N)
+    start = time.perf_counter()
+    there.get(out=np.frombuffer(here, np.float32, N * N).reshape(N, N))
+    copy = time.perf_counter() - start
+    return f"{wall:9.3f} s, a pinned copy of the result {copy:.3f} s", {"seconds": wall, "copy": copy}
+
+
+def free(cupy: Any) -> None:
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+# --- solvers
+
+
+def smooth_data(N: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors near a 10-dimensional surface, and 10 classes of them: their kernel's eigenvalues decay as real data's."""
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((N, 10))
+    x = np.tanh(hidden @ rng.standard_normal((10, 784))) + 0.1 * rng.standard_normal((N, 784))
+    return x.astype(dtype), np.eye(10)[(hidden @ rng.standard_normal((10, 10))).argmax(1)] - 0.1
+
+
+def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
+    """ntkcore.solve.Cholesky on a CuPy kernel of float64, beside CuPy's own factorisation."""
+    from ntkcore.solve import Cholesky
+
+    x, Y = smooth_data(N, "float64")
+    K = nk.kernel(nk.mlp(3), cupy.asarray(x))
+    targets = cupy.asarray(Y)
+    free(cupy)
+    ridge = 1e-3 * float(K.diagonal().mean())
+    factor, seconds = once(cupy, lambda: Cholesky(K, ridge))
+    A, solve_seconds = once(cupy, lambda: factor.solve(targets))
+    residual = float(cupy.linalg.norm(K @ A + ridge * A - targets) / cupy.linalg.norm(targets))
+    del factor, A
+    free(cupy)
+    if not residual <= 1e-9:
+        raise WrongError(f"Cholesky: relative residual {residual:.1e}")
+    at = cupy.arange(N)
+    K[at, at] += ridge
+    own = once(cupy, lambda: cupy.linalg.cholesky(K))[1]
+    rate = N**3 / 3 / own / 1e12
+    line = (
+        f"{seconds:9.3f} s, CuPy's {own:.3f} s ({rate:.0f} TFLOP/s); solving for 10 columns {solve_seconds:.3f} s; "
+        f"residual {residual:.1e}"
+    )
+    return line, {"seconds": seconds, "cupy": own, "solve": solve_seconds, "residual": residual}
+
+
+def pcg_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
+    """ntkcore.solve.cg on a CuPy kernel of float32, 10 columns, beside CuPy's bare products of as many passes."""
+    from ntkcore.operators import InMemory
+    from ntkcore.solve import cg
+
+    x, Y = smooth_data(N, "float32")
+    K = nk.kernel(nk.mlp(3), cupy.asarray(x))
+    free(cupy)
+    operator = InMemory(K)
+    found, seconds = once(cupy, lambda: cg(operator, Y, 1e-3, relative=True, rtol=1e-6, rank=min(2000, N // 4)))
+    if not found.converged:
+        raise WrongError(f"cg: not converged, residual {found.residuals.max():.1e}")
+    V = cupy.asarray(Y, np.float32)
+    own = statistics.median(once(cupy, lambda: K @ V)[1] for _ in range(3))
+    line = (
+        f"{seconds:9.3f} s, {found.iterations} iterations, {found.passes:.1f} passes, {seconds / found.passes:.4f} s a "
+        f"pass; CuPy's product with 10 columns {own:.4f} s"
+    )
+    entry = {"seconds": seconds, "iterations": found.iterations, "passes": found.passes, "cupy_product": own}
+    return line, {**entry, "residual": float(found.residuals.max())}
+
+
+def once(cupy: Any, call: Callable[[], Any]) -> tuple[Any, float]:
+    """(result, seconds of wall time until the device is done)."""
+    cupy.cuda.Device().synchronize()
+    start = time.perf_counter()
+    result = call()
+    cupy.cuda.Device().synchronize()
+    return result, time.perf_counter() - start
+
+
+# --- all jobs
+
+
+def jobs(cupy: Any, clock: Clock, only: set[str], fraction: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(name, call giving (line, entry)), the most valuable first."""
+    copies = copy_rate(cupy, int(2**31 * fraction) // 4 * 4)
+    size = lambda N: max(600, int(N * math.sqrt(fraction)))  # noqa: E731
+    if "images" in only:
+        for job in JOBS:
+            yield job.name, lambda job=job: image_job(cupy, clock, job, fraction, copies)
+    if "vectors" in only:
+        for N, dtype, goal in ((50_000, "float32", FC_GOAL), (20_000, "float32", FC_GOAL), (10_000, "float64", None)):
+            name = f"FC N={size(N)}, {dtype}"
+            yield name, lambda N=size(N), d=dtype, g=goal: vector_job(cupy, clock, N, d, g, copies)
+    if "solvers" in only:
+        yield f"Cholesky N={size(40_000)}, float64", lambda: cholesky_job(cupy, size(40_000))
+        yield f"PCG N={size(40_000)}, float32", lambda: pcg_job(cupy, size(40_000))
+        yield f"FC N={size(20_000)}, NumPy to NumPy", lambda: host_job(cupy, size(20_000))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="images,vectors,solvers", help="groups of jobs, by default %(default)s")
     parser.add_argument("--quick", action="store_true", help="small jobs; nothing is written")
-    parser.add_argument("--neural-tangents", metavar="PYTHON", help="Python of an environment with JAX for CUDA")
-    parser.add_argument("--arora", metavar="CNTK.py", help="their script")
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the pairs of every job, to try this file out")
+    parser.add_argument("--out", type=Path, help="where cuda.json is written; by default benchmarks/results")
+    parser.add_argument("--base", action="store_true", help="an older build: images and vectors, section 'base'")
     options = parser.parse_args()
-    quick = options.quick
-    if problem := cuda_problem():
-        print(f"no CUDA benchmark: {problem}")
-        return
-    import cupy
-
-    repeats = 2 if quick else 5
-    results = {job.name: image_job(cupy, job, repeats) for job in JOBS}
-    results["FC"] = vector_job(cupy, 4000 if quick else 20_000, repeats)
-    if options.neural_tangents:
-        results["neural-tangents"] = neural_tangents(options.neural_tangents, results["CNTK-20 GAP"]["us"])
-    if options.arora:
-        results["Arora et al."] = arora(cupy, options.arora, results["CNTK-20 GAP"]["us"])
-    device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    print(device)
-    if not quick:
-        print(f"written: {write('cuda', {'device': device, 'jobs': results})}")
+    cupy = require_gpu()
+    fraction = 0.05 if options.quick else options.fraction
+    only = {"images", "vectors"} if options.base else set(options.only.split(","))
+    record = None if options.quick else Record(cupy, "base" if options.base else "bench", options.out)
+    wrong, missed, done, began = [], [], 0, time.perf_counter()
+    print(f"{device(cupy)['name']}, driver {device(cupy)['driver']}", flush=True)
+    with Clock(cupy) as clock:
+        for name, call in jobs(cupy, clock, only, fraction):
+            start = time.perf_counter()
+            try:
+                line, entry = call()
+            except Exception as error:  # the next job may go
+                line, entry = f"FAILED: {type(error).__name__}: {error}", {"failed": str(error)}
+                wrong.append(name)
+            done += 1
+            missed += [name] if "MISSED" in line else []
+            print(f"{name:26s} {line}  [{time.perf_counter() - start:.1f} s]", flush=True)
+            if record:
+                record.add(name, entry)
+            free(cupy)
+    print(f"{done} jobs in {time.perf_counter() - began:.0f} s; failed: {', '.join(wrong) or 'none'}; "
+          f"goals missed: {', '.join(missed) or 'none'}")  # fmt: skip
+    return bool(wrong)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

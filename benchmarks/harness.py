@@ -235,20 +235,29 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def write(name: str, results: Mapping[str, Any]) -> Path:
-    """Writes benchmarks/results/<name>.json, with date, machine, commit and command."""
-    record = {
-        "name": name,
+def facts() -> dict[str, Any]:
+    """Date, machine, commit and command of a run."""
+    return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "commit": _commit(),
         "machine": machine(),
-        **results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1, default=_plain) + "\n")
+
+
+def write(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes <folder>/<name>.json, with date, machine, commit and command."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    save(path, {"name": name, **facts(), **results})
     return path
+
+
+def save(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes JSON whole or not at all: a time-out may come at any moment."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(record, indent=1, default=_plain) + "\n")
+    new.replace(path)
 
 
 def _plain(value: object) -> object:
