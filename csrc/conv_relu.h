@@ -1,5 +1,7 @@
 // A 3x3 convolution in the NTK parameterization and the ReLU after it, from the window sums S_K, S_T:
-//   K' = a/9 S_K + b,  T' = a/9 (S_T + S_K) + b,  K <- sqrt(qq')/2 kappa1(c),  T <- kappa0(c)/2 T'.
+//   K' = a/9 S_K + b,  T' = a/9 (S_T + S_K) + b,  K <- sqrt(qq')/2 kappa1(c),  T <- kappa0(c)/2 T',  c = K'/sqrt(qq').
+// With s = sqrt(1 - c^2): kappa1 = c kappa0 + s/pi, so K <- kappa0/2 K' + sqrt(qq')/(2 pi) s. As a function of c alone
+// this has derivative 0: the rounding of c does not reach K. kappa0 = 1 - s B(c) (dual.h).
 // The hot arithmetic of convolutional networks, for CPU and GPU.
 #pragma once
 
@@ -9,49 +11,48 @@ namespace ntk {
 
 template <class T>
 struct ConvRelu {
-  T scale, bias;                       // a/9, b
-  T half;                              // kappa0's 1/2, times a/9 where T' does not hold it yet
-  T kappa0[Coefficients<T>::A::size];  // A(y) times half
+  using B = typename Coefficients<T>::B;
+  T scale, bias;      // a/9, b
+  T half;             // kappa0's 1/2, times a/9 where K' and T' do not hold it yet
+  T kappa0[B::size];  // B(c) times half
 
   ConvRelu() = default;
   ConvRelu(const PlaneOp& conv, bool with_bias)
       : scale(T(conv.p[0] / 9)), bias(T(conv.p[1])), half(with_bias ? T(0.5) : T(0.5) * scale) {
-    for (int k = 0; k < Coefficients<T>::A::size; ++k) kappa0[k] = half * Coefficients<T>::A::at(k);
+    for (int k = 0; k < B::size; ++k) kappa0[k] = half * B::at(k);
   }
 };
 
-// y = 1 - |c| may be rounded to less than 0. The GPU cuts it off for free; elsewhere the root of |y| does.
+constexpr double kReluRoot = 0.5 / kPi;  // the root's factor: sqrt(qq')/(2 pi)
+
+// sqrt(1 - c^2), where rounding may leave less than 0 below the root. The GPU cuts it off for free, which its compiler
+// does not see; elsewhere the root of the absolute value does.
 #if defined(__CUDA_ARCH__)
-NTK_HD float cut(float y) { return __saturatef(y); }
-NTK_HD double cut(double y) { return max(y, 0.0); }
-template <class V>
-NTK_HD V root_of_cut(V y) {
-  return sqrt(y);
+NTK_HD float sine(float c) {
+  float z;
+  asm("fma.rn.ftz.sat.f32 %0, %1, %2, 0f3F800000;" : "=f"(z) : "f"(-c), "f"(c));
+  return sqrt(z);
 }
+NTK_HD double sine(double c) { return sqrt(max(1 - c * c, 0.0)); }
 #else
 template <class V>
-NTK_HD V cut(V y) {
-  return y;
-}
-template <class V>
-NTK_HD V root_of_cut(V y) {
-  return sqrt(abs(y));
+NTK_HD V sine(const V& c) {
+  using T = typename Scalar<V>::type;
+  return sqrt(abs(T(1) - c * c));
 }
 #endif
 
-// inverse: 1/sqrt(qq'), times a/9 without bias; root: sqrt(qq')/2. kPositive: K' >= 0 is known.
-template <class T, bool kNtk, bool kPositive, bool kBias, class V>
-NTK_HD void conv_relu(const ConvRelu<T>& s, const V& inverse, const V& root, V& k, V& t) {
-  if (kNtk) t = kBias ? s.scale * (k + t) + s.bias : k + t;
+// S_K becomes K; returns what T' (without bias S_K + S_T) is to be multiplied with. inverse: 1/sqrt(qq'), times a/9
+// without bias; root: sqrt(qq')/(2 pi). kPositive: K' >= 0 is known.
+template <class T, bool kPositive, bool kBias, class V>
+NTK_HD V conv_relu(const ConvRelu<T>& s, const V& inverse, const V& root, V& k) {
   if (kBias) k = s.scale * k + s.bias;
-  const V corr = k * inverse, y = cut(T(1) - (kPositive ? corr : abs(corr))), r = root_of_cut(y);
-  const V near = kPositive ? T(1) - y : max(corr, T(0));
-  k = root * (y * r * Fit<T>::C(y) + near);
-  if (!kNtk) return;
-  V A = y * s.kappa0[Coefficients<T>::A::size - 1] + s.kappa0[Coefficients<T>::A::size - 2];
-  for (int i = Coefficients<T>::A::size - 3; i >= 0; --i) A = A * y + s.kappa0[i];
-  const V u = r * A;
-  t = (kPositive ? s.half - u : if_negative(corr, u, s.half - u)) * t;
+  const V c = k * inverse, x = kPositive ? c : abs(c), r = sine(c);
+  V B = x * s.kappa0[ConvRelu<T>::B::size - 1] + s.kappa0[ConvRelu<T>::B::size - 2];
+  for (int i = ConvRelu<T>::B::size - 3; i >= 0; --i) B = B * x + s.kappa0[i];
+  const V u = r * B, half_kappa0 = kPositive ? s.half - u : if_negative(c, u, s.half - u);
+  k = half_kappa0 * k + root * r;
+  return half_kappa0;
 }
 
 }  // namespace ntk

@@ -15,9 +15,9 @@ namespace ntk {
 
 constexpr double kPi = 3.14159265358979323846;
 
-// acos(1 - y) = pi sqrt(y) A(y) and kappa1(1 - y) = 1 - y + y sqrt(y) C(y) on 0 <= y <= 1: both are smooth there.
-// Near-minimax fits by tools/fit_dual.py, lowest power first. Largest error: float A 6.4e-8, C 4.7e-8; double A 4.0e-16,
-// C 1.1e-16.
+// acos(1 - y) = pi sqrt(y) A(y), kappa1(1 - y) = 1 - y + y sqrt(y) C(y), acos(c) = pi sqrt(1 - c^2) B(c) on
+// 0 <= y, c <= 1: all are smooth there. Near-minimax fits by tools/fit_dual.py, lowest power first. Largest error:
+// float A 6.4e-8, B 3.8e-8, C 4.7e-8; double A 4.0e-16, B 1.0e-16, C 1.1e-16.
 template <class T>
 struct Coefficients;
 
@@ -28,6 +28,14 @@ struct Coefficients<float> {
     static NTK_HD constexpr float at(int k) {
       constexpr float values[] = {0.45015819f,   0.037509649f,    0.0084956933f, 0.0021952971f,
                                   0.0016915896f, -0.00075320581f, 0.00070271873f};
+      return values[k];
+    }
+  };
+  struct B {
+    static constexpr int size = 9;
+    static NTK_HD constexpr float at(int k) {
+      constexpr float values[] = {0.49999996f,  -0.31830357f, 0.24982673f,   -0.210326f,   0.17690039f,
+                                  -0.13429358f, 0.079617747f, -0.030582038f, 0.0054702729f};
       return values[k];
     }
   };
@@ -52,6 +60,18 @@ struct Coefficients<double> {
                                    -3.9754949430095626e-5, 0.00010440171174478019,  -0.00015305626397848099,
                                    0.00017396119712402493, -0.00013775604543144633, 7.4652684440915854e-5,
                                    -2.4549539790818016e-5, 3.861559186565802e-6};
+      return values[k];
+    }
+  };
+  struct B {
+    static constexpr int size = 20;
+    static NTK_HD constexpr double at(int k) {
+      constexpr double values[] = {
+          0.4999999999999999,   -0.31830988618370957,   0.24999999998914772,    -0.21220659020983214,
+          0.18749998355174736,  -0.16976498556177422,   0.1562466408522117,     -0.14548518851940393,
+          0.13654752905959098,  -0.12854579001046721,   0.1201460323472443,     -0.10925202212849447,
+          0.093548855285596589, -0.072294019640670727,  0.048084612503723878,   -0.026173482255578502,
+          0.011014812726138191, -0.0033249743355411315, 0.00063597767109936737, -5.7618957237489081e-5};
       return values[k];
     }
   };

@@ -49,6 +49,7 @@ NTK_PACK_OPERATOR(*)
     return r;                                          \
   }
 NTK_PACK_FUNCTION(sqrt)
+NTK_PACK_FUNCTION(reciprocal)
 NTK_PACK_FUNCTION(abs)
 #undef NTK_PACK_FUNCTION
 

@@ -21,6 +21,8 @@ struct Scalar {
 
 NTK_HD float sqrt(float x) { return ::sqrtf(x); }
 NTK_HD double sqrt(double x) { return ::sqrt(x); }
+NTK_HD float reciprocal(float x) { return 1 / x; }
+NTK_HD double reciprocal(double x) { return 1 / x; }
 NTK_HD float exp(float x) { return ::expf(x); }
 NTK_HD double exp(double x) { return ::exp(x); }
 NTK_HD float abs(float x) { return ::fabsf(x); }

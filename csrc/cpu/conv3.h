@@ -123,7 +123,9 @@ struct ReluPost {
         inverse.v[i] *= mine[2 * c + i * post.pitch];
         root.v[i] *= mine[2 * c + 1 + i * post.pitch];
       }
-      conv_relu<T, kNtk, kPositive, kBias>(post.relu, inverse, root, k, t);
+      if (kNtk) t = kBias ? post.relu.scale * (k + t) + post.relu.bias : k + t;
+      const Pack<V, n> half_kappa0 = conv_relu<T, kPositive, kBias>(post.relu, inverse, root, k);
+      if (kNtk) t = half_kappa0 * t;
     }
   };
 

@@ -48,7 +48,7 @@ ImageScratch<T> make_scratch(const PlaneProgram& program, char*& memory) {
 }
 
 // One image out of its strip: pixels and features as scalars. A ReLU that runs inside its convolution gets the
-// convolution's a/9 (without bias) and its own 1/2 multiplied in here, once per row.
+// convolution's a/9 (without bias) and its own factor multiplied in here, once per row.
 template <class T>
 void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>& s) {
   const PlaneProgram& program = tile.program;
@@ -63,7 +63,7 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
     T scale0 = 1, scale1 = 1;
     if (op.kind == PlaneOpKind::dual && op.fast == FastPath::skipped) {
       const PlaneOp& conv = program.ops[k - 1];
-      scale0 = conv.p[1] > 0 ? T(1) : T(conv.p[0] / 9), scale1 = T(0.5);
+      scale0 = conv.p[1] > 0 ? T(1) : T(conv.p[0] / 9), scale1 = T(kReluRoot);
     }
     const T* from = images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
     T* to = s.row_table + images.offset[k];

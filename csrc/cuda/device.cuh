@@ -23,22 +23,31 @@ __global__ void __launch_bounds__(kThreads) each_element(std::int64_t n, const F
   if (i < n) f(i);
 }
 
-// Blocks a multiprocessor must hold, so registers a thread may use: the rows of K and T and some 60 more.
-constexpr int chain_blocks(std::size_t row_bytes) { return row_bytes > 64 ? 3 : row_bytes > 32 ? 4 : 6; }
+// f(pair, i) for i < n of every pair, whole blocks a pair.
+template <class F>
+__global__ void __launch_bounds__(kThreads) each_element_of(int n, unsigned blocks_per_pair, const F f) {
+  const unsigned pair = blockIdx.x / blocks_per_pair;
+  const int i = int((blockIdx.x - pair * blocks_per_pair) * kThreads + threadIdx.x);
+  if (i < n) f(std::int64_t(pair), i);
+}
 
-template <class T, int kRows, bool kExact, bool kBias>
-__global__ void __launch_bounds__(kChainThreads, chain_blocks(sizeof(T) * kRows))
-    each_warp(std::int64_t n, const TorusChain<T, kRows, kExact, kBias> f) {
+// Blocks a multiprocessor must hold, so registers a thread may use: the strip's K, U and joins, and some 60 more.
+constexpr int chain_blocks(std::size_t row_bytes) { return row_bytes > 32 ? 3 : 6; }
+
+template <class T, int kSide, bool kBias>
+__global__ void __launch_bounds__(kChainThreads, chain_blocks(sizeof(T) * TorusChain<T, kSide, kBias>::kRows))
+    each_warp(std::int64_t n, const TorusChain<T, kSide, kBias> f) {
   const std::int64_t warp = (std::int64_t(blockIdx.x) * kChainThreads + threadIdx.x) / kWarp;
   if (warp < n) f.template run<DeviceWarp<T>>(warp);
 }
 
 // Throws std::bad_alloc where memory is lacking, else std::runtime_error that says what failed.
-inline void check(cudaError_t error, const std::string& what) {
+inline void check(cudaError_t error, const char* what, std::int64_t n = -1) {
   if (error == cudaSuccess) return;
   cudaGetLastError();
   if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
-  throw std::runtime_error("CUDA: " + what + ": " + cudaGetErrorString(error));
+  const std::string of = n < 0 ? "" : " of " + std::to_string(n);
+  throw std::runtime_error(std::string("CUDA: ") + what + of + ": " + cudaGetErrorString(error));
 }
 
 class CudaDevice {
@@ -69,13 +78,20 @@ class CudaDevice {
   void each(std::int64_t n, const F& f) {
     if (n == 0) return;
     each_element<<<blocks(n, kThreads), kThreads, 0, stream_>>>(n, f);
-    check(cudaGetLastError(), launch_of(typeid(F).name(), n));
+    check(cudaGetLastError(), typeid(F).name(), n);
   }
-  template <class T, int kRows, bool kExact, bool kBias>
-  void warps(std::int64_t n, const TorusChain<T, kRows, kExact, kBias>& f) {
+  template <class F>
+  void each_of(std::int64_t pairs, int n, const F& f) {
+    if (pairs == 0 || n == 0) return;
+    const unsigned per_pair = blocks(n, kThreads), all = blocks(pairs * per_pair, 1);
+    each_element_of<<<all, kThreads, 0, stream_>>>(n, per_pair, f);
+    check(cudaGetLastError(), typeid(F).name(), pairs);
+  }
+  template <class T, int kSide, bool kBias>
+  void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {
     if (n == 0) return;
     each_warp<<<blocks(n, kChainThreads / kWarp), kChainThreads, 0, stream_>>>(n, f);
-    check(cudaGetLastError(), launch_of(typeid(f).name(), n));
+    check(cudaGetLastError(), typeid(f).name(), n);
   }
   // A quarter of what is free: two streams work at a time, and results need room.
   std::int64_t budget() const {
@@ -85,9 +101,6 @@ class CudaDevice {
   }
 
  private:
-  static std::string launch_of(const char* kernel, std::int64_t n) {
-    return std::string(kernel) + " of " + std::to_string(n);
-  }
   static unsigned blocks(std::int64_t n, int per_block) {
     const std::int64_t count = (n + per_block - 1) / per_block;
     if (count > 0x7fffffff) throw std::bad_alloc();

@@ -27,8 +27,13 @@ class HostDevice {
   void each(std::int64_t n, const F& f) {
     for (std::int64_t i = 0; i < n; ++i) f(i);
   }
-  template <class T, int kRows, bool kExact, bool kBias>
-  void warps(std::int64_t n, const TorusChain<T, kRows, kExact, kBias>& f) {
+  template <class F>
+  void each_of(std::int64_t pairs, int n, const F& f) {
+    for (std::int64_t pair = 0; pair < pairs; ++pair)
+      for (int i = 0; i < n; ++i) f(pair, i);
+  }
+  template <class T, int kSide, bool kBias>
+  void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {
     for (std::int64_t i = 0; i < n; ++i) f.template run<HostWarp<T>>(i);
   }
   std::int64_t budget() const { return 1 << 20; }  // small, so that tests meet several batches

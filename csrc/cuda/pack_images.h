@@ -5,34 +5,43 @@
 
 namespace ntk {
 
+// Number `offset` + p `step` of every pixel p of an image, times `scale`, into PairLayout.
 template <class T>
-struct PackPixels {
-  ImagesView<T> from;
-  std::int64_t first, size;  // first image; numbers of an image
+struct PackPairs {
+  const T* from;             // [strip][number][lane]
+  std::int64_t from_stride;  // of strips
+  std::int64_t first;        // image
+  std::int64_t offset;
+  int step, h, w;
+  T scale;
   T* to;
+  std::int64_t to_stride;  // of images
 
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t image, int i) const {
     constexpr int N = kImageLanes<T>;
-    const std::int64_t image = first + i / size;
-    to[i] = from.pixels[image / N * from.pixels_stride + i % size * N + image % N];
+    const PairLayout layout = pair_layout<T>(h, w);
+    const int pair = i / 2 % layout.pairs, r = i / 2 / layout.pairs % layout.rows;
+    const int parity = i / 2 / layout.pairs / layout.rows;
+    const int pixel = r % h * w + (2 * pair + parity + i % 2) % w;
+    const std::int64_t n = first + image;
+    to[image * to_stride + i] = scale * from[n / N * from_stride + (offset + std::int64_t(pixel) * step) * N + n % N];
   }
 };
 
-// The features of one op, its rows twice. scale: what the fast path wants beside the features.
+// Both features of one op, its rows twice.
 template <class T>
 struct PackTable {
   ImagesView<T> from;
-  std::int64_t first, offset, size;  // first image; where the op's 2 h w features start, and their number
-  T scale[2];
+  std::int64_t first, offset;  // first image; where the op's features start
+  int size;                    // their number, 2 h w
   T* to;
-  std::int64_t to_size;  // of an image's table
+  std::int64_t to_stride;  // of images
 
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t image, int k) const {
     constexpr int N = kImageLanes<T>;
-    const std::int64_t image = first + i / size, k = i % size;
-    const T value = scale[k % 2] * from.table[image / N * from.table_stride + (offset + k) * N + image % N];
-    T* const out = to + i / size * to_size + 2 * offset + k;
-    out[0] = out[size] = value;
+    const std::int64_t n = first + image;
+    T* const out = to + image * to_stride + k;
+    out[0] = out[size] = from.table[n / N * from.table_stride + (offset + k) * N + n % N];
   }
 };
 

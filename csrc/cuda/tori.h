@@ -16,35 +16,56 @@ struct Tori {
   const int *at_h, *at_w;  // [h], [w]: where one is held, or -1
 
   NTK_HD std::int64_t per_pair() const { return std::int64_t(rows) * cols * h * w; }
-  // Of K[p, p'], or -1 where its displacement is not held.
-  NTK_HD std::int64_t index(std::int64_t pair, int ph, int pw, int qh, int qw) const {
+  // Of K[p, p'] within its pair, or -1 where its displacement is not held.
+  NTK_HD int index(int ph, int pw, int qh, int qw) const {
     const int a = at_h[qh < ph ? qh - ph + h : qh - ph], b = at_w[qw < pw ? qw - pw + w : qw - pw];
-    return a < 0 || b < 0 ? -1 : (((pair * rows + a) * cols + b) * h + ph) * w + pw;
+    return a < 0 || b < 0 ? -1 : ((a * cols + b) * h + ph) * w + pw;
   }
 };
 
-// One pixel pair of one pair of images.
+// One pixel pair: p, its displacement on the torus, and p'.
 struct Spot {
-  std::int64_t pair;
-  int ph, pw, qh, qw;
+  int ph, pw, dh, dw, qh, qw;
 };
 
+// Element i of the state of a pair.
 template <class T>
-NTK_HD Spot spot(const Tori<T>& s, std::int64_t i) {
+NTK_HD Spot spot(const Tori<T>& s, int i) {
   Spot at;
-  at.pw = int(i % s.w), i /= s.w;
-  at.ph = int(i % s.h), i /= s.h;
-  at.qw = (at.pw + s.dw[i % s.cols]) % s.w, i /= s.cols;
-  at.qh = (at.ph + s.dh[i % s.rows]) % s.h;
-  at.pair = i / s.rows;
+  at.pw = i % s.w, i /= s.w;
+  at.ph = i % s.h, i /= s.h;
+  at.dw = s.dw[i % s.cols], at.dh = s.dh[i / s.cols];
+  at.qw = at.pw + at.dw < s.w ? at.pw + at.dw : at.pw + at.dw - s.w;
+  at.qh = at.ph + at.dh < s.h ? at.ph + at.dh : at.ph + at.dh - s.h;
   return at;
+}
+
+// Rows of a strip: what a lane of the chain holds of a column (torus_chain.h).
+template <class T>
+NTK_HD constexpr int chain_rows(int h, int w) {
+  return sizeof(T) == 8 || (h == 8 && w == 8) ? 8 : 16;
+}
+
+// Numbers of an image's pixels so that a lane reads two neighbouring columns at once, wherever it starts:
+// [parity][rows][pairs][2], at (parity, r, i) row r mod h and the columns 2 i + parity and the next, around the circle.
+struct PairLayout {
+  int rows, pairs;
+  NTK_HD int at(int parity, int r, int i) const { return 2 * ((parity * rows + r) * pairs + i); }
+  NTK_HD int size() const { return 4 * rows * pairs; }
+};
+// p' of a lane's last row is dh < h rows below the end of the last strip.
+template <class T>
+NTK_HD PairLayout pair_layout(int h, int w) {
+  const int strip = chain_rows<T>(h, w);
+  return {h + (h + strip - 1) / strip * strip, (w + 1) / 2};
 }
 
 // The images of a tile, packed for the GPU, and which of them a batch pairs.
 template <class T>
 struct PackedImages {
-  const T* pixels;  // [image][h][w][channels]
-  const T* table;   // [image][table_size]: op k at 2 offset[k], [2 h][w][2]; the rows stand twice, so that p' may wrap
+  const T* pixels;  // [image][channels] PairLayout
+  const T* table;  // [image][table_size]: per op either both features [2 h][w][2], the rows twice, so that p' may wrap,
+                   // or what a chain wants of it in PairLayout
   std::int64_t pixels_size, table_size;
 };
 
@@ -54,6 +75,8 @@ struct Batch {
   const int *row, *col;  // [pair]: image numbers
 };
 
+// The ops on element i of the state of pair number `pair`.
+
 // K = <x(p), x'(p')> / channels, T = 0.
 template <class T>
 struct InputOp {
@@ -61,15 +84,17 @@ struct InputOp {
   Batch<T> batch;
   int channels;
 
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t pair, int i) const {
     const Spot at = spot(out, i);
-    const T* x = batch.row_images.pixels + batch.row[at.pair] * batch.row_images.pixels_size;
-    const T* y = batch.col_images.pixels + batch.col[at.pair] * batch.col_images.pixels_size;
-    x += (std::int64_t(at.ph) * out.w + at.pw) * channels, y += (std::int64_t(at.qh) * out.w + at.qw) * channels;
+    const PairLayout layout = pair_layout<T>(out.h, out.w);
+    const T* x = batch.row_images.pixels + batch.row[pair] * batch.row_images.pixels_size;
+    const T* y = batch.col_images.pixels + batch.col[pair] * batch.col_images.pixels_size;
+    x += layout.at(0, at.ph, at.pw / 2) + at.pw % 2, y += layout.at(0, at.qh, at.qw / 2) + at.qw % 2;
     T sum = 0;
-    for (int c = 0; c < channels; ++c) sum += x[c] * y[c];
-    out.k[i] = T(1) / T(channels) * sum;
-    out.t[i] = 0;
+    for (int c = 0; c < channels; ++c, x += layout.size(), y += layout.size()) sum += *x * *y;
+    const std::int64_t to = pair * out.per_pair() + i;
+    out.k[to] = T(1) / T(channels) * sum;
+    out.t[to] = 0;
   }
 };
 
@@ -83,8 +108,9 @@ struct ConvOp {
     const int x = o * stride + k - low;
     return op.circular ? (x % n + n) % n : x;
   }
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t pair, int i) const {
     const Spot at = spot(out, i);
+    const T *const in_k = in.k + pair * in.per_pair(), *const in_t = in.t + pair * in.per_pair();
     T k = 0, t = 0;
     for (int r = 0; r < op.window_h; ++r) {
       const int ph = place(at.ph, op.stride_h, r, op.low_h, in.h), qh = place(at.qh, op.stride_h, r, op.low_h, in.h);
@@ -92,12 +118,13 @@ struct ConvOp {
       for (int c = 0; c < op.window_w; ++c) {
         const int pw = place(at.pw, op.stride_w, c, op.low_w, in.w), qw = place(at.qw, op.stride_w, c, op.low_w, in.w);
         if (pw < 0 || pw >= in.w || qw < 0 || qw >= in.w) continue;
-        const std::int64_t from = in.index(at.pair, ph, pw, qh, qw);
-        if (from >= 0) k += in.k[from], t += in.t[from];
+        const int from = in.index(ph, pw, qh, qw);
+        if (from >= 0) k += in_k[from], t += in_t[from];
       }
     }
     conv_affine<T, true>(op, k, t);
-    out.k[i] = k, out.t[i] = t;
+    const std::int64_t to = pair * out.per_pair() + i;
+    out.k[to] = k, out.t[to] = t;
   }
 };
 
@@ -107,8 +134,9 @@ struct PoolOp {
   PlaneOp op;
   Tori<T> in, out;
 
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t pair, int i) const {
     const Spot at = spot(out, i);
+    const T *const in_k = in.k + pair * in.per_pair(), *const in_t = in.t + pair * in.per_pair();
     const int rows[2] = {at.ph * op.stride_h - op.low_h, at.qh * op.stride_h - op.low_h};
     const int cols[2] = {at.pw * op.stride_w - op.low_w, at.qw * op.stride_w - op.low_w};
     T k = 0, t = 0;
@@ -116,8 +144,8 @@ struct PoolOp {
       for (int qh = first(rows[1]); qh < last(rows[1], op.window_h, in.h); ++qh)
         for (int pw = first(cols[0]); pw < last(cols[0], op.window_w, in.w); ++pw)
           for (int qw = first(cols[1]); qw < last(cols[1], op.window_w, in.w); ++qw) {
-            const std::int64_t from = in.index(at.pair, ph, pw, qh, qw);
-            if (from >= 0) k += in.k[from], t += in.t[from];
+            const int from = in.index(ph, pw, qh, qw);
+            if (from >= 0) k += in_k[from], t += in_t[from];
           }
     T scale = T(op.p[0]);
     if (op.normalize_edges) {
@@ -127,18 +155,47 @@ struct PoolOp {
           (last(rows[1], op.window_h, in.h) - first(rows[1])) * (last(cols[1], op.window_w, in.w) - first(cols[1]));
       scale = T(1.0 / (double(here) * there));
     }
-    out.k[i] = scale * k, out.t[i] = scale * t;
+    const std::int64_t to = pair * out.per_pair() + i;
+    out.k[to] = scale * k, out.t[to] = scale * t;
   }
   static NTK_HD int first(int start) { return start < 0 ? 0 : start; }
   static NTK_HD int last(int start, int window, int n) { return start + window < n ? start + window : n; }
 };
 
+// A 2x2 pool in p and in p' of an even image, from the partial sums that chains leave instead of their state. With
+// p = 2P + a and p' = 2P' + a' the displacement is d = 2D + a' - a: an even d = 2D sums a = a' = 0 and 1 into part 0; an
+// odd d holds a = 0 of D = (d - 1)/2 as part 0 and a = 1 of D = (d + 1)/2 as part 1. The same along columns; a torus is
+// [row part][column part][h/2][w/2].
+template <class T>
+struct PoolPartsOp {
+  Tori<T> in, out;
+  T scale;
+
+  NTK_HD void operator()(std::int64_t pair, int i) const {
+    const Spot at = spot(out, i);
+    const int quarter = out.h * out.w, place = at.ph * out.w + at.pw;
+    const T *const in_k = in.k + pair * in.per_pair(), *const in_t = in.t + pair * in.per_pair();
+    T k = 0, t = 0;
+    for (int e = -1; e <= 1; ++e)
+      for (int f = -1; f <= 1; ++f) {
+        const int row = in.at_h[around(2 * at.dh + e, in.h)], col = in.at_w[around(2 * at.dw + f, in.w)];
+        if (row < 0 || col < 0) continue;
+        const int part = 2 * (e < 0) + (f < 0), from = ((row * in.cols + col) * 4 + part) * quarter + place;
+        k += in_k[from], t += in_t[from];
+      }
+    const std::int64_t to = pair * out.per_pair() + i;
+    out.k[to] = scale * k, out.t[to] = scale * t;
+  }
+  static NTK_HD int around(int d, int n) { return d < 0 ? d + n : d; }
+};
+
 // Both features of the op whose table starts at `table`, of p and of p'.
 template <class T>
-NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, const Spot& at, const T*& row, const T*& col) {
-  row = batch.row_images.table + batch.row[at.pair] * batch.row_images.table_size + table;
-  col = batch.col_images.table + batch.col[at.pair] * batch.col_images.table_size + table;
-  row += 2 * (std::int64_t(at.ph) * w + at.pw), col += 2 * (std::int64_t(at.qh) * w + at.qw);
+NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int64_t pair, const Spot& at, const T*& row,
+                     const T*& col) {
+  row = batch.row_images.table + batch.row[pair] * batch.row_images.table_size + table;
+  col = batch.col_images.table + batch.col[pair] * batch.col_images.table_size + table;
+  row += 2 * (at.ph * w + at.pw), col += 2 * (at.qh * w + at.qw);
 }
 
 template <class T, class Phi>
@@ -148,12 +205,13 @@ struct DualOp {
   Batch<T> batch;
   std::int64_t table;
 
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t pair, int i) const {
     const T *row, *col;
-    features(batch, table, s.w, spot(s, i), row, col);
+    features(batch, table, s.w, pair, spot(s, i), row, col);
+    const std::int64_t at = pair * s.per_pair() + i;
     T e, d;
-    phi.pair(s.k[i], row[0], row[1], col[0], col[1], e, d);
-    s.k[i] = e, s.t[i] *= d;
+    phi.pair(s.k[at], row[0], row[1], col[0], col[1], e, d);
+    s.k[at] = e, s.t[at] *= d;
   }
 };
 
@@ -163,10 +221,11 @@ struct NormalizeOp {
   Batch<T> batch;
   std::int64_t table;
 
-  NTK_HD void operator()(std::int64_t i) const {
+  NTK_HD void operator()(std::int64_t pair, int i) const {
     const T *row, *col;
-    features(batch, table, s.w, spot(s, i), row, col);
-    s.k[i] *= row[0] * col[0], s.t[i] *= row[0] * col[0];
+    features(batch, table, s.w, pair, spot(s, i), row, col);
+    const std::int64_t at = pair * s.per_pair() + i;
+    s.k[at] *= row[0] * col[0], s.t[at] *= row[0] * col[0];
   }
 };
 
@@ -175,33 +234,34 @@ struct CopyOrAddOp {
   bool add;
   Tori<T> to, from;
 
-  NTK_HD void operator()(std::int64_t i) const {
-    to.k[i] = add ? to.k[i] + from.k[i] : from.k[i];
-    to.t[i] = add ? to.t[i] + from.t[i] : from.t[i];
+  NTK_HD void operator()(std::int64_t pair, int i) const {
+    const std::int64_t at = pair * to.per_pair() + i;
+    to.k[at] = add ? to.k[at] + from.k[at] : from.k[at];
+    to.t[at] = add ? to.t[at] + from.t[at] : from.t[at];
   }
 };
 
-// The share of one torus' column in a read-out: i = ((pair rows + a) cols + b) w + pw.
+// The share of one torus' column in a read-out: i = (a cols + b) w + pw.
 template <class T>
 struct ReadoutOp {
   PlaneOp op;
   Tori<T> s;
   double *sum_k, *sum_t;
 
-  NTK_HD void operator()(std::int64_t i) const {
-    const int pw = int(i % s.w);
-    const std::int64_t torus = i / s.w;
-    const int qw = (pw + s.dw[torus % s.cols]) % s.w, dh = s.dh[torus / s.cols % s.rows];
+  NTK_HD void operator()(std::int64_t pair, int i) const {
+    const int pw = i % s.w, torus = i / s.w;
+    const int qw = (pw + s.dw[torus % s.cols]) % s.w, dh = s.dh[torus / s.cols];
     double k = 0, t = 0;
     for (int ph = 0; ph < s.h; ++ph) {
       const int qh = (ph + dh) % s.h;
       const double weight = op.window_h < 0 ? 1
                                             : double(shared_windows(s.h, ph, qh - ph, op.window_h)) *
                                                   shared_windows(s.w, pw, qw - pw, op.window_w);
-      const std::int64_t at = (torus * s.h + ph) * s.w + pw;
+      const std::int64_t at = pair * s.per_pair() + (torus * s.h + ph) * s.w + pw;
       k += weight * s.k[at], t += weight * s.t[at];
     }
-    sum_k[i] = k, sum_t[i] = t;
+    const std::int64_t to = pair * s.rows * s.cols * s.w + i;
+    sum_k[to] = k, sum_t[to] = t;
   }
 };
 

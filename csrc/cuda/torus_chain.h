@@ -1,7 +1,11 @@
 // The hot path: tori through a chain of 3x3 convolutions with ReLU, zero padding and stride 1, without leaving registers.
-// A lane is a column, its rows are registers; a warp holds as many tori side by side as fit into 32 lanes. Neighbours in
-// a row come by shuffle. Where two planes of a torus meet (a seam), and at the image's border, factors 0 cut the sums.
+// A lane holds two neighbouring columns of a strip of kRows rows; a torus has one strip or two, and a warp holds as many
+// tori side by side as fit into 32 lanes. Neighbours in a row come by shuffle, and so do the two rows where strips meet.
+// Where two planes of a torus meet (a seam), and at the image's border, factors 0 cut the sums. The state is K and
+// U = K + T, of which a ReLU layer in the NTK parameterization makes K <- kappa0/2 K' + ..., U <- kappa0/2 U' + K.
 #pragma once
+
+#include <limits>
 
 #include "../conv_relu.h"
 #include "tori.h"
@@ -9,7 +13,8 @@
 
 namespace ntk {
 
-constexpr int kLargestSide = 32;  // of an image whose columns are a warp's lanes
+template <class T>
+constexpr int kLargestSide = sizeof(T) == 4 ? 32 : 16;  // of an image whose torus fits into a warp
 
 #if defined(__CUDA_ARCH__)
 #define NTK_UNROLL _Pragma("unroll")
@@ -22,160 +27,283 @@ enum class StepKind : int { affine, relu, relu_positive };
 template <class T>
 struct ChainStep {
   StepKind kind;
-  T a, b, e, f;  // affine: K <- a S_K + b, T <- a S_T + e S_K + f of the window sums
+  T a, b, e, f;  // affine: K <- a S_K + b, U <- a S_U + e S_K + f of the window sums
   ConvRelu<T> relu;
+  T root;              // sqrt(qq')/(2 pi) over the product of the tables' numbers
   std::int64_t table;  // where the ReLU's features start
 };
 
-// The lanes' places: torus number `unit` (pair rows cols + ...), column of p, its displacement, first column of p'.
-struct LanePlace {
+// Where a lane is: columns 2 pair and 2 pair + 1 of rows strip kRows and on of torus number `unit` (see Tori), at
+// displacement (dh, dw). row, col: its place in a plane of PairLayout, of p and of p'.
+struct ChainLane {
   bool active;
-  std::int64_t unit, pair;
-  int dh, dw, pw, qw;
+  int lane, unit, image_pair, strip, pair, dh, dw;
+  std::int64_t row, col;
 };
 
-// kRows: registers; kExact: h = w = kRows.
-template <class T, int kRows, bool kExact, bool kBias>
+enum class ChainOutput : int {
+  state,   // K and T of all elements
+  pooled,  // partial sums of a 2x2 pool in p and p' (PoolPartsOp)
+  sums,    // one number each of K and T per torus
+};
+
+// kSide: h = w = 8, 16 or 32; 0: any.
+template <class T, int kSide, bool kBias>
 struct TorusChain {
+  static constexpr int kRows = chain_rows<T>(kSide, kSide);
+  static constexpr bool kStrips = kSide == 0 || kSide > kRows;  // may there be two?
+
   const ChainStep<T>* steps;
   int count;
-  Tori<T> s;           // geometry; where `load`, the state before, and where not `sums`, after
-  std::int64_t units;  // tori of the batch
+  Tori<T> s;  // geometry; where `load`, the state before; where not `sums`, after
+  int units;  // tori of the batch
   Batch<T> batch;
   int channels;
-  bool load;              // start from s, else from the pixels
-  double *sum_k, *sum_t;  // [unit], or null: then the state goes to s
-  const T* seams;         // [2 kLargestSide + 1]: 1, and 0 in the middle
+  bool load;  // start from s, else from the pixels
+  ChainOutput output;
+  double *sum_k, *sum_t;  // [unit]
 
-  NTK_HD int width() const { return kExact ? kRows : s.w; }
-  NTK_HD int height() const { return kExact ? kRows : s.h; }
+  NTK_HD int width() const { return kSide ? kSide : s.w; }
+  NTK_HD int height() const { return kSide ? kSide : s.h; }
+  NTK_HD int rows() const { return kSide || s.h > kRows ? kRows : s.h; }
+  NTK_HD PairLayout layout() const { return pair_layout<T>(height(), width()); }
+  NTK_HD int lanes() const { return layout().pairs * ((height() + kRows - 1) / kRows); }
+  NTK_HD int side_by_side() const { return kWarp / lanes(); }
   // Warps that the launch needs.
-  std::int64_t warps() const { return (units + kWarp / s.w - 1) / (kWarp / s.w); }
+  std::int64_t warps() const { return (units + side_by_side() - 1) / side_by_side(); }
 
-  NTK_HD LanePlace place(std::int64_t warp, int lane) const {
-    LanePlace at;
-    const int side_by_side = kWarp / width();
-    at.unit = warp * side_by_side + lane / width();
-    at.active = lane / width() < side_by_side && at.unit < units;
-    if (!at.active) at.unit = units - 1;
-    at.pair = at.unit / (std::int64_t(s.rows) * s.cols);
-    at.dh = s.dh[at.unit / s.cols % s.rows], at.dw = s.dw[at.unit % s.cols];
-    at.pw = lane % width(), at.qw = (at.pw + at.dw) % width();
-    return at;
+  NTK_HD ChainLane place(std::int64_t warp, int lane) const {
+    const PairLayout at = layout();
+    ChainLane l;
+    l.lane = lane;
+    const int torus = lane / lanes(), inside = lane % lanes();
+    l.unit = int(warp) * side_by_side() + torus;
+    l.active = torus < side_by_side() && l.unit < units;
+    if (!l.active) l.unit = units - 1;
+    const int plane = l.unit % (s.rows * s.cols);
+    l.image_pair = l.unit / (s.rows * s.cols);
+    l.dh = s.dh[plane / s.cols], l.dw = s.dw[plane % s.cols];
+    l.strip = inside / at.pairs, l.pair = inside % at.pairs;
+    l.row = at.at(0, l.strip * kRows, l.pair);
+    const int q = (2 * l.pair + l.dw) % width();
+    l.col = at.at(q % 2, l.strip * kRows + l.dh, q / 2);
+    return l;
+  }
+
+  // What a lane needs in every layer.
+  template <class W>
+  struct Frame {
+    using V = typename W::V;
+    typename W::I row_at, col_at;  // into the tables
+    typename W::I lower, partner;  // is it of the second strip; the lane of the other strip
+    V join[kRows + 1];             // does row r - 1 count for row r?
+    V from_left, middle, from_right;
+  };
+
+  template <class W>
+  NTK_HD Frame<W> frame(const typename W::template Each<ChainLane>& lanes) const {
+    using Lane = const ChainLane&;
+    const int w = width(), h = height(), pairs = layout().pairs;
+    Frame<W> f;
+    f.row_at =
+        W::integers(lanes, [&](Lane l) { return batch.row[l.image_pair] * batch.row_images.table_size + l.row; });
+    f.col_at =
+        W::integers(lanes, [&](Lane l) { return batch.col[l.image_pair] * batch.col_images.table_size + l.col; });
+    f.lower = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip); });
+    f.partner = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip ? l.lane - pairs : l.lane + pairs); });
+    NTK_UNROLL for (int r = 0; r <= kRows; ++r) f.join[r] = W::values(lanes, [&](Lane l) {
+      const int row = l.strip * kRows + r;
+      return T(row > 0 && row < h && row != h - l.dh);
+    });
+    // Does column c - 1 count for column c?
+    const auto joins = [&](Lane l, int c) { return T(c > 0 && c < w && c != w - l.dw); };
+    f.from_left = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair); });
+    f.middle = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair + 1); });
+    f.from_right = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair + 2); });
+    return f;
   }
 
   template <class W>
   NTK_HD void run(std::int64_t warp) const {
-    using V = typename W::V;
-    const auto integers = [&](auto f) { return W::integers([&](int lane) { return f(place(warp, lane)); }); };
-    const auto values = [&](auto f) { return W::values([&](int lane) { return f(place(warp, lane)); }); };
-    const int w = width();
-    const auto row_at = integers(
-        [&](const LanePlace& l) -> std::int64_t { return batch.row[l.pair] * batch.row_images.table_size + 2 * l.pw; });
-    const auto col_at = integers([&](const LanePlace& l) -> std::int64_t {
-      return batch.col[l.pair] * batch.col_images.table_size + 2 * (std::int64_t(l.dh) * w + l.qw);
-    });
-    // Row r - 1 does not count for row r where r = h - dh.
-    const auto seam_at = integers([&](const LanePlace& l) -> std::int64_t { return kLargestSide - (height() - l.dh); });
-    const V from_left = values([&](const LanePlace& l) { return T(l.pw > 0 && l.pw != w - l.dw); });
-    const V from_right = values([&](const LanePlace& l) { return T(l.pw < w - 1 && l.pw != w - l.dw - 1); });
-    V k[kRows], t[kRows];
-    start<W>(warp, k, t);
+    const auto lanes = W::each([&](int lane) { return place(warp, lane); });
+    const Frame<W> f = frame<W>(lanes);
+    typename W::V k[kRows][2], u[kRows][2];
+    start<W>(lanes, k, u);
     for (int step = 0; step < count; ++step) {
       const ChainStep<T>& s = steps[step];
       if (s.kind == StepKind::relu_positive)
-        layer<W, StepKind::relu_positive>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
+        layer<W, StepKind::relu_positive>(s, f, k, u);
       else if (s.kind == StepKind::relu)
-        layer<W, StepKind::relu>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
+        layer<W, StepKind::relu>(s, f, k, u);
       else
-        layer<W, StepKind::affine>(s, k, t, row_at, col_at, seam_at, from_left, from_right);
+        layer<W, StepKind::affine>(s, f, k, u);
     }
-    finish<W>(warp, k, t);
+    if (output == ChainOutput::sums)
+      put_sums<W>(lanes, k, u);
+    else if (output == ChainOutput::state)
+      put_state<W>(lanes, k, u);
+    else
+      put_pooled<W>(lanes, k, u);
   }
 
-  template <class W, StepKind kKind, class V, class I>
-  NTK_HD void layer(const ChainStep<T>& s, V (&k)[kRows], V (&t)[kRows], const I& row_at, const I& col_at,
-                    const I& seam_at, const V& from_left, const V& from_right) const {
-    const T *rows = batch.row_images.table + s.table, *cols = batch.col_images.table + s.table;
-    V above_k = k[0], above_t = t[0], join = k[0];  // of the row above, and whether it counts; none yet
-    NTK_UNROLL for (int r = 0; r < kRows; ++r) {
-      if (!kExact && r >= height()) break;
-      V sum_k = k[r], sum_t = t[r];
-      if (r > 0) sum_k = sum_k + join * above_k, sum_t = sum_t + join * above_t;
-      above_k = k[r], above_t = t[r];
-      if (r + 1 < kRows) {
-        join = W::load(seams, seam_at, r + 1);
-        sum_k = sum_k + join * k[r + 1], sum_t = sum_t + join * t[r + 1];
-      }
-      const V left_k = W::left(sum_k), left_t = W::left(sum_t), right_k = W::right(sum_k), right_t = W::right(sum_t);
-      sum_k = sum_k + from_left * left_k + from_right * right_k;
-      sum_t = sum_t + from_left * left_t + from_right * right_t;
-      if constexpr (kKind == StepKind::affine) {
-        sum_t = s.a * sum_t + (s.e * sum_k + s.f);
-        sum_k = s.a * sum_k + s.b;
-      } else {
-        V inverse, root, col_inverse, col_root;
-        W::load2(rows, row_at, 2 * std::int64_t(r) * width(), inverse, root);
-        W::load2(cols, col_at, 2 * std::int64_t(r) * width(), col_inverse, col_root);
-        conv_relu<T, true, kKind == StepKind::relu_positive, kBias>(s.relu, inverse * col_inverse, root * col_root,
-                                                                    sum_k, sum_t);
-      }
-      k[r] = sum_k, t[r] = sum_t;
-    }
-  }
-
-  // The pixels' products, or the state in memory; rows below the image are zero.
+  // The rows of the other strip next to this one.
   template <class W, class V>
-  NTK_HD void start(std::int64_t warp, V (&k)[kRows], V (&t)[kRows]) const {
+  NTK_HD void meet(const Frame<W>& f, const V (&x)[kRows][2], V (&other)[2]) const {
+    NTK_UNROLL for (int c = 0; c < 2; ++c) other[c] =
+        kStrips ? W::from(W::choose(f.lower, x[0][c], x[kRows - 1][c]), f.partner) : W::zero();
+  }
+
+  // Window sums of row r; `above` holds the row above as it was, and receives row r.
+  template <class W, class V>
+  NTK_HD void window(const Frame<W>& f, int r, const V (&x)[kRows][2], const V (&other)[2], V (&above)[2],
+                     V (&sum)[2]) const {
+    V down[2];
+    NTK_UNROLL for (int c = 0; c < 2; ++c) {
+      down[c] = x[r][c];
+      if (kStrips || r > 0) down[c] = down[c] + f.join[r] * above[c];
+      if (kStrips || r + 1 < kRows) down[c] = down[c] + f.join[r + 1] * (r + 1 < kRows ? x[r + 1][c] : other[c]);
+      above[c] = x[r][c];
+    }
+    const V left = W::left(down[1]), right = W::right(down[0]);
+    sum[0] = down[0] + f.from_left * left + f.middle * down[1];
+    sum[1] = down[1] + f.middle * down[0] + f.from_right * right;
+  }
+
+  template <class W, StepKind kKind, class V>
+  NTK_HD void layer(const ChainStep<T>& s, const Frame<W>& f, V (&k)[kRows][2], V (&u)[kRows][2]) const {
+    const T *row_table = batch.row_images.table + s.table, *col_table = batch.col_images.table + s.table;
+    V other_k[2], other_u[2], above_k[2], above_u[2];
+    meet<W>(f, k, other_k), meet<W>(f, u, other_u);
+    NTK_UNROLL for (int c = 0; c < 2; ++c) above_k[c] = other_k[c], above_u[c] = other_u[c];
     NTK_UNROLL for (int r = 0; r < kRows; ++r) {
-      k[r] = t[r] = W::values([](int) { return T(0); });
-      if (!kExact && r >= height()) continue;
+      if (kSide == 0 && r >= rows()) break;
+      V sum_k[2], sum_u[2], mine[2], theirs[2];
+      window<W>(f, r, k, other_k, above_k, sum_k);
+      window<W>(f, r, u, other_u, above_u, sum_u);
+      if constexpr (kKind != StepKind::affine) {
+        W::load2(row_table, f.row_at, std::int64_t(r) * 2 * layout().pairs, mine[0], mine[1]);
+        W::load2(col_table, f.col_at, std::int64_t(r) * 2 * layout().pairs, theirs[0], theirs[1]);
+      }
+      NTK_UNROLL for (int c = 0; c < 2; ++c) {
+        if constexpr (kKind == StepKind::affine) {
+          u[r][c] = s.a * sum_u[c] + (s.e * sum_k[c] + s.f);
+          k[r][c] = s.a * sum_k[c] + s.b;
+        } else {
+          const V both = mine[c] * theirs[c] + std::numeric_limits<T>::min();  // 0 pixels: c = 0/min = 0
+          k[r][c] = sum_k[c];
+          if (kBias) sum_u[c] = s.relu.scale * sum_u[c] + s.relu.bias;
+          const V half_kappa0 =
+              conv_relu<T, kKind == StepKind::relu_positive, kBias>(s.relu, reciprocal(both), s.root * both, k[r][c]);
+          u[r][c] = half_kappa0 * sum_u[c] + k[r][c];
+        }
+      }
+    }
+  }
+
+  // Where element (row r of the lane, column c) of the state lies, or -1 outside the image or of an idle lane.
+  NTK_HD std::int64_t element(const ChainLane& l, int r, int c) const {
+    const int row = l.strip * kRows + r, col = 2 * l.pair + c;
+    if (!l.active || row >= height() || col >= width()) return -1;
+    return (std::int64_t(l.unit) * height() + row) * width() + col;
+  }
+
+  // The pixels' products, or the state in memory; outside the image zero.
+  template <class W, class V>
+  NTK_HD void start(const typename W::template Each<ChainLane>& lanes, V (&k)[kRows][2], V (&u)[kRows][2]) const {
+    using Lane = const ChainLane&;
+    const Batch<T>& b = batch;
+    const auto row_at =
+        W::integers(lanes, [&](Lane l) { return b.row[l.image_pair] * b.row_images.pixels_size + l.row; });
+    const auto col_at =
+        W::integers(lanes, [&](Lane l) { return b.col[l.image_pair] * b.col_images.pixels_size + l.col; });
+    NTK_UNROLL for (int r = 0; r < kRows; ++r) {
+      NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = u[r][c] = W::zero();
+      if (kSide == 0 && r >= rows()) continue;
       if (load) {
-        const auto at = W::integers([&](int lane) -> std::int64_t {
-          const LanePlace l = place(warp, lane);
-          return (l.unit * s.h + r) * s.w + l.pw;
-        });
-        k[r] = W::load(s.k, at, 0), t[r] = W::load(s.t, at, 0);
-      } else {
-        k[r] = W::values([&](int lane) { return product(place(warp, lane), r); });
+        NTK_UNROLL for (int c = 0; c < 2; ++c) {
+          const auto at = W::integers(lanes, [&](Lane l) { return element(l, r, c); });
+          k[r][c] = W::load(s.k, at, 0), u[r][c] = k[r][c] + W::load(s.t, at, 0);
+        }
+        continue;
       }
+      for (int channel = 0; channel < channels; ++channel) {
+        V mine[2], theirs[2];
+        const std::int64_t offset = channel * layout().size() + std::int64_t(r) * 2 * layout().pairs;
+        W::load2(b.row_images.pixels, row_at, offset, mine[0], mine[1]);
+        W::load2(b.col_images.pixels, col_at, offset, theirs[0], theirs[1]);
+        NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = k[r][c] + mine[c] * theirs[c];
+      }
+      NTK_UNROLL for (int c = 0; c < 2; ++c) u[r][c] = k[r][c] = T(1) / T(channels) * k[r][c];
     }
-  }
-
-  NTK_HD T product(const LanePlace& l, int ph) const {
-    const int qh = (ph + l.dh) % height();
-    const T* x = batch.row_images.pixels + batch.row[l.pair] * batch.row_images.pixels_size;
-    const T* y = batch.col_images.pixels + batch.col[l.pair] * batch.col_images.pixels_size;
-    x += (std::int64_t(ph) * width() + l.pw) * channels, y += (std::int64_t(qh) * width() + l.qw) * channels;
-    T sum = 0;
-    for (int c = 0; c < channels; ++c) sum += x[c] * y[c];
-    return T(1) / T(channels) * sum;
   }
 
   template <class W, class V>
-  NTK_HD void finish(std::int64_t warp, const V (&k)[kRows], const V (&t)[kRows]) const {
-    if (!sum_k) {
-      NTK_UNROLL for (int r = 0; r < kRows; ++r) {
-        if (!kExact && r >= height()) break;
-        const auto at = W::integers([&](int lane) -> std::int64_t {
-          const LanePlace l = place(warp, lane);
-          return l.active ? (l.unit * s.h + r) * s.w + l.pw : -1;
-        });
-        W::store(s.k, at, 0, k[r]), W::store(s.t, at, 0, t[r]);
-      }
-      return;
+  NTK_HD void put_state(const typename W::template Each<ChainLane>& lanes, const V (&k)[kRows][2],
+                        const V (&u)[kRows][2]) const {
+    NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
+      if (kSide == 0 && r >= rows()) break;
+      const auto at = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
+      W::store(s.k, at, 0, k[r][c]), W::store(s.t, at, 0, u[r][c] - k[r][c]);
     }
-    V total_k = k[0], total_t = t[0];
-    NTK_UNROLL for (int r = 1; r < kRows; ++r) total_k = total_k + k[r], total_t = total_t + t[r];
-    for (int by = kWarp / 2; by > 0; by /= 2) {  // lane pw adds lane pw + by of its torus
-      const V inside = W::values([&](int lane) { return T(lane % width() + by < width()); });
+  }
+
+  // Sums over the torus: of the lane's elements, then of the lanes.
+  template <class W, class V>
+  NTK_HD void put_sums(const typename W::template Each<ChainLane>& lanes, const V (&k)[kRows][2],
+                       const V (&u)[kRows][2]) const {
+    V total_k = W::zero(), total_t = W::zero();
+    NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
+      if (kSide == 0 && r >= rows()) break;
+      V sum_k = k[r][c], sum_t = u[r][c] - k[r][c];
+      if (kSide == 0) {
+        const V inside = W::values(lanes, [&](const ChainLane& l) { return T(element(l, r, c) >= 0); });
+        sum_k = inside * sum_k, sum_t = inside * sum_t;
+      }
+      total_k = total_k + sum_k, total_t = total_t + sum_t;
+    }
+    for (int by = kWarp / 2; by > 0; by /= 2) {  // a lane adds the one `by` further on in its torus
+      const V inside = W::each([&](int lane) { return T(lane % this->lanes() + by < this->lanes()); });
       total_k = total_k + inside * W::right(total_k, by), total_t = total_t + inside * W::right(total_t, by);
     }
-    const auto at = W::integers([&](int lane) -> std::int64_t {
-      const LanePlace l = place(warp, lane);
-      return l.active && l.pw == 0 ? l.unit : -1;
+    const auto at = W::integers(lanes, [&](const ChainLane& l) -> std::int64_t {
+      return l.active && l.strip == 0 && l.pair == 0 ? l.unit : -1;
     });
     W::store(sum_k, at, 0, total_k), W::store(sum_t, at, 0, total_t);
+  }
+
+  // Pooled 2x2 in p and p': see PoolPartsOp for which sums a torus has. Even rows and columns of h and w only.
+  template <class W, class V>
+  NTK_HD void put_pooled(const typename W::template Each<ChainLane>& lanes, const V (&k)[kRows][2],
+                         const V (&u)[kRows][2]) const {
+    const V even_h = W::values(lanes, [](const ChainLane& l) { return T(l.dh % 2 == 0); });
+    const V even_w = W::values(lanes, [](const ChainLane& l) { return T(l.dw % 2 == 0); });
+    NTK_UNROLL for (int r = 0; r + 1 < kRows; r += 2) {
+      if (kSide == 0 && r >= rows()) break;
+      put_block<W>(lanes, s.k, r, even_h, even_w, k[r], k[r + 1]);
+      const V upper[2] = {u[r][0] - k[r][0], u[r][1] - k[r][1]};
+      const V lower[2] = {u[r + 1][0] - k[r + 1][0], u[r + 1][1] - k[r + 1][1]};
+      put_block<W>(lanes, s.t, r, even_h, even_w, upper, lower);
+    }
+  }
+  template <class W, class V>
+  NTK_HD void put_block(const typename W::template Each<ChainLane>& lanes, T* to, int r, const V& even_h,
+                        const V& even_w, const V (&upper)[2], const V (&lower)[2]) const {
+    const V first[2] = {upper[0] + even_h * lower[0], upper[1] + even_h * lower[1]};
+    put_part<W>(lanes, to, r, 0, 0, first[0] + even_w * first[1]);
+    put_part<W>(lanes, to, r, 0, 1, first[1]);
+    put_part<W>(lanes, to, r, 1, 0, lower[0] + even_w * lower[1]);
+    put_part<W>(lanes, to, r, 1, 1, lower[1]);
+  }
+  // Part (row_kind, col_kind); an even displacement has no second kind.
+  template <class W, class V>
+  NTK_HD void put_part(const typename W::template Each<ChainLane>& lanes, T* to, int r, int row_kind, int col_kind,
+                       const V& value) const {
+    const auto at = W::integers(lanes, [&](const ChainLane& l) -> std::int64_t {
+      if ((row_kind && l.dh % 2 == 0) || (col_kind && l.dw % 2 == 0) || element(l, r, 0) < 0) return -1;
+      const int h = height(), w = width(), row = (l.strip * kRows + r) / 2;
+      return std::int64_t(l.unit) * h * w + ((2 * row_kind + col_kind) * (h / 2) + row) * (w / 2) + l.pair;
+    });
+    W::store(to, at, 0, value);
   }
 };
 

@@ -14,24 +14,31 @@ template <class T>
 struct HostWarp {
   using V = Pack<T, kWarp>;
   using I = Pack<std::int64_t, kWarp>;
+  template <class S>
+  using Each = Pack<S, kWarp>;  // a struct of every lane
 
   // f(lane) of every lane.
   template <class F>
-  static I integers(const F& f) {
-    I r;
+  static auto each(const F& f) {
+    Each<decltype(f(0))> r;
     for (int l = 0; l < kWarp; ++l) r.v[l] = f(l);
     return r;
   }
-  template <class F>
-  static V values(const F& f) {
-    V r;
-    for (int l = 0; l < kWarp; ++l) r.v[l] = f(l);
-    return r;
+  // f(struct of the lane) of every lane.
+  template <class S, class F>
+  static V values(const Each<S>& lanes, const F& f) {
+    return each([&](int l) -> T { return f(lanes.v[l]); });
   }
+  template <class S, class F>
+  static I integers(const Each<S>& lanes, const F& f) {
+    return each([&](int l) -> std::int64_t { return f(lanes.v[l]); });
+  }
+  static V zero() {
+    return each([](int) { return T(0); });
+  }
+  // Lanes whose `at` is negative load 0.
   static V load(const T* p, const I& at, std::int64_t offset) {
-    V r;
-    for (int l = 0; l < kWarp; ++l) r.v[l] = p[at.v[l] + offset];
-    return r;
+    return each([&](int l) { return at.v[l] < 0 ? T(0) : p[at.v[l] + offset]; });
   }
   // Two neighbours in memory.
   static void load2(const T* p, const I& at, std::int64_t offset, V& a, V& b) {
@@ -43,16 +50,21 @@ struct HostWarp {
     for (int l = 0; l < kWarp; ++l)
       if (at.v[l] >= 0) p[at.v[l] + offset] = value.v[l];
   }
+  // The value of the lane to the left; of the first lane its own.
   static V left(const V& x) {
-    V r = x;
-    for (int l = 1; l < kWarp; ++l) r.v[l] = x.v[l - 1];
-    return r;
+    return each([&](int l) { return x.v[l > 0 ? l - 1 : 0]; });
   }
   // The value `by` lanes to the right; of the last lanes their own.
   static V right(const V& x, int by = 1) {
-    V r = x;
-    for (int l = 0; l + by < kWarp; ++l) r.v[l] = x.v[l + by];
-    return r;
+    return each([&](int l) { return x.v[l + by < kWarp ? l + by : l]; });
+  }
+  // The value of lane number `lane`.
+  static V from(const V& x, const I& lane) {
+    return each([&](int l) { return x.v[lane.v[l] & (kWarp - 1)]; });
+  }
+  // a where `first` is not 0, else b.
+  static V choose(const I& first, const V& a, const V& b) {
+    return each([&](int l) { return first.v[l] ? a.v[l] : b.v[l]; });
   }
 };
 
@@ -64,16 +76,26 @@ template <class T>
 struct DeviceWarp {
   using V = T;
   using I = std::int64_t;
+  template <class S>
+  using Each = S;
+  static constexpr unsigned kAll = 0xffffffffu;
 
   template <class F>
-  static __device__ __forceinline__ I integers(const F& f) {
+  static __device__ __forceinline__ auto each(const F& f) {
     return f(int(threadIdx.x % kWarp));
   }
-  template <class F>
-  static __device__ __forceinline__ V values(const F& f) {
-    return f(int(threadIdx.x % kWarp));
+  template <class S, class F>
+  static __device__ __forceinline__ V values(const S& lane, const F& f) {
+    return f(lane);
   }
-  static __device__ __forceinline__ V load(const T* p, I at, std::int64_t offset) { return p[at + offset]; }
+  template <class S, class F>
+  static __device__ __forceinline__ I integers(const S& lane, const F& f) {
+    return f(lane);
+  }
+  static __device__ __forceinline__ V zero() { return T(0); }
+  static __device__ __forceinline__ V load(const T* p, I at, std::int64_t offset) {
+    return at < 0 ? T(0) : p[at + offset];
+  }
   static __device__ __forceinline__ void load2(const T* p, I at, std::int64_t offset, V& a, V& b) {
     const auto two = load_two(p + at + offset);
     a = two.x, b = two.y;
@@ -82,8 +104,10 @@ struct DeviceWarp {
   static __device__ __forceinline__ void store(To* p, I at, std::int64_t offset, V value) {
     if (at >= 0) p[at + offset] = value;
   }
-  static __device__ __forceinline__ V left(V x) { return __shfl_up_sync(0xffffffffu, x, 1); }
-  static __device__ __forceinline__ V right(V x, int by = 1) { return __shfl_down_sync(0xffffffffu, x, by); }
+  static __device__ __forceinline__ V left(V x) { return __shfl_up_sync(kAll, x, 1); }
+  static __device__ __forceinline__ V right(V x, int by = 1) { return __shfl_down_sync(kAll, x, by); }
+  static __device__ __forceinline__ V from(V x, I lane) { return __shfl_sync(kAll, x, int(lane)); }
+  static __device__ __forceinline__ V choose(I first, V a, V b) { return first ? a : b; }
 };
 #endif
 
