@@ -1,12 +1,12 @@
 """On a GPU: kernels of images, of vectors, and solvers, beside what the hardware allows and CuPy's own calls.
 
-    python benchmarks/bench_cuda.py [--only images,vectors,solvers] [--quick] [--out FOLDER] [--base]
+    python benchmarks/bench_cuda.py [--only images,vectors,solvers] [--quick] [--out FOLDER] [--section bench]
 
 Correctness first: every job's timed result is compared with the CPU engine in float64, within 2e-6 of its largest entry
 (float32). Data and results lie on the device. Times are medians: whole calls between events and by the wall clock; the
 engine alone, between events around its calls, that is without tables made on the host and without products of vectors.
-Limits are for the clock measured during the job. Written after every job, section "bench" ("base" with --base: an older
-build, images and vectors alone) of cuda.json.
+Limits are those of today's kernels at the clock measured during the job. Written after every job, to a section of
+cuda.json: builds to compare get one each.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ import ntkcore as nk
 from ntkcore.layers import Serial
 
 GET = ("nngp", "ntk")
-# For a layer of a warp's 32 points, by the image's side (tools/sass_report.py): instructions, of which a multiprocessor
-# starts 4 a clock, and clocks of its one pipe for loads, stores and shuffles (a shuffle, or 4 bytes a lane: 1 clock).
-INSTRUCTIONS = {32: 39.5, 16: 39.8, 8: 39.8}
-LSU_CLOCKS = {32: 9.25, 16: 9.25, 8: 9.25}
+# Clocks of a multiprocessor for one layer of 32 points, by the image's side (sm_90, tools/sass_report.py). Instructions
+# start 4 a clock; loads, stores, shuffles share a pipe of 4 bytes a lane and clock; roots and reciprocals take 2 each.
+CLOCKS = {
+    "issue": {32: 31.6 / 4, 16: 30.7 / 4, 8: 31.4 / 4},
+    "lsu": {32: 4.53, 16: 4.41, 8: 4.81},
+    "roots": {32: 4.0, 16: 4.0, 8: 4.0},
+}
+POOL_PARTS = 9 / 16  # of the state, per axis 1 of 2 rows at even displacements and all at odd ones: what a pool reads
 BOUNDS = {"float32": 2e-6, "float64": 1e-12}  # error over the largest entry
 FC_GOAL = 1.1
 
@@ -57,10 +61,10 @@ class Job:
         return {side: count * side ** (2 if self.flat else 4) for side, count in self.layers.items()}
 
     def moved(self) -> int:
-        """Bytes of K and T that a pair writes and reads at each pool: before it and after it."""
+        """Bytes of K and T that a pair writes and reads at each pool: partial sums before it, the state after it."""
         bytes_a_point = 2 * np.dtype(self.dtype).itemsize
         sides = [] if len(self.layers) == 1 else list(self.layers)
-        return sum(2 * bytes_a_point * (side**4 + (side // 2) ** 4) for side in sides)
+        return sum(2 * bytes_a_point * int(POOL_PARTS * side**4 + (side // 2) ** 4) for side in sides)
 
 
 JOBS = [
@@ -78,16 +82,13 @@ def images(count: int, side: int, dtype: str, seed: int = 0) -> np.ndarray:
 
 
 def limits(job: Job, chip: dict[str, Any], mhz: float, copies: float) -> dict[str, float]:
-    """Microseconds a pair if one thing alone bound: issue of instructions, loads and shuffles, memory."""
-    memory = 1e6 * job.moved() / copies
-    if job.dtype != "float32":  # its root is a program of its own: not counted
-        return {"memory": memory}
-    warps = {side: count / 32 for side, count in job.points().items()}
-    clocks = {
-        "issue": sum(INSTRUCTIONS[side] * count / 4 for side, count in warps.items()),
-        "lsu": sum(LSU_CLOCKS[side] * count for side, count in warps.items()),
-    }
-    return {name: n / (chip["multiprocessors"] * mhz) for name, n in clocks.items()} | {"memory": memory}
+    """Microseconds a pair if one thing alone bound: a pipe of the multiprocessors, or memory (not held by L2)."""
+    found = {"memory": 1e6 * job.moved() / copies}
+    if job.dtype == "float32":  # double's root is a program of its own: not counted
+        for what, clocks in CLOCKS.items():
+            total = sum(clocks[side] * count / 32 for side, count in job.points().items())
+            found[what] = total / (chip["multiprocessors"] * mhz)
+    return found
 
 
 def compare(name: str, ours: Any, reference: Any, dtype: str) -> float:
@@ -292,16 +293,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small jobs; nothing is written")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the pairs of every job, to try this file out")
     parser.add_argument("--out", type=Path, help="where cuda.json is written; by default benchmarks/results")
-    parser.add_argument("--base", action="store_true", help="an older build: images and vectors, section 'base'")
+    parser.add_argument("--section", default="bench", help="of cuda.json, by default %(default)s")
     options = parser.parse_args()
     cupy = require_gpu()
     fraction = 0.05 if options.quick else options.fraction
-    only = {"images", "vectors"} if options.base else set(options.only.split(","))
-    record = None if options.quick else Record(cupy, "base" if options.base else "bench", options.out)
+    record = None if options.quick else Record(cupy, options.section, options.out)
     wrong, missed, done, began = [], [], 0, time.perf_counter()
     print(f"{device(cupy)['name']}, driver {device(cupy)['driver']}", flush=True)
     with Clock(cupy) as clock:
-        for name, call in jobs(cupy, clock, only, fraction):
+        for name, call in jobs(cupy, clock, set(options.only.split(",")), fraction):
             start = time.perf_counter()
             try:
                 line, entry = call()

@@ -3,7 +3,8 @@
 #   tools/gpu_check.sh [options] [folder for the results]     default: $OUT, else benchmarks/results
 # Options:
 #   --wheel FILE.whl     take this build of ntkcore instead of building
-#   --base FILE.whl      an older build: measured as well, on the same card, after the step bench
+#   --base FILE.whl      another build, measured as well after the step bench, in a section of cuda.json named by the
+#                        wheel's folder; may be given several times
 #   --steps a,b:90,...   of build,tests,bench,ncu,sanitize,peers,large, in this order; b:90 gives step b 90 seconds
 #   --peers FOLDER       for the step peers: FOLDER/site with neural-tangents for this Python, FOLDER/CNTK.py of Arora et al.
 #   --data FOLDER        for the step large: the folder that holds CIFAR-10 (default: $NTKCORE_DATA)
@@ -17,7 +18,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 root="$PWD" python="${PYTHON:-python3}"
 steps=build,tests,bench,ncu,sanitize,peers,large
-out="" wheel="" base="" peers="" keep_going=""
+out="" wheel="" peers="" keep_going="" bases=()
 declare -A seconds=([build]=200 [tests]=170 [bench]=200 [base]=100 [ncu]=75 [sanitize]=130 [peers]=120 [large]=170)
 
 usage() { sed -n '2,/^# Needs/p' "$root/tools/gpu_check.sh" | sed '$d; s/^# \{0,1\}//' >&2; exit 2; }
@@ -28,7 +29,7 @@ while [ $# -gt 0 ]; do
             case "$1" in
                 --steps) steps="$2" ;;
                 --wheel) wheel="$(realpath -e "$2")" || exit 2 ;;
-                --base) base="$(realpath -e "$2")" || exit 2 ;;
+                --base) bases+=("$(realpath -e "$2")") || exit 2 ;;
                 --peers) peers="$(realpath -e "$2")" || exit 2 ;;
                 --data) NTKCORE_DATA="$(realpath -e "$2")" || exit 2; export NTKCORE_DATA ;;
             esac
@@ -98,7 +99,7 @@ elif has build; then
     step build "${pip_install[@]}" --no-build-isolation --target "$target" . \
         -C cmake.define.NTKCORE_CUDA=ON ${arch:+-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch} || finish
 fi
-with_peers="${PYTHONPATH:-}"
+path_before="${PYTHONPATH:-}"
 export PYTHONPATH="$target${PYTHONPATH:+:$PYTHONPATH}"
 cd tests
 "$python" - <<'CHECK' > "$out/build.log" 2>&1 || { table+=("no usable GPU: $(tail -1 "$out/build.log")"); finish 3; }
@@ -121,12 +122,14 @@ if has tests; then
 fi
 cd ../benchmarks
 ! has bench || step bench "$python" bench_cuda.py --out "$out"
-if has bench && [ -n "$base" ]; then
-    "${pip_install[@]}" --target "$target.base" "$base"
-    step base env PYTHONPATH="$target.base${with_peers:+:$with_peers}" "$python" bench_cuda.py --out "$out" --base
-    cat "$out/base.log" >> "$out/bench.log"
-    rm "$out/base.log"
-fi
+for base in $(has bench && printf '%s\n' ${bases[@]+"${bases[@]}"}); do  # their log is appended to bench.log
+    section="$(basename "$(dirname "$base")")" seconds[$section]="${seconds[base]}"
+    "${pip_install[@]}" --target "$target.$section" "$base"
+    step "$section" env PYTHONPATH="$target.$section${path_before:+:$path_before}" "$python" bench_cuda.py \
+        --out "$out" --section "$section" --only images,vectors
+    cat "$out/$section.log" >> "$out/bench.log"
+    rm "$out/$section.log"
+done
 if has ncu; then step ncu "$python" profile_cuda.py --out "$out"; fi
 ! has sanitize || step sanitize "$root/tools/gpu_sanitize.sh"
 ! has peers || step peers "$python" peers_cuda.py --out "$out" ${peers:+--folder "$peers"}
