@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-prec-sqrt=false", "-prec-div=false", "-ftz=true"]
 SOURCE = """#include "cuda/device.cuh"
 namespace ntk {{
-template __global__ void each_warp(std::int64_t, const TorusChain<{real}, {side}, {bias}>);
+template __global__ void each_warp(std::int64_t, const __grid_constant__ TorusChain<{real}, {side}, {bias}>);
 }}
 """
 JOBS = [(real, rows, exact, bias) for real in ("float", "double") for rows in (8, 16, 32)

@@ -95,14 +95,20 @@ struct AffinePost {
   }
 };
 
-// The ReLU that follows. The row's table holds what conv_relu.h wants beside 1/sqrt(q') and sqrt(q').
+// The ReLU that follows a convolution in the NTK parameterization, K' = a/9 S_K + b, T' = a/9 (S_T + S_K) + b of the
+// window sums S. The row's table holds a/9 (without bias) and 1/(2 pi) beside 1/sqrt(q') and sqrt(q').
 template <class T, bool kNtk, bool kPositive, bool kBias>
 struct ReluPost {
-  ConvRelu<T> relu;
+  using B = typename Coefficients<T>::B;
+  T scale, bias;           // a/9, b
+  T half;                  // kappa0's 1/2, times a/9 where the sums do not hold it yet
+  T kappa0[B::size];       // B(c) times half
   const T *mine, *theirs;  // both features of the plane's first pixel pair
   std::int64_t pitch;      // features of a row of the image
 
-  ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane) : relu(op, kBias) {
+  ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane)
+      : scale(T(op.p[0] / 9)), bias(T(op.p[1])), half(kBias ? T(0.5) : T(0.5) * scale) {
+    for (int i = 0; i < B::size; ++i) kappa0[i] = half * B::at(i);
     const std::int64_t p = std::int64_t(plane.row0()) * plane.w + plane.col0();
     const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
     mine = tables.row + tables.row_offset[number] + 2 * p;
@@ -123,8 +129,12 @@ struct ReluPost {
         inverse.v[i] *= mine[2 * c + i * post.pitch];
         root.v[i] *= mine[2 * c + 1 + i * post.pitch];
       }
-      if (kNtk) t = kBias ? post.relu.scale * (k + t) + post.relu.bias : k + t;
-      const Pack<V, n> half_kappa0 = conv_relu<T, kPositive, kBias>(post.relu, inverse, root, k);
+      if (kNtk) t = kBias ? post.scale * (k + t) + post.bias : k + t;
+      if (kBias) k = post.scale * k + post.bias;
+      const Pack<V, n> corr = k * inverse, s = sine(corr);
+      const Pack<V, n> half_kappa0 =
+          kappa0_times<T, kPositive>(post.half, corr, s, [&](int i) { return post.kappa0[i]; });
+      k = half_kappa0 * k + root * s;
       if (kNtk) t = half_kappa0 * t;
     }
   };

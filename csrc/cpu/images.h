@@ -63,7 +63,7 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
     T scale0 = 1, scale1 = 1;
     if (op.kind == PlaneOpKind::dual && op.fast == FastPath::skipped) {
       const PlaneOp& conv = program.ops[k - 1];
-      scale0 = conv.p[1] > 0 ? T(1) : T(conv.p[0] / 9), scale1 = T(kReluRoot);
+      scale0 = conv.p[1] > 0 ? T(1) : T(conv.p[0] / 9), scale1 = T(0.5 / kPi);
     }
     const T* from = images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
     T* to = s.row_table + images.offset[k];

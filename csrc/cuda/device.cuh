@@ -36,7 +36,7 @@ constexpr int chain_blocks(std::size_t row_bytes) { return row_bytes > 32 ? 3 : 
 
 template <class T, int kSide, bool kBias>
 __global__ void __launch_bounds__(kChainThreads, chain_blocks(sizeof(T) * TorusChain<T, kSide, kBias>::kRows))
-    each_warp(std::int64_t n, const TorusChain<T, kSide, kBias> f) {
+    each_warp(std::int64_t n, const __grid_constant__ TorusChain<T, kSide, kBias> f) {
   const std::int64_t warp = (std::int64_t(blockIdx.x) * kChainThreads + threadIdx.x) / kWarp;
   if (warp < n) f.template run<DeviceWarp<T>>(warp);
 }

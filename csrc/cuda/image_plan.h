@@ -107,9 +107,8 @@ class ImagePlan {
       }
       ChainPlan chain{k, k, k == 0, false, -1, false};
       const int slot = program_.ops[k].slot;
-      while (k < program_.size && is_conv3(k) && program_.ops[k].slot == slot) {
-        const PlaneOp& conv = program_.ops[k];  // where a = 0 the features cannot hold a/9
-        chain.bias |= conv.p[1] > 0 || conv.p[3] > 0 || conv.p[0] == 0;
+      for (int n = 0; n < kMostSteps<T> && k < program_.size && is_conv3(k) && program_.ops[k].slot == slot; ++n) {
+        chain.bias |= program_.ops[k].p[1] > 0 || program_.ops[k].p[3] > 0;
         in_chain[k++] = int(chains.size());
         if (k < program_.size && program_.ops[k].fast == FastPath::skipped) in_chain[k++] = int(chains.size());
       }

@@ -48,9 +48,13 @@ class ImageRun {
           axis->device_list = device_.upload(axis->list.data(), axis->list.size());
           axis->device_at = device_.upload(axis->at.data(), axis->at.size());
         }
+    for (const ChainPlan& chain : plan_.chains) {
+      const PlaneOp& op = program_.ops[chain.first];
+      const int rows = chain_rows<T>(op.h, op.w);
+      joins_.push_back(joins(op.h, (op.h + rows - 1) / rows * rows));
+    }
     batch_.row_images = packed(tile_.row_images, tile_.row, tile_.rows);
     batch_.col_images = tile_.diagonal ? batch_.row_images : packed(tile_.col_images, tile_.col, tile_.cols);
-    for (const ChainPlan& chain : plan_.chains) upload_steps(chain);
   }
 
   void run() {
@@ -111,32 +115,55 @@ class ImageRun {
       const PlaneOp& op = program_.ops[k];
       const std::int64_t offset = tile_.row_images.offset[k];
       T* const to = to_table + plan_.table_at[k];
-      if (plan_.in_chain[k] >= 0)  // the second feature, sqrt(q): sqrt(qq') 9/a without bias, so that c = S_K over it
+      if (plan_.in_chain[k] >= 0)  // of the second feature, sqrt(q)
         device_.each_of(count, plan_.layout(k).size(),
-                        PackPairs<T>{from.table, from.table_stride, first, offset + 1, 2, op.h, op.w,
-                                     T(std::sqrt(1 / conv_share(k))), to, table});
+                        PackPairs<T>{from.table, from.table_stride, first, offset + 1, 2, op.h, op.w, T(std::sqrt(0.5)),
+                                     to, table});
       else
         device_.each_of(count, 2 * op.h * op.w, PackTable<T>{from, first, offset, 2 * op.h * op.w, to, table});
     }
     return {to_pixels, to_table, pixels, table};
   }
-  // What the window sums before the ReLU that is op k of a chain are still to be multiplied with: a/9 or, with bias, 1.
-  double conv_share(int k) const { return plan_.chains[plan_.in_chain[k]].bias ? 1 : program_.ops[k - 1].p[0] / 9; }
-
-  void upload_steps(const ChainPlan& chain) {
-    std::vector<ChainStep<T>> steps;
+  // What the state before op k of a chain is held times: a/18 before a convolution with ReLU and without bias.
+  double held_times(const ChainPlan& chain, int k) const {
+    const bool relu = k < chain.last && program_.ops[k].kind == PlaneOpKind::conv && has_relu(program_.ops[k]);
+    return relu && !chain.bias ? program_.ops[k].p[0] / 18 : 1;
+  }
+  static bool has_relu(const PlaneOp& conv) {
+    return conv.fast == FastPath::conv3_relu || conv.fast == FastPath::conv3_relu_positive;
+  }
+  // The chain's layers; how many.
+  int steps_of(const ChainPlan& chain, ChainStep<T>* steps) const {
+    int n = 0;
     for (int k = chain.first; k < chain.last; ++k) {
       const PlaneOp& op = program_.ops[k];
+      const double a = op.p[0] / 9, b = op.p[1], e = op.p[2] / 9, f = op.p[3];
       if (op.kind != PlaneOpKind::conv) continue;
-      const bool positive = op.fast == FastPath::conv3_relu_positive,
-                 relu = positive || op.fast == FastPath::conv3_relu;
-      const StepKind kind = !relu ? StepKind::affine : positive ? StepKind::relu_positive : StepKind::relu;
-      steps.push_back({kind, T(op.p[0] / 9), T(op.p[1]), T(op.p[2] / 9), T(op.p[3] + op.p[1]),
-                       ConvRelu<T>(op, chain.bias), relu ? T(kReluRoot * conv_share(k + 1)) : T(0),
-                       relu ? plan_.table_at[k + 1] : 0});
+      if (!has_relu(op)) {
+        const double next = held_times(chain, k + 1);
+        steps[n++] = {StepKind::affine, T(next * a), T(next * b), T(next * e), T(next * (f + b)), T(1), T(0), 0};
+        continue;
+      }
+      const double next = held_times(chain, k + 2);
+      const bool positive = op.fast == FastPath::conv3_relu_positive;
+      steps[n++] = {positive ? StepKind::relu_positive : StepKind::relu,
+                    T(a / 2),
+                    T(b / 2),
+                    T(0),
+                    T(0),
+                    T(next),
+                    T(next / kPi),
+                    plan_.table_at[k + 1]};
     }
-    step_counts_.push_back(int(steps.size()));
-    steps_.push_back(device_.upload(steps.data(), steps.size()));
+    return n;
+  }
+
+  // Of a torus at displacement dh: does row r - 1 count for row r? [dh][r], r up to `rows`.
+  const T* joins(int h, int rows) {
+    std::vector<T> table;
+    for (int dh = 0; dh < h; ++dh)
+      for (int r = 0; r <= rows; ++r) table.push_back(T(r > 0 && r < h && r != h - dh));
+    return device_.upload(table.data(), std::int64_t(table.size()));
   }
 
   Tori<T> tori(const TorusShape& s, int buffer) const {
@@ -251,16 +278,17 @@ class ImageRun {
     const ChainOutput output = chain.readout >= 0 ? ChainOutput::sums
                                : chain.pooled     ? ChainOutput::pooled
                                                   : ChainOutput::state;
-    const TorusChain<T, kSide, kBias> job{steps_[number],
-                                          step_counts_[number],
-                                          tori(shape, buffer),
-                                          int(count_ * shape.tori()),
-                                          batch_,
-                                          program_.channels,
-                                          !chain.input,
-                                          output,
-                                          sums_[0],
-                                          sums_[1]};
+    TorusChain<T, kSide, kBias> job{};
+    job.s = tori(shape, buffer);
+    job.joins = joins_[number];
+    job.units = int(count_ * shape.tori());
+    job.batch = batch_;
+    job.channels = program_.channels;
+    job.first = T(held_times(chain, chain.first));
+    job.load = !chain.input;
+    job.output = output;
+    job.sum_k = sums_[0], job.sum_t = sums_[1];
+    job.count = steps_of(chain, job.steps);
     device_.warps(job.warps(), job);
   }
 
@@ -268,8 +296,7 @@ class ImageRun {
   const PlaneProgram& program_;
   Device& device_;
   ImagePlan<T> plan_;
-  std::vector<const ChainStep<T>*> steps_;  // per chain
-  std::vector<int> step_counts_;
+  std::vector<const T*> joins_;        // per chain
   std::int64_t size_ = 0, count_ = 0;  // pairs of a batch, and of this one
   Batch<T> batch_{};
   std::vector<T*> buffers_;      // [slots + 1 spare] K, T

@@ -1,8 +1,12 @@
 // The hot path: tori through a chain of 3x3 convolutions with ReLU, zero padding and stride 1, without leaving registers.
 // A lane holds two neighbouring columns of a strip of kRows rows; a torus has one strip or two, and a warp holds as many
 // tori side by side as fit into 32 lanes. Neighbours in a row come by shuffle, and so do the two rows where strips meet.
-// Where two planes of a torus meet (a seam), and at the image's border, factors 0 cut the sums. The state is K and
-// U = K + T, of which a ReLU layer in the NTK parameterization makes K <- kappa0/2 K' + ..., U <- kappa0/2 U' + K.
+// Where two planes of a torus meet (a seam), and at the image's border, factors 0 cut the sums.
+//
+// The state is K and U = K + T: in the NTK parameterization T' = a/9 S_U + b, so that a ReLU layer (conv_relu.h) is
+//   U <- kappa0/2 (a/9 S_U + b) + K.
+// Without bias the state before such a layer is held times a/18: then kappa0 and c = (a/18 S_K) / (sqrt(qq')/2) need no
+// factors of the layer, and B's coefficients are the program's own constants.
 #pragma once
 
 #include <limits>
@@ -22,16 +26,28 @@ constexpr int kLargestSide = sizeof(T) == 4 ? 32 : 16;  // of an image whose tor
 #define NTK_UNROLL
 #endif
 
+// The number as the compiler cannot know it from before.
+NTK_HD std::int64_t anew(std::int64_t x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
+
 enum class StepKind : int { affine, relu, relu_positive };
 
+// A layer from the window sums S_K, S_U; `next`: what the state after it is held times.
 template <class T>
 struct ChainStep {
   StepKind kind;
-  T a, b, e, f;  // affine: K <- a S_K + b, U <- a S_U + e S_K + f of the window sums
-  ConvRelu<T> relu;
-  T root;              // sqrt(qq')/(2 pi) over the product of the tables' numbers
-  std::int64_t table;  // where the ReLU's features start
+  T a, b, e, f;        // affine: K <- a S_K + b, U <- a S_U + e S_K + f; relu with bias: K'/2 = a S_K + b, so U'
+  T next, next_by_pi;  // relu; (affine has it in a, b, e, f)
+  std::int64_t table;  // where sqrt(q/2) of the ReLU's variances q starts
 };
+
+// Steps of one launch: they travel as the kernel's parameter, which reaches all lanes at once.
+template <class T>
+constexpr int kMostSteps = sizeof(T) == 4 ? 32 : 10;
 
 // Where a lane is: columns 2 pair and 2 pair + 1 of rows strip kRows and on of torus number `unit` (see Tori), at
 // displacement (dh, dw). row, col: its place in a plane of PairLayout, of p and of p'.
@@ -53,21 +69,24 @@ struct TorusChain {
   static constexpr int kRows = chain_rows<T>(kSide, kSide);
   static constexpr bool kStrips = kSide == 0 || kSide > kRows;  // may there be two?
 
-  const ChainStep<T>* steps;
   int count;
-  Tori<T> s;  // geometry; where `load`, the state before; where not `sums`, after
-  int units;  // tori of the batch
+  Tori<T> s;       // geometry; where `load`, the state before; where not `sums`, after
+  const T* joins;  // [dh][strips kRows + 1]: does row r - 1 count for row r?
+  int units;       // tori of the batch
   Batch<T> batch;
   int channels;
+  T first;    // what the state is held times before the first step
   bool load;  // start from s, else from the pixels
   ChainOutput output;
   double *sum_k, *sum_t;  // [unit]
+  ChainStep<T> steps[kMostSteps<T>];
 
   NTK_HD int width() const { return kSide ? kSide : s.w; }
   NTK_HD int height() const { return kSide ? kSide : s.h; }
   NTK_HD int rows() const { return kSide || s.h > kRows ? kRows : s.h; }
   NTK_HD PairLayout layout() const { return pair_layout<T>(height(), width()); }
-  NTK_HD int lanes() const { return layout().pairs * ((height() + kRows - 1) / kRows); }
+  NTK_HD int strips() const { return (height() + kRows - 1) / kRows; }
+  NTK_HD int lanes() const { return layout().pairs * strips(); }
   NTK_HD int side_by_side() const { return kWarp / lanes(); }
   // Warps that the launch needs.
   std::int64_t warps() const { return (units + side_by_side() - 1) / side_by_side(); }
@@ -94,16 +113,15 @@ struct TorusChain {
   template <class W>
   struct Frame {
     using V = typename W::V;
-    typename W::I row_at, col_at;  // into the tables
-    typename W::I lower, partner;  // is it of the second strip; the lane of the other strip
-    V join[kRows + 1];             // does row r - 1 count for row r?
-    V from_left, middle, from_right;
+    typename W::I row_at, col_at, joins_at;  // into the tables
+    typename W::I lower, partner;            // is it of the second strip; the lane of the other strip
+    V from_left, middle, from_right;         // does a column count for its neighbour?
   };
 
   template <class W>
   NTK_HD Frame<W> frame(const typename W::template Each<ChainLane>& lanes) const {
     using Lane = const ChainLane&;
-    const int w = width(), h = height(), pairs = layout().pairs;
+    const int w = width(), pairs = layout().pairs;
     Frame<W> f;
     f.row_at =
         W::integers(lanes, [&](Lane l) { return batch.row[l.image_pair] * batch.row_images.table_size + l.row; });
@@ -111,10 +129,8 @@ struct TorusChain {
         W::integers(lanes, [&](Lane l) { return batch.col[l.image_pair] * batch.col_images.table_size + l.col; });
     f.lower = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip); });
     f.partner = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip ? l.lane - pairs : l.lane + pairs); });
-    NTK_UNROLL for (int r = 0; r <= kRows; ++r) f.join[r] = W::values(lanes, [&](Lane l) {
-      const int row = l.strip * kRows + r;
-      return T(row > 0 && row < h && row != h - l.dh);
-    });
+    f.joins_at =
+        W::integers(lanes, [&](Lane l) { return std::int64_t(l.dh * (strips() * kRows + 1) + l.strip * kRows); });
     // Does column c - 1 count for column c?
     const auto joins = [&](Lane l, int c) { return T(c > 0 && c < w && c != w - l.dw); };
     f.from_left = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair); });
@@ -129,21 +145,23 @@ struct TorusChain {
     const Frame<W> f = frame<W>(lanes);
     typename W::V k[kRows][2], u[kRows][2];
     start<W>(lanes, k, u);
-    for (int step = 0; step < count; ++step) {
-      const ChainStep<T>& s = steps[step];
-      if (s.kind == StepKind::relu_positive)
-        layer<W, StepKind::relu_positive>(s, f, k, u);
-      else if (s.kind == StepKind::relu)
-        layer<W, StepKind::relu>(s, f, k, u);
+    for (int step = 0; step < count;) {
+      while (step < count && steps[step].kind == StepKind::relu_positive)
+        layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
+      if (step == count) break;
+      if (steps[step].kind == StepKind::relu)
+        layer<W, StepKind::relu>(steps[step++], f, k, u);
       else
-        layer<W, StepKind::affine>(s, f, k, u);
+        layer<W, StepKind::affine>(steps[step++], f, k, u);
     }
+    const std::int64_t same = anew(warp);  // so that no register keeps the places through the layers
+    const auto ends = W::each([&](int lane) { return place(same, lane); });
     if (output == ChainOutput::sums)
-      put_sums<W>(lanes, k, u);
+      put_sums<W>(ends, k, u);
     else if (output == ChainOutput::state)
-      put_state<W>(lanes, k, u);
+      put_state<W>(ends, k, u);
     else
-      put_pooled<W>(lanes, k, u);
+      put_pooled<W>(ends, k, u);
   }
 
   // The rows of the other strip next to this one.
@@ -153,15 +171,15 @@ struct TorusChain {
         kStrips ? W::from(W::choose(f.lower, x[0][c], x[kRows - 1][c]), f.partner) : W::zero();
   }
 
-  // Window sums of row r; `above` holds the row above as it was, and receives row r.
+  // Window sums of row r; `above` holds the row above as it was, and receives row r. from_above, from_below: do they count?
   template <class W, class V>
-  NTK_HD void window(const Frame<W>& f, int r, const V (&x)[kRows][2], const V (&other)[2], V (&above)[2],
-                     V (&sum)[2]) const {
+  NTK_HD void window(const Frame<W>& f, int r, const V& from_above, const V& from_below, const V (&x)[kRows][2],
+                     const V (&other)[2], V (&above)[2], V (&sum)[2]) const {
     V down[2];
     NTK_UNROLL for (int c = 0; c < 2; ++c) {
       down[c] = x[r][c];
-      if (kStrips || r > 0) down[c] = down[c] + f.join[r] * above[c];
-      if (kStrips || r + 1 < kRows) down[c] = down[c] + f.join[r + 1] * (r + 1 < kRows ? x[r + 1][c] : other[c]);
+      if (kStrips || r > 0) down[c] = down[c] + from_above * above[c];
+      if (kStrips || r + 1 < kRows) down[c] = down[c] + from_below * (r + 1 < kRows ? x[r + 1][c] : other[c]);
       above[c] = x[r][c];
     }
     const V left = W::left(down[1]), right = W::right(down[0]);
@@ -175,11 +193,14 @@ struct TorusChain {
     V other_k[2], other_u[2], above_k[2], above_u[2];
     meet<W>(f, k, other_k), meet<W>(f, u, other_u);
     NTK_UNROLL for (int c = 0; c < 2; ++c) above_k[c] = other_k[c], above_u[c] = other_u[c];
+    V from_below = W::load(joins, f.joins_at, 0);
     NTK_UNROLL for (int r = 0; r < kRows; ++r) {
       if (kSide == 0 && r >= rows()) break;
       V sum_k[2], sum_u[2], mine[2], theirs[2];
-      window<W>(f, r, k, other_k, above_k, sum_k);
-      window<W>(f, r, u, other_u, above_u, sum_u);
+      const V from_above = from_below;
+      from_below = W::load(joins, f.joins_at, r + 1);
+      window<W>(f, r, from_above, from_below, k, other_k, above_k, sum_k);
+      window<W>(f, r, from_above, from_below, u, other_u, above_u, sum_u);
       if constexpr (kKind != StepKind::affine) {
         W::load2(row_table, f.row_at, std::int64_t(r) * 2 * layout().pairs, mine[0], mine[1]);
         W::load2(col_table, f.col_at, std::int64_t(r) * 2 * layout().pairs, theirs[0], theirs[1]);
@@ -189,51 +210,77 @@ struct TorusChain {
           u[r][c] = s.a * sum_u[c] + (s.e * sum_k[c] + s.f);
           k[r][c] = s.a * sum_k[c] + s.b;
         } else {
-          const V both = mine[c] * theirs[c] + std::numeric_limits<T>::min();  // 0 pixels: c = 0/min = 0
-          k[r][c] = sum_k[c];
-          if (kBias) sum_u[c] = s.relu.scale * sum_u[c] + s.relu.bias;
-          const V half_kappa0 =
-              conv_relu<T, kKind == StepKind::relu_positive, kBias>(s.relu, reciprocal(both), s.root * both, k[r][c]);
-          u[r][c] = half_kappa0 * sum_u[c] + k[r][c];
+          // sqrt(qq')/2; pixels 0: c = 0/min = 0
+          const V root = mine[c] * theirs[c] + std::numeric_limits<T>::min();
+          if (kBias) sum_k[c] = s.a * sum_k[c] + s.b, sum_u[c] = s.a * sum_u[c] + s.b;
+          const V corr = sum_k[c] * reciprocal(root), share = s.next_by_pi * sine(corr);
+          const V kappa0 = kappa0_times<T, kKind == StepKind::relu_positive>(
+              s.next, corr, share, [](int i) { return T(kPi * Coefficients<T>::B::at(i)); });
+          k[r][c] = kappa0 * sum_k[c] + root * share;
+          u[r][c] = kappa0 * sum_u[c] + k[r][c];
         }
       }
     }
   }
 
-  // Where element (row r of the lane, column c) of the state lies, or -1 outside the image or of an idle lane.
+  // Where the lane's first element lies in the state.
+  NTK_HD std::int64_t corner(const ChainLane& l) const {
+    return (std::int64_t(l.unit) * height() + l.strip * kRows) * width() + 2 * l.pair;
+  }
+  // Is row r, column c of the lane inside the image?
+  NTK_HD bool inside(const ChainLane& l, int r, int c) const {
+    return kSide || (l.strip * kRows + r < height() && 2 * l.pair + c < width());
+  }
+  // Where it lies, or -1 outside and of idle lanes.
   NTK_HD std::int64_t element(const ChainLane& l, int r, int c) const {
-    const int row = l.strip * kRows + r, col = 2 * l.pair + c;
-    if (!l.active || row >= height() || col >= width()) return -1;
-    return (std::int64_t(l.unit) * height() + row) * width() + col;
+    return l.active && inside(l, r, c) ? corner(l) + r * width() + c : -1;
   }
 
-  // The pixels' products, or the state in memory; outside the image zero.
   template <class W, class V>
   NTK_HD void start(const typename W::template Each<ChainLane>& lanes, V (&k)[kRows][2], V (&u)[kRows][2]) const {
+    NTK_UNROLL for (int r = 0; r < kRows; ++r) k[r][0] = k[r][1] = u[r][0] = u[r][1] = W::zero();
+    load ? start_from_state<W>(lanes, k, u) : start_from_pixels<W>(lanes, k, u);
+  }
+  template <class W, class V>
+  NTK_HD void start_from_state(const typename W::template Each<ChainLane>& lanes, V (&k)[kRows][2],
+                               V (&u)[kRows][2]) const {
+    const auto at = W::integers(lanes, [&](const ChainLane& l) { return corner(l); });
+    NTK_UNROLL for (int r = 0; r < kRows; ++r) {
+      if (kSide == 0 && r >= rows()) break;
+      V t[2];
+      if constexpr (kSide) {
+        W::load2(s.k, at, r * width(), k[r][0], k[r][1]), W::load2(s.t, at, r * width(), t[0], t[1]);
+      } else {
+        NTK_UNROLL for (int c = 0; c < 2; ++c) {
+          const auto each = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
+          k[r][c] = W::load_or_zero(s.k, each, 0), t[c] = W::load_or_zero(s.t, each, 0);
+        }
+      }
+      NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = first * k[r][c], u[r][c] = k[r][c] + first * t[c];
+    }
+  }
+  // The pixels' products.
+  template <class W, class V>
+  NTK_HD void start_from_pixels(const typename W::template Each<ChainLane>& lanes, V (&k)[kRows][2],
+                                V (&u)[kRows][2]) const {
     using Lane = const ChainLane&;
     const Batch<T>& b = batch;
     const auto row_at =
         W::integers(lanes, [&](Lane l) { return b.row[l.image_pair] * b.row_images.pixels_size + l.row; });
     const auto col_at =
         W::integers(lanes, [&](Lane l) { return b.col[l.image_pair] * b.col_images.pixels_size + l.col; });
-    NTK_UNROLL for (int r = 0; r < kRows; ++r) {
-      NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = u[r][c] = W::zero();
-      if (kSide == 0 && r >= rows()) continue;
-      if (load) {
-        NTK_UNROLL for (int c = 0; c < 2; ++c) {
-          const auto at = W::integers(lanes, [&](Lane l) { return element(l, r, c); });
-          k[r][c] = W::load(s.k, at, 0), u[r][c] = k[r][c] + W::load(s.t, at, 0);
-        }
-        continue;
-      }
-      for (int channel = 0; channel < channels; ++channel) {
+    const T *x = b.row_images.pixels, *y = b.col_images.pixels;
+    for (int channel = 0; channel < channels; ++channel, x += layout().size(), y += layout().size())
+      NTK_UNROLL for (int r = 0; r < kRows; ++r) {
+        if (kSide == 0 && r >= rows()) break;
         V mine[2], theirs[2];
-        const std::int64_t offset = channel * layout().size() + std::int64_t(r) * 2 * layout().pairs;
-        W::load2(b.row_images.pixels, row_at, offset, mine[0], mine[1]);
-        W::load2(b.col_images.pixels, col_at, offset, theirs[0], theirs[1]);
+        W::load2(x, row_at, r * 2 * layout().pairs, mine[0], mine[1]);
+        W::load2(y, col_at, r * 2 * layout().pairs, theirs[0], theirs[1]);
         NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = k[r][c] + mine[c] * theirs[c];
       }
-      NTK_UNROLL for (int c = 0; c < 2; ++c) u[r][c] = k[r][c] = T(1) / T(channels) * k[r][c];
+    const T scale = first / T(channels);
+    NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
+      k[r][c] = scale * k[r][c], u[r][c] = k[r][c];
     }
   }
 
@@ -271,39 +318,47 @@ struct TorusChain {
     W::store(sum_k, at, 0, total_k), W::store(sum_t, at, 0, total_t);
   }
 
-  // Pooled 2x2 in p and p': see PoolPartsOp for which sums a torus has. Even rows and columns of h and w only.
+  // Pooled 2x2 in p and p'; PoolPartsOp says which sums a torus has. For even h and w.
   template <class W, class V>
   NTK_HD void put_pooled(const typename W::template Each<ChainLane>& lanes, const V (&k)[kRows][2],
                          const V (&u)[kRows][2]) const {
-    const V even_h = W::values(lanes, [](const ChainLane& l) { return T(l.dh % 2 == 0); });
-    const V even_w = W::values(lanes, [](const ChainLane& l) { return T(l.dw % 2 == 0); });
+    Parts<W> parts;
+    parts.even_h = W::values(lanes, [](const ChainLane& l) { return T(l.dh % 2 == 0); });
+    parts.even_w = W::values(lanes, [](const ChainLane& l) { return T(l.dw % 2 == 0); });
+    NTK_UNROLL for (int part = 0; part < 4; ++part) {
+      parts.at[part] = W::integers(lanes, [&](const ChainLane& l) -> std::int64_t {
+        if (!l.active || (part / 2 && l.dh % 2 == 0) || (part % 2 && l.dw % 2 == 0)) return -1;
+        const int row = part * (height() / 2) + l.strip * kRows / 2;
+        return std::int64_t(l.unit) * height() * width() + row * (width() / 2) + l.pair;
+      });
+    }
     NTK_UNROLL for (int r = 0; r + 1 < kRows; r += 2) {
-      if (kSide == 0 && r >= rows()) break;
-      put_block<W>(lanes, s.k, r, even_h, even_w, k[r], k[r + 1]);
+      if (kSide == 0) {
+        if (r >= rows()) break;
+        const auto here = W::integers(lanes, [&](const ChainLane& l) { return std::int64_t(inside(l, r, 0)); });
+        const auto none = W::integers(lanes, [](const ChainLane&) { return std::int64_t(-1); });
+        NTK_UNROLL for (int part = 0; part < 4; ++part) parts.at[part] = W::choose(here, parts.at[part], none);
+      }
+      put_block<W>(parts, s.k, r, k[r], k[r + 1]);
       const V upper[2] = {u[r][0] - k[r][0], u[r][1] - k[r][1]};
       const V lower[2] = {u[r + 1][0] - k[r + 1][0], u[r + 1][1] - k[r + 1][1]};
-      put_block<W>(lanes, s.t, r, even_h, even_w, upper, lower);
+      put_block<W>(parts, s.t, r, upper, lower);
     }
   }
+  // Where a lane's part number 2 row part + column part starts, or -1: an even displacement has no second part.
+  template <class W>
+  struct Parts {
+    typename W::V even_h, even_w;
+    typename W::I at[4];
+  };
   template <class W, class V>
-  NTK_HD void put_block(const typename W::template Each<ChainLane>& lanes, T* to, int r, const V& even_h,
-                        const V& even_w, const V (&upper)[2], const V (&lower)[2]) const {
-    const V first[2] = {upper[0] + even_h * lower[0], upper[1] + even_h * lower[1]};
-    put_part<W>(lanes, to, r, 0, 0, first[0] + even_w * first[1]);
-    put_part<W>(lanes, to, r, 0, 1, first[1]);
-    put_part<W>(lanes, to, r, 1, 0, lower[0] + even_w * lower[1]);
-    put_part<W>(lanes, to, r, 1, 1, lower[1]);
-  }
-  // Part (row_kind, col_kind); an even displacement has no second kind.
-  template <class W, class V>
-  NTK_HD void put_part(const typename W::template Each<ChainLane>& lanes, T* to, int r, int row_kind, int col_kind,
-                       const V& value) const {
-    const auto at = W::integers(lanes, [&](const ChainLane& l) -> std::int64_t {
-      if ((row_kind && l.dh % 2 == 0) || (col_kind && l.dw % 2 == 0) || element(l, r, 0) < 0) return -1;
-      const int h = height(), w = width(), row = (l.strip * kRows + r) / 2;
-      return std::int64_t(l.unit) * h * w + ((2 * row_kind + col_kind) * (h / 2) + row) * (w / 2) + l.pair;
-    });
-    W::store(to, at, 0, value);
+  NTK_HD void put_block(const Parts<W>& parts, T* to, int r, const V (&upper)[2], const V (&lower)[2]) const {
+    const int row = r / 2 * (width() / 2);
+    const V first[2] = {upper[0] + parts.even_h * lower[0], upper[1] + parts.even_h * lower[1]};
+    W::store(to, parts.at[0], row, first[0] + parts.even_w * first[1]);
+    W::store(to, parts.at[1], row, first[1]);
+    W::store(to, parts.at[2], row, lower[0] + parts.even_w * lower[1]);
+    W::store(to, parts.at[3], row, lower[1]);
   }
 };
 

@@ -36,8 +36,11 @@ struct HostWarp {
   static V zero() {
     return each([](int) { return T(0); });
   }
-  // Lanes whose `at` is negative load 0.
   static V load(const T* p, const I& at, std::int64_t offset) {
+    return each([&](int l) { return p[at.v[l] + offset]; });
+  }
+  // Lanes whose `at` is negative get 0.
+  static V load_or_zero(const T* p, const I& at, std::int64_t offset) {
     return each([&](int l) { return at.v[l] < 0 ? T(0) : p[at.v[l] + offset]; });
   }
   // Two neighbours in memory.
@@ -63,8 +66,11 @@ struct HostWarp {
     return each([&](int l) { return x.v[lane.v[l] & (kWarp - 1)]; });
   }
   // a where `first` is not 0, else b.
-  static V choose(const I& first, const V& a, const V& b) {
-    return each([&](int l) { return first.v[l] ? a.v[l] : b.v[l]; });
+  template <class P>
+  static P choose(const I& first, const P& a, const P& b) {
+    P r;
+    for (int l = 0; l < kWarp; ++l) r.v[l] = first.v[l] ? a.v[l] : b.v[l];
+    return r;
   }
 };
 
@@ -93,7 +99,8 @@ struct DeviceWarp {
     return f(lane);
   }
   static __device__ __forceinline__ V zero() { return T(0); }
-  static __device__ __forceinline__ V load(const T* p, I at, std::int64_t offset) {
+  static __device__ __forceinline__ V load(const T* p, I at, std::int64_t offset) { return __ldg(p + at + offset); }
+  static __device__ __forceinline__ V load_or_zero(const T* p, I at, std::int64_t offset) {
     return at < 0 ? T(0) : p[at + offset];
   }
   static __device__ __forceinline__ void load2(const T* p, I at, std::int64_t offset, V& a, V& b) {
@@ -107,7 +114,10 @@ struct DeviceWarp {
   static __device__ __forceinline__ V left(V x) { return __shfl_up_sync(kAll, x, 1); }
   static __device__ __forceinline__ V right(V x, int by = 1) { return __shfl_down_sync(kAll, x, by); }
   static __device__ __forceinline__ V from(V x, I lane) { return __shfl_sync(kAll, x, int(lane)); }
-  static __device__ __forceinline__ V choose(I first, V a, V b) { return first ? a : b; }
+  template <class P>
+  static __device__ __forceinline__ P choose(I first, P a, P b) {
+    return first ? a : b;
+  }
 };
 #endif
 
