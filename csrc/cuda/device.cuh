@@ -93,6 +93,12 @@ class CudaDevice {
     each_warp<<<blocks(n, kChainThreads / kWarp), kChainThreads, 0, stream_>>>(n, f);
     check(cudaGetLastError(), typeid(f).name(), n);
   }
+  std::int64_t cache() const {
+    int device = 0, bytes = 0;
+    check(cudaGetDevice(&device), "device");
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "cache");
+    return bytes;
+  }
   // A quarter of what is free: two streams work at a time, and results need room.
   std::int64_t budget() const {
     std::size_t free = 0, total = 0;

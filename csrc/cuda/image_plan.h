@@ -39,8 +39,8 @@ template <class T>
 class ImagePlan {
  public:
   explicit ImagePlan(const PlaneProgram& program) : program_(program) {
-    find_chains();
     find_shapes();
+    find_chains();
     for (int k = 0; k < program.size; ++k) {
       table_at.push_back(table_size);
       table_size += features(k);
@@ -64,11 +64,16 @@ class ImagePlan {
   PairLayout layout(int k) const { return pair_layout<T>(program_.ops[k].h, program_.ops[k].w); }
   // Is there a state in memory at all?
   bool stateful() const { return !(chains.size() == 1 && chains[0].input && chains[0].readout >= 0); }
-  // The largest state, in numbers of K.
+  // Is the first segment one chain from pixels to a pool? Its state is short-lived, the largest of all.
+  bool starts_pooled() const {
+    return !chains.empty() && chains[0].input && chains[0].pooled && chains[0].last == program_.segments[0].last;
+  }
+  // The largest state, in numbers of K; without the first segment where it starts pooled.
   std::int64_t state_per_pair() const {
     std::int64_t most = 0;
-    for (const auto* shapes : {&start, &after})
-      for (const TorusShape& s : *shapes) most = std::max(most, s.per_pair());
+    for (std::size_t s = starts_pooled(); s < start.size(); ++s) most = std::max(most, start[s].per_pair());
+    for (std::size_t k = starts_pooled() ? chains[0].last : 0; k < after.size(); ++k)
+      most = std::max(most, after[k].per_pair());
     return most;
   }
   // Most partial sums of a read-out, and most rows of displacements they are of.
@@ -113,14 +118,16 @@ class ImagePlan {
         if (k < program_.size && program_.ops[k].fast == FastPath::skipped) in_chain[k++] = int(chains.size());
       }
       chain.last = k;
-      if (k + 1 == program_.size && sums_all(program_.ops[k], slot)) chain.readout = k;
+      if (k + 1 == program_.size && program_.ops[k].slot == slot && sums_all(k)) chain.readout = k;
       chain.pooled = k < program_.size && slot == 0 && is_pool2(program_.ops[k]);
       chains.push_back(chain);
     }
   }
-  // May the read-out take plain sums of the chain's registers?
-  static bool sums_all(const PlaneOp& op, int slot) {
-    return op.kind == PlaneOpKind::readout && op.slot == slot && op.window_h < 0 && op.window_w < 0;
+  // Is op k a read-out of plain sums of all that is held?
+  bool sums_all(int k) const {
+    const PlaneOp& op = program_.ops[k];
+    if (op.kind != PlaneOpKind::readout) return false;
+    return (op.window_h < 0 && op.window_w < 0) || (op.window_h == 0 && op.window_w == 0 && after[k].tori() == 1);
   }
   static bool is_pool2(const PlaneOp& op) {
     const bool twos = op.window_h == 2 && op.window_w == 2 && op.stride_h == 2 && op.stride_w == 2;

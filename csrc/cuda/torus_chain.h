@@ -146,7 +146,13 @@ struct TorusChain {
     typename W::V k[kRows][2], u[kRows][2];
     start<W>(lanes, k, u);
     for (int step = 0; step < count;) {
-      while (step < count && steps[step].kind == StepKind::relu_positive)
+      // Two a turn: the state changes its registers, and only at the end of a turn must it return to the first ones.
+      for (; step + 1 < count && steps[step + 1].kind == StepKind::relu_positive; step += 2) {
+        if (steps[step].kind != StepKind::relu_positive) break;
+        layer<W, StepKind::relu_positive>(steps[step], f, k, u);
+        layer<W, StepKind::relu_positive>(steps[step + 1], f, k, u);
+      }
+      if (step < count && steps[step].kind == StepKind::relu_positive)
         layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
       if (step == count) break;
       if (steps[step].kind == StepKind::relu)
