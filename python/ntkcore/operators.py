@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.cuda import array_module, to_host
+from ntkcore.device_arrays import array_module, to_host
 from ntkcore.inputs import check_data
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
