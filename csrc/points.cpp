@@ -9,6 +9,7 @@ namespace ntk {
 namespace {
 
 constexpr std::int64_t kPointsPerThread = 1024;  // a thread costs as much as some hundred points
+constexpr std::int64_t kLine = 16;               // points whose features are written together
 
 template <class T>
 double squared_norm(const T* x, std::int64_t width) {
@@ -59,13 +60,19 @@ Points<T>::Points(const Program& program, const double* norm2, std::int64_t size
 template <class T>
 void Points<T>::follow(const Program& program, const double* norm2, std::int64_t first, std::int64_t last) {
   std::vector<PointState> slots(program.slots);
+  // Rows of the table may lie a power of two apart, in the same few sets of a cache: written a line at a time.
+  std::vector<T> line(2 * program.size * kLine);
   for (std::int64_t n = first; n < last; ++n) {
+    const std::int64_t at = (n - first) % kLine;
     root_[n] = T(std::sqrt(norm2[n] / double(width_)));
     slots[0] = {norm2[n] / double(width_), 0};
     follow_point(
         program, slots.data(),
-        [&](int op, int which, double value) { table_[(2 * std::int64_t(op) + which) * stride_ + n] = T(value); },
+        [&](int op, int which, double value) { line[(2 * std::int64_t(op) + which) * kLine + at] = T(value); },
         [&](int output, double nngp, double ntk) { nngp_[output * size_ + n] = nngp, ntk_[output * size_ + n] = ntk; });
+    if (at < kLine - 1 && n < last - 1) continue;
+    for (std::int64_t k = 0; k < 2 * program.size; ++k)
+      std::copy_n(&line[k * kLine], at + 1, &table_[k * stride_ + n - at]);
   }
 }
 

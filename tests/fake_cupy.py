@@ -1,6 +1,7 @@
 """As much of CuPy as ntkcore.cuda uses, on NumPy: its arrays "lie on a device", its streams do everything at once."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def where(*parts):
 
 
 def matmul(a, b, out):
-    if _core.compute_types[out.dtype.char] == "TF32":
+    if compute_types[out.dtype.char] == "TF32":
         raise AssertionError("the factors would be rounded to 11 bits")
     if not out.flags.c_contiguous:
         raise AssertionError("CuPy would allocate another array and copy")
@@ -117,17 +118,12 @@ class ElementwiseKernel(_Kernel):
         arguments[-1][...] = self.map(arguments[:-1])
 
 
-class _core:  # noqa: N801
-    compute_types = {"f": "TF32", "d": "DEFAULT"}  # as with CUPY_TF32=1
-    _routines_linalg = SimpleNamespace(COMPUTE_TYPE_DEFAULT="DEFAULT")
-
-    @classmethod
-    def get_compute_type(cls, dtype):
-        return cls.compute_types[np.dtype(dtype).char]
-
-    @classmethod
-    def set_compute_type(cls, dtype, value):
-        cls.compute_types[np.dtype(dtype).char] = value
+compute_types = {"f": "TF32", "d": "DEFAULT"}  # as with CUPY_TF32=1
+_core = SimpleNamespace(
+    get_compute_type=lambda dtype: compute_types[dtype.char],
+    set_compute_type=lambda dtype, value: compute_types.update({dtype.char: value}),
+    _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT="DEFAULT"),
+)
 
 
 sqrt = np.sqrt
@@ -155,7 +151,7 @@ class _Context:
 
 
 class Device:
-    entered = [0]  # the current one last  # noqa: RUF012
+    entered: ClassVar = [0]  # the current one last
 
     def __init__(self, number=None):
         self.id = self.entered[-1] if number is None else number

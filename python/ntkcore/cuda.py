@@ -7,116 +7,32 @@ and the features made of them) comes from the CPU engine.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from ntkcore import _core
 from ntkcore.backends import cpu_backends
-from ntkcore.device_arrays import COLUMNS, address, cupy_module, on_device, pinned, product, unit_rows
+from ntkcore.device_arrays import address, cupy_module, on_device, product, unit_rows, whole
 from ntkcore.image_kernels import LANES, diagonals_of, flipped
 from ntkcore.inputs import KERNELS, Array
+from ntkcore.lanes import Lane, make_lanes, pools_kept
 from ntkcore.tiles import Tile, progress_bar, tiles
 from ntkcore.vector_kernels import BLOCK, Parts, check_variances
 
 VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
 HOST_TILE = 2048  # of vectors, where results go to the host: pinning memory takes longer than copying it
 IMAGE_TILE = 256
-STREAMS = 2
 KEPT_BLOCKS = 4  # of images, per stream
-KEPT_BYTES = 2**30  # of CUDA's own pool, between calls
 SLAB = 256  # rows that a thread copies at a time
-RELEASE_THRESHOLD = 4  # cudaMemPoolAttrReleaseThreshold
 
 
 def _engine() -> Any:
     return importlib.import_module("ntkcore._cuda")
-
-
-def _whole(count: int) -> int:
-    """Rounded up to whole loads."""
-    return -(-count // COLUMNS) * COLUMNS
-
-
-@functools.cache
-def _stream(device: int, number: int) -> Any:
-    """One of a device's streams, kept: memory of CuPy's pool that it frees is its own again in the next call."""
-    cupy = cupy_module()
-    with cupy.cuda.Device(device):
-        return cupy.cuda.Stream(non_blocking=True)
-
-
-class _Lane:
-    """One stream of one device and what it owns: data there, tile buffers, a result under way to the host."""
-
-    def __init__(self, cupy: Any, device: int, number: int) -> None:
-        self.cupy, self.device, self.stream = cupy, device, _stream(device, number)
-        with cupy.cuda.Device(device):
-            self.home = cupy.cuda.get_current_stream()
-        self.blocks: dict[str, OrderedDict[Any, Any]] = {}  # those of this stream alone: it may reuse their memory
-        self.rooms: dict[str, Any] = {}
-        self.task: Tile = (0, 0, 0, 0)
-        self.finish: Callable[[], None] | None = None
-
-    def room(self, name: str, count: int, dtype: np.dtype[Any], on_host: bool = False) -> Any:
-        """A flat buffer of at least so many values, the same in every tile that it suffices for."""
-        if name not in self.rooms or self.rooms[name].size < count:
-            self.rooms.pop(name, None)
-            self.rooms[name] = pinned(self.cupy, (count,), dtype) if on_host else self.cupy.empty(count, dtype)
-        return self.rooms[name][:count]
-
-    def start(self) -> None:
-        """After all that the current stream has been given."""
-        with self.cupy.cuda.Device(self.device):
-            self.stream.wait_event(self.home.record())
-
-    def wait(self) -> None:
-        """Until the tile under way has arrived."""
-        finish, self.finish = self.finish, None
-        if finish is not None:
-            try:
-                self.stream.synchronize()
-            except RuntimeError as error:
-                raise self.fault(error) from error
-            finish()
-
-    def join(self) -> None:
-        """The current stream's next work, and its reuse of memory, come after this lane's."""
-        with self.cupy.cuda.Device(self.device):
-            self.wait()
-            self.home.wait_event(self.stream.record())
-
-    def abandon(self) -> None:
-        """After an error: until nothing reads or writes what is about to be freed."""
-        with self.cupy.cuda.Device(self.device), suppress(RuntimeError):
-            self.stream.synchronize()
-
-    def free(self) -> None:
-        """Gives all memory back that is not in use, CuPy's and CUDA's."""
-        self.wait()
-        self.stream.synchronize()
-        self.rooms.clear()
-        self.blocks.clear()
-        self.cupy.get_default_memory_pool().free_all_blocks()
-        self.cupy.get_default_pinned_memory_pool().free_all_blocks()
-        runtime = self.cupy.cuda.runtime
-        runtime.memPoolTrimTo(runtime.deviceGetDefaultMemPool(self.device), 0)
-
-    def fault(self, error: RuntimeError) -> RuntimeError:
-        """The error with its tile; one that a kernel left on the device may stem from any tile before."""
-        rows, cols = self.task[:2], self.task[2:]
-        where = f"device {self.device}, rows {rows}, columns {cols} of the kernel"
-        try:
-            self.stream.synchronize()
-        except RuntimeError:
-            where += " or a tile before: the environment's CUDA_LAUNCH_BLOCKING=1 shows which"
-        return RuntimeError(f"{error} ({where})")
 
 
 class _Vectors:
@@ -124,7 +40,7 @@ class _Vectors:
 
     step = BLOCK
 
-    def __init__(self, program: _core.Program, a: Any, b: Any, lanes: list[_Lane], threads: int) -> None:
+    def __init__(self, program: _core.Program, a: Any, b: Any, lanes: list[Lane], threads: int) -> None:
         self.program = program
         self.points: list[_core.Points] = []  # of either side, from the first device's norms
         self.sides: dict[int, list[tuple[Any, list[int]]]] = {}
@@ -143,11 +59,11 @@ class _Vectors:
         arrays = [unit, *map(cupy.asarray, (*points.arrays, points.nngp, points.ntk))]
         return arrays, [*x.shape, len(points.arrays[0]), *map(address, arrays)]
 
-    def evaluate(self, lane: _Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
         i0, i1, j0, j1 = task
         sides = self.sides[lane.device]
         ((rows, *_), row_numbers), ((cols, *_), col_numbers) = sides[0], sides[-1]
-        width = _whole(j1 - j0)
+        width = whole(j1 - j0)
         buffer = lane.room("dot", (i1 - i0) * width, rows.dtype)
         dot = product(rows[i0:i1], cols[j0 : j0 + width], buffer)
         double = dot.dtype == np.float64
@@ -176,7 +92,7 @@ def points_of_norms(program: _core.Program, norm2: Any, x: Any, threads: int) ->
     return points
 
 
-def vector_diagonal(program: _core.Program, x: Any, threads: int) -> dict[str, Any]:
+def vector_diagonal(program: Any, x: Any, threads: int) -> dict[str, Any]:
     """Kernels of every row, on a device, with itself: NumPy's float64, shape (outputs, n)."""
     points = points_of_norms(program, unit_rows(x)[1], x, threads)
     return {"nngp": points.nngp, "ntk": points.ntk}
@@ -203,7 +119,7 @@ class _Images:
         self.backend = cpu_backends()[0]
         self.name = f"images {flip}"
 
-    def _on(self, lane: _Lane, side: int, first: int) -> list[int]:
+    def _on(self, lane: Lane, side: int, first: int) -> list[int]:
         blocks = lane.blocks.setdefault(self.name, OrderedDict())
         key = (0 if self.same else side, first)
         if key not in blocks:
@@ -220,7 +136,7 @@ class _Images:
         blocks.move_to_end(key)
         return list(blocks[key][1])
 
-    def evaluate(self, lane: _Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
         i0, i1, j0, j1 = task
         row, col = i0 // self.tile * self.tile, j0 // self.tile * self.tile
         rows, cols = self._on(lane, 0, row), self._on(lane, 1, col)
@@ -229,31 +145,6 @@ class _Images:
         _engine().evaluate_images(
             self.program, rows, cols, place, out, stride, diagonal and self.same, double, lane.device, lane.stream.ptr
         )
-
-
-def _lanes(cupy: Any, devices: Sequence[int] | None) -> list[_Lane]:
-    """Streams, the devices in turn. ValueError for a device that is not there."""
-    count = cupy.cuda.runtime.getDeviceCount()
-    chosen = [cupy.cuda.Device().id] if devices is None else list(devices)
-    if not chosen or any(not isinstance(d, int) or not 0 <= d < count for d in chosen):
-        raise ValueError(f"devices must be numbers of the {count} CUDA device(s) of this machine, not {devices!r}")
-    return [_Lane(cupy, device, number) for number in range(STREAMS) for device in dict.fromkeys(chosen)]
-
-
-@contextmanager
-def _pools_kept(lanes: list[_Lane]) -> Iterator[None]:
-    """CUDA's pools, of which the engine takes its memory, map it once a call, not anew after every wait."""
-    runtime = lanes[0].cupy.cuda.runtime
-    pools = [runtime.deviceGetDefaultMemPool(device) for device in {lane.device for lane in lanes}]
-    for pool in pools:
-        runtime.memPoolSetAttribute(pool, RELEASE_THRESHOLD, 2**63)
-    try:
-        yield
-    finally:
-        with suppress(RuntimeError):  # of a device that has failed: its own error is on the way
-            for pool in pools:
-                runtime.memPoolSetAttribute(pool, RELEASE_THRESHOLD, KEPT_BYTES)
-                runtime.memPoolTrimTo(pool, KEPT_BYTES)
 
 
 def _addresses(parts: Parts, wanted: bool = True) -> list[list[int]]:
@@ -284,7 +175,7 @@ class _Sink:
     def __init__(self, parts: Parts, symmetric: bool, copiers: Executor | None) -> None:
         self.parts, self.symmetric, self.copiers = parts, symmetric, copiers
 
-    def run(self, kernels: Any, lane: _Lane, task: Tile, diagonal: bool, again: bool = True) -> None:
+    def run(self, kernels: Any, lane: Lane, task: Tile, diagonal: bool, again: bool = True) -> None:
         lane.wait()
         lane.task = task
         try:
@@ -297,7 +188,7 @@ class _Sink:
             for part, on_diagonal in smaller:
                 self.run(kernels, lane, part, on_diagonal, not again)
 
-    def _evaluate(self, kernels: Any, lane: _Lane, task: Tile, diagonal: bool) -> None:
+    def _evaluate(self, kernels: Any, lane: Lane, task: Tile, diagonal: bool) -> None:
         here = slice(*task[:2]), slice(*task[2:])
         places = [here, here[::-1]] if self.symmetric and not diagonal else [here]
         staging = _Staging(lane, self.parts, places) if self.copiers else None
@@ -316,10 +207,10 @@ def _at(parts: Parts, place: tuple[slice, slice]) -> Parts:
 class _Staging:
     """A tile, and its mirror image, on the device and in pinned memory, on the way to their places in the result."""
 
-    def __init__(self, lane: _Lane, parts: Parts, places: list[tuple[slice, slice]]) -> None:
+    def __init__(self, lane: Lane, parts: Parts, places: list[tuple[slice, slice]]) -> None:
         self.lane, self.parts, self.places = lane, parts, places
         self.arrays = [part for arrays in parts.values() for part in arrays]
-        self.side = _whole(max(s.stop - s.start for s in places[0]))
+        self.side = whole(max(s.stop - s.start for s in places[0]))
         shape, dtype = (len(places), len(self.arrays), self.side, self.side), self.arrays[0].dtype
         count = int(np.prod(shape))
         self.device = lane.room("tile", count, dtype).reshape(shape)
@@ -364,12 +255,12 @@ def fill(
     """Write the kernels between samples of `a` and `b` (None: `a`) into `parts`, on the host or the device."""
     cupy = cupy_module()
     host = not on_device(next(iter(parts.values()))[0])
-    lanes = _lanes(cupy, devices)
+    lanes = make_lanes(cupy, devices)
     here = cupy.cuda.Device().id
     if not host and any(lane.device != here for lane in lanes):
         raise ValueError(
-            f"the data, and so the result, lie on device {here}, not on each of devices={devices!r}: pass NumPy data to "
-            "share the work among several"
+            f"the data, and so the result, lie on device {here}, not on devices={devices!r}: pass NumPy data to share "
+            "the work among several"
         )
     is_images = a.ndim == 4
     size = tile or (IMAGE_TILE if is_images else HOST_TILE if host else VECTOR_TILE)
@@ -415,7 +306,7 @@ def _run(
     b: Array | None,
     parts: Parts,
     size: int,
-    lanes: list[_Lane],
+    lanes: list[Lane],
     host: bool,
     progress: bool | None,
     threads: int,
@@ -428,7 +319,7 @@ def _run(
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="ntkcore") as copiers,
         progress_bar(sum(pairs), progress) as count,
-        _pools_kept(lanes),
+        pools_kept(lanes),
     ):
         sink = _Sink(parts, symmetric, copiers if host else None)
         try:

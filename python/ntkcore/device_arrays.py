@@ -17,6 +17,11 @@ CUDA_TYPES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 COLUMNS = 4  # products have rows of a multiple of so many values: loads of 16 bytes
 
 
+def whole(count: int) -> int:
+    """Rounded up to whole COLUMNS."""
+    return -(-count // COLUMNS) * COLUMNS
+
+
 def cupy_module() -> Any:
     """CuPy; ValueError that says why where GPUs cannot be used."""
     problem = cuda_problem()
@@ -115,13 +120,13 @@ def pinned(cupy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 @functools.cache
 def _row_kernels() -> tuple[Any, Any, Any]:
-    """Of rows: the largest |x|; the sum of (x / size)^2 in double; x / size / length."""
+    """Of rows: the largest |x|; the sum of (x / big)^2 in double; x / big / length."""
     cupy = cupy_module()
     largest = cupy.ReductionKernel("T x", "T y", "fabs(x)", "max(a, b)", "y = a", "0", "ntkcore_largest")
-    square = "double(x) / size * (double(x) / size)"
-    squares = cupy.ReductionKernel("T x, float64 size", "float64 y", square, "a + b", "y = a", "0", "ntkcore_squares")
+    square = "double(x) / big * (double(x) / big)"
+    squares = cupy.ReductionKernel("T x, float64 big", "float64 y", square, "a + b", "y = a", "0", "ntkcore_squares")
     unit = cupy.ElementwiseKernel(
-        "T x, float64 size, float64 length", "T y", "y = double(x) / size / length", "ntkcore_unit"
+        "T x, float64 big, float64 length", "T y", "y = double(x) / big / length", "ntkcore_unit"
     )
     return largest, squares, unit
 
@@ -133,12 +138,12 @@ def unit_rows(x: Any) -> tuple[Any, Any]:
     """
     cupy = cupy_module()
     largest, squares, divide = _row_kernels()
-    size = largest(x, axis=1, keepdims=True).astype(np.float64)
-    safe = cupy.where(size > 0, size, 1.0)
+    big = largest(x, axis=1, keepdims=True).astype(np.float64)
+    safe = cupy.where(big > 0, big, 1.0)
     norm2 = squares(x, safe, axis=1, keepdims=True)
-    unit = cupy.zeros((-(-len(x) // COLUMNS) * COLUMNS, x.shape[1]), x.dtype)
+    unit = cupy.zeros((whole(len(x)), x.shape[1]), x.dtype)
     divide(x, safe, cupy.where(norm2 > 0, cupy.sqrt(norm2), 1.0), unit[: len(x)])
-    return unit, (norm2 * size * size).reshape(-1)
+    return unit, (norm2 * big * big).reshape(-1)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def kernel(
     names = kernel_names(get)
     with device_arrays.home(x1, x2):
         xp, data = device_arrays.gathered(x1, x2)
-        a, b = check_data(*data, dtype, xp)
+        a, b = check_data(data[0], data[1], dtype, xp)
         executor, on_device = _executor(backend, devices, x1, x2)
         module = _module(a, augment)
         leading = _leading(depths, pool_windows)
@@ -128,7 +128,7 @@ def kernel_diag(
     names = kernel_names(get)
     with device_arrays.home(x):
         xp, data = device_arrays.gathered(x)
-        a, _ = check_data(*data, None, dtype, xp)
+        a, _ = check_data(data[0], None, dtype, xp)
         executor, on_device = _executor(backend, None, x)
         module = _module(a, augment)
         shape = (*_leading(depths, pool_windows), len(a))
