@@ -1,7 +1,7 @@
 """As much of CuPy as ntkcore.cuda uses, on NumPy: its arrays "lie on a device", its streams do everything at once."""
 
+import threading
 from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 
@@ -151,17 +151,22 @@ class _Context:
 
 
 class Device:
-    entered: ClassVar = [0]  # the current one last
+    entered = threading.local()  # every thread has a current device of its own
 
     def __init__(self, number=None):
-        self.id = self.entered[-1] if number is None else number
+        self.id = self.stack()[-1] if number is None else number
+
+    def stack(self):
+        if not hasattr(self.entered, "stack"):
+            self.entered.stack = [0]
+        return self.entered.stack
 
     def __enter__(self):
-        self.entered.append(self.id)
+        self.stack().append(self.id)
         return self
 
     def __exit__(self, *error):
-        self.entered.pop()
+        self.stack().pop()
 
 
 class Stream(_Context):
