@@ -77,9 +77,10 @@ def to_device(array: Array) -> Any:
 
 def gathered(*data: Any) -> tuple[Any, list[Any]]:
     """The module and the data for it: vectors stay on their device, images come to the host, where tables are made."""
-    if not any(on_device(x) and x.ndim != 4 for x in data):
-        return np, [to_host(x) for x in data]
-    return cupy_module(), [_as_cupy(x) if on_device(x) else x for x in data]
+    given = [_as_cupy(x) if on_device(x) else x for x in data]
+    if any(on_device(x) and x.ndim != 4 for x in given):
+        return cupy_module(), given
+    return np, [to_host(x) for x in given]
 
 
 def array_module(x: object) -> Any:
