@@ -84,10 +84,29 @@ AnyPoints points_of(std::shared_ptr<OwnedProgram> program, const py::array& x) {
   throw py::type_error("points: x must be a C-contiguous float32 or float64 matrix");
 }
 
+template <class T>
+AnyPoints make_points_of_norms(std::shared_ptr<OwnedProgram> program, const Array<double>& norm2, std::int64_t width,
+                               int threads) {
+  require(norm2.ndim() == 1 && norm2.shape(0) > 0, "points: the squared norms must be a non-empty vector");
+  require(width > 0 && threads > 0, "points: width and threads must be positive");
+  const double* data = norm2.data();
+  const std::int64_t size = norm2.shape(0);
+  const Program view = program->view();
+  py::gil_scoped_release release;
+  return {std::move(program), Points<T>(view, data, size, width, threads)};
+}
+
+AnyPoints points_of_norms(std::shared_ptr<OwnedProgram> program, const Array<double>& norm2, std::int64_t width,
+                          bool in_double, int threads) {
+  const auto make = in_double ? make_points_of_norms<double> : make_points_of_norms<float>;
+  return make(std::move(program), norm2, width, threads);
+}
+
 py::object unit_vectors(const py::object& self) {
   return std::visit(
       [&](const auto& p) -> py::object {
         using T = std::remove_const_t<std::remove_reference_t<decltype(*p.unit())>>;
+        require(p.unit() != nullptr, "points: made without the data, so without unit vectors");
         return py::array_t<T>({p.size(), p.width()}, p.unit(), self);
       },
       self.cast<const AnyPoints&>().points);
@@ -103,17 +122,18 @@ py::array_t<double> diagonal(const AnyPoints& self, bool ntk) {
       self.points);
 }
 
-// Copies of what a GPU needs of the points: root (stride,) and table (ops, 2, stride).
-py::tuple point_arrays(const AnyPoints& self) {
+// What a GPU needs of the points, not copied: root (stride,) and table (ops, 2, stride).
+py::tuple point_arrays(const py::object& self) {
+  const auto& any = self.cast<const AnyPoints&>();
   return std::visit(
       [&](const auto& p) -> py::tuple {
         using T = std::remove_const_t<std::remove_reference_t<decltype(*p.unit())>>;
         const auto view = p.view();
-        const std::int64_t ops = self.program->view().size;
-        return py::make_tuple(py::array_t<T>({view.stride}, view.root),
-                              py::array_t<T>({ops, std::int64_t(2), view.stride}, view.table));
+        const std::int64_t ops = any.program->view().size;
+        return py::make_tuple(py::array_t<T>({view.stride}, view.root, self),
+                              py::array_t<T>({ops, std::int64_t(2), view.stride}, view.table, self));
       },
-      self.points);
+      any.points);
 }
 
 using Results = std::vector<std::optional<py::array>>;
@@ -529,6 +549,8 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("dense_ops", &dense_ops);
   py::class_<AnyPoints, std::shared_ptr<AnyPoints>>(m, "Points", "What depends on one point only; see csrc/points.h.")
       .def(py::init(&points_of), py::arg("program"), py::arg("x"))
+      .def_static("of_norms", &points_of_norms, "Without the data: `unit` is not there.", py::arg("program"),
+                  py::arg("norm2"), py::arg("width"), py::arg("in_double"), py::arg("threads"))
       .def_property_readonly("unit", &unit_vectors)
       .def_property_readonly("arrays", &point_arrays)
       .def_property_readonly("nngp", [](const AnyPoints& p) { return diagonal(p, false); })

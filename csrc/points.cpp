@@ -1,9 +1,15 @@
 #include "points.h"
 
+#include <algorithm>
+#include <future>
+
 #include "point.h"
 
 namespace ntk {
 namespace {
+
+constexpr std::int64_t kPointsPerThread = 1024;  // a thread costs as much as some hundred points
+constexpr std::int64_t kLine = 16;               // points whose features are written together
 
 template <class T>
 double squared_norm(const T* x, std::int64_t width) {
@@ -18,26 +24,55 @@ double squared_norm(const T* x, std::int64_t width) {
 }  // namespace
 
 template <class T>
-Points<T>::Points(const Program& program, const T* x, std::int64_t size, std::int64_t width)
+Points<T>::Points(const Program& program, std::int64_t size, std::int64_t width)
     : size_(size),
       width_(width),
       stride_((size + kStrip - 1) / kStrip * kStrip),
-      unit_(size * width),
       root_(stride_),
       table_(2 * program.size * stride_),
       nngp_(program.outputs * size),
-      ntk_(program.outputs * size) {
-  std::vector<PointState> slots(program.slots);
+      ntk_(program.outputs * size) {}
+
+template <class T>
+Points<T>::Points(const Program& program, const T* x, std::int64_t size, std::int64_t width)
+    : Points(program, size, width) {
+  unit_.resize(size * width);
+  std::vector<double> norm2(size);
   for (std::int64_t n = 0; n < size; ++n) {
-    const double norm2 = squared_norm(x + n * width, width);
-    const double scale = norm2 > 0 ? 1 / std::sqrt(norm2) : 0;
+    norm2[n] = squared_norm(x + n * width, width);
+    const double scale = norm2[n] > 0 ? 1 / std::sqrt(norm2[n]) : 0;
     for (std::int64_t k = 0; k < width; ++k) unit_[n * width + k] = T(x[n * width + k] * scale);
-    root_[n] = T(std::sqrt(norm2 / double(width)));
-    slots[0] = {norm2 / double(width), 0};
+  }
+  follow(program, norm2.data(), 0, size);
+}
+
+template <class T>
+Points<T>::Points(const Program& program, const double* norm2, std::int64_t size, std::int64_t width, int threads)
+    : Points(program, size, width) {
+  const std::int64_t parts = std::clamp<std::int64_t>(size / kPointsPerThread, 1, threads);
+  const auto part = [&](std::int64_t p) { follow(program, norm2, size * p / parts, size * (p + 1) / parts); };
+  std::vector<std::future<void>> others;
+  for (std::int64_t p = 1; p < parts; ++p) others.push_back(std::async(std::launch::async, part, p));
+  part(0);
+  for (auto& other : others) other.get();
+}
+
+template <class T>
+void Points<T>::follow(const Program& program, const double* norm2, std::int64_t first, std::int64_t last) {
+  std::vector<PointState> slots(program.slots);
+  // Rows of the table may lie a power of two apart, in the same few sets of a cache: written a line at a time.
+  std::vector<T> line(2 * program.size * kLine);
+  for (std::int64_t n = first; n < last; ++n) {
+    const std::int64_t at = (n - first) % kLine;
+    root_[n] = T(std::sqrt(norm2[n] / double(width_)));
+    slots[0] = {norm2[n] / double(width_), 0};
     follow_point(
         program, slots.data(),
-        [&](int op, int which, double value) { table_[(2 * std::int64_t(op) + which) * stride_ + n] = T(value); },
-        [&](int output, double nngp, double ntk) { nngp_[output * size + n] = nngp, ntk_[output * size + n] = ntk; });
+        [&](int op, int which, double value) { line[(2 * std::int64_t(op) + which) * kLine + at] = T(value); },
+        [&](int output, double nngp, double ntk) { nngp_[output * size_ + n] = nngp, ntk_[output * size_ + n] = ntk; });
+    if (at < kLine - 1 && n < last - 1) continue;
+    for (std::int64_t k = 0; k < 2 * program.size; ++k)
+      std::copy_n(&line[k * kLine], at + 1, &table_[k * stride_ + n - at]);
   }
 }
 

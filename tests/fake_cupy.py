@@ -1,22 +1,58 @@
 """As much of CuPy as ntkcore.cuda uses, on NumPy: its arrays "lie on a device", its streams do everything at once."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 
 
 class ndarray(np.ndarray):  # noqa: N801
+    number = 0  # of its device
+
+    def __array_finalize__(self, base):
+        self.number = getattr(base, "number", None)
+        if self.number is None:
+            self.number = Device().id
+
     @property
     def __cuda_array_interface__(self):
         return {"data": (self.ctypes.data, False), "shape": self.shape, "typestr": self.dtype.str, "version": 3}
 
+    def __dlpack_device__(self):
+        return 2, self.number
+
     def get(self, stream=None, out=None, blocking=True):
+        if self.dtype != out.dtype:
+            raise TypeError("dtype of out")
+        if self.shape != out.shape:
+            raise ValueError("shape of out")
+        if not (out.flags.c_contiguous and self.flags.c_contiguous):
+            raise RuntimeError("CuPy would copy first, and fail where out is not contiguous")
         out[...] = self
         return out
 
 
+def on_current(x):
+    """CuPy's arrays on another device are not to be read here."""
+    if isinstance(x, ndarray) and x.number != Device().id:
+        raise AssertionError(f"an array of device {x.number} is used on device {Device().id}")
+    return x
+
+
+def new(x):
+    out = x.view(ndarray)
+    out.number = Device().id
+    return out
+
+
 def asarray(x, dtype=None):
-    return np.array(x, dtype).view(ndarray)
+    if isinstance(x, ndarray) and x.number == Device().id and dtype in (None, x.dtype):
+        return x
+    return new(np.array(x, dtype))
+
+
+def ascontiguousarray(x, dtype=None):
+    return new(np.ascontiguousarray(on_current(x), dtype))
 
 
 def asnumpy(x):
@@ -24,25 +60,73 @@ def asnumpy(x):
 
 
 def from_dlpack(x):
-    return asarray(np.from_dlpack(x))
+    return new(np.array(x))
 
 
 def empty(shape, dtype):
-    return np.full(shape, np.nan, dtype).view(ndarray)
+    return new(np.full(shape, np.nan, dtype))
 
 
 def zeros(shape, dtype):
-    return np.zeros(shape, dtype).view(ndarray)
+    return new(np.zeros(shape, dtype))
 
 
 def empty_like(x):
     return empty(x.shape, x.dtype)
 
 
-def matmul(a, b):
-    return np.ascontiguousarray(np.matmul(a, b)).view(ndarray)
+def where(*parts):
+    return new(np.where(*map(on_current, parts)))
 
 
+def matmul(a, b, out):
+    if compute_types[out.dtype.char] == "TF32":
+        raise AssertionError("the factors would be rounded to 11 bits")
+    if not out.flags.c_contiguous:
+        raise AssertionError("CuPy would allocate another array and copy")
+    return np.matmul(on_current(a), on_current(b), out=on_current(out))
+
+
+class _Kernel:
+    """Expressions that are C++ and Python alike."""
+
+    def __init__(self, inputs, output, expression):
+        self.names = [name.split()[1] for name in inputs.split(",")]
+        self.dtype, self.expression = output.split()[0], expression
+
+    def map(self, arguments):
+        given = {name: np.asarray(on_current(x)) for name, x in zip(self.names, arguments, strict=True)}
+        dtype = arguments[0].dtype if self.dtype == "T" else self.dtype
+        calls = {"fabs": np.abs, "double": np.float64}
+        return eval(self.expression, calls, given).astype(dtype)
+
+
+class ReductionKernel(_Kernel):
+    def __init__(self, inputs, output, expression, reduction, last, start, name):
+        super().__init__(inputs, output, expression)
+        self.reduction = {"a + b": np.sum, "max(a, b)": np.max}[reduction]
+
+    def __call__(self, *arguments, axis, keepdims):
+        return new(self.reduction(self.map(arguments), axis=axis, keepdims=keepdims))
+
+
+class ElementwiseKernel(_Kernel):
+    def __init__(self, inputs, output, expression, name):
+        super().__init__(inputs, output, expression.removeprefix("y = "))
+
+    def __call__(self, *arguments):
+        arguments[-1][...] = self.map(arguments[:-1])
+
+
+compute_types = {"f": "TF32", "d": "DEFAULT"}  # as with CUPY_TF32=1
+_core = SimpleNamespace(
+    get_compute_type=lambda dtype: compute_types[dtype.char],
+    set_compute_type=lambda dtype, value: compute_types.update({dtype.char: value}),
+    _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT="DEFAULT"),
+)
+
+
+sqrt = np.sqrt
 triu = np.triu
 arange = np.arange
 isfinite = np.isfinite
@@ -66,9 +150,23 @@ class _Context:
         pass
 
 
-class Device(_Context):
-    def __init__(self, number=0):
-        self.id = number
+class Device:
+    entered = threading.local()  # every thread has a current device of its own
+
+    def __init__(self, number=None):
+        self.id = self.stack()[-1] if number is None else number
+
+    def stack(self):
+        if not hasattr(self.entered, "stack"):
+            self.entered.stack = [0]
+        return self.entered.stack
+
+    def __enter__(self):
+        self.stack().append(self.id)
+        return self
+
+    def __exit__(self, *error):
+        self.stack().pop()
 
 
 class Stream(_Context):
@@ -87,14 +185,23 @@ class Stream(_Context):
         pass
 
 
+pool_calls = []  # of CUDA's own pools, and of CuPy's
 cuda = SimpleNamespace(
     Device=Device,
     Stream=Stream,
     get_current_stream=Stream,
     alloc_pinned_memory=bytearray,
-    runtime=SimpleNamespace(getDeviceCount=lambda: 2),
+    runtime=SimpleNamespace(
+        getDeviceCount=lambda: 2,
+        deviceGetDefaultMemPool=lambda device: f"pool {device}",
+        memPoolSetAttribute=lambda *given: pool_calls.append(("set", *given)),
+        memPoolTrimTo=lambda *given: pool_calls.append(("trim", *given)),
+    ),
 )
 
 
 def get_default_memory_pool():
-    return SimpleNamespace(free_all_blocks=lambda: None)
+    return SimpleNamespace(free_all_blocks=lambda: pool_calls.append(("free",)))
+
+
+get_default_pinned_memory_pool = get_default_memory_pool

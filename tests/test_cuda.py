@@ -14,7 +14,7 @@ import pytest
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore import _core, cuda
+from ntkcore import _core, device_arrays, lanes
 from ntkcore.backends import cuda_description, cuda_problem, info
 
 NAMES = ("nngp", "ntk")
@@ -123,6 +123,169 @@ def test_a_devices_error_names_the_tile(gpu, monkeypatch):
         nk.kernel(MLP, vectors(5), backend="cuda")
 
 
+def test_vectors_on_a_device_stay_there(gpu, monkeypatch):
+    """Only a scalar a point travels, and the CPU's points, which need the data, are not made."""
+    x, z, moved = vectors(300), vectors(280), []
+    expected, diagonal = nk.kernel(MLP, x, z), nk.kernel_diag(MLP, x)
+
+    def asnumpy(array):
+        moved.append(array.shape)
+        return np.array(array)
+
+    monkeypatch.setattr(fake_cupy, "asnumpy", asnumpy)
+    monkeypatch.setattr(fake_cupy.ndarray, "__array__", None, raising=False)
+    for other in (z, fake_cupy.asarray(z)):
+        ours = nk.kernel(MLP, fake_cupy.asarray(x), other)
+        assert isinstance(ours, fake_cupy.ndarray)
+        assert relative_error(np.array(ours), expected) < 1e-12
+    assert relative_error(np.array(nk.kernel_diag(MLP, fake_cupy.asarray(x))), diagonal) < 1e-14
+    assert moved == [(300,), (280,)] * 2 + [(300,)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norms_of_zero_tiny_and_huge_rows(gpu, dtype):
+    x = vectors(5, dtype)
+    x[1] = 0
+    x[2] *= np.finfo(dtype).tiny
+    x[3] *= np.sqrt(np.finfo(dtype).max) * 1e3  # a square overflows
+    with np.errstate(over="ignore"):
+        unit, norm2 = device_arrays.unit_rows(fake_cupy.asarray(x))
+    wide = x.astype(np.longdouble)
+    squares = (wide**2).sum(1)
+    assert unit.shape == (8, 6)
+    assert unit.dtype == dtype
+    assert not unit[5:].any()
+    expected = wide / np.sqrt(np.where(squares > 0, squares, 1))[:, None]
+    assert np.abs(unit[:5] - expected).max() < 2 * np.finfo(dtype).eps
+    with np.errstate(over="ignore"):
+        assert np.allclose(norm2, squares.astype(np.float64), rtol=1e-14, atol=0)
+
+
+def test_points_of_norms_are_those_of_the_data():
+    x = vectors(5000)
+    program = nk.kernels.lower(OTHER, (6,), wants_ntk=True, depths=None, pool_windows=None)
+    whole = _core.Points(program, x)
+    for threads in (1, 3):
+        points = _core.Points.of_norms(program, (x**2).sum(1), 6, True, threads)
+        arrays = [(*p.arrays, p.nngp, p.ntk) for p in (points, whole)]
+        for ours, theirs in zip(*arrays, strict=True):
+            assert np.allclose(ours, theirs, rtol=1e-13, atol=0)
+    with pytest.raises(ValueError, match="without the data"):
+        points.unit  # noqa: B018
+
+
+def test_data_that_have_no_kernel(gpu):
+    for bad, error, words in (
+        (np.full((3, 2), np.nan), ValueError, "x1 holds NaN"),
+        (np.full((3, 2), 1e300), ValueError, "variance that is not finite"),
+        (np.ones((3, 2), complex), TypeError, "real numbers"),
+        (np.ones(3), ValueError, "matrix of vectors"),
+    ):
+        with pytest.raises(error, match=words), np.errstate(over="ignore"):
+            nk.kernel(MLP, fake_cupy.asarray(bad))
+    with pytest.raises(ValueError, match="differ in features"):
+        nk.kernel(MLP, fake_cupy.asarray(vectors(3)), images(3))
+
+
+def test_products_keep_their_precision(gpu):
+    """CuPy's setting comes back; the stand-in refuses to multiply under it."""
+    nk.kernel(MLP, fake_cupy.asarray(vectors(5, "float32")))
+    assert fake_cupy.compute_types["f"] == "TF32"
+
+
+def test_buffers_are_made_once_a_lane(gpu, monkeypatch):
+    taken = []
+
+    def alloc(size):
+        taken.append(size)
+        return bytearray(size)
+
+    monkeypatch.setattr(fake_cupy.cuda, "alloc_pinned_memory", alloc)
+    x = vectors(1500, "float32")
+    ours = nk.kernel(MLP, x, tile=256, backend="cuda")
+    assert relative_error(ours, nk.kernel(MLP, x)) < 3e-6
+    assert sum(taken) <= 2 * 3 * 256 * 256 * 4  # a lane's first tile may be on the diagonal, without a mirror image
+
+
+def test_results_lie_with_the_data(gpu):
+    with fake_cupy.cuda.Device(1):
+        x, out = fake_cupy.asarray(vectors(5)), fake_cupy.empty((5, 5), np.float64)
+    for data in ((x,), (x, fake_cupy.asarray(vectors(4))), (vectors(4), x)):
+        assert nk.kernel(MLP, *data).number == 1
+    assert nk.kernel_diag(MLP, x).number == 1
+    assert nk.kernel(MLP, x, out=out) is out
+    assert fake_cupy.cuda.Device().id == 0
+    with pytest.raises(ValueError, match="data's device 1, not on 0"):
+        nk.kernel(MLP, x, out=fake_cupy.empty((5, 5), np.float64))
+    with pytest.raises(ValueError, match="lie on device 1"):
+        nk.kernel(MLP, x, devices=[0, 1])
+
+
+class Host:
+    """As JAX's arrays on a CPU: the class has a name that its instances have not."""
+
+    def __init__(self, values, kind=1):
+        self.values, self.kind = values, kind
+
+    @property
+    def __cuda_array_interface__(self):
+        raise AttributeError("not on a GPU")
+
+    def __dlpack_device__(self):
+        return self.kind, 0
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_arrays_of_others(gpu, monkeypatch):
+    x = vectors(5)
+    assert not device_arrays.on_device(Host(x))
+    assert type(nk.kernel(MLP, Host(x))) is np.ndarray
+    exported = []
+
+    class Both(Host):
+        def __dlpack__(self, **options):
+            raise NotImplementedError
+
+    monkeypatch.setattr(fake_cupy, "from_dlpack", lambda a: exported.append(a) or fake_cupy.asarray(a.values))
+    assert isinstance(nk.kernel(MLP, Both(x, kind=2)), fake_cupy.ndarray)
+    assert isinstance(nk.kernel(nk.cntk(2), Both(images(3), kind=2)), fake_cupy.ndarray)
+    assert len(exported) == 2  # DLPack orders the streams
+
+
+def test_lack_of_memory_is_tried_once_more(gpu, monkeypatch):
+    tried = []
+
+    def scarce(program, rows, cols, place, *more):
+        tried.append(place)
+        if len(tried) == 1:
+            raise MemoryError
+        _core.emulated_cuda.evaluate(program, rows, cols, place, *more)
+
+    monkeypatch.setattr(gpu, "evaluate", scarce)
+    fake_cupy.pool_calls.clear()
+    x = vectors(300)
+    assert relative_error(nk.kernel(MLP, x, backend="cuda"), nk.kernel(MLP, x)) < 1e-12
+    assert tried == [(0, 300, 0, 300)] * 2
+    assert ("trim", "pool 0", 0) in fake_cupy.pool_calls
+    assert fake_cupy.pool_calls[-2:] == [("set", "pool 0", 4, 2**30), ("trim", "pool 0", 2**30)]
+
+
+def test_an_earlier_tiles_error_is_not_laid_to_this_one(gpu, monkeypatch):
+    class Broken(fake_cupy.cuda.Stream):
+        def synchronize(self):
+            raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(device_arrays.cupy_module().cuda, "Stream", Broken)
+    lanes._stream.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match=r"illegal.*rows \(0, 256\).*or a tile before.*BLOCKING"):
+            nk.kernel(MLP, vectors(700), tile=256, backend="cuda")
+    finally:
+        lanes._stream.cache_clear()
+
+
 @pytest.mark.parametrize("devices", [[], [2], [0.5], [-1]])
 def test_devices_that_are_not_there(gpu, devices):
     with pytest.raises(ValueError, match="devices must be numbers of the 2"):
@@ -170,7 +333,7 @@ def test_without_the_module_or_cupy(monkeypatch):
 
 
 def test_numpy_data_do_not_lie_on_a_device():
-    assert not any(map(cuda.on_device, (np.ones(3), [1.0], None, memoryview(b"1"))))
+    assert not any(map(device_arrays.on_device, (np.ones(3), [1.0], None, memoryview(b"1"))))
 
 
 @pytest.mark.parametrize("side", [8, 16, 32, 7, 13, 20, 29])

@@ -95,6 +95,34 @@ def test_arrays_of_cupy_and_of_others(net):
     assert relative_error(cupy.asnumpy(nk.kernel(net, OnlyDLPack(cupy.asarray(x)))), expected) < 1e-12
 
 
+def test_vectors_keep_their_precision():
+    """Products in full float32 under CUPY_TF32=1; norms of zero, tiny and huge rows; the same on either side."""
+    cupy = pytest.importorskip("cupy")
+    types, float32 = cupy._core._routines_linalg, np.dtype("float32")
+    x = np.random.default_rng(0).standard_normal((301, 200)).astype(float32)
+    x[1], x[2], x[3] = 0, 1e-12 * x[2], 1e12 * x[3]
+    expected = nk.kernel(nk.mlp(3), x, dtype="float64")
+    scale = np.sqrt(np.diagonal(expected))
+    scale = np.where(scale > 0, scale, 1)
+    before = cupy._core.get_compute_type(float32)
+    cupy._core.set_compute_type(float32, types.COMPUTE_TYPE_TF32)
+    try:
+        for data in (x, cupy.asarray(x)):
+            ours = cupy.asnumpy(nk.kernel(nk.mlp(3), data, backend="cuda"))
+            assert np.abs((ours - expected) / scale / scale[:, None]).max() < 5e-6
+        assert cupy._core.get_compute_type(float32) == types.COMPUTE_TYPE_TF32
+    finally:
+        cupy._core.set_compute_type(float32, before)
+    diagonal = cupy.asnumpy(nk.kernel_diag(nk.mlp(3), cupy.asarray(x)))
+    assert np.allclose(diagonal, np.diagonal(expected), rtol=1e-6, atol=0)
+
+
+def test_many_tiles_of_vectors_to_the_host():
+    x = np.random.default_rng(0).standard_normal((1203, 7))
+    for z in (None, x[:701] + 1):
+        check(VECTOR_NETS["chain"], x, z, "float64", tile=256)
+
+
 def test_the_same_bits_every_time():
     for net, x in ((nk.cntk(4), images(40)), (nk.mlp(4), images(300)[:, 0, 0])):
         first = nk.kernel(net, x, backend="cuda", dtype="float32")

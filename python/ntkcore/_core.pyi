@@ -20,6 +20,10 @@ class Program:
 
 class Points:
     def __init__(self, program: Program, x: npt.NDArray[np.floating]) -> None: ...
+    @staticmethod
+    def of_norms(
+        program: Program, norm2: npt.NDArray[np.float64], width: int, in_double: bool, threads: int
+    ) -> Points: ...
     @property
     def unit(self) -> npt.NDArray[np.floating]: ...
     @property

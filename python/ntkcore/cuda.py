@@ -10,79 +10,29 @@ from __future__ import annotations
 import importlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from ntkcore import _core
-from ntkcore.backends import cpu_backends, cuda_problem
+from ntkcore.backends import cpu_backends
+from ntkcore.device_arrays import address, cupy_module, on_device, product, unit_rows, whole
 from ntkcore.image_kernels import LANES, diagonals_of, flipped
-from ntkcore.inputs import KERNELS, Array, Get, kernel_names
+from ntkcore.inputs import KERNELS, Array
+from ntkcore.lanes import Lane, make_lanes, pools_kept
 from ntkcore.tiles import Tile, progress_bar, tiles
-from ntkcore.vector_kernels import BLOCK, Parts, points_of
+from ntkcore.vector_kernels import BLOCK, Parts, check_variances
 
 VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
+HOST_TILE = 2048  # of vectors, where results go to the host: pinning memory takes longer than copying it
 IMAGE_TILE = 256
-STREAMS = 2
 KEPT_BLOCKS = 4  # of images, per stream
-
-
-def on_device(x: object) -> bool:
-    """Does the array lie on a CUDA device (CuPy, PyTorch, anything with DLPack or __cuda_array_interface__)?"""
-    if type(x) is np.ndarray:
-        return False
-    if hasattr(type(x), "__cuda_array_interface__") and getattr(x, "is_cuda", True):
-        return True
-    if not hasattr(x, "__dlpack_device__"):
-        return False
-    return bool(int(x.__dlpack_device__()[0]) == 2)  # kDLCUDA
-
-
-def to_host(x: Any) -> Any:
-    """A device array as NumPy's; anything else as it is."""
-    if x is None or not on_device(x):
-        return x
-    cupy = _cupy()
-    return cupy.asnumpy(cupy.asarray(x) if hasattr(type(x), "__cuda_array_interface__") else cupy.from_dlpack(x))
-
-
-def array_module(x: object) -> Any:
-    """CuPy for an array on a device, NumPy for anything else."""
-    return _cupy() if on_device(x) else np
-
-
-def _cupy() -> Any:
-    problem = cuda_problem()
-    if problem:
-        raise ValueError(f"the backend 'cuda' cannot run here: {problem}")
-    return importlib.import_module("cupy")
+SLAB = 256  # rows that a thread copies at a time
 
 
 def _engine() -> Any:
     return importlib.import_module("ntkcore._cuda")
-
-
-def _address(array: Any) -> int:
-    return int(array.__cuda_array_interface__["data"][0])
-
-
-class _Lane:
-    """One stream of one device and what it owns: data there, tile buffers, a result under way to the host."""
-
-    def __init__(self, cupy: Any, device: int, shared: dict[str, Any]) -> None:
-        self.cupy, self.device = cupy, device
-        with cupy.cuda.Device(device):
-            self.stream = cupy.cuda.Stream(non_blocking=True)
-        self.shared = shared  # arrays that all streams of the device read, until the end
-        self.blocks: dict[str, OrderedDict[Any, Any]] = {}  # those of this stream alone: it may reuse their memory
-        self.finish: Callable[[], None] | None = None
-
-    def wait(self) -> None:
-        """Until the tile under way has arrived."""
-        if self.finish is not None:
-            self.stream.synchronize()
-            finish, self.finish = self.finish, None
-            finish()
 
 
 class _Vectors:
@@ -90,27 +40,32 @@ class _Vectors:
 
     step = BLOCK
 
-    def __init__(self, program: _core.Program, a: Array, b: Array | None) -> None:
+    def __init__(self, program: _core.Program, a: Any, b: Any, lanes: list[Lane], threads: int) -> None:
         self.program = program
-        self.points = [points_of(program, x) for x in ([a] if b is None else [a, b])]
+        self.points: list[_core.Points] = []  # of either side, from the first device's norms
+        self.sides: dict[int, list[tuple[Any, list[int]]]] = {}
+        for lane in lanes:
+            if lane.device not in self.sides:
+                with lane.cupy.cuda.Device(lane.device):
+                    data = [a] if b is None else [a, b]
+                    self.sides[lane.device] = [self._upload(lane.cupy, x, k, threads) for k, x in enumerate(data)]
 
-    def _on(self, lane: _Lane, side: int) -> tuple[Any, list[int]]:
-        """(unit vectors, addresses) of one side's points on the lane's device, uploaded once."""
-        key = f"points {side}"
-        if key not in lane.shared:
-            points = self.points[side]
-            root, table = points.arrays
-            arrays = [lane.cupy.asarray(array) for array in (points.unit, root, table, points.nngp, points.ntk)]
-            sizes = [*points.unit.shape, len(root)]
-            lane.shared[key] = arrays, [*sizes, *map(_address, arrays)]
-            lane.stream.synchronize()  # the other streams read them too
-        arrays, numbers = lane.shared[key]
-        return arrays[0], numbers
+    def _upload(self, cupy: Any, x: Any, side: int, threads: int) -> tuple[Any, list[int]]:
+        """(arrays, numbers for the engine) of one side, on the current device and stream; unit vectors come first."""
+        unit, norm2 = unit_rows(cupy.asarray(x))
+        if side == len(self.points):
+            self.points.append(points_of_norms(self.program, norm2, x, threads))
+        points = self.points[side]
+        arrays = [unit, *map(cupy.asarray, (*points.arrays, points.nngp, points.ntk))]
+        return arrays, [*x.shape, len(points.arrays[0]), *map(address, arrays)]
 
-    def evaluate(self, lane: _Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
         i0, i1, j0, j1 = task
-        (rows, row_numbers), (cols, col_numbers) = self._on(lane, 0), self._on(lane, len(self.points) - 1)
-        dot = lane.cupy.matmul(rows[i0:i1], cols[j0:j1].T)
+        sides = self.sides[lane.device]
+        ((rows, *_), row_numbers), ((cols, *_), col_numbers) = sides[0], sides[-1]
+        width = whole(j1 - j0)
+        buffer = lane.room("dot", (i1 - i0) * width, rows.dtype)
+        dot = product(rows[i0:i1], cols[j0 : j0 + width], buffer)
         double = dot.dtype == np.float64
         place = (i0, i1 - i0, j0, j1 - j0)
         _engine().evaluate(
@@ -118,8 +73,8 @@ class _Vectors:
             row_numbers,
             col_numbers,
             place,
-            _address(dot),
-            j1 - j0,
+            address(dot),
+            width,
             out,
             stride,
             diagonal,
@@ -127,6 +82,20 @@ class _Vectors:
             lane.device,
             lane.stream.ptr,
         )
+
+
+def points_of_norms(program: _core.Program, norm2: Any, x: Any, threads: int) -> _core.Points:
+    """What depends on one row of x only; ValueError where a variance is not finite. Waits for the norms."""
+    norms = cupy_module().asnumpy(norm2)
+    points = _core.Points.of_norms(program, norms, x.shape[1], x.dtype == np.float64, threads)
+    check_variances({"nngp": points.nngp, "ntk": points.ntk}, x.dtype)
+    return points
+
+
+def vector_diagonal(program: Any, x: Any, threads: int) -> dict[str, Any]:
+    """Kernels of every row, on a device, with itself: NumPy's float64, shape (outputs, n)."""
+    points = points_of_norms(program, unit_rows(x)[1], x, threads)
+    return {"nngp": points.nngp, "ntk": points.ntk}
 
 
 class _Images:
@@ -150,7 +119,7 @@ class _Images:
         self.backend = cpu_backends()[0]
         self.name = f"images {flip}"
 
-    def _on(self, lane: _Lane, side: int, first: int) -> list[int]:
+    def _on(self, lane: Lane, side: int, first: int) -> list[int]:
         blocks = lane.blocks.setdefault(self.name, OrderedDict())
         key = (0 if self.same else side, first)
         if key not in blocks:
@@ -160,14 +129,14 @@ class _Images:
             arrays = [lane.cupy.asarray(array) for array in images.arrays]
             numbers = [min(self.tile, len(self.data[side]) - first)]
             for array in arrays:
-                numbers += [_address(array), array.shape[1]]
+                numbers += [address(array), array.shape[1]]
             blocks[key] = arrays, numbers
             while len(blocks) > KEPT_BLOCKS:
                 blocks.popitem(last=False)
         blocks.move_to_end(key)
         return list(blocks[key][1])
 
-    def evaluate(self, lane: _Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
         i0, i1, j0, j1 = task
         row, col = i0 // self.tile * self.tile, j0 // self.tile * self.tile
         rows, cols = self._on(lane, 0, row), self._on(lane, 1, col)
@@ -178,18 +147,9 @@ class _Images:
         )
 
 
-def _lanes(cupy: Any, devices: Sequence[int] | None) -> list[_Lane]:
-    """Streams, the devices in turn. ValueError for a device that is not there."""
-    count = cupy.cuda.runtime.getDeviceCount()
-    chosen = [cupy.cuda.Device().id] if devices is None else list(devices)
-    if not chosen or any(not isinstance(d, int) or not 0 <= d < count for d in chosen):
-        raise ValueError(f"devices must be numbers of the {count} CUDA device(s) of this machine, not {devices!r}")
-    shared: dict[int, dict[str, Any]] = {device: {} for device in chosen}
-    return [_Lane(cupy, device, shared[device]) for _ in range(STREAMS) for device in chosen]
-
-
-def _addresses(parts: Parts, levels: int, rows: slice, cols: slice) -> list[list[int]]:
-    return [[_address(p[rows, cols]) for p in parts[name]] if name in parts else [0] * levels for name in KERNELS]
+def _addresses(parts: Parts, wanted: bool = True) -> list[list[int]]:
+    levels = len(next(iter(parts.values())))
+    return [[address(p) for p in parts[name]] if wanted and name in parts else [0] * levels for name in KERNELS]
 
 
 def _split(task: Tile, step: int, diagonal: bool) -> Iterator[tuple[Tile, bool]]:
@@ -209,83 +169,76 @@ def _split(task: Tile, step: int, diagonal: bool) -> Iterator[tuple[Tile, bool]]
                 yield (r0, r1, c0, c1), diagonal and i == j
 
 
-def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
-    """The result's arrays on the current device, new or the caller's ``out``."""
-    names = kernel_names(get)
-    cupy = _cupy()
-    if out is None:
-        return {name: cupy.empty(shape, dtype) for name in names}
-    arrays = (out,) if isinstance(get, str) else tuple(out)
-    if len(arrays) != len(names) or any(not isinstance(array, cupy.ndarray) for array in arrays):
-        raise TypeError(f"out must be a CuPy array for each of get={get!r}, as the data lie on a GPU")
-    for array in arrays:
-        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous, of shape {shape} and dtype {dtype}")
-    return dict(zip(names, arrays, strict=True))
-
-
-def to_device(array: Array) -> Any:
-    """A NumPy array as CuPy's, on the current device."""
-    return _cupy().asarray(array)
-
-
 class _Sink:
     """Where tiles go: slices of arrays on the device, or a NumPy array by way of pinned memory."""
 
-    def __init__(self, parts: Parts, symmetric: bool, host: bool) -> None:
-        self.parts, self.symmetric, self.host = parts, symmetric, host
-        self.levels = len(next(iter(parts.values())))
+    def __init__(self, parts: Parts, symmetric: bool, copiers: Executor | None) -> None:
+        self.parts, self.symmetric, self.copiers = parts, symmetric, copiers
 
-    def run(self, kernels: Any, lane: _Lane, task: Tile, diagonal: bool) -> None:
-        try:
-            (self._through_host if self.host else self._on_device)(kernels, lane, task, diagonal)
-        except RuntimeError as error:
-            rows, cols = task[:2], task[2:]
-            raise RuntimeError(f"{error} (device {lane.device}, rows {rows}, columns {cols} of the kernel)") from error
-        except MemoryError:
-            lane.stream.synchronize()
-            lane.cupy.get_default_memory_pool().free_all_blocks()
-            for part, on_diagonal in _split(task, kernels.step, diagonal):
-                self.run(kernels, lane, part, on_diagonal)
-
-    def _on_device(self, kernels: Any, lane: _Lane, task: Tile, diagonal: bool) -> None:
-        i0, i1, j0, j1 = task
-        here, there = (slice(i0, i1), slice(j0, j1)), (slice(j0, j1), slice(i0, i1))
-        mirrored = self.symmetric and (not diagonal or isinstance(kernels, _Images))
-        out = _addresses(self.parts, self.levels, *here)
-        out += _addresses(self.parts if mirrored else {}, self.levels, *there)
-        stride = next(iter(self.parts.values()))[0].shape[1]
-        kernels.evaluate(lane, task, out, stride, diagonal)
-
-    def _through_host(self, kernels: Any, lane: _Lane, task: Tile, diagonal: bool) -> None:
+    def run(self, kernels: Any, lane: Lane, task: Tile, diagonal: bool, again: bool = True) -> None:
         lane.wait()
-        i0, i1, j0, j1 = task
-        shape, cupy = (i1 - i0, j1 - j0), lane.cupy
-        own = {name: [cupy.zeros(shape, part.dtype) for part in arrays] for name, arrays in self.parts.items()}
-        whole = slice(None), slice(None)
-        mirrored = diagonal and isinstance(kernels, _Images)
-        out = _addresses(own, self.levels, *whole) + _addresses(own if mirrored else {}, self.levels, *whole)
-        kernels.evaluate(lane, task, out, shape[1], diagonal)
-        pinned = {name: [_pinned(cupy, array) for array in arrays] for name, arrays in own.items()}
-        for name, arrays in own.items():
-            for array, staging in zip(arrays, pinned[name], strict=True):
-                array.get(stream=lane.stream, out=staging, blocking=False)
+        lane.task = task
+        try:
+            self._evaluate(kernels, lane, task, diagonal)
+        except RuntimeError as error:
+            raise lane.fault(error) from error
+        except MemoryError:
+            lane.free()
+            smaller = [(task, diagonal)] if again else _split(task, kernels.step, diagonal)
+            for part, on_diagonal in smaller:
+                self.run(kernels, lane, part, on_diagonal, not again)
+
+    def _evaluate(self, kernels: Any, lane: Lane, task: Tile, diagonal: bool) -> None:
+        here = slice(*task[:2]), slice(*task[2:])
+        places = [here, here[::-1]] if self.symmetric and not diagonal else [here]
+        staging = _Staging(lane, self.parts, places) if self.copiers else None
+        views = staging.views() if staging else [_at(self.parts, place) for place in places]
+        stride = staging.side if staging else next(iter(self.parts.values()))[0].shape[1]
+        mirrored = self.symmetric and (not diagonal or isinstance(kernels, _Images))
+        kernels.evaluate(lane, task, _addresses(views[0]) + _addresses(views[-1], mirrored), stride, diagonal)
+        if staging and self.copiers:
+            lane.finish = staging.fetch(self.copiers)
+
+
+def _at(parts: Parts, place: tuple[slice, slice]) -> Parts:
+    return {name: [part[place] for part in arrays] for name, arrays in parts.items()}
+
+
+class _Staging:
+    """A tile, and its mirror image, on the device and in pinned memory, on the way to their places in the result."""
+
+    def __init__(self, lane: Lane, parts: Parts, places: list[tuple[slice, slice]]) -> None:
+        self.lane, self.parts, self.places = lane, parts, places
+        self.arrays = [part for arrays in parts.values() for part in arrays]
+        self.side = whole(max(s.stop - s.start for s in places[0]))
+        shape, dtype = (len(places), len(self.arrays), self.side, self.side), self.arrays[0].dtype
+        count = int(np.prod(shape))
+        self.device = lane.room("tile", count, dtype).reshape(shape)
+        self.host = lane.room("pinned tile", count, dtype, on_host=True).reshape(shape)
+
+    def views(self) -> list[Parts]:
+        """Where the engine writes, for every place."""
+        sizes = [len(arrays) for arrays in self.parts.values()]
+        starts = np.cumsum([0, *sizes]).tolist()
+        return [
+            {name: list(tile[at : at + size]) for name, at, size in zip(self.parts, starts, sizes, strict=False)}
+            for tile in self.device
+        ]
+
+    def fetch(self, copiers: Executor) -> Callable[[], None]:
+        """Starts the way to the host; the function goes on to the result, by rows shared among threads."""
+        copies = []
+        for place, tile, pinned_tile in zip(self.places, self.device, self.host, strict=True):
+            rows, cols = (s.stop - s.start for s in place)
+            for part, source, staged in zip(self.arrays, tile, pinned_tile, strict=True):
+                source[:rows].get(stream=self.lane.stream, out=staged[:rows], blocking=False)
+                slabs = [slice(i, min(i + SLAB, rows)) for i in range(0, rows, SLAB)]
+                copies += [(part[place][slab], staged[slab, :cols]) for slab in slabs]
 
         def finish() -> None:
-            for name, arrays in self.parts.items():
-                for part, staging in zip(arrays, pinned[name], strict=True):
-                    part[i0:i1, j0:j1] = staging
-                    if self.symmetric and not diagonal:
-                        part[j0:j1, i0:i1] = staging.T
-            own.clear()
+            list(copiers.map(np.copyto, *zip(*copies, strict=True)))
 
-        lane.finish = finish
-
-
-def _pinned(cupy: Any, array: Any) -> Array:
-    memory = cupy.cuda.alloc_pinned_memory(array.nbytes)
-    staging: Array = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
-    return staging
+        return finish
 
 
 def fill(
@@ -297,23 +250,28 @@ def fill(
     progress: bool | None,
     flip: bool,
     devices: Sequence[int] | None,
+    threads: int,
 ) -> None:
     """Write the kernels between samples of `a` and `b` (None: `a`) into `parts`, on the host or the device."""
-    cupy = _cupy()
+    cupy = cupy_module()
     host = not on_device(next(iter(parts.values()))[0])
-    lanes = _lanes(cupy, devices)
-    if not host and len({lane.device for lane in lanes}) > 1:
-        raise ValueError("results on a device lie on one device: pass NumPy data to share the work among several")
+    lanes = make_lanes(cupy, devices)
+    here = cupy.cuda.Device().id
+    if not host and any(lane.device != here for lane in lanes):
+        raise ValueError(
+            f"the data, and so the result, lie on device {here}, not on devices={devices!r}: pass NumPy data to share "
+            "the work among several"
+        )
     is_images = a.ndim == 4
-    size = tile or (IMAGE_TILE if is_images else VECTOR_TILE)
+    size = tile or (IMAGE_TILE if is_images else HOST_TILE if host else VECTOR_TILE)
     step = LANES if is_images else BLOCK
     if not isinstance(size, (int, np.integer)) or size < step or size % step:
         raise ValueError(f"tile must be a positive multiple of {step}, not {tile!r}")
     if not is_images:
-        _run(_Vectors(program, a, b), len(a), b, parts, int(size), lanes, host, progress, cupy)
+        _run(_Vectors(program, a, b, lanes, threads), len(a), b, parts, int(size), lanes, host, progress, threads)
         return
     heads, mine = _heads(program, a, b)
-    _run(_Images(program, a, b, heads, int(size)), len(a), b, parts, int(size), lanes, host, progress, cupy)
+    _run(_Images(program, a, b, heads, int(size)), len(a), b, parts, int(size), lanes, host, progress, threads)
     if b is None:
         at = (np if host else cupy).arange(len(a))
         for name, arrays in parts.items():
@@ -324,7 +282,7 @@ def fill(
         others = {name: [xp.empty_like(part) for part in arrays] for name, arrays in parts.items()}
         columns = a if b is None else b
         kernels = _Images(program, a, columns, heads, int(size), flip=True)
-        _run(kernels, len(a), columns, others, int(size), lanes, host, progress, cupy)
+        _run(kernels, len(a), columns, others, int(size), lanes, host, progress, threads)
         for name, arrays in parts.items():
             for part, other in zip(arrays, others[name], strict=True):
                 if b is None:
@@ -348,26 +306,31 @@ def _run(
     b: Array | None,
     parts: Parts,
     size: int,
-    lanes: list[_Lane],
+    lanes: list[Lane],
     host: bool,
     progress: bool | None,
-    cupy: Any,
+    threads: int,
 ) -> None:
     symmetric = b is None
     work = tiles(rows, rows if b is None else len(b), size, size, symmetric)
     pairs = [(t[1] - t[0]) * (t[3] - t[2]) for t in work]
-    sink = _Sink(parts, symmetric, host)
-    current = cupy.cuda.get_current_stream()
-    start = current.record()
     for lane in lanes:
-        lane.stream.wait_event(start)
-    with progress_bar(sum(pairs), progress) as count:
-        for number, task in enumerate(work):
-            lane = lanes[number % len(lanes)]
-            with cupy.cuda.Device(lane.device), lane.stream:
-                sink.run(kernels, lane, task, symmetric and task[0] == task[2])
-            count(pairs[number])
-        for lane in lanes:
-            with cupy.cuda.Device(lane.device):
-                lane.wait()
-                current.wait_event(lane.stream.record())
+        lane.start()
+    with (
+        ThreadPoolExecutor(threads, thread_name_prefix="ntkcore") as copiers,
+        progress_bar(sum(pairs), progress) as count,
+        pools_kept(lanes),
+    ):
+        sink = _Sink(parts, symmetric, copiers if host else None)
+        try:
+            for number, task in enumerate(work):
+                lane = lanes[number % len(lanes)]
+                with lane.cupy.cuda.Device(lane.device), lane.stream:
+                    sink.run(kernels, lane, task, symmetric and task[0] == task[2])
+                count(pairs[number])
+            for lane in lanes:
+                lane.join()
+        except BaseException:
+            for lane in lanes:
+                lane.abandon()
+            raise

@@ -51,7 +51,9 @@ def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
     return PRECISIONS[0] if small else PRECISIONS[1]
 
 
-def _array(x: npt.ArrayLike, name: str) -> np.ndarray[Any, Any]:
+def _array(x: Any, name: str, xp: Any) -> Any:
+    if xp is not np and isinstance(x, xp.ndarray):
+        return x
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise TypeError(
             f"{name} is a masked array with masked entries, and a kernel has no place for a mask: fill them"
@@ -62,16 +64,19 @@ def _array(x: npt.ArrayLike, name: str) -> np.ndarray[Any, Any]:
         raise ValueError(f"{name} is not a rectangular array: {error}") from None
 
 
-def check_data(x1: npt.ArrayLike, x2: npt.ArrayLike | None, dtype: npt.DTypeLike | None) -> tuple[Array, Array | None]:
-    """Both data sets as C-contiguous arrays of one dtype, float32 or float64, with the same features."""
-    a = _array(x1, "x1")
-    b = None if x2 is None else _array(x2, "x2")
+def check_data(x1: Any, x2: Any, dtype: npt.DTypeLike | None, xp: Any = np) -> tuple[Array, Array | None]:
+    """Both data sets as C-contiguous arrays of one dtype, float32 or float64, with the same features.
+
+    With ``xp`` CuPy they are its arrays on the current device, and arrays that lie there are not moved.
+    """
+    a = _array(x1, "x1", xp)
+    b = None if x2 is None else _array(x2, "x2", xp)
     natural = [_natural_dtype(array, name) for array, name in ((a, "x1"), (b, "x2")) if array is not None]
     wanted = np.result_type(*natural) if dtype is None else np.dtype(dtype)
     if wanted not in PRECISIONS:
         raise ValueError(f"dtype must be float32 or float64, not {wanted}")
-    first = _checked(a, "x1", wanted)
-    second = None if b is None else _checked(b, "x2", wanted)
+    first = _checked(a, "x1", wanted, xp)
+    second = None if b is None else _checked(b, "x2", wanted, xp)
     if second is not None and second.shape[1:] != first.shape[1:]:
         raise ValueError(
             f"x1 and x2 differ in features: samples of shape {first.shape[1:]} and {second.shape[1:]}; both must be "
@@ -80,7 +85,7 @@ def check_data(x1: npt.ArrayLike, x2: npt.ArrayLike | None, dtype: npt.DTypeLike
     return first, second
 
 
-def _checked(array: np.ndarray[Any, Any], name: str, dtype: np.dtype[Any]) -> Array:
+def _checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
     if array.ndim not in (2, 4):
         hint = {
             1: "use x.reshape(-1, 1) for one feature or x.reshape(1, -1) for one sample",
@@ -92,9 +97,9 @@ def _checked(array: np.ndarray[Any, Any], name: str, dtype: np.dtype[Any]) -> Ar
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: shape {array.shape}")
     with np.errstate(over="ignore"):
-        data = np.ascontiguousarray(array, dtype=dtype)
-    if not np.isfinite(data).all():
-        own = array.dtype.kind == "f" and not np.isfinite(array).all()
+        data = xp.ascontiguousarray(xp.asarray(array), dtype=dtype)
+    if not xp.isfinite(data).all():
+        own = array.dtype.kind == "f" and not xp.isfinite(xp.asarray(array)).all()
         bad = "NaN or infinity" if own else f"values beyond the range of {dtype}"
         raise ValueError(f"{name} holds {bad}: impute or drop such samples, or rescale the features")
     return cast(Array, data)

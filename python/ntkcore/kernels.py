@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore import cuda, image_kernels, inputs, vector_kernels
+from ntkcore import cuda, device_arrays, image_kernels, inputs, vector_kernels
 from ntkcore.backends import cpu_backends, resolve
 from ntkcore.inputs import Array, Get, check_data, check_sequence, kernel_names, packed, thread_count
 from ntkcore.layers import Layer
@@ -90,19 +90,21 @@ def kernel(
     Jacot et al. 2018 (NTK); Lee et al. 2018 (NNGP); Cho & Saul 2009 (arc-cosine kernels); Arora et al. 2019 (CNTK).
     """
     names = kernel_names(get)
-    a, b = check_data(cuda.to_host(x1), cuda.to_host(x2), dtype)
-    executor, on_device = _executor(backend, devices, x1, x2)
-    module = _module(a, augment)
-    leading = _leading(depths, pool_windows)
-    program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
-    workers = thread_count(threads)
-    shape = (len(a), len(a if b is None else b))
-    results = (cuda if on_device else inputs).allocate(out, get, leading + shape, a.dtype)
-    parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
-    if executor == "cuda":
-        cuda.fill(program, a, b, parts, tile, progress, augment is not None, devices)
-    else:
-        module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
+    with device_arrays.home(x1, x2):
+        xp, data = device_arrays.gathered(x1, x2)
+        a, b = check_data(data[0], data[1], dtype, xp)
+        executor, on_device = _executor(backend, devices, x1, x2)
+        module = _module(a, augment)
+        leading = _leading(depths, pool_windows)
+        program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
+        workers = thread_count(threads)
+        shape = (len(a), len(a if b is None else b))
+        results = (device_arrays if on_device else inputs).allocate(out, get, leading + shape, a.dtype)
+        parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
+        if executor == "cuda":
+            cuda.fill(program, a, b, parts, tile, progress, augment is not None, devices, workers)
+        else:
+            module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
     return packed(get, results)
 
 
@@ -124,20 +126,28 @@ def kernel_diag(
     Computed in float64 with a correlation of exactly 1; arguments and errors as for `kernel`.
     """
     names = kernel_names(get)
-    a, _ = check_data(cuda.to_host(x), None, dtype)
-    executor, on_device = _executor(backend, None, x)
-    module = _module(a, augment)
-    shape = (*_leading(depths, pool_windows), len(a))
-    program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
-    on_cpu = cpu_backends()[0] if executor == "cuda" else executor
-    diagonals = module.diagonal(program, a, on_cpu, thread_count(threads), augment is not None)
-    results = {name: diagonals[name].astype(a.dtype).reshape(shape) for name in names}
-    return packed(get, {name: cuda.to_device(array) if on_device else array for name, array in results.items()})
+    with device_arrays.home(x):
+        xp, data = device_arrays.gathered(x)
+        a, _ = check_data(data[0], None, dtype, xp)
+        executor, on_device = _executor(backend, None, x)
+        module = _module(a, augment)
+        shape = (*_leading(depths, pool_windows), len(a))
+        program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
+        workers = thread_count(threads)
+        if xp is np:
+            on_cpu = cpu_backends()[0] if executor == "cuda" else executor
+            diagonals = module.diagonal(program, a, on_cpu, workers, augment is not None)
+        else:
+            diagonals = cuda.vector_diagonal(program, a, workers)
+        results = {name: diagonals[name].astype(a.dtype).reshape(shape) for name in names}
+        if on_device:
+            results = {name: device_arrays.to_device(array) for name, array in results.items()}
+    return packed(get, results)
 
 
 def _executor(backend: str | None, devices: Sequence[int] | None, *data: Any) -> tuple[str, bool]:
     """The executor's name, and whether the data, and so the results, lie on a GPU."""
-    on_device = any(map(cuda.on_device, data))
+    on_device = any(map(device_arrays.on_device, data))
     executor = resolve(backend or ("cuda" if on_device or devices is not None else None))
     if on_device and executor != "cuda":
         raise ValueError(f"the data lie on a GPU, but backend {executor!r} is the CPU's: pass cupy.asnumpy(x)")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.cuda import array_module, on_device, to_host
+from ntkcore.device_arrays import array_module, on_device, to_host
 from ntkcore.operators import KernelOperator, as_operator
 from ntkcore.tiles import progress_bar
 
