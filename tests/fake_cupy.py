@@ -14,6 +14,9 @@ class ndarray(np.ndarray):  # noqa: N801
         out[...] = self
         return out
 
+    def set(self, x, stream=None):
+        self[...] = x
+
 
 def asarray(x, dtype=None):
     return np.array(x, dtype).view(ndarray)
@@ -92,9 +95,9 @@ cuda = SimpleNamespace(
     Stream=Stream,
     get_current_stream=Stream,
     alloc_pinned_memory=bytearray,
-    runtime=SimpleNamespace(getDeviceCount=lambda: 2),
+    runtime=SimpleNamespace(getDeviceCount=lambda: 2, memGetInfo=lambda: (2**30, 2**30)),
 )
 
 
 def get_default_memory_pool():
-    return SimpleNamespace(free_all_blocks=lambda: None)
+    return SimpleNamespace(free_all_blocks=lambda: None, free_bytes=lambda: 0)

@@ -71,8 +71,6 @@ class Images:
         x: npt.NDArray[np.floating],
         head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
-    @property
-    def arrays(self) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.floating]]: ...
 
 def image_strips(
     program: ImageProgram,

@@ -15,61 +15,112 @@ from ntkcore import _core
 from ntkcore.inputs import Array
 
 MAKERS = 2  # blocks under way at a time: while one is copied, the next is computed
-STRIPS = 32  # images of one task of a thread
+TASK = 32  # images of one task of a thread
 SHARE = 8  # blocks may fill one part in so many of the device's free memory
-FEWEST = 4  # blocks that are kept in any case: two tiles'
+FEWEST = 4  # blocks that are kept in any case
 
 Key = tuple[int, int]  # side, first image
-Job = tuple[_core.ImageProgram, str, Array, npt.NDArray[np.float64] | None]  # program, backend, images, head
 
 
 class Block(NamedTuple):
-    """Images on a device: arrays there, and what the engine takes as their ImageArrays."""
+    """Images on a device: the arrays that hold them there, and the engine's ImageArrays."""
 
     arrays: list[Any]
     numbers: list[int]
 
 
 class BlockMaker:
-    """Makes blocks of `size` images of either side, on a device's own stream for uploads."""
+    """Makes blocks of `size` images of either side; the threads of `strips` compute, those of `makers` copy."""
 
-    def __init__(self, sides: Sequence[Job], size: int, makers: ThreadPoolExecutor, strips: ThreadPoolExecutor) -> None:
-        self.sides, self.size, self.makers, self._strips = sides, size, makers, strips
-        program, _, x, _ = sides[0]
+    def __init__(
+        self,
+        program: _core.ImageProgram,
+        backend: str,
+        sides: Sequence[tuple[Array, npt.NDArray[np.float64] | None]],
+        size: int,
+        makers: ThreadPoolExecutor,
+        strips: ThreadPoolExecutor,
+    ) -> None:
+        self._program, self._backend, self._sides, self._size = program, backend, sides, size
+        self.makers, self._strips = makers, strips
+        x = sides[0][0]
         self._lanes = 64 // x.itemsize  # images of a strip
-        self._widths = [self._lanes * int(np.prod(x.shape[1:])), self._lanes * program.table_size]
-        self.bytes = -(-size // self._lanes) * sum(self._widths) * x.itemsize
+        self._pixels, self._table = self._lanes * int(np.prod(x.shape[1:])), self._lanes * program.table_size
+        self.nbytes = -(-size // self._lanes) * (self._pixels + self._table) * x.itemsize
 
-    def __call__(self, cupy: Any, device: int, home: Any, uploads: Any, key: Key) -> Block:
-        """The block at `key`, there and ready: allocated on the stream `home`, copied on `uploads`."""
-        program, backend, x, head = self.sides[key[0]]
-        x, first = x[key[1] : key[1] + self.size], key[1]
+    def to_device(self, cupy: Any, device: int, home: Any, uploads: Any, key: Key) -> Block:
+        """The block at `key`, ready for all streams: allocated on the stream `home`, copied on the stream `uploads`."""
+        (x, head), first = self._sides[key[0]], key[1]
+        x = x[first : first + self._size]
         strips = -(-len(x) // self._lanes)
-        staging = np.frombuffer(
-            cupy.cuda.alloc_pinned_memory(strips * sum(self._widths) * x.itemsize), x.dtype, strips * sum(self._widths)
-        )
-        pixels, table = (
-            part.reshape(strips, width)
-            for part, width in zip(np.split(staging, [strips * self._widths[0]]), self._widths, strict=True)
-        )
-        tasks = []
-        for i in range(0, len(x), STRIPS):
-            at = slice(i // self._lanes, (i + STRIPS) // self._lanes)
-            task = program, backend, x[i : i + STRIPS], pixels[at], table[at]
-            tasks.append(self._strips.submit(_core.image_strips, *task))
-        for task_done in tasks:
-            task_done.result()
+        count = strips * (self._pixels + self._table)
+        staging = np.frombuffer(cupy.cuda.alloc_pinned_memory(count * x.itemsize), x.dtype, count)
+        pixels, table = np.split(staging, [strips * self._pixels])
+        self._write(x, pixels.reshape(strips, self._pixels), table.reshape(strips, self._table))
         features = np.zeros((0 if head is None else len(head), strips * self._lanes), x.dtype)
         if head is not None:
             features[:, : len(x)] = head[:, first : first + len(x)]
         with cupy.cuda.Device(device):
             with home:
-                there = cupy.empty(staging.shape, staging.dtype)
+                images, head_table = cupy.empty(count, x.dtype), cupy.empty(features.shape, x.dtype)
                 uploads.wait_event(home.record())
-            with uploads:
-                there.set(staging, stream=uploads)
-                head_there = cupy.asarray(features)
-            uploads.synchronize()  # any stream may read it now, and the staging memory may go
-        address, size = _address(there), pixels.nbytes
-        numbers = [len(x), address, self._widths[0], address + size, self._widths[1]]
-        return Block([there, head_there], [*numbers, _address(head_there), features.shape[1]])
+            images.set(staging, stream=uploads)
+            head_table.set(features, stream=uploads)
+            uploads.synchronize()
+        numbers = [len(x), _address(images), self._pixels, _address(images) + pixels.nbytes, self._table]
+        return Block([images, head_table], [*numbers, _address(head_table), features.shape[1]])
+
+    def _write(self, x: Array, pixels: Array, table: Array) -> None:
+        def task(first: int) -> None:
+            strips = slice(first // self._lanes, (first + TASK) // self._lanes)
+            images = x[first : first + TASK]
+            _core.image_strips(self._program, self._backend, images, pixels[strips], table[strips])
+
+        for done in [self._strips.submit(task, first) for first in range(0, len(x), TASK)]:
+            done.result()
+
+
+class DeviceBlocks:
+    """Blocks of images on one device, for all its streams; where memory is scarce only the last used are kept."""
+
+    def __init__(self, cupy: Any, device: int, readers: Sequence[Any], maker: BlockMaker) -> None:
+        self._cupy, self._device, self._readers, self._maker = cupy, device, readers, maker
+        with cupy.cuda.Device(device):
+            self._home, self._uploads = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+            free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+        self.most = max(FEWEST, free // SHARE // maker.nbytes)
+        self._blocks: OrderedDict[Key, Future[Block]] = OrderedDict()  # the last asked for comes last
+
+    def prepare(self, keys: Iterable[Key]) -> None:
+        """Begin to make those blocks that are not there, as many of them as can be kept."""
+        for key in list(dict.fromkeys(keys))[: self.most]:
+            if key not in self._blocks:
+                self._forget(len(self._blocks) + 1 - self.most)
+                where = self._cupy, self._device, self._home, self._uploads
+                self._blocks[key] = self._maker.makers.submit(self._maker.to_device, *where, key)
+            self._blocks.move_to_end(key)
+
+    def get(self, keys: Sequence[Key]) -> list[Block]:
+        """These blocks; where there is no memory for them, once more without all others."""
+        for last_time in (False, True):
+            self.prepare(keys)
+            try:
+                return [self._blocks[key].result() for key in keys]
+            except MemoryError:
+                self._forget(len(self._blocks))
+                self._cupy.get_default_memory_pool().free_all_blocks()
+                if last_time:
+                    raise
+        raise AssertionError
+
+    def _forget(self, count: int) -> None:
+        """The oldest blocks go; who takes their memory next waits for all that the streams were told to do so far."""
+        if count > 0:
+            for reader in self._readers:
+                self._home.wait_event(reader.record())
+        for _ in range(count):
+            self._blocks.popitem(last=False)[1].cancel()
+
+
+def _address(array: Any) -> int:
+    return int(array.__cuda_array_interface__["data"][0])
