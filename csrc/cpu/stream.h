@@ -172,12 +172,7 @@ class Stream {
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
       if (!plane.alive) continue;
-      if (op.kind == PlaneOpKind::dual && (kSelf || op.fast != FastPath::skipped)) {
-        if (kSelf && plane.dh == 0 && plane.dw == 0)
-          record_dual(op, k, plane);
-        else
-          plane_dual<T, kNtk, kSelf>(op, k, io_.tables, plane);
-      }
+      if (op.kind == PlaneOpKind::dual && (kSelf || op.fast != FastPath::skipped)) run_dual(op, k, plane);
       if (op.kind == PlaneOpKind::normalize) {
         if (kSelf && plane.dh == 0 && plane.dw == 0) record_normalize(op, k, plane);
         plane_normalize<T, kNtk, kSelf>(k, io_.tables, plane);
@@ -248,8 +243,15 @@ class Stream {
     }
   }
 
+  void run_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+    if constexpr (kSelf)
+      if (plane.dh == 0 && plane.dw == 0) return record_dual(op, k, plane);
+    plane_dual<T, kNtk, kSelf>(op, k, io_.tables, plane);
+  }
+
   // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are written down.
   void record_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+    static_assert(sizeof(T) == sizeof(double));
     double* table = io_.record + io_.tables.col_offset[k];
     constexpr int N = kImageLanes<T>;
     const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
@@ -260,7 +262,7 @@ class Stream {
         T e[L], d[L];
         for (int l = 0; l < L; ++l) {
           double f[2];
-          phi.side(double(k[l]), f);
+          phi.side(k[l], f);
           phi.diag(k[l], e[l], d[l]);
           first[l] = f[0], second[l] = f[1];
         }
