@@ -432,19 +432,27 @@ AnyImages images_of(std::shared_ptr<PlaneSchedule> program, const std::string& b
   });
 }
 
-// Copies of what a GPU needs of the images: pixels and tables of strips (strips, numbers), head (2 ops, stride).
-py::tuple image_arrays(const AnyImages& self) {
-  return std::visit(
-      [&](const auto& images) -> py::tuple {
-        using T = typename std::remove_reference_t<decltype(images)>::Real;
-        const auto view = images.view();
-        const std::int64_t strips = (view.size + kImageLanes<T> - 1) / kImageLanes<T>;
-        const std::int64_t head = 2 * self.program->view().head.size;
-        return py::make_tuple(py::array_t<T>({strips, view.pixels_stride}, view.pixels),
-                              py::array_t<T>({strips, view.table_stride}, view.table),
-                              py::array_t<T>({head, view.head_stride}, view.head_table));
-      },
-      self.images);
+// Writes what a GPU needs of images x into the caller's arrays: pixels and tables, (strips, numbers).
+void write_image_strips(std::shared_ptr<PlaneSchedule> program, const std::string& backend, const py::array& x,
+                        py::array pixels, py::array table) {
+  const Backend& runner = backend_named(backend);
+  with_images(x, [&](const auto& data) {
+    using T = typename std::remove_reference_t<decltype(data)>::value_type;
+    require_images<T>(*program, data);
+    constexpr std::int64_t N = kImageLanes<T>;
+    const std::int64_t size = data.shape(0), strips = (size + N - 1) / N;
+    const std::int64_t width = data.size() / size;
+    const auto fits = [&](const py::array& array, std::int64_t numbers) {
+      return py::isinstance<Array<T>>(array) && array.ndim() == 2 && array.shape(0) == strips &&
+             array.shape(1) == numbers * N;
+    };
+    require(fits(pixels, width) && fits(table, program->table_size()), "images: strips of a wrong shape or dtype");
+    const T* images = data.data();
+    T* const to_pixels = static_cast<T*>(pixels.mutable_data());
+    T* const to_table = static_cast<T*>(table.mutable_data());
+    py::gil_scoped_release release;
+    image_strips<T>(*program, runner, images, size, to_pixels, to_table);
+  });
 }
 
 py::tuple image_diagonal_of(std::shared_ptr<PlaneSchedule> program, const std::string& backend, const py::array& x) {
@@ -569,8 +577,9 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("work", &PlaneSchedule::work)
       .def_property_readonly("table_size", &PlaneSchedule::table_size);
   py::class_<AnyImages, std::shared_ptr<AnyImages>>(m, "Images", "What depends on one image only; see csrc/images.h.")
-      .def(py::init(&images_of), py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("head") = py::none())
-      .def_property_readonly("arrays", &image_arrays);
+      .def(py::init(&images_of), py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("head") = py::none());
+  m.def("image_strips", &write_image_strips, "Writes pixels and tables of strips of images; see csrc/images.h.",
+        py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("pixels"), py::arg("table"));
   auto emulated = m.def_submodule("emulated_cuda", "The GPU's module on the host, for tests: pointers are the host's.");
   bind_device<Emulation>(emulated);
   m.def("image_diagonal", &image_diagonal_of, "Kernel diagonals (outputs, n), NNGP and NTK, and the head's features.",

@@ -12,38 +12,61 @@ class SelfRunner {
  public:
   SelfRunner(const PlaneSchedule& schedule, const Backend& backend, bool complete)
       : backend_(backend),
-        pixels_(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
+        pixels(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
         table(schedule.table_size() * kSelf),
         readouts(2 * schedule.view().head.slots * kSelf) {
     const PlaneProgram program = schedule.view();
     for (int s = 0; s < program.segment_count; ++s) near_.push_back(schedule.near(s));
     memory_.reset(::operator new(backend.image_bytes(program), std::align_val_t(64)));
-    strip_ = {near_.data(), program,         schedule.offset(), pixels_.data(),
+    strip_ = {near_.data(), program,         schedule.offset(), pixels.data(),
               table.data(), readouts.data(), complete,          memory_.get()};
   }
 
   // Images [first, first + kSelf) of x, zeros beyond the last.
   template <class T>
   void run(const T* x, std::int64_t first, std::int64_t size) {
-    const std::int64_t width = std::int64_t(pixels_.size()) / kSelf;
+    const std::int64_t width = std::int64_t(pixels.size()) / kSelf;
     for (std::int64_t lane = 0; lane < kSelf; ++lane)
       for (std::int64_t i = 0; i < width; ++i)
-        pixels_[i * kSelf + lane] = first + lane < size ? double(x[(first + lane) * width + i]) : 0;
+        pixels[i * kSelf + lane] = first + lane < size ? double(x[(first + lane) * width + i]) : 0;
     backend_.self_strip(strip_);
   }
+
+  void clear() { pixels.assign(pixels.size(), 0), table.assign(table.size(), 0); }
 
  private:
   const Backend& backend_;
   std::vector<PlaneProgram> near_;
-  std::vector<double> pixels_;
   std::unique_ptr<void, AlignedFree> memory_;
   SelfStrip strip_;
 
  public:
-  std::vector<double> table, readouts;
+  std::vector<double> pixels, table, readouts;
 };
 
+// Numbers of kSelf lanes side by side into strips of N lanes.
+template <class T>
+void copy_lanes(const double* from, std::int64_t numbers, T* to, std::int64_t N) {
+  for (std::int64_t i = 0; i < numbers; ++i)
+    for (std::int64_t lane = 0; lane < kSelf; ++lane) to[i * N + lane] = T(from[i * kSelf + lane]);
+}
+
 }  // namespace
+
+template <class T>
+void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, T* pixels,
+                  T* table) {
+  constexpr std::int64_t N = kImageLanes<T>;
+  const PlaneProgram program = schedule.view();
+  const std::int64_t width = std::int64_t(program.h) * program.w * program.channels, numbers = schedule.table_size();
+  SelfRunner runner(schedule, backend, false);
+  for (std::int64_t first = 0; first < (size + N - 1) / N * N; first += kSelf) {
+    const std::int64_t strip = first / N, lane = first % N;
+    first < size ? runner.run(x, first, size) : runner.clear();
+    copy_lanes(runner.pixels.data(), width, pixels + strip * width * N + lane, N);
+    copy_lanes(runner.table.data(), numbers, table + strip * numbers * N + lane, N);
+  }
+}
 
 template <class T>
 Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size,
@@ -53,17 +76,9 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
   const PlaneProgram program = schedule.view();
   const std::int64_t width = std::int64_t(program.h) * program.w * program.channels, strips = (size + N - 1) / N;
   pixels_stride_ = width * N, table_stride_ = schedule.table_size() * N, head_stride_ = strips * N;
-  pixels_.assign(strips * pixels_stride_, T(0));
-  table_.assign(strips * table_stride_, T(0));
-  for (std::int64_t n = 0; n < size; ++n)
-    for (std::int64_t i = 0; i < width; ++i) pixels_[n / N * pixels_stride_ + i * N + n % N] = x[n * width + i];
-  SelfRunner runner(schedule, backend, false);
-  for (std::int64_t first = 0; first < size; first += kSelf) {
-    runner.run(x, first, size);
-    T* table = table_.data() + first / N * table_stride_ + first % N;
-    for (std::int64_t i = 0; i < schedule.table_size(); ++i)
-      for (std::int64_t lane = 0; lane < kSelf; ++lane) table[i * N + lane] = T(runner.table[i * kSelf + lane]);
-  }
+  pixels_.resize(strips * pixels_stride_);
+  table_.resize(strips * table_stride_);
+  image_strips(schedule, backend, x, size, pixels_.data(), table_.data());
   head_.assign(2 * program.head.size * head_stride_, T(0));
   for (int f = 0; head && f < 2 * program.head.size; ++f)
     for (std::int64_t n = 0; n < size; ++n) head_[f * head_stride_ + n] = T(head[f * head_pitch + n]);
@@ -99,6 +114,8 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
   return out;
 }
 
+template void image_strips(const PlaneSchedule&, const Backend&, const float*, std::int64_t, float*, float*);
+template void image_strips(const PlaneSchedule&, const Backend&, const double*, std::int64_t, double*, double*);
 template class Images<float>;
 template class Images<double>;
 template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const float*, std::int64_t);

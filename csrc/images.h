@@ -19,6 +19,11 @@ struct ImageDiagonal {
   std::vector<double> nngp, ntk, head;
 };
 
+// Strips of images x: [size][h][w][channels], C order; the lanes beyond the last image hold nothing of use.
+template <class T>
+void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, T* pixels,
+                  T* table);
+
 template <class T>
 class Images {
  public:

@@ -31,6 +31,9 @@ class ndarray(np.ndarray):  # noqa: N801
         out[...] = self
         return out
 
+    def set(self, x, stream=None):
+        self[...] = x
+
 
 def on_current(x):
     """CuPy's arrays on another device are not to be read here."""
@@ -193,6 +196,7 @@ cuda = SimpleNamespace(
     alloc_pinned_memory=bytearray,
     runtime=SimpleNamespace(
         getDeviceCount=lambda: 2,
+        memGetInfo=lambda: (2**30, 2**30),
         deviceGetDefaultMemPool=lambda device: f"pool {device}",
         memPoolSetAttribute=lambda *given: pool_calls.append(("set", *given)),
         memPoolTrimTo=lambda *given: pool_calls.append(("trim", *given)),
@@ -201,7 +205,7 @@ cuda = SimpleNamespace(
 
 
 def get_default_memory_pool():
-    return SimpleNamespace(free_all_blocks=lambda: pool_calls.append(("free",)))
+    return SimpleNamespace(free_all_blocks=lambda: pool_calls.append(("free",)), free_bytes=lambda: 0)
 
 
 get_default_pinned_memory_pool = get_default_memory_pool

@@ -172,12 +172,7 @@ class Stream {
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
       if (!plane.alive) continue;
-      if (op.kind == PlaneOpKind::dual && (kSelf || op.fast != FastPath::skipped)) {
-        if (kSelf && plane.dh == 0 && plane.dw == 0)
-          record_dual(op, k, plane);
-        else
-          plane_dual<T, kNtk, kSelf>(op, k, io_.tables, plane);
-      }
+      if (op.kind == PlaneOpKind::dual && (kSelf || op.fast != FastPath::skipped)) run_dual(op, k, plane);
       if (op.kind == PlaneOpKind::normalize) {
         if (kSelf && plane.dh == 0 && plane.dw == 0) record_normalize(op, k, plane);
         plane_normalize<T, kNtk, kSelf>(k, io_.tables, plane);
@@ -248,20 +243,32 @@ class Stream {
     }
   }
 
+  void run_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+    if constexpr (kSelf)
+      if (plane.dh == 0 && plane.dw == 0) return record_dual(op, k, plane);
+    plane_dual<T, kNtk, kSelf>(op, k, io_.tables, plane);
+  }
+
   // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are written down.
   void record_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+    static_assert(sizeof(T) == sizeof(double));
     double* table = io_.record + io_.tables.col_offset[k];
+    constexpr int N = kImageLanes<T>;
     const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
-    visit_dual<T>(op.dual, op.p, [&](const auto& phi) {
-      for (std::int64_t i = 0; i < pixels * L; ++i) {
-        const std::int64_t p = i / L, lane = i % L;
-        double f[2];
-        T e, d;
-        phi.side(double(plane.k[i]), f);
-        phi.diag(plane.k[i], e, d);
-        table[2 * p * kImageLanes<T> + lane] = f[0], table[(2 * p + 1) * kImageLanes<T> + lane] = f[1];
-        plane.k[i] = e;
-        if (kNtk) plane.t[i] *= d;
+    visit_dual<T>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+      for (std::int64_t p = 0; p < pixels; ++p) {
+        T *const k = plane.k + p * L, *const t = plane.t + p * L;
+        double first[L], second[L];  // side by side, so that the compiler takes all lanes at once
+        T e[L], d[L];
+        for (int l = 0; l < L; ++l) {
+          double f[2];
+          phi.side(k[l], f);
+          phi.diag(k[l], e[l], d[l]);
+          first[l] = f[0], second[l] = f[1];
+        }
+        store(table + 2 * p * N, load(first)), store(table + (2 * p + 1) * N, load(second));
+        store(k, load(e));
+        if (kNtk) store(t, load(d) * load(t));
       }
     });
   }

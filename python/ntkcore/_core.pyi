@@ -75,9 +75,14 @@ class Images:
         x: npt.NDArray[np.floating],
         head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
-    @property
-    def arrays(self) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.floating]]: ...
 
+def image_strips(
+    program: ImageProgram,
+    backend: str,
+    x: npt.NDArray[np.floating],
+    pixels: npt.NDArray[np.floating],
+    table: npt.NDArray[np.floating],
+) -> None: ...
 def image_diagonal(
     program: ImageProgram, backend: str, x: npt.NDArray[np.floating]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...

@@ -8,8 +8,7 @@ and the features made of them) comes from the CPU engine.
 from __future__ import annotations
 
 import importlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -18,17 +17,19 @@ import numpy as np
 from ntkcore import _core
 from ntkcore.backends import cpu_backends
 from ntkcore.device_arrays import address, cupy_module, on_device, product, unit_rows, whole
-from ntkcore.image_kernels import LANES, diagonals_of, flipped
+from ntkcore.device_images import MAKERS, BlockMaker, DeviceBlocks
+from ntkcore.image_kernels import LANES, Diagonals, flipped
 from ntkcore.inputs import KERNELS, Array
 from ntkcore.lanes import Lane, make_lanes, pools_kept
-from ntkcore.tiles import Tile, progress_bar, tiles
+from ntkcore.tiles import Tile, banded, progress_bar, tiles, workers
 from ntkcore.vector_kernels import BLOCK, Parts, check_variances
 
 VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
 HOST_TILE = 2048  # of vectors, where results go to the host: pinning memory takes longer than copying it
 IMAGE_TILE = 256
-KEPT_BLOCKS = 4  # of images, per stream
 SLAB = 256  # rows that a thread copies at a time
+BAND = 8  # tiles of images side by side, whose columns are read again by the rows below
+AHEAD = 8  # tiles of images whose blocks are made in advance
 
 
 def _engine() -> Any:
@@ -99,51 +100,57 @@ def vector_diagonal(program: Any, x: Any, threads: int) -> dict[str, Any]:
 
 
 class _Images:
-    """Tiles of pairs of images; tables of blocks of images are made when first asked for, and a few are kept."""
+    """Tiles of pairs of images."""
 
     step = LANES
 
     def __init__(
         self,
         program: _core.ImageProgram,
-        a: Array,
-        b: Array | None,
-        heads: Sequence[Any],
-        tile: int,
-        flip: bool = False,
+        sides: Sequence[tuple[Array, Any]],
+        size: int,
+        lanes: Sequence[Lane],
+        pools: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
     ) -> None:
-        self.program, self.tile = program, tile
-        self.data = [flipped(program, a) if flip else a, a if b is None else b]
-        self.same = b is None and not flip
-        self.heads = heads
-        self.backend = cpu_backends()[0]
-        self.name = f"images {flip}"
+        self.program, self.size = program, size
+        self.same = len(sides) == 1
+        self.double = sides[0][0].dtype == np.float64
+        maker = BlockMaker(program, cpu_backends()[0], sides, size, *pools)
+        self.blocks: dict[int, DeviceBlocks] = {}
+        for lane in lanes:
+            readers = [other.stream for other in lanes if other.device == lane.device]
+            if lane.device not in self.blocks:
+                self.blocks[lane.device] = DeviceBlocks(lane.cupy, lane.device, readers, maker)
 
-    def _on(self, lane: Lane, side: int, first: int) -> list[int]:
-        blocks = lane.blocks.setdefault(self.name, OrderedDict())
-        key = (0 if self.same else side, first)
-        if key not in blocks:
-            last, head = first + self.tile, self.heads[side]
-            part = None if head is None else np.ascontiguousarray(head[:, first:last])
-            images = _core.Images(self.program, self.backend, self.data[side][first:last], part)
-            arrays = [lane.cupy.asarray(array) for array in images.arrays]
-            numbers = [min(self.tile, len(self.data[side]) - first)]
-            for array in arrays:
-                numbers += [address(array), array.shape[1]]
-            blocks[key] = arrays, numbers
-            while len(blocks) > KEPT_BLOCKS:
-                blocks.popitem(last=False)
-        blocks.move_to_end(key)
-        return list(blocks[key][1])
+    def order(self, work: Sequence[Tile]) -> list[Tile]:
+        """So that a block is not needed again long after it was."""
+        most = min(blocks.most for blocks in self.blocks.values())
+        return banded(work, self.size, min(BAND, most // 2))
+
+    def _keys(self, task: Tile) -> list[tuple[int, int]]:
+        side = 0 if self.same else 1
+        return [(0, task[0] // self.size * self.size), (side, task[2] // self.size * self.size)]
+
+    def prepare(self, lane: Lane, coming: Iterable[Tile]) -> None:
+        """Begin to make what the coming tiles read."""
+        self.blocks[lane.device].prepare(key for task in coming for key in self._keys(task))
 
     def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
         i0, i1, j0, j1 = task
-        row, col = i0 // self.tile * self.tile, j0 // self.tile * self.tile
-        rows, cols = self._on(lane, 0, row), self._on(lane, 1, col)
-        place = (i0 - row, i1 - i0, j0 - col, j1 - j0)
-        double = self.data[0].dtype == np.float64
+        row, col = self._keys(task)
+        rows, cols = self.blocks[lane.device].get([row, col])
+        place = (i0 - row[1], i1 - i0, j0 - col[1], j1 - j0)
         _engine().evaluate_images(
-            self.program, rows, cols, place, out, stride, diagonal and self.same, double, lane.device, lane.stream.ptr
+            self.program,
+            rows.numbers,
+            cols.numbers,
+            place,
+            out,
+            stride,
+            diagonal and self.same,
+            self.double,
+            lane.device,
+            lane.stream.ptr,
         )
 
 
@@ -246,6 +253,7 @@ def fill(
     a: Array,
     b: Array | None,
     parts: Parts,
+    threads: int,
     tile: int | None,
     progress: bool | None,
     flip: bool,
@@ -267,22 +275,41 @@ def fill(
     step = LANES if is_images else BLOCK
     if not isinstance(size, (int, np.integer)) or size < step or size % step:
         raise ValueError(f"tile must be a positive multiple of {step}, not {tile!r}")
-    if not is_images:
-        _run(_Vectors(program, a, b, lanes, threads), len(a), b, parts, int(size), lanes, host, progress, threads)
-        return
-    heads, mine = _heads(program, a, b)
-    _run(_Images(program, a, b, heads, int(size)), len(a), b, parts, int(size), lanes, host, progress, threads)
-    if b is None:
-        at = (np if host else cupy).arange(len(a))
-        for name, arrays in parts.items():
-            for array, values in zip(arrays, mine[name], strict=True):
-                array[at, at] = values if host else cupy.asarray(values.astype(a.dtype))
-    if flip:
-        xp = np if host else cupy
+    if is_images:
+        _fill_images(program, a, b, parts, threads, int(size), lanes, host, progress, flip)
+    else:
+        kernels = _Vectors(program, a, b, lanes, threads)
+        _run(kernels, len(a), b, parts, int(size), lanes, host, progress, threads)
+
+
+def _fill_images(
+    program: _core.ImageProgram,
+    a: Array,
+    b: Array | None,
+    parts: Parts,
+    threads: int,
+    size: int,
+    lanes: list[Lane],
+    host: bool,
+    progress: bool | None,
+    flip: bool,
+) -> None:
+    xp = np if host else cupy_module()
+    with workers(MAKERS) as makers, workers(threads) as strips, workers(threads) as beside:
+        mine = Diagonals(program, a, cpu_backends()[0], beside) if b is None or program.head_needs_variance else None
+        heads = _heads(program, mine, b, beside)
+        first, second = [(a, heads[0])], [(a if b is None else b, heads[1])]
+        kernels = _Images(program, first if b is None else first + second, size, lanes, (makers, strips))
+        check = mine.check if mine else None
+        _run(kernels, len(a), b, parts, size, lanes, host, progress, threads, check)
+        if b is None and mine:
+            _write_diagonal(parts, mine.result(), a.dtype, xp)
+        if not flip:
+            return
         others = {name: [xp.empty_like(part) for part in arrays] for name, arrays in parts.items()}
-        columns = a if b is None else b
-        kernels = _Images(program, a, columns, heads, int(size), flip=True)
-        _run(kernels, len(a), columns, others, int(size), lanes, host, progress, threads)
+        turned = [(flipped(program, a), heads[0])]
+        kernels = _Images(program, turned + second, size, lanes, (makers, strips))
+        _run(kernels, len(a), second[0][0], others, size, lanes, host, progress, threads)
         for name, arrays in parts.items():
             for part, other in zip(arrays, others[name], strict=True):
                 if b is None:
@@ -290,14 +317,19 @@ def fill(
                 part[...] = (part + other) / 2
 
 
-def _heads(program: _core.ImageProgram, a: Array, b: Array | None) -> tuple[list[Any], Any]:
-    """Features of the head's ops for both sides where it needs them, and the diagonals of a symmetric kernel."""
-    backend, needed = cpu_backends()[0], program.head_needs_variance
-    mine = diagonals_of(program, a, backend, 1) if needed or b is None else None
-    first = mine["head"] if needed and mine else None
-    if b is None or not needed:
-        return [first, first], mine
-    return [first, diagonals_of(program, b, backend, 1)["head"]], mine
+def _heads(program: _core.ImageProgram, mine: Diagonals | None, b: Array | None, pool: ThreadPoolExecutor) -> list[Any]:
+    """Features of the head's ops for both sides, where it needs them."""
+    if mine is None or not program.head_needs_variance:
+        return [None, None]
+    first = mine.result()["head"]
+    return [first, first if b is None else Diagonals(program, b, cpu_backends()[0], pool).result()["head"]]
+
+
+def _write_diagonal(parts: Parts, values: dict[str, Any], dtype: np.dtype[Any], xp: Any) -> None:
+    for name, arrays in parts.items():
+        for array, diagonal in zip(arrays, values[name], strict=True):
+            at = xp.arange(len(array))
+            array[at, at] = xp.asarray(diagonal.astype(dtype))
 
 
 def _run(
@@ -310,9 +342,12 @@ def _run(
     host: bool,
     progress: bool | None,
     threads: int,
+    check: Callable[[], None] | None = None,
 ) -> None:
     symmetric = b is None
     work = tiles(rows, rows if b is None else len(b), size, size, symmetric)
+    if isinstance(kernels, _Images):
+        work = kernels.order(work)
     pairs = [(t[1] - t[0]) * (t[3] - t[2]) for t in work]
     for lane in lanes:
         lane.start()
@@ -325,7 +360,11 @@ def _run(
         try:
             for number, task in enumerate(work):
                 lane = lanes[number % len(lanes)]
+                if check:
+                    check()
                 with lane.cupy.cuda.Device(lane.device), lane.stream:
+                    if isinstance(kernels, _Images):
+                        kernels.prepare(lane, work[number : number + AHEAD])
                     sink.run(kernels, lane, task, symmetric and task[0] == task[2])
                 count(pairs[number])
             for lane in lanes:

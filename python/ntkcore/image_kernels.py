@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.inputs import Array
-from ntkcore.tiles import Tile, run, tiles
+from ntkcore.tiles import Tile, run, tiles, workers
 from ntkcore.vector_kernels import Parts, check_variances, views
 
 LANES = 16  # strips of images start at multiples of this, whatever the dtype
+STRIP = 8  # images whose pairs with themselves the engine takes side by side
 _SECONDS_PER_TILE = 1.0  # so that progress moves, Ctrl-C is heard and threads end together
 _NANOSECONDS = {4: 0.4, 8: 1.4}  # per point and op, by itemsize: a rough guess, for the size of tiles only
 _TABLE_BYTES = 8 * 2**20  # of one block of images
@@ -138,24 +140,40 @@ def _write_diagonal(parts: Parts, diagonals: dict[str, Any], first: int, last: i
             array[at, at] = values[first:last]
 
 
+class Diagonals:
+    """The pairs (x, x), under way in the threads of `pool`."""
+
+    def __init__(self, program: _core.ImageProgram, x: Array, backend: str, pool: ThreadPoolExecutor) -> None:
+        self._failed: list[Future[Any]] = []
+
+        def strip(first: int) -> tuple[Any, Any, Any]:
+            nngp, ntk, head = _core.image_diagonal(program, backend, x[first : first + STRIP])
+            check_variances({"nngp": nngp, "ntk": ntk}, x.dtype, first)
+            return nngp, ntk, head
+
+        self._strips = [pool.submit(strip, i) for i in range(0, len(x), STRIP)]
+        for future in self._strips:
+            future.add_done_callback(self._look_at)
+
+    def _look_at(self, future: Future[Any]) -> None:
+        if not future.cancelled() and future.exception():
+            self._failed.append(future)
+
+    def check(self) -> None:
+        """Raises what has gone wrong so far."""
+        for future in self._failed[:1]:
+            future.result()
+
+    def result(self) -> dict[str, Any]:
+        """Kernels (outputs, n) and the features of the head's ops (2 ops, n), in float64."""
+        strips = zip(*(future.result() for future in self._strips), strict=True)
+        return {name: np.concatenate(part, axis=1) for name, part in zip(("nngp", "ntk", "head"), strips, strict=True)}
+
+
 def diagonals_of(program: _core.ImageProgram, x: Array, backend: str, threads: int) -> dict[str, Any]:
     """Kernels of every image with itself (outputs, n), and the features of the head's ops (2 ops, n), in float64."""
-    found: dict[int, tuple[Any, Any, Any]] = {}
-
-    def evaluate(task: Tile) -> None:
-        found[task[0]] = _core.image_diagonal(program, backend, x[task[0] : task[1]])
-
-    run(
-        [(i, min(i + LANES, len(x)), 0, 1) for i in range(0, len(x), LANES)],
-        lambda: evaluate,
-        threads,
-        False,
-        lambda t: 1,
-    )
-    joined = [np.concatenate([found[i][k] for i in sorted(found)], axis=1) for k in range(3)]
-    result = dict(zip(("nngp", "ntk", "head"), joined, strict=True))
-    check_variances({name: result[name] for name in ("nngp", "ntk")}, x.dtype)
-    return result
+    with workers(threads) as pool:
+        return Diagonals(program, x, backend, pool).result()
 
 
 def diagonal(program: _core.ImageProgram, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:

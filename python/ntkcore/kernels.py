@@ -102,7 +102,7 @@ def kernel(
         results = (device_arrays if on_device else inputs).allocate(out, get, leading + shape, a.dtype)
         parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
         if executor == "cuda":
-            cuda.fill(program, a, b, parts, tile, progress, augment is not None, devices, workers)
+            cuda.fill(program, a, b, parts, workers, tile, progress, augment is not None, devices)
         else:
             module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
     return packed(get, results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -33,7 +32,6 @@ class Lane:
         self.cupy, self.device, self.stream = cupy, device, _stream(device, number)
         with cupy.cuda.Device(device):
             self.home = cupy.cuda.get_current_stream()
-        self.blocks: dict[str, OrderedDict[Any, Any]] = {}  # those of this stream alone: it may reuse their memory
         self.rooms: dict[str, Any] = {}
         self.task: Tile = (0, 0, 0, 0)
         self.finish: Callable[[], None] | None = None
@@ -76,7 +74,6 @@ class Lane:
         self.wait()
         self.stream.synchronize()
         self.rooms.clear()
-        self.blocks.clear()
         self.cupy.get_default_memory_pool().free_all_blocks()
         self.cupy.get_default_pinned_memory_pool().free_all_blocks()
         runtime = self.cupy.cuda.runtime

@@ -29,6 +29,27 @@ def tiles(rows: int, cols: int, height: int, width: int, symmetric: bool) -> lis
     return out
 
 
+def banded(work: Sequence[Tile], size: int, width: int) -> list[Tile]:
+    """The tiles of `size` in bands of `width` columns of them, to and fro: few rows and columns alternate."""
+
+    def place(task: Tile) -> tuple[int, int, int]:
+        row, col = task[0] // size, task[2] // size
+        band = col // width
+        return band, -row if band % 2 else row, -col if (row + band) % 2 else col
+
+    return sorted(work, key=place)
+
+
+@contextmanager
+def workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for work in the background; what has not begun when the block is left is given up."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix="ntkcore")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _set_threads(library: Any, count: int) -> None:
     # The setter of recent versions of threadpoolctl heeds one Python thread at a time; here the last call out restores
     # what the first one in changed, whichever threads they are.

@@ -18,14 +18,15 @@ Parts = dict[str, list[Array]]
 Views = Sequence[Array | None]
 
 
-def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any]) -> None:
-    """ValueError naming the sample whose kernel with itself is not finite in `dtype`."""
+def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int = 0) -> None:
+    """ValueError naming the sample, counted from `first`, whose kernel with itself is not finite in `dtype`."""
     largest = np.finfo(dtype).max
     for values in diagonals.values():
         bad = ~(np.abs(values) <= largest)
         if bad.any():
+            sample = first + int(np.argwhere(bad)[0][-1])
             raise ValueError(
-                f"sample {int(np.argwhere(bad)[0][-1])} has a variance that is not finite in {dtype}: rescale the data "
+                f"sample {sample} has a variance that is not finite in {dtype}: rescale the data "
                 "or reduce W_std, or use dtype='float64'; Gaussian(a, b) needs 4 b q < 1 for every variance q"
             )
 
