@@ -7,7 +7,7 @@ namespace ntk {
 
 void Cuda::vectors(const Tile<double>& tile, StreamOf stream) {
   CudaDevice device(stream);
-  run_vectors(tile, device);
+  VectorRun<double, CudaDevice>(tile, device).run();
 }
 void Cuda::images(const ImageTile<double>& tile, StreamOf stream) {
   CudaDevice device(stream);

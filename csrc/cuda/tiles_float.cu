@@ -7,7 +7,7 @@ namespace ntk {
 
 void Cuda::vectors(const Tile<float>& tile, StreamOf stream) {
   CudaDevice device(stream);
-  run_vectors(tile, device);
+  VectorRun<float, CudaDevice>(tile, device).run();
 }
 void Cuda::images(const ImageTile<float>& tile, StreamOf stream) {
   CudaDevice device(stream);
