@@ -30,9 +30,12 @@ struct DeviceBlock {
     S value;
     __device__ __forceinline__ S& operator[](int) { return value; }
   };
+  // volatile: what follows from the thread's number is made anew in every phase, not held in registers throughout.
   template <class F>
   static __device__ __forceinline__ void each(const F& f) {
-    f(int(threadIdx.x));
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    f(thread);
   }
   static __device__ __forceinline__ void sync() { __syncthreads(); }
 };

@@ -26,9 +26,9 @@ __global__ void __launch_bounds__(kThreads) each_element(std::int64_t n, const F
 
 // f.run(block number) by a block of threads that share memory.
 template <class F>
-__global__ void __launch_bounds__(F::kThreads) each_block(const F f) {
+__global__ void __launch_bounds__(F::kThreads, F::kBlocks) each_block(const F f) {
   __shared__ typename F::Shared shared;
-  f.template run<DeviceBlock<F::kThreads>>(std::int64_t(blockIdx.x), shared);
+  f.template run<DeviceBlock<F::kThreads>>(blockIdx.x, shared);
 }
 
 // f(pair, i) for i < n of every pair, whole blocks a pair.

@@ -35,7 +35,7 @@ class HostDevice {
   template <class F>
   void squares(std::int64_t n, const F& f) {
     typename F::Shared shared;
-    for (std::int64_t i = 0; i < n; ++i) f.template run<HostBlock<F::kThreads>>(i, shared);
+    for (std::int64_t i = 0; i < n; ++i) f.template run<HostBlock<F::kThreads>>(unsigned(i), shared);
   }
   template <class T, int kSide, bool kBias>
   void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {

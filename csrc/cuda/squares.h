@@ -8,6 +8,11 @@
 
 namespace ntk {
 
+struct Range {
+  int from, to;
+  NTK_HD bool has(int l) const { return from <= l && l < to; }
+};
+
 template <int kSideOf, int kRowsOf>
 struct Square {
   static constexpr int kSide = kSideOf, kRows = kRowsOf, kThreads = kSide * kSide / kRows;
@@ -19,19 +24,23 @@ struct Square {
   // A thread's column and its first row within the square.
   static NTK_HD int column(int thread) { return thread % kSide; }
   static NTK_HD int first(int thread) { return thread / kSide * kRows; }
-  NTK_HD bool wanted(int r, int c) const { return r < height && c < width && (!upper || c > r); }
-  // f(row) of a thread's rows and the column, within the tile: those outside are taken for the last one inside.
-  template <class F>
-  NTK_HD auto rows(int thread, const F& f) const {
-    Pack<decltype(f(row)), kRows> out;
-    for (int l = 0; l < kRows; ++l) {
-      const int r = first(thread) + l;
-      out.v[l] = f(row + (r < height ? r : height - 1));
-    }
-    return out;
+  // Which of a thread's rows are wanted.
+  NTK_HD Range wanted(int thread) const {
+    const int c = column(thread), most = upper && c < height ? c : height;
+    return {0, c < width ? most - first(thread) : 0};
   }
-  NTK_HD std::int64_t inner_column(int thread) const {
-    return col + (column(thread) < width ? column(thread) : width - 1);
+  // The same of the mirror image, where a thread's column is a row of the square, and its rows are columns.
+  NTK_HD Range wanted_in_mirror(int thread) const {
+    const int r = column(thread);
+    return {upper ? r + 1 - first(thread) : 0, r < height ? width - first(thread) : 0};
+  }
+  // from[l * step] of a thread's rows, and 0 for those outside of the tile.
+  template <class T>
+  NTK_HD Pack<T, kRows> load(int thread, const T* from, std::int64_t step) const {
+    const int inside = column(thread) < width ? height - first(thread) : 0;
+    Pack<T, kRows> out;
+    for (int l = 0; l < kRows; ++l, from += step) out.v[l] = l < inside ? *from : T(0);
+    return out;
   }
 };
 
@@ -44,8 +53,9 @@ struct Squares {
 
   NTK_HD std::int64_t across() const { return (cols + kSide - 1) / kSide; }
   std::int64_t count() const { return (rows + kSide - 1) / kSide * across(); }
-  NTK_HD Square at(std::int64_t n) const {
-    const std::int64_t row = n / across() * kSide, col = n % across() * kSide;
+  NTK_HD Square at(unsigned n) const {
+    const unsigned wide = unsigned(across()), down = n / wide;
+    const std::int64_t row = std::int64_t(down) * kSide, col = std::int64_t(n - down * wide) * kSide;
     return {row, col, diagonal && row > col ? 0 : part(rows - row), part(cols - col), diagonal && row == col};
   }
   static NTK_HD int part(std::int64_t left) { return left < kSide ? int(left) : kSide; }
@@ -66,19 +76,21 @@ NTK_HD void store_square(const Square& at, T* out, T* mirror, std::int64_t strid
   Block::each([&](int thread) {
     const auto values = value(thread);
     const int first = Square::first(thread), c = Square::column(thread);
-    T* const to = out + (at.row + first) * stride + at.col + c;
-    for (int l = 0; l < kRows; ++l) {
-      if (at.wanted(first + l, c)) to[l * stride] = values.v[l];
+    const Range wanted = at.wanted(thread);
+    T* to = out + (at.row + first) * stride + at.col + c;
+    for (int l = 0; l < kRows; ++l, to += stride) {
+      if (wanted.has(l)) *to = values.v[l];
       if (mirror) stage.values[first + l][c] = values.v[l];
     }
   });
   if (!mirror) return;
   Block::sync();
-  Block::each([&](int thread) {  // now its column is a row of the square, and its rows are columns
+  Block::each([&](int thread) {
     const int first = Square::first(thread), r = Square::column(thread);
-    T* const to = mirror + (at.col + first) * stride + at.row + r;
-    for (int l = 0; l < kRows; ++l)
-      if (at.wanted(r, first + l)) to[l * stride] = stage.values[r][first + l];
+    const Range wanted = at.wanted_in_mirror(thread);
+    T* to = mirror + (at.col + first) * stride + at.row + r;
+    for (int l = 0; l < kRows; ++l, to += stride)
+      if (wanted.has(l)) *to = stage.values[r][first + l];
   });
   Block::sync();
 }
@@ -91,6 +103,18 @@ NTK_HD void store_both(const Square& at, const Sink<T>& sink, int output, Stage<
   store_square<Block>(at, sink.ntk[output], sink.ntk_mirror[output], sink.stride, stage, ntk);
 }
 
+// Blocks a multiprocessor must hold: 64 registers a thread, or 128.
+template <class T>
+constexpr int square_blocks(int threads) {
+  return 4096 / int(sizeof(T)) / threads;
+}
+
+// values[at] = value, for values in registers, which have no index.
+template <class T, int n>
+NTK_HD void set_element(T (&values)[n], int at, T value) {
+  for (int k = 0; k < n; ++k) values[k] = k == at ? value : values[k];
+}
+
 // What the kernels of a tile share.
 template <class T, class Square>
 struct SquareJob {
@@ -101,16 +125,19 @@ struct SquareJob {
   Squares<Square> squares;
   Sink<T> sink;
 
+  // Numbers of a thread's first row and of its column among the points.
+  NTK_HD std::int64_t first_row(const Square& at, int thread) const { return row + at.row + Square::first(thread); }
+  NTK_HD std::int64_t column(const Square& at, int thread) const { return col + at.col + Square::column(thread); }
   NTK_HD Pack<T, Square::kRows> dots(const Square& at, int thread) const {
-    const std::int64_t j = at.inner_column(thread);
-    return at.rows(thread, [&](std::int64_t i) { return dot[i * dot_stride + j]; });
+    const std::int64_t i = at.row + Square::first(thread), j = at.col + Square::column(thread);
+    return at.load(thread, dot + i * dot_stride + j, dot_stride);
   }
   // Values of the points of a thread's rows, and of its column's.
   NTK_HD Pack<T, Square::kRows> of_rows(const Square& at, int thread, const T* values) const {
-    return at.rows(thread, [&](std::int64_t i) { return values[row + i]; });
+    return at.load(thread, values + first_row(at, thread), 1);
   }
   NTK_HD T of_column(const Square& at, int thread, const T* values) const {
-    return values[col + at.inner_column(thread)];
+    return Square::column(thread) < at.width ? values[column(at, thread)] : T(0);
   }
 };
 
@@ -120,7 +147,7 @@ struct ChainOp {
   using At = Square<32, 8>;
   using Shared = Stage<T, At::kSide>;
   using P = Pack<T, At::kRows>;
-  static constexpr int kThreads = At::kThreads;
+  static constexpr int kThreads = At::kThreads, kBlocks = square_blocks<T>(kThreads);
   struct State {
     P y, t;
   };
@@ -128,7 +155,7 @@ struct ChainOp {
   Chain<T> chain;
 
   template <class Block>
-  NTK_HD void run(std::int64_t n, Shared& stage) const {
+  NTK_HD void run(unsigned n, Shared& stage) const {
     const At at = job.squares.at(n);
     if (at.height == 0) return;
     typename Block::template Own<State> own;
@@ -143,11 +170,18 @@ struct ChainOp {
 
   NTK_HD State start(const At& at, int thread) const {
     P y = T(1) - job.dots(at, thread);
-    const int first = At::first(thread), c = At::column(thread);
-    for (int l = 0; l < At::kRows; ++l)
-      if (y.v[l] < T(kNear) && at.wanted(first + l, c))
-        y.v[l] = half_squared_distance(job.row + at.row + first + l, job.col + at.col + c);
+    T nearest = y.v[0];
+    for (const T value : y.v) nearest = min(nearest, value);
+    if (nearest < T(kNear)) refine(at, thread, y);
     return {y, chain.eps * (T(1) - y)};
+  }
+  NTK_HD void refine(const At& at, int thread, P& y) const {
+    const Range wanted = at.wanted(thread);
+    unsigned near = 0;
+    for (int l = 0; l < At::kRows; ++l) near |= unsigned(wanted.has(l) && y.v[l] < T(kNear)) << l;
+    for (int l = 0; near >> l != 0; ++l)
+      if (near >> l & 1)
+        set_element(y.v, l, half_squared_distance(job.first_row(at, thread) + l, job.column(at, thread)));
   }
 
   NTK_HD void step(const ChainLayer<T>& layer, const At& at, int thread, State& own) const {
@@ -200,11 +234,11 @@ struct ChainOp {
 // Any program of at most kSlots slots: few of them stay in registers, many lie in memory.
 template <class T, int kSlots>
 struct ProgramOp {
-  static constexpr bool kFew = kSlots <= 4;
+  static constexpr bool kFew = kSlots <= 2;
   using At = Square<kFew ? 32 : 16, kFew ? 16 / int(sizeof(T)) : 1>;
   using Shared = Stage<T, At::kSide>;
   using P = Pack<T, At::kRows>;
-  static constexpr int kThreads = At::kThreads;
+  static constexpr int kThreads = At::kThreads, kBlocks = square_blocks<T>(kThreads);
   struct State {
     P K[kSlots], t[kSlots];
   };
@@ -212,7 +246,7 @@ struct ProgramOp {
   Steps<T> program;
 
   template <class Block>
-  NTK_HD void run(std::int64_t n, Shared& stage) const {
+  NTK_HD void run(unsigned n, Shared& stage) const {
     const At at = job.squares.at(n);
     if (at.height == 0) return;
     typename Block::template Own<State> own;
@@ -254,24 +288,16 @@ struct ProgramOp {
         [&](int thread) { return s.p[0] * get(own[thread].t, s.slot) + (s.p[2] * K(thread) + s.p[3]); });
   }
 
-  // Registers have no index: few slots are chosen from one by one.
   static NTK_HD P get(const P (&slots)[kSlots], int slot) {
-    if constexpr (kFew) {
-      P out = slots[0];
-      for (int s = 1; s < kSlots; ++s)
-        if (s == slot) out = slots[s];
-      return out;
-    } else {
-      return slots[slot];
-    }
+    if constexpr (kSlots > 2) return slots[slot];
+    P out = slots[0];
+    for (int l = 0; l < At::kRows; ++l) out.v[l] = slot == 0 ? out.v[l] : slots[kSlots - 1].v[l];
+    return out;
   }
   static NTK_HD void set(P (&slots)[kSlots], int slot, const P& value) {
-    if constexpr (kFew) {
-      for (int s = 0; s < kSlots; ++s)
-        if (s == slot) slots[s] = value;
-    } else {
-      slots[slot] = value;
-    }
+    if constexpr (kSlots > 2) slots[slot] = value;
+    for (int s = 0; s < kSlots && kSlots <= 2; ++s)
+      for (int l = 0; l < At::kRows; ++l) slots[s].v[l] = s == slot ? value.v[l] : slots[s].v[l];
   }
 };
 

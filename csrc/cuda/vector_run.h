@@ -24,8 +24,8 @@ class VectorRun {
       wants_ntk() ? run_chain<true>() : run_chain<false>();
     else if (tile_.program.slots == 1)
       run_program<1>();
-    else if (tile_.program.slots <= 4)
-      run_program<4>();
+    else if (tile_.program.slots == 2)
+      run_program<2>();
     else
       run_program<kMostSlots>();
     if (tile_.diagonal)
