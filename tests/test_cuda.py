@@ -26,7 +26,7 @@ MACHINE = {"driver": 13000, "runtime": 13000, "error": None, "devices": [("H100"
 def use(monkeypatch, machine, cupy=True):
     engine = ModuleType("ntkcore._cuda")
     engine.__spec__ = importlib.machinery.ModuleSpec("ntkcore._cuda", None)
-    engine.ARCHITECTURES = "80-real 90"
+    engine.ARCHITECTURES = "80-real 90-real 100"
     engine.machine = lambda: machine
     engine.evaluate = _core.emulated_cuda.evaluate
     engine.evaluate_images = _core.emulated_cuda.evaluate_images
@@ -136,7 +136,7 @@ def test_devices_that_are_not_there(gpu, devices):
         ({"driver": 12080}, r"supports CUDA 12.8, this build needs 13.0: update"),
         ({"devices": []}, "the driver finds none"),
         ({"error": "out of luck", "devices": []}, "out of luck"),
-        ({"devices": [("V100", 70, 1)]}, r"code for 80-real 90, but the machine has V100 \(sm_70\)"),
+        ({"devices": [("V100", 70, 1)]}, r"code for 80-real 90-real 100, but the machine has V100 \(sm_70\)"),
     ],
 )
 def test_what_is_missing_is_said(monkeypatch, change, words):
@@ -148,7 +148,7 @@ def test_what_is_missing_is_said(monkeypatch, change, words):
 
 def test_description(monkeypatch):
     use(monkeypatch, MACHINE)
-    assert cuda_description() == "built with 13.0 for 80-real 90; driver 13.0; H100 (sm_90, 80 GiB)"
+    assert cuda_description() == "built with 13.0 for 80-real 90-real 100; driver 13.0; H100 (sm_90, 80 GiB)"
     use(monkeypatch, MACHINE | {"driver": 0, "devices": []})
     assert cuda_description().endswith("driver none; no device")
 
