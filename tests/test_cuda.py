@@ -186,21 +186,6 @@ def test_warps_of_every_width(side):
                 assert relative_error(ours[k], expected[k]) < bound
 
 
-@pytest.mark.parametrize("n", [24, 23])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_neighbouring_columns_in_one_load(n, dtype):
-    """Sizes that a group of columns divides, and others: the same values, in a square and beside other points."""
-    x = vectors(2 * n)
-    net = nk.mlp(3, b_std=0.3)
-    bound = 3e-6 if dtype == "float32" else 1e-13
-    for other in (None, x[n:]):
-        ours = nk.kernel(net, x[:n], other, NAMES, dtype=dtype, backend="cuda-emulation")
-        one_by_one = nk.kernel(net, x[:n], x[: 2 * n - 1], NAMES, dtype=dtype, backend="cuda-emulation")
-        for k in (0, 1):
-            part = one_by_one[k][:, :n] if other is None else one_by_one[k][:, n:]
-            assert relative_error(ours[k][:, : part.shape[1]], part) < bound
-
-
 @pytest.fixture
 def gpu_solvers(gpu, monkeypatch):
     """The parts of cupyx that solvers and operators use, SciPy's own here."""
