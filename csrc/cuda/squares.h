@@ -251,6 +251,7 @@ struct ProgramOp {
     if (at.height == 0) return;
     typename Block::template Own<State> own;
     Block::each([&](int thread) {
+      if constexpr (kFew) own[thread] = {};
       own[thread].K[0] = job.of_rows(at, thread, job.row_points.root) * job.of_column(at, thread, job.col_points.root) *
                          job.dots(at, thread);
       own[thread].t[0] = {};
@@ -266,12 +267,11 @@ struct ProgramOp {
 
   NTK_HD void step(int i, const At& at, int thread, State& own) const {
     const Step<T>& s = program.ops[i];
-    P k = get(own.K, s.slot), t = get(own.t, s.slot);
-    if (s.kind == OpKind::copy) {
-      k = get(own.K, s.other), t = get(own.t, s.other);
-    } else if (s.kind == OpKind::add) {
+    const int from = s.kind == OpKind::copy ? s.other : s.slot;
+    P k = get(own.K, from), t = get(own.t, from);
+    if (s.kind == OpKind::add) {
       k = k + get(own.K, s.other), t = t + get(own.t, s.other);
-    } else {
+    } else if (s.kind != OpKind::copy) {
       const PointsView<T>&rows = job.row_points, &cols = job.col_points;
       take_step(
           s, [&](int which) { return job.of_rows(at, thread, rows.feature(i, which)); },
