@@ -20,7 +20,7 @@ struct PointsView {
   const double* nngp;   // [outputs][size]: the diagonal of the kernel
   const double* ntk;
 
-  const T* feature(int op, int which) const { return table + (2 * std::int64_t(op) + which) * stride; }
+  NTK_HD const T* feature(int op, int which) const { return table + (2 * std::int64_t(op) + which) * stride; }
 };
 
 // The features are those of point.h.

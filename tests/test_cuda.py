@@ -26,7 +26,7 @@ MACHINE = {"driver": 13000, "runtime": 13000, "error": None, "devices": [("H100"
 def use(monkeypatch, machine, cupy=True):
     engine = ModuleType("ntkcore._cuda")
     engine.__spec__ = importlib.machinery.ModuleSpec("ntkcore._cuda", None)
-    engine.ARCHITECTURES = "80-real 90"
+    engine.ARCHITECTURES = "80-real 90-real 100"
     engine.machine = lambda: machine
     engine.evaluate = _core.emulated_cuda.evaluate
     engine.evaluate_images = _core.emulated_cuda.evaluate_images
@@ -299,7 +299,7 @@ def test_devices_that_are_not_there(gpu, devices):
         ({"driver": 12080}, r"supports CUDA 12.8, this build needs 13.0: update"),
         ({"devices": []}, "the driver finds none"),
         ({"error": "out of luck", "devices": []}, "out of luck"),
-        ({"devices": [("V100", 70, 1)]}, r"code for 80-real 90, but the machine has V100 \(sm_70\)"),
+        ({"devices": [("V100", 70, 1)]}, r"code for 80-real 90-real 100, but the machine has V100 \(sm_70\)"),
     ],
 )
 def test_what_is_missing_is_said(monkeypatch, change, words):
@@ -311,7 +311,7 @@ def test_what_is_missing_is_said(monkeypatch, change, words):
 
 def test_description(monkeypatch):
     use(monkeypatch, MACHINE)
-    assert cuda_description() == "built with 13.0 for 80-real 90; driver 13.0; H100 (sm_90, 80 GiB)"
+    assert cuda_description() == "built with 13.0 for 80-real 90-real 100; driver 13.0; H100 (sm_90, 80 GiB)"
     use(monkeypatch, MACHINE | {"driver": 0, "devices": []})
     assert cuda_description().endswith("driver none; no device")
 
@@ -347,21 +347,6 @@ def test_warps_of_every_width(side):
             expected = nk.kernel(net, x[:1], x[1:], NAMES, dtype="float64")
             for k in (0, 1):
                 assert relative_error(ours[k], expected[k]) < bound
-
-
-@pytest.mark.parametrize("n", [24, 23])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_neighbouring_columns_in_one_load(n, dtype):
-    """Sizes that a group of columns divides, and others: the same values, in a square and beside other points."""
-    x = vectors(2 * n)
-    net = nk.mlp(3, b_std=0.3)
-    bound = 3e-6 if dtype == "float32" else 1e-13
-    for other in (None, x[n:]):
-        ours = nk.kernel(net, x[:n], other, NAMES, dtype=dtype, backend="cuda-emulation")
-        one_by_one = nk.kernel(net, x[:n], x[: 2 * n - 1], NAMES, dtype=dtype, backend="cuda-emulation")
-        for k in (0, 1):
-            part = one_by_one[k][:, :n] if other is None else one_by_one[k][:, n:]
-            assert relative_error(ours[k][:, : part.shape[1]], part) < bound
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../backend.h"
+#include "block.h"
 #include "torus_chain.h"
 
 namespace ntk {
@@ -21,6 +22,13 @@ template <class F>
 __global__ void __launch_bounds__(kThreads) each_element(std::int64_t n, const F f) {
   const std::int64_t i = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i < n) f(i);
+}
+
+// f.run(block number) by a block of threads that share memory.
+template <class F>
+__global__ void __launch_bounds__(F::kThreads, F::kBlocks) each_block(const F f) {
+  __shared__ typename F::Shared shared;
+  f.template run<DeviceBlock<F::kThreads>>(blockIdx.x, shared);
 }
 
 // f(pair, i) for i < n of every pair, whole blocks a pair.
@@ -86,6 +94,12 @@ class CudaDevice {
     const unsigned per_pair = blocks(n, kThreads), all = blocks(pairs * per_pair, 1);
     each_element_of<<<all, kThreads, 0, stream_>>>(n, per_pair, f);
     check(cudaGetLastError(), typeid(F).name(), pairs);
+  }
+  template <class F>
+  void squares(std::int64_t n, const F& f) {
+    if (n == 0) return;
+    each_block<<<blocks(n, 1), F::kThreads, 0, stream_>>>(f);
+    check(cudaGetLastError(), typeid(F).name(), n);
   }
   template <class T, int kSide, bool kBias>
   void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {

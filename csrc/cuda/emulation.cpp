@@ -1,4 +1,4 @@
-// The GPU's executor on the host, one element and one warp after another: the very templates that nvcc compiles, so that
+// The GPU's executor on the host, one element, block and warp after another: the very templates that nvcc compiles, so that
 // tests run them where there is no GPU. Slow.
 #include "emulation.h"
 
@@ -32,6 +32,11 @@ class HostDevice {
     for (std::int64_t pair = 0; pair < pairs; ++pair)
       for (int i = 0; i < n; ++i) f(pair, i);
   }
+  template <class F>
+  void squares(std::int64_t n, const F& f) {
+    typename F::Shared shared;
+    for (std::int64_t i = 0; i < n; ++i) f.template run<HostBlock<F::kThreads>>(unsigned(i), shared);
+  }
   template <class T, int kSide, bool kBias>
   void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {
     for (std::int64_t i = 0; i < n; ++i) f.template run<HostWarp<T>>(i);
@@ -46,7 +51,7 @@ class HostDevice {
 template <class T>
 void run_tile(const Tile<T>& tile) {
   HostDevice device;
-  run_vectors(tile, device);
+  VectorRun<T, HostDevice>(tile, device).run();
 }
 template <class T>
 void run_tile(const ImageTile<T>& tile) {

@@ -1,14 +1,9 @@
 #include "device.cuh"
 #include "image_run.h"
 #include "tiles.h"
-#include "vector_run.h"
 
 namespace ntk {
 
-void Cuda::vectors(const Tile<double>& tile, StreamOf stream) {
-  CudaDevice device(stream);
-  run_vectors(tile, device);
-}
 void Cuda::images(const ImageTile<double>& tile, StreamOf stream) {
   CudaDevice device(stream);
   ImageRun<double, CudaDevice>(tile, device).run();

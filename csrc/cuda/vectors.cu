@@ -1,5 +1,4 @@
 #include "device.cuh"
-#include "image_run.h"
 #include "tiles.h"
 #include "vector_run.h"
 
@@ -7,11 +6,11 @@ namespace ntk {
 
 void Cuda::vectors(const Tile<float>& tile, StreamOf stream) {
   CudaDevice device(stream);
-  run_vectors(tile, device);
+  VectorRun<float, CudaDevice>(tile, device).run();
 }
-void Cuda::images(const ImageTile<float>& tile, StreamOf stream) {
+void Cuda::vectors(const Tile<double>& tile, StreamOf stream) {
   CudaDevice device(stream);
-  ImageRun<float, CudaDevice>(tile, device).run();
+  VectorRun<double, CudaDevice>(tile, device).run();
 }
 
 }  // namespace ntk
