@@ -1,11 +1,27 @@
-"""As much of CuPy as ntkcore.cuda uses, on NumPy: its arrays "lie on a device", its streams do everything at once."""
+"""As much of CuPy as ntkcore uses, on NumPy: its arrays "lie on a device", its streams do everything at once.
 
+``traffic`` lists what crosses ("up", "down") and what is copied or converted on the device, with the number of entries.
+"""
+
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 
+traffic = []
+
 
 class ndarray(np.ndarray):  # noqa: N801
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if any(type(x) is np.ndarray and x.ndim for x in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")  # as CuPy
+        return super().__array_ufunc__(ufunc, method, *inputs, **options)
+
+    def astype(self, dtype, copy=True):
+        if copy or self.dtype != dtype:
+            traffic.append(("copy", self.size))
+        return super().astype(dtype, copy=copy)
+
     @property
     def __cuda_array_interface__(self):
         return {"data": (self.ctypes.data, False), "shape": self.shape, "typestr": self.dtype.str, "version": 3}
@@ -16,10 +32,14 @@ class ndarray(np.ndarray):  # noqa: N801
 
 
 def asarray(x, dtype=None):
+    if isinstance(x, ndarray):
+        return x if dtype is None else x.astype(dtype, copy=False)
+    traffic.append(("up", np.size(x)))
     return np.array(x, dtype).view(ndarray)
 
 
 def asnumpy(x):
+    traffic.append(("down", x.size))
     return np.array(x)
 
 
@@ -43,19 +63,61 @@ def matmul(a, b):
     return np.ascontiguousarray(np.matmul(a, b)).view(ndarray)
 
 
+def eye(n):
+    return np.eye(n).view(ndarray)
+
+
+def arange(n):
+    return np.arange(n).view(ndarray)
+
+
 triu = np.triu
-arange = np.arange
 isfinite = np.isfinite
+stack = np.stack
+
+
+# --- linear algebra: its failures are silent, the result has finite entries, unless errstate asks for more
+
+_failures = "ignore"
+
+
+@contextmanager
+def errstate(*, linalg):
+    """cupyx.errstate."""
+    global _failures
+    before, _failures = _failures, linalg
+    try:
+        yield
+    finally:
+        _failures = before
 
 
 def _cholesky(a):
+    traffic.append(("copy", a.size))
     try:
         return np.linalg.cholesky(a).view(ndarray)
     except np.linalg.LinAlgError:
-        return np.full(a.shape, np.nan).view(ndarray)
+        if _failures == "raise":
+            raise
+        return np.tril(a)
 
 
-linalg = SimpleNamespace(cholesky=_cholesky, eigh=lambda a: [part.view(ndarray) for part in np.linalg.eigh(a)])
+def solve_triangular(a, b, trans=0, lower=False):
+    """cupyx.scipy.linalg.solve_triangular."""
+    import scipy.linalg
+
+    assert isinstance(a, ndarray)
+    assert isinstance(b, ndarray)
+    traffic.append(("copy", b.size if a.flags.f_contiguous else a.size + b.size))
+    return scipy.linalg.solve_triangular(a, b, trans, lower).view(ndarray)
+
+
+def _eigh(a):
+    traffic.append(("copy", a.size))
+    return [part.view(ndarray) for part in np.linalg.eigh(a)]
+
+
+linalg = SimpleNamespace(cholesky=_cholesky, eigh=_eigh)
 
 
 class _Context:
