@@ -11,11 +11,18 @@ import numpy as np
 traffic = []
 
 
+def _plain(x):
+    return x.view(np.ndarray) if isinstance(x, ndarray) else x
+
+
 class ndarray(np.ndarray):  # noqa: N801
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         if any(type(x) is np.ndarray and x.ndim for x in inputs):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")  # as CuPy
-        return super().__array_ufunc__(ufunc, method, *inputs, **options)
+        if "out" in options:
+            options["out"] = tuple(map(_plain, options["out"]))
+        result = getattr(ufunc, method)(*map(_plain, inputs), **options)
+        return result.view(ndarray) if isinstance(result, np.ndarray) else result
 
     def astype(self, dtype, copy=True):
         if copy or self.dtype != dtype:

@@ -140,6 +140,7 @@ class Cholesky:
     def solve(self, Y: npt.ArrayLike) -> Array:
         """A of (K + ridge I) A = Y, in the shape of Y; on the GPU if the factor and Y are there."""
         data, flat = _targets(to_host(Y), len(self._factor))
+        out: Array
         if on_device(self._factor):
             half = _lower_solve(self._factor, array_module(self._factor).asarray(data))
             out = _beside(Y, _lower_solve(self._factor, half, transposed=True))
@@ -148,9 +149,10 @@ class Cholesky:
         return out[:, 0] if flat else out
 
 
-def _beside(Y: Any, result: Any) -> Any:
+def _beside(Y: Any, result: Any) -> Array:
     """The result on the GPU if it and Y are there, else NumPy's."""
-    return result if on_device(Y) else to_host(result)
+    out: Array = result if on_device(Y) else to_host(result)
+    return out
 
 
 def _factor(work: Any) -> Any:
@@ -365,7 +367,7 @@ def cg(
         )
     start = operator.passes
     size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
-    precondition = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
+    precondition: Callable[[Any], Any] = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
     print_ = hashlib.sha256(
         b"".join([data.tobytes(), diagonal.tobytes(), repr((value, size, seed)).encode()])
     ).hexdigest()
@@ -388,7 +390,7 @@ def cg(
             residuals = _lengths(R) / norms
             done += 1
             if checkpoint and done % every == 0:
-                _save(Path(checkpoint), print_, *map(to_host, (X, R, P, rz)), done)
+                _save(Path(checkpoint), print_, to_host(X), to_host(R), to_host(P), to_host(rz), done)
             count(1)
             if callback is not None:
                 callback(done, residuals)
@@ -412,7 +414,7 @@ def _lengths(R: Any) -> Array:
 
 def _first(Y: Any, precondition: Callable[[Any], Any]) -> State:
     Z = precondition(Y)
-    return Y * 0, Y.copy(), Z.copy(), _dots(Y, Z), 0
+    return array_module(Y).zeros(Y.shape, np.float64), Y.copy(), Z.copy(), _dots(Y, Z), 0
 
 
 def _placed(xp: Any, state: State) -> State:
