@@ -78,9 +78,12 @@ def arange(n):
     return np.arange(n).view(ndarray)
 
 
+def stack(arrays):
+    return np.stack(arrays).view(ndarray)
+
+
 triu = np.triu
 isfinite = np.isfinite
-stack = np.stack
 
 
 # --- linear algebra: its failures are silent, the result has finite entries, unless errstate asks for more

