@@ -1,9 +1,20 @@
-"""As much of CuPy as ntkcore.cuda uses, on NumPy: its arrays "lie on a device", its streams do everything at once."""
+"""As much of CuPy as ntkcore uses, on NumPy: its arrays "lie on a device", its streams do everything at once.
+
+
+``traffic`` lists what crosses ("up", "down") and what is copied or converted on the device, with the number of entries.
+"""
 
 import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+
+traffic = []
+
+
+def _plain(x):
+    return x.view(np.ndarray) if isinstance(x, ndarray) else x
 
 
 class ndarray(np.ndarray):  # noqa: N801
@@ -13,6 +24,19 @@ class ndarray(np.ndarray):  # noqa: N801
         self.number = getattr(base, "number", None)
         if self.number is None:
             self.number = Device().id
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if any(type(x) is np.ndarray and x.ndim for x in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")  # as CuPy
+        if "out" in options:
+            options["out"] = tuple(map(_plain, options["out"]))
+        result = getattr(ufunc, method)(*map(_plain, inputs), **options)
+        return result.view(ndarray) if isinstance(result, np.ndarray) else result
+
+    def astype(self, dtype, copy=True):
+        if copy or self.dtype != dtype:
+            traffic.append(("copy", self.size))
+        return super().astype(dtype, copy=copy)
 
     @property
     def __cuda_array_interface__(self):
@@ -49,8 +73,9 @@ def new(x):
 
 
 def asarray(x, dtype=None):
-    if isinstance(x, ndarray) and x.number == Device().id and dtype in (None, x.dtype):
-        return x
+    if isinstance(x, ndarray) and x.number == Device().id:
+        return x if dtype is None else x.astype(dtype, copy=False)
+    traffic.append(("up", np.size(x)))
     return new(np.array(x, dtype))
 
 
@@ -59,6 +84,7 @@ def ascontiguousarray(x, dtype=None):
 
 
 def asnumpy(x):
+    traffic.append(("down", x.size))
     return np.array(x)
 
 
@@ -130,19 +156,66 @@ _core = SimpleNamespace(
 
 
 sqrt = np.sqrt
+
+
+def eye(n):
+    return np.eye(n).view(ndarray)
+
+
+def arange(n):
+    return np.arange(n).view(ndarray)
+
+
+def stack(arrays):
+    return np.stack(arrays).view(ndarray)
+
+
 triu = np.triu
-arange = np.arange
 isfinite = np.isfinite
 
 
+# --- linear algebra: its failures are silent, the result has finite entries, unless errstate asks for more
+
+_failures = "ignore"
+
+
+@contextmanager
+def errstate(*, linalg):
+    """cupyx.errstate."""
+    global _failures
+    before, _failures = _failures, linalg
+    try:
+        yield
+    finally:
+        _failures = before
+
+
 def _cholesky(a):
+    traffic.append(("copy", a.size))
     try:
         return np.linalg.cholesky(a).view(ndarray)
     except np.linalg.LinAlgError:
-        return np.full(a.shape, np.nan).view(ndarray)
+        if _failures == "raise":
+            raise
+        return np.tril(a)
 
 
-linalg = SimpleNamespace(cholesky=_cholesky, eigh=lambda a: [part.view(ndarray) for part in np.linalg.eigh(a)])
+def solve_triangular(a, b, trans=0, lower=False):
+    """cupyx.scipy.linalg.solve_triangular."""
+    import scipy.linalg
+
+    assert isinstance(a, ndarray)
+    assert isinstance(b, ndarray)
+    traffic.append(("copy", b.size if a.flags.f_contiguous else a.size + b.size))
+    return scipy.linalg.solve_triangular(a, b, trans, lower).view(ndarray)
+
+
+def _eigh(a):
+    traffic.append(("copy", a.size))
+    return [part.view(ndarray) for part in np.linalg.eigh(a)]
+
+
+linalg = SimpleNamespace(cholesky=_cholesky, eigh=_eigh)
 
 
 class _Context:

@@ -352,7 +352,7 @@ def test_warps_of_every_width(side):
 @pytest.fixture
 def gpu_solvers(gpu, monkeypatch):
     """The parts of cupyx that solvers and operators use, SciPy's own here."""
-    scipy_linalg, sparse = pytest.importorskip("scipy.linalg"), pytest.importorskip("scipy.sparse.linalg")
+    sparse = pytest.importorskip("scipy.sparse.linalg")
 
     class Operator(sparse.LinearOperator):
         def __new__(cls, *arguments):
@@ -368,10 +368,9 @@ def gpu_solvers(gpu, monkeypatch):
         _rmatmat = property(lambda self: self._parts[3])
 
     for name, parts in {
-        "cupyx.scipy.linalg": {
-            "solve_triangular": lambda *a, **k: fake_cupy.asarray(scipy_linalg.solve_triangular(*a, **k))
-        },
+        "cupyx.scipy.linalg": {"solve_triangular": fake_cupy.solve_triangular},
         "cupyx.scipy.sparse.linalg": {"LinearOperator": Operator},
+        "cupyx": {"errstate": fake_cupy.errstate},
     }.items():
         for depth in range(1, name.count(".") + 1):
             parent = ".".join(name.split(".")[:depth])

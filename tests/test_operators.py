@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore.operators import InMemory, MatrixFree, Stored, as_operator
+from test_cuda import gpu  # noqa: F401
 
 NET = nk.mlp(2, b_std=0.1)
 
@@ -76,6 +78,30 @@ def test_images_need_no_matrix():
     assert (
         relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2)) < 1e-12
     )
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(50, 50), (50, 30)])
+def test_a_matrix_on_a_device_is_converted_by_panels_and_stays_there(shape, dtype):
+    K = (nk.kernel(NET, data(50), data(shape[1])) if shape[1] < 50 else nk.kernel(NET, data(50))).astype(dtype)
+    operator = InMemory(fake_cupy.asarray(K))
+    operator.panel = 8 * shape[1]
+    for transposed, full in ((False, K), (True, K.T)):
+        X = data(full.shape[1], 3)
+        given = fake_cupy.asarray(X)
+        fake_cupy.traffic.clear()
+        found = operator.product(given, transposed)
+        copies = [("copy", rows * shape[1]) for rows in [8] * 6 + [2]]
+        assert fake_cupy.traffic == (copies if dtype == "float32" else [])
+        assert isinstance(found, fake_cupy.ndarray)
+        assert relative_error(found, full.astype(float) @ X) < 1e-14  # sums of float64
+    assert operator.passes == 2
+    rows = operator.rows([3, 40])
+    assert isinstance(rows, fake_cupy.ndarray)
+    assert np.array_equal(rows, K[[3, 40]].astype(float))
+    with pytest.raises(ValueError, match="rows is needed"):
+        operator.product(fake_cupy.asarray(data(3)))
 
 
 def test_bad_input():

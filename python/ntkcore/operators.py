@@ -51,8 +51,8 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         """The diagonal, (n,), float64."""
         return np.concatenate([np.diagonal(self.read(s, s)) for s in self._row_slices()]).astype(np.float64)
 
-    def rows(self, indices: npt.ArrayLike) -> Array:
-        """K[indices, :], float64; counted in ``passes``."""
+    def rows(self, indices: npt.ArrayLike) -> Any:
+        """K[indices, :], float64, an array of ``xp``; counted in ``passes``."""
         raise NotImplementedError
 
     def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
@@ -101,7 +101,12 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
 
 
 class InMemory(KernelOperator):
-    """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64; it is converted block by block."""
+    """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64; it is converted block by block.
+
+    On a GPU the blocks are panels of whole rows, large enough to fill it; a float64 kernel is multiplied as it is.
+    """
+
+    panel = 2**26  # entries converted at once on a GPU: 0.5 GB
 
     def __init__(self, K: npt.ArrayLike, *, symmetric: bool | None = None, tile: int = 1024) -> None:
         self.xp = array_module(K)
@@ -117,11 +122,29 @@ class InMemory(KernelOperator):
         block: npt.NDArray[Any] = self._K[rows, cols]
         return block
 
+    def product(self, X: Any, transposed: bool = False) -> Any:  # noqa: D102
+        if self.xp is np or X.ndim != 2 or len(X) != self.shape[0 if transposed else 1]:
+            return super().product(X, transposed)  # for a wrong shape: the error
+        self.passes += 1
+        transposed = transposed or self.symmetric  # a panel then adds to all rows: no short products with long sums
+        if self.storage_dtype == np.float64:
+            return (self._K.T if transposed else self._K) @ X
+        n, m = self.shape
+        out = self.xp.zeros((m if transposed else n, X.shape[1]), np.float64)
+        step = max(1, self.panel // m)
+        for rows in (slice(i, min(i + step, n)) for i in range(0, n, step)):
+            block = self._K[rows].astype(np.float64)
+            if transposed:
+                out += block.T @ X[rows]
+            else:
+                out[rows] = block @ X
+        return out
+
     def diagonal(self) -> Array:  # noqa: D102
         return np.asarray(to_host(self._K.diagonal()), np.float64)
 
-    def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
-        out = np.asarray(to_host(self._K[np.asarray(indices)]), np.float64)
+    def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
+        out = self._K[self.xp.asarray(indices)].astype(np.float64, copy=False)
         self.passes += len(out) / self.shape[0]
         return out
 
@@ -167,7 +190,7 @@ class Stored(KernelOperator):
                 for future in reading:
                     future.cancel()
 
-    def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
+    def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
         out = np.empty((len(chosen), self.shape[1]))
         starts = np.unique(chosen // self.tile) * self.tile
@@ -221,16 +244,17 @@ class MatrixFree(KernelOperator):
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
         return np.asarray(to_host(kernel_diag(self._net, self._a, self._get, **options)), np.float64)
 
-    def rows(self, indices: npt.ArrayLike) -> Array:  # noqa: D102
+    def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
-        block = kernel(self._net, self._a[chosen], self._b, self._get, **self._options)
-        block = np.array(to_host(block), np.float64)
+        at = self.xp.asarray(chosen)
+        computed: Any = kernel(self._net, self._a[at], self._b, self._get, **self._options)
+        block = computed.astype(np.float64, copy=False)
         self.passes += len(chosen) / self.shape[0]
         if self.symmetric:  # a point with itself: exact on the diagonal alone
-            block[np.arange(len(chosen)), chosen] = self.diagonal_of(chosen)
+            block[self.xp.arange(len(chosen)), at] = self.xp.asarray(self.diagonal_of(at))
         return block
 
-    def diagonal_of(self, indices: npt.NDArray[Any]) -> Array:
+    def diagonal_of(self, indices: Any) -> Array:
         """Diagonal entries at ``indices``."""
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
         return np.asarray(to_host(kernel_diag(self._net, self._a[indices], self._get, **options)), np.float64)

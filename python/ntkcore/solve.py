@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,38 @@ def _square(K: npt.ArrayLike) -> npt.NDArray[Any]:
     return matrix
 
 
+def _failing_aloud(matrix: Any) -> AbstractContextManager[None]:
+    """In it CuPy's decompositions raise LinAlgError, as NumPy's do: by default a failure passes in silence."""
+    if not on_device(matrix):
+        return nullcontext()
+    import cupyx
+
+    context: AbstractContextManager[None] = cupyx.errstate(linalg="raise")
+    return context
+
+
+def _library_factor(A: Any) -> Any:
+    """The lower Cholesky factor by NumPy's or CuPy's own call; LinAlgError where there is none."""
+    with _failing_aloud(A):
+        return array_module(A).linalg.cholesky(A)
+
+
+def _lower_solve(L: Any, B: Any, transposed: bool = False) -> Any:
+    """L^-1 B, or L^-T B, for a lower triangle L, where both lie."""
+    if not on_device(L):
+        return scipy.linalg.solve_triangular(L, B, lower=True, trans=int(transposed), check_finite=False)
+    from cupyx.scipy.linalg import solve_triangular
+
+    # CuPy copies a matrix that is not in Fortran's order: the transposed view of L is.
+    return solve_triangular(L.T, B, lower=False, trans="N" if transposed else "T")
+
+
 class Cholesky:
-    """K + ridge I factorised once, in float64, on the GPU if K is CuPy's. ``overwrite``: in a float64 K's memory."""
+    """K + ridge I factorised once, in float64, on the GPU if K is CuPy's. ``overwrite``: in a float64 K's memory.
+
+    On a GPU the factor is always new memory: K and one more matrix of float64 with ``overwrite`` (K's diagonal then
+    keeps the ridge), else, while it factorises, one more.
+    """
 
     def __init__(
         self, K: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False, overwrite: bool = False
@@ -111,25 +142,25 @@ class Cholesky:
         data, flat = _targets(to_host(Y), len(self._factor))
         out: Array
         if on_device(self._factor):
-            from cupyx.scipy.linalg import solve_triangular
-
-            half = solve_triangular(self._factor, array_module(self._factor).asarray(data), lower=True)
-            out = solve_triangular(self._factor, half, lower=True, trans="T")
-            out = out if on_device(Y) else to_host(out)
+            half = _lower_solve(self._factor, array_module(self._factor).asarray(data))
+            out = _beside(Y, _lower_solve(self._factor, half, transposed=True))
         else:
             out = scipy.linalg.cho_solve((self._factor, True), data, check_finite=False)
         return out[:, 0] if flat else out
 
 
+def _beside(Y: Any, result: Any) -> Array:
+    """The result on the GPU if it and Y are there, else NumPy's."""
+    out: Array = result if on_device(Y) else to_host(result)
+    return out
+
+
 def _factor(work: Any) -> Any:
-    """The lower Cholesky factor in work's lower triangle; LinAlgError where there is none."""
-    if not on_device(work):
-        _factorise(work)
-        return work
-    factor = array_module(work).linalg.cholesky(work)
-    if not bool(array_module(work).isfinite(factor.diagonal()).all()):  # cuSOLVER's way to say so
-        raise np.linalg.LinAlgError("a pivot is not positive")
-    return factor
+    """The lower Cholesky factor, on the host in work's lower triangle; LinAlgError where there is none."""
+    if on_device(work):
+        return _library_factor(work)
+    _factorise(work)
+    return work
 
 
 def _factorise(A: Array, block: int = 2048) -> None:
@@ -154,21 +185,23 @@ def _factorise(A: Array, block: int = 2048) -> None:
 class Eigh:
     """One eigendecomposition of K, in float64: every ridge after it costs two products.
 
-    A CuPy K is decomposed on its GPU. Attributes: ``values`` ascending, ``vectors``. Beyond N = 32767 it takes a LAPACK
-    that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
+    A CuPy K is decomposed on its GPU, where its vectors stay. Attributes: ``values`` ascending, of NumPy, ``vectors``.
+    Beyond N = 32767 it takes a LAPACK that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
     """
 
     def __init__(self, K: npt.ArrayLike) -> None:
         matrix = _square(K)
-        if len(matrix) > 32767 and not _lapack_is_64_bit():
+        if len(matrix) > 32767 and not on_device(matrix) and not _lapack_is_64_bit():
             raise ValueError(
                 f"N = {len(matrix)} overflows the 32-bit workspace of this NumPy's LAPACK (N <= 32767): install "
                 "NumPy's own wheel from PyPI, or use Cholesky or cg"
             )
         self.storage_dtype = matrix.dtype
-        found = array_module(matrix).linalg.eigh(matrix.astype(np.float64, copy=False))
+        self._xp = array_module(matrix)
+        with _failing_aloud(matrix):
+            found = self._xp.linalg.eigh(matrix.astype(np.float64, copy=False))
         self.values: Array = to_host(found[0])
-        self.vectors: Array = to_host(found[1])
+        self.vectors: Any = found[1]
 
     def _decayed(self, ridge: float, relative: bool) -> Array:
         value = _ridge(ridge, relative, float(self.values.mean()), self.storage_dtype, len(self.values))
@@ -181,31 +214,43 @@ class Eigh:
         out: Array = 1 / sums
         return out
 
+    def _projected(self, data: Array) -> Array:
+        """V^T Y, on the host."""
+        out: Array = to_host(self.vectors.T @ self._xp.asarray(data))
+        return out
+
     def solve(self, Y: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False) -> Array:
-        """A of (K + ridge I) A = Y, in the shape of Y."""
-        data, flat = _targets(Y, len(self.values))
-        out = self.vectors @ (self._decayed(ridge, relative)[:, None] * (self.vectors.T @ data))
+        """A of (K + ridge I) A = Y, in the shape of Y; on the GPU if K and Y are there."""
+        data, flat = _targets(to_host(Y), len(self.values))
+        weights = self._decayed(ridge, relative)[:, None] * self._projected(data)
+        out = _beside(Y, self.vectors @ self._xp.asarray(weights))
         return out[:, 0] if flat else out
 
     def path(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
         """`solve` for every ridge: (ridges, *Y.shape)."""
-        return np.stack([self.solve(Y, ridge, relative=relative) for ridge in ridges])
+        found = [self.solve(Y, ridge, relative=relative) for ridge in ridges]
+        out: Array = array_module(found[0]).stack(found)
+        return out
 
     def leave_one_out(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
         """Mean squared error of predicting each sample from the others, per ridge: of A_i / [(K + ridge)^-1]_ii."""
-        data, _ = _targets(Y, len(self.values))
+        projected = self._projected(_targets(to_host(Y), len(self.values))[0])
         errors = []
         for ridge in ridges:
             decayed = self._decayed(ridge, relative)
-            A = self.vectors @ (decayed[:, None] * (self.vectors.T @ data))
-            diagonal = np.einsum("ij,j,ij->i", self.vectors, decayed, self.vectors)
-            errors.append(float(((A / diagonal[:, None]) ** 2).mean()))
+            A = to_host(self.vectors @ self._xp.asarray(decayed[:, None] * projected))
+            errors.append(float(((A / self._inverse_diagonal(decayed)[:, None]) ** 2).mean()))
         return np.array(errors)
+
+    def _inverse_diagonal(self, decayed: Array, step: int = 1024) -> Array:
+        """sum_j V_ij^2 decayed_j, by panels of rows: no second matrix."""
+        weights = self._xp.asarray(decayed)
+        starts = range(0, len(decayed), step)
+        return np.concatenate([to_host(self.vectors[i : i + step] ** 2 @ weights) for i in starts])
 
     def gcv(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
         """Generalised cross-validation, per ridge: the same with that diagonal's mean (Golub, Heath & Wahba 1979)."""
-        data, _ = _targets(Y, len(self.values))
-        projected = self.vectors.T @ data
+        projected = self._projected(_targets(to_host(Y), len(self.values))[0])
         decays = [self._decayed(ridge, relative) for ridge in ridges]
         return np.array([float(((d[:, None] * projected / d.mean()) ** 2).mean()) for d in decays])
 
@@ -224,41 +269,48 @@ class Nystrom:
 
     Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly, Tropp & Webber 2023);
     it costs ``rank`` rows of the kernel (Díaz et al. 2023), of a store the chunks that hold them. The shift is the
-    ridge and the residual's mean diagonal: what F leaves of the kernel counts as if it were a multiple of I.
+    ridge and the residual's mean diagonal: what F leaves of the kernel counts as if it were a multiple of I. F lies
+    where the operator's tiles do.
     """
 
     def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> None:
-        n, rng = operator.shape[0], np.random.default_rng(seed)
+        xp, n, rng = operator.xp, operator.shape[0], np.random.default_rng(seed)
         residual = operator.diagonal()
         start = residual.sum()
-        whole = np.empty((n, rank), order="F")
-        F = whole[:, :0]
-        while F.shape[1] < rank and residual.sum() > 1e-12 * start:
-            size = min(operator.rows_at_a_time, rank - F.shape[1])
+        whole = xp.empty((rank, n), np.float64)  # F^T: its rows are found one block after the other
+        found = 0
+        while found < rank and residual.sum() > 1e-12 * start:
+            size = min(operator.rows_at_a_time, rank - found)
             pivots = np.unique(rng.choice(n, size, p=residual / residual.sum()))
-            G = operator.rows(pivots) - F[pivots] @ F.T
-            core = G[:, pivots]
-            core.flat[:: len(pivots) + 1] += 1e-12 * start / n + np.finfo(operator.storage_dtype).eps * np.trace(core)
-            columns = scipy.linalg.solve_triangular(np.linalg.cholesky(core), G, lower=True).T
-            whole[:, F.shape[1] : F.shape[1] + len(pivots)] = columns
-            F = whole[:, : F.shape[1] + len(pivots)]
-            residual = np.maximum(residual - (columns**2).sum(1), 0)
+            at, F = xp.asarray(pivots), whole[:found]
+            G = operator.rows(pivots)
+            if found:
+                G -= F[:, at].T @ F
+            core = G[:, at]
+            noise = np.finfo(operator.storage_dtype).eps * core.trace()
+            core += (1e-12 * start / n + noise) * xp.eye(len(pivots))
+            new = _lower_solve(_library_factor(core), G)
+            whole[found : found + len(pivots)] = new
+            found += len(pivots)
+            residual = np.maximum(residual - to_host((new**2).sum(0)), 0)
             residual[pivots] = 0
-        self.rank = F.shape[1]
-        self._F, self._shift = F, ridge + float(residual.mean())
-        inner = F.T @ F
-        inner.flat[:: self.rank + 1] += self._shift
-        self._inner = scipy.linalg.cho_factor(inner, overwrite_a=True)
+        self.rank = found
+        self._F, self._shift = whole[:found], ridge + float(residual.mean())
+        inner = self._F @ self._F.T + self._shift * xp.eye(found)
+        self._root = _lower_solve(_library_factor(inner), xp.eye(found))  # L^-1: a product solves, faster than L does
 
-    def __call__(self, R: Array) -> Array:
+    def __call__(self, R: Any) -> Any:
         """The preconditioner times R."""
-        out: Array = (R - self._F @ scipy.linalg.cho_solve(self._inner, self._F.T @ R)) / self._shift  # Woodbury
-        return out
+        inside = self._root.T @ (self._root @ (self._F @ R))
+        return (R - self._F.T @ inside) / self._shift  # Woodbury
 
 
 @dataclass(frozen=True)
 class CGResult:
-    """Solution in the shape of Y; per column the relative residual; iterations; passes over the kernel; success."""
+    """Solution in the shape of Y; per column the relative residual; iterations; passes over the kernel; success.
+
+    The solution is CuPy's if the kernel and Y are.
+    """
 
     x: Array
     residuals: Array
@@ -284,6 +336,8 @@ def cg(
 ) -> CGResult:
     """Preconditioned conjugate gradients for (K + ridge I) X = Y, all columns of Y in each pass over K.
 
+    Vectors and sums are float64, whatever the kernel's dtype, and lie where its tiles do, on a GPU for a CuPy kernel.
+
     Parameters
     ----------
     K
@@ -304,8 +358,8 @@ def cg(
         For shapes, a ridge that is not positive, a checkpoint of another problem.
     """
     operator = as_operator(K)
-    data, flat = _targets(Y, operator.shape[0])
-    n, diagonal = operator.shape[0], operator.diagonal()
+    data, flat = _targets(to_host(Y), operator.shape[0])
+    n, diagonal, xp = operator.shape[0], operator.diagonal(), operator.xp
     value = _ridge(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
     if value <= 0:
         raise ValueError(
@@ -313,42 +367,60 @@ def cg(
         )
     start = operator.passes
     size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
-    precondition = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
+    precondition: Callable[[Any], Any] = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
     print_ = hashlib.sha256(
         b"".join([data.tobytes(), diagonal.tobytes(), repr((value, size, seed)).encode()])
     ).hexdigest()
     norms = np.maximum(np.linalg.norm(data, axis=0), np.finfo(float).tiny)
     state = _load(checkpoint, print_) if checkpoint else None
-    X, R, P, rz, done = state or _first(data, precondition)
-    residuals = np.linalg.norm(R, axis=0) / norms
+    X, R, P, rz, done = _first(xp.asarray(data), precondition) if state is None else _placed(xp, state)
+    residuals = _lengths(R) / norms
     with progress_bar(maxiter, progress) as count:
         while residuals.max() > rtol and done < maxiter:
-            active = residuals > rtol
-            Q = operator @ P[:, active] + value * P[:, active]
-            alpha = rz[active] / np.einsum("ij,ij->j", P[:, active], Q)
+            open_ = residuals > rtol
+            active = slice(None) if open_.all() else xp.asarray(np.flatnonzero(open_))
+            Q = operator.product(P[:, active]) + value * P[:, active]
+            alpha = rz[active] / _dots(P[:, active], Q)
             X[:, active] += alpha * P[:, active]
             R[:, active] -= alpha * Q
             Z = precondition(R[:, active])
-            new = np.einsum("ij,ij->j", R[:, active], Z)
+            new = _dots(R[:, active], Z)
             P[:, active] = Z + new / rz[active] * P[:, active]
             rz[active] = new
-            residuals = np.linalg.norm(R, axis=0) / norms
+            residuals = _lengths(R) / norms
             done += 1
             if checkpoint and done % every == 0:
-                _save(Path(checkpoint), print_, X, R, P, rz, done)
+                _save(Path(checkpoint), print_, to_host(X), to_host(R), to_host(P), to_host(rz), done)
             count(1)
             if callback is not None:
                 callback(done, residuals)
-    solution = X[:, 0] if flat else X
+    solution = _beside(Y, X[:, 0] if flat else X)
     return CGResult(solution, residuals, done, operator.passes - start, bool(residuals.max() <= rtol))
 
 
-State = tuple[Array, Array, Array, Array, int]
+State = tuple[Any, Any, Any, Any, int]
 
 
-def _first(Y: Array, precondition: Callable[[Array], Array]) -> State:
+def _dots(A: Any, B: Any) -> Any:
+    """Scalar products of columns."""
+    return (A * B).sum(0)
+
+
+def _lengths(R: Any) -> Array:
+    """Norms of columns, on the host: all that an iteration waits for."""
+    out: Array = np.sqrt(to_host(_dots(R, R)))
+    return out
+
+
+def _first(Y: Any, precondition: Callable[[Any], Any]) -> State:
     Z = precondition(Y)
-    return np.zeros_like(Y), Y.copy(), Z.copy(), np.einsum("ij,ij->j", Y, Z), 0
+    return array_module(Y).zeros(Y.shape, np.float64), Y.copy(), Z.copy(), _dots(Y, Z), 0
+
+
+def _placed(xp: Any, state: State) -> State:
+    """A state's arrays where the tiles lie."""
+    X, R, P, rz, done = state
+    return xp.asarray(X), xp.asarray(R), xp.asarray(P), xp.asarray(rz), done
 
 
 def _save(path: Path, fingerprint: str, X: Array, R: Array, P: Array, rz: Array, done: int) -> None:
@@ -417,7 +489,10 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
         method = "lanczos" if k < n // 10 else "eigh"
     start = np.random.default_rng(seed).standard_normal((n, min(n, k + 10)))
     if method == "eigh":
-        values, vectors = np.linalg.eigh(np.asarray(operator.rows(np.arange(n))))
+        matrix = operator.rows(np.arange(n))
+        with _failing_aloud(matrix):
+            values, vectors = operator.xp.linalg.eigh(matrix)
+        values, vectors = to_host(values[n - k :]), to_host(vectors[:, n - k :])
     elif method == "lanczos":
         values, vectors = scipy.sparse.linalg.eigsh(operator, k, v0=start[:, 0])
     elif method == "lobpcg":
@@ -437,22 +512,24 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
 class LandmarkRegression:
     """Kernel regression on m landmarks for n beyond any n x n kernel: minimises |K_nm a - Y|^2 + ridge a^T K_mm a.
 
+    It is solved on the host: of a kernel on a GPU each chunk of rows travels once.
+
     ``K_nm``: kernel between samples and landmarks, an array or an operator (one product with it per chunk of rows);
     ``K_mm``: between landmarks. Predictions are K_test_m @ coefficients. (Nyström; Rudi, Carratino & Rosasco 2017.)
     """
 
     def __init__(self, K_nm: Any, K_mm: npt.ArrayLike, Y: npt.ArrayLike, ridge: float) -> None:
-        inner = _square(K_mm).astype(np.float64)
+        inner = to_host(_square(K_mm)).astype(np.float64)
         operator = as_operator(K_nm)
         n, m = operator.shape
         if m != len(inner):
             raise ValueError(f"K_nm has {m} landmarks, K_mm {len(inner)}")
-        data, flat = _targets(Y, n)
+        data, flat = _targets(to_host(Y), n)
         root = np.linalg.cholesky(inner + np.eye(m) * noise_floor(operator.storage_dtype, m, np.trace(inner) / m))
         gram, right = np.zeros((m, m)), np.zeros((m, data.shape[1]))
         for i in range(0, n, operator.tile):
             rows = slice(i, min(i + operator.tile, n))
-            block = np.asarray(operator.read(rows, slice(0, m)), np.float64)
+            block = np.asarray(to_host(operator.read(rows, slice(0, m))), np.float64)
             whitened = scipy.linalg.solve_triangular(root, block.T, lower=True)
             gram += whitened @ whitened.T
             right += whitened @ data[rows]
@@ -464,5 +541,5 @@ class LandmarkRegression:
 
     def predict(self, K_test: npt.ArrayLike) -> Array:
         """Predictions from the kernel between test samples and landmarks."""
-        out: Array = np.asarray(K_test, np.float64) @ self.coefficients
+        out: Array = np.asarray(to_host(K_test), np.float64) @ self.coefficients
         return out
