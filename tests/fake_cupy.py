@@ -1,6 +1,5 @@
 """As much of CuPy as ntkcore uses, on NumPy: its arrays "lie on a device", its streams do everything at once.
 
-
 ``traffic`` lists what crosses ("up", "down") and what is copied or converted on the device, with the number of entries.
 """
 

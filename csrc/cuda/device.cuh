@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -17,6 +18,7 @@ namespace ntk {
 
 constexpr int kThreads = 256;
 constexpr int kChainThreads = 128;
+constexpr std::int64_t kMostBatch = std::int64_t(1) << 31;  // bytes: larger batches are no faster
 
 template <class F>
 __global__ void __launch_bounds__(kThreads) each_element(std::int64_t n, const F f) {
@@ -39,12 +41,15 @@ __global__ void __launch_bounds__(kThreads) each_element_of(int n, unsigned bloc
   if (i < n) f(std::int64_t(pair), i);
 }
 
-// Blocks a multiprocessor must hold, so registers a thread may use: the strip's K, U and joins, and some 60 more.
-constexpr int chain_blocks(std::size_t row_bytes) { return row_bytes > 32 ? 3 : 6; }
+// Blocks a multiprocessor must hold, so registers a thread may use: the strip's K and U, and some 90 more.
+template <class T, int kSide, bool kBias, bool kShort>
+constexpr int chain_blocks = sizeof(T) * TorusChain<T, kSide, kBias>::kRows <= 32 ? 6
+                             : kShort                                             ? 4
+                                                                                  : 3;
 
-template <class T, int kSide, bool kBias>
-__global__ void __launch_bounds__(kChainThreads, chain_blocks(sizeof(T) * TorusChain<T, kSide, kBias>::kRows))
-    each_warp(std::int64_t n, const __grid_constant__ TorusChain<T, kSide, kBias> f) {
+template <class T, int kSide, bool kBias, bool kShort>
+__global__ void __launch_bounds__(kChainThreads, chain_blocks<T, kSide, kBias, kShort>)
+    each_warp(std::int64_t n, const __grid_constant__ TorusChain<T, kSide, kBias, kShort> f) {
   const std::int64_t warp = (std::int64_t(blockIdx.x) * kChainThreads + threadIdx.x) / kWarp;
   if (warp < n) f.template run<DeviceWarp<T>>(warp);
 }
@@ -101,8 +106,8 @@ class CudaDevice {
     each_block<<<blocks(n, 1), F::kThreads, 0, stream_>>>(f);
     check(cudaGetLastError(), typeid(F).name(), n);
   }
-  template <class T, int kSide, bool kBias>
-  void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {
+  template <class T, int kSide, bool kBias, bool kShort>
+  void warps(std::int64_t n, const TorusChain<T, kSide, kBias, kShort>& f) {
     if (n == 0) return;
     each_warp<<<blocks(n, kChainThreads / kWarp), kChainThreads, 0, stream_>>>(n, f);
     check(cudaGetLastError(), typeid(f).name(), n);
@@ -113,11 +118,11 @@ class CudaDevice {
     check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "cache");
     return bytes;
   }
-  // A quarter of what is free: two streams work at a time, and results need room.
+  // At most a quarter of what is free: two streams work at a time, and results need room.
   std::int64_t budget() const {
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "memory");
-    return std::int64_t(free / 4);
+    return std::min<std::int64_t>(free / 4, kMostBatch);
   }
 
  private:

@@ -37,8 +37,8 @@ class HostDevice {
     typename F::Shared shared;
     for (std::int64_t i = 0; i < n; ++i) f.template run<HostBlock<F::kThreads>>(unsigned(i), shared);
   }
-  template <class T, int kSide, bool kBias>
-  void warps(std::int64_t n, const TorusChain<T, kSide, kBias>& f) {
+  template <class T, int kSide, bool kBias, bool kShort>
+  void warps(std::int64_t n, const TorusChain<T, kSide, kBias, kShort>& f) {
     for (std::int64_t i = 0; i < n; ++i) f.template run<HostWarp<T>>(i);
   }
   std::int64_t cache() const { return 1 << 18; }

@@ -55,8 +55,14 @@ class ImagePlan {
 
   // The chain that starts at op k, or null.
   const ChainPlan* chain_at(int k) const {
-    const bool starts = in_chain[k] >= 0 && chains[in_chain[k]].first == k;
+    const bool starts = k < program_.size && in_chain[k] >= 0 && chains[in_chain[k]].first == k;
     return starts ? &chains[in_chain[k]] : nullptr;
+  }
+  // Convolutions of a chain.
+  int steps(int chain) const {
+    int n = 0;
+    for (int k = chains[chain].first; k < chains[chain].last; ++k) n += program_.ops[k].kind == PlaneOpKind::conv;
+    return n;
   }
   bool holds_features(int k) const {
     return program_.ops[k].kind == PlaneOpKind::dual || program_.ops[k].kind == PlaneOpKind::normalize;

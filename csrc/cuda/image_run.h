@@ -20,7 +20,8 @@ namespace ntk {
 // The head of the network on the read-outs of one pair.
 template <class T>
 struct HeadOp {
-  Program head;
+  Steps<T> head;
+  int slots;
   PairTables<T> tables;
   std::int64_t row, col;  // first images of the tile
   Batch<T> batch;
@@ -29,12 +30,26 @@ struct HeadOp {
 
   NTK_HD void operator()(std::int64_t n) const {
     T K[kMostSlots], t[kMostSlots];
-    for (int s = 0; s < head.slots; ++s) {
-      K[s] = T(readouts[2 * (n * head.slots + s)]);
-      t[s] = T(readouts[2 * (n * head.slots + s) + 1]);
+    for (int s = 0; s < slots; ++s) {
+      K[s] = T(readouts[2 * (n * slots + s)]);
+      t[s] = T(readouts[2 * (n * slots + s) + 1]);
     }
     const int i = batch.row[n], j = batch.col[n];
     run_pair(head, tables, row + i, col + j, K, t, [&](int output, T nngp, T ntk) { sink(output, i, j, nngp, ntk); });
+  }
+};
+
+// The images of a tile's pairs, row by row; of a diagonal tile right of the diagonal.
+struct ListPairs {
+  std::int64_t cols;
+  bool diagonal;
+  int *row, *col;
+
+  NTK_HD void operator()(std::int64_t n) const {
+    const std::int64_t i = n / cols, j = n % cols;
+    if (diagonal && j <= i) return;
+    const std::int64_t at = diagonal ? i * (2 * cols - i - 1) / 2 + j - i - 1 : n;
+    row[at] = int(i), col[at] = int(j);
   }
 };
 
@@ -59,13 +74,12 @@ class ImageRun {
   }
 
   void run() {
-    std::vector<int> row, col;
-    for (int i = 0; i < tile_.rows; ++i)
-      for (int j = tile_.diagonal ? i + 1 : 0; j < tile_.cols; ++j) row.push_back(i), col.push_back(j);
-    const std::int64_t pairs = std::int64_t(row.size());
+    const std::int64_t all = tile_.rows * tile_.cols;
+    const std::int64_t pairs = tile_.diagonal ? tile_.rows * (tile_.rows - 1) / 2 : all;
     if (pairs == 0) return;
     allocate(std::min(pairs, most_pairs()));
-    const int *rows = device_.upload(row.data(), pairs), *cols = device_.upload(col.data(), pairs);
+    int *const rows = device_.template take<int>(pairs), *const cols = device_.template take<int>(pairs);
+    device_.each(all, ListPairs{tile_.cols, tile_.diagonal, rows, cols});
     for (std::int64_t first = 0; first < pairs; first += size_) {
       batch_.row = rows + first, batch_.col = cols + first;
       count_ = std::min(size_, pairs - first);
@@ -107,8 +121,7 @@ class ImageRun {
     const int outputs = program_.head.outputs;
     sink_ = {device_.upload(tile_.nngp, outputs), device_.upload(tile_.ntk, outputs),
              device_.upload(tile_.nngp_mirror, outputs), device_.upload(tile_.ntk_mirror, outputs), tile_.stride};
-    head_ = program_.head;
-    head_.ops = device_.upload(program_.head.ops, program_.head.size);
+    head_ = upload_steps<T>(program_.head, device_);
   }
 
   PackedImages<T> packed(const ImagesView<T>& from, std::int64_t first, std::int64_t count) {
@@ -213,7 +226,7 @@ class ImageRun {
     }
     const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table, tile_.row_images.head_stride,
                                tile_.col_images.head_stride};
-    device_.each(count_, HeadOp<T>{head_, tables, tile_.row, tile_.col, batch_, readouts_, sink_});
+    device_.each(count_, HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, sink_});
   }
 
   // Chain and pool, slice by slice.
@@ -298,14 +311,15 @@ class ImageRun {
     if constexpr (sizeof(T) == 4) {
       if (side == 8) return launch<8, kBias>(number, s, batch, pairs);
       if (side == 16) return launch<16, kBias>(number, s, batch, pairs);
+      if (side == 32 && plan_.steps(number) <= kFewSteps) return launch<32, kBias, true>(number, s, batch, pairs);
       if (side == 32) return launch<32, kBias>(number, s, batch, pairs);
     }
     launch<0, kBias>(number, s, batch, pairs);
   }
-  template <int kSide, bool kBias>
+  template <int kSide, bool kBias, bool kShort = false>
   void launch(int number, const Tori<T>& s, const Batch<T>& batch, std::int64_t pairs) {
     const ChainPlan& chain = plan_.chains[number];
-    TorusChain<T, kSide, kBias> job{};
+    TorusChain<T, kSide, kBias, kShort> job{};
     job.s = s;
     job.joins = joins_[number];
     job.units = int(pairs * s.rows * s.cols);
@@ -333,7 +347,7 @@ class ImageRun {
   TorusShape last_{};
   double *sums_[2] = {}, *row_sums_[2] = {}, *readouts_ = nullptr;
   Sink<T> sink_{};
-  Program head_{};
+  Steps<T> head_{};
 };
 
 }  // namespace ntk

@@ -48,6 +48,7 @@ struct ChainStep {
 // Steps of one launch: they travel as the kernel's parameter, which reaches all lanes at once.
 template <class T>
 constexpr int kMostSteps = sizeof(T) == 4 ? 32 : 10;
+constexpr int kFewSteps = 4;  // of short chains
 
 // Where a lane is: columns 2 pair and 2 pair + 1 of rows strip kRows and on of torus number `unit` (see Tori), at
 // displacement (dh, dw). row, col: its place in a plane of PairLayout, of p and of p'.
@@ -63,8 +64,8 @@ enum class ChainOutput : int {
   sums,    // one number each of K and T per torus
 };
 
-// kSide: h = w = 8, 16 or 32; 0: any.
-template <class T, int kSide, bool kBias>
+// kSide: h = w = 8, 16 or 32; 0: any. kShort: of few layers, so that loads wait longest and more warps help.
+template <class T, int kSide, bool kBias, bool kShort = false>
 struct TorusChain {
   static constexpr int kRows = chain_rows<T>(kSide, kSide);
   static constexpr bool kStrips = kSide == 0 || kSide > kRows;  // may there be two?
@@ -147,13 +148,11 @@ struct TorusChain {
     start<W>(lanes, k, u);
     for (int step = 0; step < count;) {
       // Two a turn: the state changes its registers, and only at the end of a turn must it return to the first ones.
-      for (; step + 1 < count && steps[step + 1].kind == StepKind::relu_positive; step += 2) {
-        if (steps[step].kind != StepKind::relu_positive) break;
+      for (; !kShort && step + 1 < count && positive(step) && positive(step + 1); step += 2) {
         layer<W, StepKind::relu_positive>(steps[step], f, k, u);
         layer<W, StepKind::relu_positive>(steps[step + 1], f, k, u);
       }
-      if (step < count && steps[step].kind == StepKind::relu_positive)
-        layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
+      if (step < count && positive(step)) layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
       if (step == count) break;
       if (steps[step].kind == StepKind::relu)
         layer<W, StepKind::relu>(steps[step++], f, k, u);
@@ -169,6 +168,8 @@ struct TorusChain {
     else
       put_pooled<W>(ends, k, u);
   }
+
+  NTK_HD bool positive(int step) const { return steps[step].kind == StepKind::relu_positive; }
 
   // The rows of the other strip next to this one.
   template <class W, class V>

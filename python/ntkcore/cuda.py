@@ -258,7 +258,6 @@ def fill(
     progress: bool | None,
     flip: bool,
     devices: Sequence[int] | None,
-    threads: int,
 ) -> None:
     """Write the kernels between samples of `a` and `b` (None: `a`) into `parts`, on the host or the device."""
     cupy = cupy_module()
