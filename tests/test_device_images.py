@@ -10,7 +10,7 @@ import pytest
 
 import fake_cupy
 import ntkcore as nk
-from ntkcore import _core, cuda, device_images
+from ntkcore import _core, cuda, device_images, lanes
 from ntkcore.lowering import lower
 from ntkcore.tiles import banded, tiles
 from test_cuda import gpu, images  # noqa: F401
@@ -61,8 +61,8 @@ def test_nothing_else_changes_the_bits(gpu, monkeypatch):  # noqa: F811
             (2, 8, 8, 16, 2, 0),
             (2, 8, 1, 48, 2, 2**20),
         ]:
-            for name, value in (("STREAMS", streams), ("AHEAD", ahead), ("BAND", band)):
-                monkeypatch.setattr(cuda, name, value)
+            for module, name, value in ((lanes, "STREAMS", streams), (cuda, "AHEAD", ahead), (cuda, "BAND", band)):
+                monkeypatch.setattr(module, name, value)
             monkeypatch.setattr(fake_cupy.cuda.runtime, "memGetInfo", lambda memory=memory: (memory, 2**30))
             for other, wanted in zip((None, z), expected, strict=True):
                 ours = nk.kernel(net, x, other, NAMES, tile=tile, backend="cuda", threads=threads, dtype=dtype)
@@ -149,9 +149,9 @@ def test_lack_of_memory_for_a_block_drops_the_others(gpu, monkeypatch):  # noqa:
 
     x, z = fake_cupy.asarray(images(64)), fake_cupy.asarray(images(48))
     out = fake_cupy.empty((64, 48), np.float64)
-    expected = np.array(nk.kernel(NET, x, z))
+    expected = fake_cupy.asnumpy(nk.kernel(NET, x, z))
     monkeypatch.setattr(fake_cupy, "empty", empty)
-    np.testing.assert_array_equal(nk.kernel(NET, x, z, tile=16, out=out), expected)
+    np.testing.assert_array_equal(fake_cupy.asnumpy(nk.kernel(NET, x, z, tile=16, out=out)), expected)
     assert next(full) is False
 
     def never(shape, dtype):
