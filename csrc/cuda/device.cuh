@@ -18,7 +18,7 @@ namespace ntk {
 
 constexpr int kThreads = 256;
 constexpr int kChainThreads = 128;
-constexpr std::int64_t kMostBatch = std::int64_t(1) << 31;  // bytes: larger batches are no faster
+constexpr std::int64_t kMostBatch = std::int64_t(1) << 33;  // bytes: larger batches are no faster
 
 template <class F>
 __global__ void __launch_bounds__(kThreads) each_element(std::int64_t n, const F f) {
@@ -111,12 +111,6 @@ class CudaDevice {
     if (n == 0) return;
     each_warp<<<blocks(n, kChainThreads / kWarp), kChainThreads, 0, stream_>>>(n, f);
     check(cudaGetLastError(), typeid(f).name(), n);
-  }
-  std::int64_t cache() const {
-    int device = 0, bytes = 0;
-    check(cudaGetDevice(&device), "device");
-    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "cache");
-    return bytes;
   }
   // At most a quarter of what is free: two streams work at a time, and results need room.
   std::int64_t budget() const {

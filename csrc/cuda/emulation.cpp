@@ -41,7 +41,6 @@ class HostDevice {
   void warps(std::int64_t n, const TorusChain<T, kSide, kBias, kShort>& f) {
     for (std::int64_t i = 0; i < n; ++i) f.template run<HostWarp<T>>(i);
   }
-  std::int64_t cache() const { return 1 << 18; }
   std::int64_t budget() const { return 1 << 20; }  // small, so that tests meet several batches
 
  private:

@@ -70,16 +70,11 @@ class ImagePlan {
   PairLayout layout(int k) const { return pair_layout<T>(program_.ops[k].h, program_.ops[k].w); }
   // Is there a state in memory at all?
   bool stateful() const { return !(chains.size() == 1 && chains[0].input && chains[0].readout >= 0); }
-  // Is the first segment one chain from pixels to a pool? Its state is short-lived, the largest of all.
-  bool starts_pooled() const {
-    return !chains.empty() && chains[0].input && chains[0].pooled && chains[0].last == program_.segments[0].last;
-  }
-  // The largest state, in numbers of K; without the first segment where it starts pooled.
+  // The largest state, in numbers of K.
   std::int64_t state_per_pair() const {
     std::int64_t most = 0;
-    for (std::size_t s = starts_pooled(); s < start.size(); ++s) most = std::max(most, start[s].per_pair());
-    for (std::size_t k = starts_pooled() ? chains[0].last : 0; k < after.size(); ++k)
-      most = std::max(most, after[k].per_pair());
+    for (const auto* shapes : {&start, &after})
+      for (const TorusShape& s : *shapes) most = std::max(most, s.per_pair());
     return most;
   }
   // Most partial sums of a read-out, and most rows of displacements they are of.

@@ -3,7 +3,6 @@
 //
 // Device offers take<T>(n): memory; upload(p, n): a copy the kernels can read; each(n, f): f(i) for all i < n;
 // each_of(pairs, n, f): f(pair, i) for all; warps(n, f): f.run<Warp>(i) for n warps; budget(): bytes a batch may take;
-// cache(): bytes that stay near.
 #pragma once
 
 #include <algorithm>
@@ -102,17 +101,8 @@ class ImageRun {
     return std::max<std::int64_t>(1, most);
   }
 
-  // Pairs whose partial sums of the first pool, 9/16 of a state, stay in two fifths of the cache: two streams work at a
-  // time.
-  std::int64_t slice() const {
-    const std::int64_t parts = 9 * plan_.start[0].per_pair() * 2 * std::int64_t(sizeof(T)) / 16;
-    return std::max<std::int64_t>(1, device_.cache() * 2 / 5 / parts);
-  }
-
   void allocate(std::int64_t pairs) {
     size_ = pairs;
-    if (plan_.starts_pooled())
-      for (T*& part : parts_) part = device_.template take<T>(std::min(pairs, slice()) * plan_.start[0].per_pair());
     for (int s = 0; plan_.stateful() && s < 2 * (program_.slots + 1); ++s)
       buffers_.push_back(device_.template take<T>(pairs * plan_.state_per_pair()));
     for (double*& sums : sums_) sums = device_.template take<double>(pairs * plan_.sums_per_pair());
@@ -189,9 +179,10 @@ class ImageRun {
     return device_.upload(table.data(), std::int64_t(table.size()));
   }
 
-  Tori<T> tori(const TorusShape& s, T* k, T* t) const {
-    return {k,
-            t,
+  Tori<T> tori(const TorusShape& s, int buffer) const {
+    const bool held = plan_.stateful();
+    return {held ? buffers_[2 * buffer] : nullptr,
+            held ? buffers_[2 * buffer + 1] : nullptr,
             s.h,
             s.w,
             int(s.rows.list.size()),
@@ -201,9 +192,6 @@ class ImageRun {
             s.rows.device_at,
             s.cols.device_at};
   }
-  Tori<T> tori(const TorusShape& s, int buffer) const {
-    return plan_.stateful() ? tori(s, buffers_[2 * buffer], buffers_[2 * buffer + 1]) : tori(s, nullptr, nullptr);
-  }
 
   // --- one batch
 
@@ -211,11 +199,10 @@ class ImageRun {
     device_.each(2 * count_ * program_.head.slots, Zero{readouts_});
     place_.resize(program_.slots + 1);
     for (int s = 0; s <= program_.slots; ++s) place_[s] = s;
-    if (plan_.starts_pooled()) run_first_segment();
-    for (int s = plan_.starts_pooled(); s < program_.segment_count; ++s) {
+    for (int s = 0; s < program_.segment_count; ++s) {
       const Segment& segment = program_.segments[s];
       now_.assign(program_.slots, TorusShape{});
-      if (s > plan_.starts_pooled()) run_pool(segment.first - 1, plan_.start[s]);
+      if (s > 0) run_pool(segment.first - 1, plan_.start[s]);
       now_[0] = plan_.start[s];
       if (s == 0 && !(plan_.chain_at(0) && plan_.chains[0].input)) {
         const Tori<T> out = tori(now_[0], place_[0]);
@@ -227,20 +214,6 @@ class ImageRun {
     const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table, tile_.row_images.head_stride,
                                tile_.col_images.head_stride};
     device_.each(count_, HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, sink_});
-  }
-
-  // Chain and pool, slice by slice.
-  void run_first_segment() {
-    const Tori<T> parts = tori(plan_.start[0], parts_[0], parts_[1]);
-    Tori<T> out = tori(plan_.start[1], place_[0]);
-    Batch<T> some = batch_;
-    for (std::int64_t first = 0, n; first < count_; first += n) {
-      n = std::min(slice(), count_ - first);
-      launch(0, parts, some, n);
-      device_.each_of(n, int(out.per_pair()), PoolPartsOp<T>{parts, out, T(program_.ops[plan_.chains[0].last].p[0])});
-      out.k += n * out.per_pair(), out.t += n * out.per_pair();
-      some.row += n, some.col += n;
-    }
   }
 
   void swap_spare(int slot) { std::swap(place_[slot], place_[program_.slots]); }
@@ -298,32 +271,30 @@ class ImageRun {
 
   void run_chain(int number, const TorusShape& shape, int buffer) {
     const ChainPlan& chain = plan_.chains[number];
-    launch(number, tori(shape, buffer), batch_, count_);
+    const Tori<T> s = tori(shape, buffer);
+    chain.bias ? launch<true>(number, s) : launch<false>(number, s);
     if (chain.readout >= 0)
       add_up(program_.ops[chain.readout], std::int64_t(shape.rows.list.size()), std::int64_t(shape.cols.list.size()));
   }
-  void launch(int number, const Tori<T>& s, const Batch<T>& batch, std::int64_t pairs) {
-    plan_.chains[number].bias ? launch<true>(number, s, batch, pairs) : launch<false>(number, s, batch, pairs);
-  }
   template <bool kBias>
-  void launch(int number, const Tori<T>& s, const Batch<T>& batch, std::int64_t pairs) {
+  void launch(int number, const Tori<T>& s) {
     const int side = s.h == s.w ? s.h : 0;
     if constexpr (sizeof(T) == 4) {
-      if (side == 8) return launch<8, kBias>(number, s, batch, pairs);
-      if (side == 16) return launch<16, kBias>(number, s, batch, pairs);
-      if (side == 32 && plan_.steps(number) <= kFewSteps) return launch<32, kBias, true>(number, s, batch, pairs);
-      if (side == 32) return launch<32, kBias>(number, s, batch, pairs);
+      if (side == 8) return launch<8, kBias>(number, s);
+      if (side == 16) return launch<16, kBias>(number, s);
+      if (side == 32 && plan_.steps(number) <= kFewSteps) return launch<32, kBias, true>(number, s);
+      if (side == 32) return launch<32, kBias>(number, s);
     }
-    launch<0, kBias>(number, s, batch, pairs);
+    launch<0, kBias>(number, s);
   }
   template <int kSide, bool kBias, bool kShort = false>
-  void launch(int number, const Tori<T>& s, const Batch<T>& batch, std::int64_t pairs) {
+  void launch(int number, const Tori<T>& s) {
     const ChainPlan& chain = plan_.chains[number];
     TorusChain<T, kSide, kBias, kShort> job{};
     job.s = s;
     job.joins = joins_[number];
-    job.units = int(pairs * s.rows * s.cols);
-    job.batch = batch;
+    job.units = int(count_ * s.rows * s.cols);
+    job.batch = batch_;
     job.channels = program_.channels;
     job.first = T(held_times(chain, chain.first));
     job.load = !chain.input;
@@ -341,7 +312,6 @@ class ImageRun {
   std::int64_t size_ = 0, count_ = 0;  // pairs of a batch, and of this one
   Batch<T> batch_{};
   std::vector<T*> buffers_;      // [slots + 1 spare] K, T
-  T* parts_[2] = {};             // K, T of a slice's partial sums
   std::vector<int> place_;       // per slot, and of the spare: its buffer
   std::vector<TorusShape> now_;  // per slot
   TorusShape last_{};

@@ -152,7 +152,7 @@ struct TorusChain {
         layer<W, StepKind::relu_positive>(steps[step], f, k, u);
         layer<W, StepKind::relu_positive>(steps[step + 1], f, k, u);
       }
-      if (step < count && positive(step)) layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
+      while (step < count && positive(step)) layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
       if (step == count) break;
       if (steps[step].kind == StepKind::relu)
         layer<W, StepKind::relu>(steps[step++], f, k, u);
