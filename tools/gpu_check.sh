@@ -66,7 +66,6 @@ note() {  # note step result seconds: a line of the summary, with the last line 
 has() { [[ "$wanted" == *" $1 "* ]]; }
 finish() {
     echo "=== summary"
-    [ "$failed" = 0 ] && rm -f "$out/build.log"
     summary
     exit "${1:-$((failed > 0))}"
 }
@@ -114,6 +113,7 @@ assert int(cupy.arange(4).sum()) == 6, "CuPy's sum is wrong"
 print(cuda_description())
 CHECK
 cat "$out/build.log"
+rm "$out/build.log"  # of a failed build it stays
 
 # Warnings of CuPy, NumPy or PyTorch in a version not known yet are shown and fail nothing.
 pytest=("$python" -m pytest -q -p no:cacheprovider -W default -m gpu)
