@@ -132,6 +132,6 @@ for base in $(has bench && printf '%s\n' ${bases[@]+"${bases[@]}"}); do  # their
 done
 if has ncu; then step ncu "$python" profile_cuda.py --out "$out"; fi
 ! has sanitize || step sanitize "$root/tools/gpu_sanitize.sh"
-! has peers || step peers "$python" peers_cuda.py --out "$out" ${peers:+--folder "$peers"}
+! has peers || step peers "$python" peers_cuda.py --out "$out" --seconds $((seconds[peers] - 40)) ${peers:+--folder "$peers"}
 ! has large || step large "$python" real_cuda.py --out "$out" --seconds $((seconds[large] - 20))
 finish
