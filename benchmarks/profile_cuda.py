@@ -69,10 +69,10 @@ class Job:
 
 JOBS = {
     "chain-32": Job(nk.cntk(20), (12, 32, 32, 3), "each_warp", 1, 12**2 * 20 * 32**4),
-    "chain-16": Job(nk.cntk(10), (40, 16, 16, 3), "each_warp", 1, 40**2 * 10 * 16**4),
     "pools": Job(nk.myrtle(10), (8, 32, 32, 3), ".", 14),
     "vectors": Job(nk.mlp(3), (8192, 784), ".", 5),
     "flatten": Job(nk.cntk(20, "flatten"), (256, 32, 32, 3), ".", 6),
+    "chain-16": Job(nk.cntk(10), (40, 16, 16, 3), "each_warp", 1, 40**2 * 10 * 16**4),
 }
 
 

@@ -66,7 +66,6 @@ note() {  # note step result seconds: a line of the summary, with the last line 
 has() { [[ "$wanted" == *" $1 "* ]]; }
 finish() {
     echo "=== summary"
-    [ "$failed" = 0 ] && rm -f "$out/build.log"
     summary
     exit "${1:-$((failed > 0))}"
 }
@@ -114,6 +113,7 @@ assert int(cupy.arange(4).sum()) == 6, "CuPy's sum is wrong"
 print(cuda_description())
 CHECK
 cat "$out/build.log"
+rm "$out/build.log"  # of a failed build it stays
 
 # Warnings of CuPy, NumPy or PyTorch in a version not known yet are shown and fail nothing.
 pytest=("$python" -m pytest -q -p no:cacheprovider -W default -m gpu)
@@ -132,6 +132,6 @@ for base in $(has bench && printf '%s\n' ${bases[@]+"${bases[@]}"}); do  # their
 done
 if has ncu; then step ncu "$python" profile_cuda.py --out "$out"; fi
 ! has sanitize || step sanitize "$root/tools/gpu_sanitize.sh"
-! has peers || step peers "$python" peers_cuda.py --out "$out" ${peers:+--folder "$peers"}
+! has peers || step peers "$python" peers_cuda.py --out "$out" --seconds $((seconds[peers] - 40)) ${peers:+--folder "$peers"}
 ! has large || step large "$python" real_cuda.py --out "$out" --seconds $((seconds[large] - 20))
 finish
