@@ -40,7 +40,7 @@ class Lane:
         """A flat buffer of at least so many values, the same in every tile that it suffices for."""
         if name not in self.rooms or self.rooms[name].size < count:
             self.rooms.pop(name, None)
-            self.rooms[name] = pinned(self.cupy, (count,), dtype) if on_host else self.cupy.empty(count, dtype)
+            self.rooms[name] = pinned(self.cupy, (count,), dtype) if on_host else self.cupy.zeros(count, dtype)
         return self.rooms[name][:count]
 
     def start(self) -> None:
