@@ -213,17 +213,17 @@ def test_bands_hold_every_tile_and_reuse_blocks(symmetric):
 def test_strips_are_what_the_cpu_reads():
     """Pixels and features lane by lane; arrays of another shape or dtype are refused."""
     net = nk.Serial(nk.Conv((3, 3), padding="SAME"), nk.Relu(), nk.Flatten())
-    for dtype, lanes in ((np.float32, 16), (np.float64, 8)):
+    for dtype, width in ((np.float32, 16), (np.float64, 8)):
         x = images(20, dtype)
         program = lower(net, x.shape[1:], wants_ntk=True)
-        strips, backend = -(-20 // lanes), nk.backends()[0]
-        pixels, table = np.empty((strips, 50 * lanes), dtype), np.empty((strips, 50 * lanes), dtype)
+        strips, backend = -(-20 // width), nk.backends()[0]
+        pixels, table = np.empty((strips, 50 * width), dtype), np.empty((strips, 50 * width), dtype)
         _core.image_strips(program, backend, x, pixels, table)
-        found = pixels.reshape(strips, 50, lanes).transpose(0, 2, 1).reshape(-1, 50)
+        found = pixels.reshape(strips, 50, width).transpose(0, 2, 1).reshape(-1, 50)
         np.testing.assert_array_equal(found[:20], x.reshape(20, 50))
         q = (np.pad(x.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0))) ** 2).mean(3)
         q = sum(q[:, i : i + 5, j : j + 5] for i in range(3) for j in range(3)) / 9
-        features = table.reshape(strips, 5, 5, 2, lanes).transpose(0, 4, 1, 2, 3).reshape(-1, 5, 5, 2)[:20]
+        features = table.reshape(strips, 5, 5, 2, width).transpose(0, 4, 1, 2, 3).reshape(-1, 5, 5, 2)[:20]
         np.testing.assert_allclose(features[..., 1] / np.sqrt(q), features[0, 0, 0, 1] / np.sqrt(q[0, 0, 0]), rtol=1e-6)
         np.testing.assert_allclose(features[..., 0] * features[..., 1], 1, rtol=1e-6)
         wrong = np.float64 if dtype == np.float32 else np.float32

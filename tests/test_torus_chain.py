@@ -1,4 +1,4 @@
-"""Chains of 3x3 convolutions on the GPU's templates: every geometry, number of layers and way to end, on the emulation."""
+"""Chains of 3x3 convolutions by the templates of the GPU, on the emulation: every geometry, length and way to end."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,12 @@ def test_layers_without_a_relu_between(side):
 def test_pools_from_registers_and_not(side, end, dtype):
     if max(side) > 16 and dtype == "float64":
         pytest.skip("no chain of doubles is as large")
-    for pool in (nk.AvgPool((2, 2), (2, 2)), nk.SumPool((2, 2), (2, 2)), nk.AvgPool((2, 2), (1, 2)), nk.AvgPool((3, 1), (1, 1))):
+    for pool in (
+        nk.AvgPool((2, 2), (2, 2)),
+        nk.SumPool((2, 2), (2, 2)),
+        nk.AvgPool((2, 2), (1, 2)),
+        nk.AvgPool((3, 1), (1, 1)),
+    ):
         body = (conv(), nk.Relu(), conv(0.1), nk.Relu(), pool, conv(), nk.Relu())
         check(nk.Serial(*body, end), images(2, *side), None, dtype)
 
