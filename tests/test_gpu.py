@@ -64,6 +64,18 @@ def test_sides(side, dtype):
         check(nk.cntk(3, b_std=bias), images(3, side, side), None, dtype)
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1e-19, 1e-21, 1e-30, 1e17])
+def test_small_large_and_zero_pixels(scale):
+    """No NaN, although the device flushes what is below 1e-38."""
+    x = images(4, 8, 8) * scale
+    x[1] = 0
+    x[2, :, :4] = 0
+    pooled = nk.Serial(nk.Conv((3, 3), padding="SAME"), nk.Relu(), nk.AvgPool((2, 2), (2, 2)), nk.Relu(), nk.Flatten())
+    for net in (nk.cntk(4), nk.cntk(4, "flatten"), pooled):
+        for kernel in nk.kernel(net, x, None, NAMES, dtype="float32", backend="cuda"):
+            assert np.isfinite(kernel).all()
+
+
 def test_options():
     check(nk.cntk(3), images(40), None, "float64", augment="hflip", pool_windows=[1, 3, "global"], tile=16)
     check(nk.cntk(3), images(40), None, "float64", depths=[1, 3])

@@ -55,7 +55,8 @@ Bits result(const Instruction& at, T x) {
 class Rounding {
  public:
   explicit Rounding(const Instruction& at) : changed_(!at.integral && at.round > Round::rn) {
-    if (changed_) std::fesetround(at.round == Round::rz ? FE_TOWARDZERO : at.round == Round::rm ? FE_DOWNWARD : FE_UPWARD);
+    if (changed_)
+      std::fesetround(at.round == Round::rz ? FE_TOWARDZERO : at.round == Round::rm ? FE_DOWNWARD : FE_UPWARD);
   }
   ~Rounding() {
     if (changed_) std::fesetround(FE_TONEAREST);
@@ -184,20 +185,34 @@ struct Compared {
   static bool of(const Instruction& at, T a, T b) {
     const bool nan = a != a || b != b;
     switch (at.compare) {
-      case Compare::eq: return a == b;
-      case Compare::ne: return !nan && a != b;
-      case Compare::lt: return a < b;
-      case Compare::le: return a <= b;
-      case Compare::gt: return a > b;
-      case Compare::ge: return a >= b;
-      case Compare::equ: return nan || a == b;
-      case Compare::neu: return nan || a != b;
-      case Compare::ltu: return nan || a < b;
-      case Compare::leu: return nan || a <= b;
-      case Compare::gtu: return nan || a > b;
-      case Compare::geu: return nan || a >= b;
-      case Compare::num: return !nan;
-      case Compare::nan: return nan;
+      case Compare::eq:
+        return a == b;
+      case Compare::ne:
+        return !nan && a != b;
+      case Compare::lt:
+        return a < b;
+      case Compare::le:
+        return a <= b;
+      case Compare::gt:
+        return a > b;
+      case Compare::ge:
+        return a >= b;
+      case Compare::equ:
+        return nan || a == b;
+      case Compare::neu:
+        return nan || a != b;
+      case Compare::ltu:
+        return nan || a < b;
+      case Compare::leu:
+        return nan || a <= b;
+      case Compare::gtu:
+        return nan || a > b;
+      case Compare::geu:
+        return nan || a >= b;
+      case Compare::num:
+        return !nan;
+      case Compare::nan:
+        return nan;
     }
     return false;
   }

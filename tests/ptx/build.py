@@ -36,7 +36,7 @@ def run(command: list[object]) -> str:
 
 
 def made(name: str, parts: list[Path], command: list[object]) -> Path:
-    """build/ptx/HASH/name, made by `command` + [-o, it] unless it is there; the hash is of all parts and the command."""
+    """build/ptx/HASH/name, made by `command` + [-o, it] unless it is there; the hash is of parts and command."""
     digest = hashlib.sha256(repr([str(c) for c in command]).encode())
     for part in sorted(set(parts)):
         digest.update(part.read_bytes())

@@ -31,8 +31,7 @@ void binary(Warp& w, const Instruction& at, Lanes lanes) {
 template <class F, class To, class A, class C = A>
 void ternary(Warp& w, const Instruction& at, Lanes lanes) {
   const Rounding rounding(at);
-  const Bits *a = w.read(at.from[0], at, lanes), *b = w.read(at.from[1], at, lanes),
-             *c = w.read(at.from[2], at, lanes);
+  const Bits *a = w.read(at.from[0], at, lanes), *b = w.read(at.from[1], at, lanes), *c = w.read(at.from[2], at, lanes);
   Bits* to = w.write(at.to[0], lanes);
   for (int l = 0; l < kWarp; ++l)
     if (lanes >> l & 1)
@@ -161,9 +160,21 @@ Run of_half(const std::string& t, F f) {
 }
 // clang-format on
 
-#define UNARY(F) [](auto t) -> Run { using T = typename decltype(t)::type; return unary<F, T, T>; }
-#define BINARY(F) [](auto t) -> Run { using T = typename decltype(t)::type; return binary<F, T, T>; }
-#define TERNARY(F) [](auto t) -> Run { using T = typename decltype(t)::type; return ternary<F, T, T>; }
+#define UNARY(F)                          \
+  [](auto t) -> Run {                     \
+    using T = typename decltype(t)::type; \
+    return unary<F, T, T>;                \
+  }
+#define BINARY(F)                         \
+  [](auto t) -> Run {                     \
+    using T = typename decltype(t)::type; \
+    return binary<F, T, T>;               \
+  }
+#define TERNARY(F)                        \
+  [](auto t) -> Run {                     \
+    using T = typename decltype(t)::type; \
+    return ternary<F, T, T>;              \
+  }
 
 // The words of a name, taken off as they are understood: what is left over makes the instruction unknown.
 class Words {

@@ -130,13 +130,15 @@ class FunctionParser {
   // The register of an operand that is no list and no address; -1 where it makes no sense.
   int operand(const std::string& s) {
     static const std::map<std::string, Initial> special = {
-        {"%tid.x", Initial::tid_x},       {"%ctaid.x", Initial::ctaid_x}, {"%ntid.x", Initial::ntid_x},
-        {"%nctaid.x", Initial::nctaid_x}, {"%laneid", Initial::laneid},   {"%tid.y", Initial::constant},
+        {"%tid.x", Initial::tid_x},       {"%ctaid.x", Initial::ctaid_x},  {"%ntid.x", Initial::ntid_x},
+        {"%nctaid.x", Initial::nctaid_x}, {"%laneid", Initial::laneid},    {"%tid.y", Initial::constant},
         {"%tid.z", Initial::constant},    {"%ctaid.y", Initial::constant}, {"%ctaid.z", Initial::constant}};
     if (const auto i = special.find(s); i != special.end()) return register_named(s, i->second);
-    if (const auto i = symbols_.find(s); i != symbols_.end()) return register_named("&" + s, i->second.initial, i->second.value);
+    if (const auto i = symbols_.find(s); i != symbols_.end())
+      return register_named("&" + s, i->second.initial, i->second.value);
     if (s[0] == '%' || s == "_") return register_named(s);
-    if (s[0] == '0' && s.size() > 2 && std::strchr("fFdD", s[1])) return constant(std::strtoull(s.c_str() + 2, nullptr, 16));
+    if (s[0] == '0' && s.size() > 2 && std::strchr("fFdD", s[1]))
+      return constant(std::strtoull(s.c_str() + 2, nullptr, 16));
     if (s[0] == '-') return constant(Bits(std::strtoll(s.c_str(), nullptr, 0)));
     return std::isdigit(static_cast<unsigned char>(s[0])) ? constant(std::strtoull(s.c_str(), nullptr, 0)) : -1;
   }
@@ -150,7 +152,8 @@ class FunctionParser {
       const std::string inside = trimmed(s.substr(1, s.size() - 2));
       const auto sign = inside.find_first_of("+-");
       parts = {trimmed(inside.substr(0, sign))};
-      if (sign != std::string::npos) at.offset = std::strtoll(inside.c_str() + sign + (inside[sign] == '+'), nullptr, 0);
+      if (sign != std::string::npos)
+        at.offset = std::strtoll(inside.c_str() + sign + (inside[sign] == '+'), nullptr, 0);
     }
     for (const std::string& part : parts) to.push_back(part.empty() ? -1 : operand(part));
     return std::find(to.begin(), to.end(), -1) == to.end();
@@ -254,8 +257,8 @@ class ModuleParser {
     parser.finish();
   }
   void statement(FunctionParser& parser) {
-    const auto word_end = text_.find_first_not_of(
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$", at_);
+    const auto word_end =
+        text_.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$", at_);
     if (word_end != std::string::npos && text_[word_end] == ':') {
       parser.label(text_.substr(at_, word_end - at_));
       at_ = word_end + 1;

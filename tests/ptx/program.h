@@ -65,7 +65,7 @@ struct Function {
 
 struct Program {
   std::map<std::string, Function> kernels;
-  std::vector<std::unique_ptr<std::vector<unsigned char>>> globals;  // what the module's variables lie in
+  std::vector<std::unique_ptr<std::vector<unsigned char>>> globals;    // what the module's variables lie in
   std::vector<std::pair<std::uintptr_t, std::size_t>> global_regions;  // their addresses and bytes
 };
 

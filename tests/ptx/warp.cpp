@@ -14,8 +14,8 @@ constexpr std::uint64_t kMostSteps = std::uint64_t(1) << 30;  // of a launch: it
 
 std::string readable(const std::string& name) {
   int status = 0;
-  const std::unique_ptr<char, decltype(&std::free)> found(
-      abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), &std::free);
+  const std::unique_ptr<char, decltype(&std::free)> found(abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status),
+                                                          &std::free);
   return status == 0 ? found.get() : name;
 }
 
@@ -64,22 +64,35 @@ Warp::Warp(Block& block, std::uint32_t first_thread)
       written_(kernel_.registers.size()),
       local_bytes_(kernel_.local_bytes ? std::size_t(kernel_.local_bytes) * kWarp + kAlignment : 0) {
   for (int l = 0; l < kWarp && kernel_.local_bytes; ++l)
-    local_.emplace_back(aligned(local_bytes_.data()) + std::size_t(kernel_.local_bytes) * l, kernel_.local_bytes, false);
+    local_.emplace_back(aligned(local_bytes_.data()) + std::size_t(kernel_.local_bytes) * l, kernel_.local_bytes,
+                        false);
   fill_registers();
 }
+
+// Addresses of shared memory are offsets of 32 bits, from here on.
+constexpr std::uintptr_t kSharedStart = 4096;
 
 void Warp::fill_registers() {
   const auto value = [&](const Register& r, int lane) -> Bits {
     switch (r.initial) {
-      case Initial::tid_x: return first_thread_ + lane;
-      case Initial::ctaid_x: return block_.index;
-      case Initial::ntid_x: return block_.launch.threads;
-      case Initial::nctaid_x: return block_.launch.blocks;
-      case Initial::laneid: return lane;
-      case Initial::local: return local_[lane].begin() + r.value;
-      case Initial::shared: return block_.shared.begin() + r.value;
-      case Initial::parameter: return block_.launch.parameters.begin() + r.value;
-      default: return r.value;
+      case Initial::tid_x:
+        return first_thread_ + lane;
+      case Initial::ctaid_x:
+        return block_.index;
+      case Initial::ntid_x:
+        return block_.launch.threads;
+      case Initial::nctaid_x:
+        return block_.launch.blocks;
+      case Initial::laneid:
+        return lane;
+      case Initial::local:
+        return local_[lane].begin() + r.value;
+      case Initial::shared:
+        return kSharedStart + r.value;
+      case Initial::parameter:
+        return block_.launch.parameters.begin() + r.value;
+      default:
+        return r.value;
     }
   };
   for (std::size_t n = 0; n < kernel_.registers.size(); ++n) {
@@ -127,7 +140,8 @@ void Warp::step() {
     case Flow::end:
       alive_ &= ~executing;
       return advance(lanes & ~executing);
-    case Flow::shuffle: return shuffle(at, lanes, executing);
+    case Flow::shuffle:
+      return shuffle(at, lanes, executing);
     case Flow::barrier:
       advance(lanes & ~executing);
       return wait_at_barrier(at, executing);
@@ -226,6 +240,7 @@ Region* Warp::region(const Instruction& at, int lane, std::uintptr_t address, st
 }
 
 unsigned char* Warp::locate(const Instruction& at, int lane, std::uintptr_t address, std::size_t bytes, bool write) {
+  if (at.space == Space::shared) address += block_.shared.begin() - kSharedStart;
   Region* const r = region(at, lane, address, bytes);
   if (!r) {
     const bool global = at.space == Space::global || at.space == Space::generic;
