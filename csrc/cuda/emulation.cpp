@@ -2,6 +2,7 @@
 // tests run them where there is no GPU. Slow.
 #include "emulation.h"
 
+#include <cstring>
 #include <memory>
 
 #include "image_run.h"
@@ -14,7 +15,9 @@ class HostDevice {
  public:
   template <class T>
   T* take(std::int64_t n) {
-    memory_.emplace_back(new char[(n + 1) * sizeof(T)]);
+    const std::size_t bytes = std::size_t(n + 1) * sizeof(T);
+    memory_.emplace_back(new char[bytes]);
+    std::memset(memory_.back().get(), 0xff, bytes);  // NaN, and -1: what is read before it is written shows
     return reinterpret_cast<T*>(memory_.back().get());
   }
   template <class T>
