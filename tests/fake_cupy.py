@@ -107,18 +107,9 @@ def where(*parts):
     return new(np.where(*map(on_current, parts)))
 
 
-def to_tf32(x):
-    """Its 11 highest bits, as tensor cores take float32."""
-    return (np.ascontiguousarray(x).view(np.int32) & ~0x1FFF).view(np.float32)
-
-
-def concatenate(arrays, axis):
-    return new(np.concatenate([on_current(x) for x in arrays], axis))
-
-
 def matmul(a, b, out):
     if compute_types[out.dtype.char] == "TF32":
-        a, b = new(to_tf32(a)), new(to_tf32(b))
+        raise AssertionError("the factors would be rounded to 11 bits")
     if not out.flags.c_contiguous:
         raise AssertionError("CuPy would allocate another array and copy")
     return np.matmul(on_current(a), on_current(b), out=on_current(out))
@@ -159,7 +150,7 @@ compute_types = {"f": "TF32", "d": "DEFAULT"}  # as with CUPY_TF32=1
 _core = SimpleNamespace(
     get_compute_type=lambda dtype: compute_types[dtype.char],
     set_compute_type=lambda dtype, value: compute_types.update({dtype.char: value}),
-    _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT="DEFAULT", COMPUTE_TYPE_TF32="TF32"),
+    _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT="DEFAULT"),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -149,46 +148,21 @@ def unit_rows(x: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _compute_type(cupy: Any, dtype: np.dtype[Any], name: str) -> Iterator[None]:
-    """How CuPy multiplies: CUPY_TF32=1, which would round factors of float32 to 11 bits, is undone meanwhile."""
+def _full_precision(cupy: Any, dtype: np.dtype[Any]) -> Iterator[None]:
+    """Undoes CUPY_TF32=1, which would round the factors of float32 products to 11 bits."""
     before = cupy._core.get_compute_type(dtype)
-    cupy._core.set_compute_type(dtype, getattr(cupy._core._routines_linalg, f"COMPUTE_TYPE_{name}"))
+    cupy._core.set_compute_type(dtype, cupy._core._routines_linalg.COMPUTE_TYPE_DEFAULT)
     try:
         yield
     finally:
         cupy._core.set_compute_type(dtype, before)
 
 
-PRODUCT_VARIABLE = "NTKCORE_CUDA_PRODUCT"
-
-
-def _by_three_tf32(dtype: np.dtype[Any]) -> bool:
-    """Does the environment ask for float32 products by tensor cores?"""
-    wanted = os.environ.get(PRODUCT_VARIABLE, "float32")
-    if wanted not in ("float32", "3xtf32"):
-        raise ValueError(f"{PRODUCT_VARIABLE} must be float32 or 3xtf32, not {wanted!r}")
-    return wanted == "3xtf32" and dtype == np.float32
-
-
-def _halves(cupy: Any, x: Any, order: tuple[int, int, int]) -> Any:
-    """x as a high part of 11 bits and the low rest, three parts side by side."""
-    high = ((x.view(np.int32) + 0x1000) & ~0x1FFF).view(np.float32)
-    parts = high, x - high
-    return cupy.concatenate([parts[k] for k in order], axis=1)
-
-
 def product(rows: Any, cols: Any, buffer: Any) -> Any:
-    """rows @ cols.T, at the beginning of the flat ``buffer``.
-
-    In float32; with NTKCORE_CUDA_PRODUCT=3xtf32 as high high' + high low' + low high' by tensor cores: entries of unit
-    rows are then off by up to 2**-20, for low low' is dropped and tensor cores take 11 of the low parts' 13 bits.
-    """
+    """rows @ cols.T, at the beginning of the flat ``buffer``."""
     cupy = cupy_module()
     shape = len(rows), len(cols)
     out = buffer[: shape[0] * shape[1]].reshape(shape)
-    tf32 = _by_three_tf32(out.dtype)
-    if tf32:
-        rows, cols = _halves(cupy, rows, (0, 0, 1)), _halves(cupy, cols, (0, 1, 0))
-    with _compute_type(cupy, out.dtype, "TF32" if tf32 else "DEFAULT"):
+    with _full_precision(cupy, out.dtype):
         cupy.matmul(rows, cols.T, out=out)
     return out
