@@ -6,6 +6,8 @@
 // The hot arithmetic of convolutional networks, for CPU and GPU.
 #pragma once
 
+#include <limits>
+
 #include "plane_program.h"
 
 namespace ntk {
@@ -26,6 +28,16 @@ NTK_HD V sine(const V& c) {
   return sqrt(abs(T(1) - c * c));
 }
 #endif
+
+// c = K'/root of root = sqrt(qq'), and 0 where both are 0, as of dark pixels, so that K stays 0 there whatever W_std is.
+// Where K' >= 0 is known the GPU cuts c off at 1 for free, and at 0 what is no number.
+template <class T, bool kPositive, class V>
+NTK_HD V correlation(const V& k, const V& root) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (kPositive && sizeof(T) == 4) return __saturatef(k * reciprocal(root));
+#endif
+  return k * reciprocal(max(root, std::numeric_limits<T>::min()));
+}
 
 // whole kappa0(c), from a multiple of s and B's coefficients, coefficient(i), times whole over that multiple.
 // kPositive: c >= 0 is known.

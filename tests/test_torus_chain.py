@@ -74,3 +74,20 @@ def test_small_and_large_pixels_give_no_nan(scale):
         data = np.kron(x, np.ones((1, side // 8, side // 8, 1)))
         for kernel in nk.kernel(net, data, None, NAMES, dtype="float32", backend="cuda-emulation"):
             assert np.isfinite(kernel).all()
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("W_std", [2.0, 3.0, 30.0])
+def test_dark_pixels_stay_dark(W_std, dtype):
+    x = images(3, 16, 13)
+    x[0] = 0
+    x[1, 2:] = 0
+    for net in (nk.cntk(12, W_std=W_std), nk.cntk(12, "flatten", W_std=W_std)):
+        check(net, x[1:], None, dtype)
+        for kernel in nk.kernel(net, x[:1], x[1:], NAMES, dtype=dtype, backend="cuda-emulation"):
+            assert not kernel.any()
+
+
+def test_float32_is_exact_to_the_end_of_its_range():
+    check(nk.cntk(8), images(2, 8, 8), images(1, 8, 8, 1) * 1e-17, "float32")
+    check(nk.cntk(8, W_std=1), images(2, 8, 8) * 1e-16, images(1, 8, 8, 1) * 1e-16, "float32")

@@ -9,8 +9,6 @@
 // factors of the layer, and B's coefficients are the program's own constants.
 #pragma once
 
-#include <limits>
-
 #include "../conv_relu.h"
 #include "tori.h"
 #include "warp.h"
@@ -196,6 +194,7 @@ struct TorusChain {
 
   template <class W, StepKind kKind, class V>
   NTK_HD void layer(const ChainStep<T>& s, const Frame<W>& f, V (&k)[kRows][2], V (&u)[kRows][2]) const {
+    constexpr bool kPositive = kKind == StepKind::relu_positive;
     const T *row_table = batch.row_images.table + s.table, *col_table = batch.col_images.table + s.table;
     V other_k[2], other_u[2], above_k[2], above_u[2];
     meet<W>(f, k, other_k), meet<W>(f, u, other_u);
@@ -217,12 +216,11 @@ struct TorusChain {
           u[r][c] = s.a * sum_u[c] + (s.e * sum_k[c] + s.f);
           k[r][c] = s.a * sum_k[c] + s.b;
         } else {
-          // sqrt(qq')/2; pixels 0: c = 0/min = 0
-          const V root = mine[c] * theirs[c] + std::numeric_limits<T>::min();
+          const V root = mine[c] * theirs[c];  // sqrt(qq')/2
           if (kBias) sum_k[c] = s.a * sum_k[c] + s.b, sum_u[c] = s.a * sum_u[c] + s.b;
-          const V corr = sum_k[c] * reciprocal(root), share = s.next_by_pi * sine(corr);
-          const V kappa0 = kappa0_times<T, kKind == StepKind::relu_positive>(
-              s.next, corr, share, [](int i) { return T(kPi * Coefficients<T>::B::at(i)); });
+          const V corr = correlation<T, kPositive>(sum_k[c], root), share = s.next_by_pi * sine(corr);
+          const V kappa0 =
+              kappa0_times<T, kPositive>(s.next, corr, share, [](int i) { return T(kPi * Coefficients<T>::B::at(i)); });
           k[r][c] = kappa0 * sum_k[c] + root * share;
           u[r][c] = kappa0 * sum_u[c] + k[r][c];
         }
