@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cuda_machine import Clock, Record, copy_rate, device, require_gpu, timed
+from cuda_machine import Clock, Record, copy_rate, device, free, once, require_gpu, timed
 
 import ntkcore as nk
 from ntkcore.layers import Serial
@@ -190,10 +190,6 @@ def host_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     return f"{wall:9.3f} s, a pinned copy of the result {copy:.3f} s", {"seconds": wall, "copy": copy}
 
 
-def free(cupy: Any) -> None:
-    cupy.get_default_memory_pool().free_all_blocks()
-
-
 # --- solvers
 
 
@@ -254,15 +250,6 @@ def pcg_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     )
     entry = {"seconds": seconds, "iterations": found.iterations, "passes": found.passes, "cupy_product": own}
     return line, {**entry, "residual": float(found.residuals.max())}
-
-
-def once(cupy: Any, call: Callable[[], Any]) -> tuple[Any, float]:
-    """(result, seconds of wall time until the device is done)."""
-    cupy.cuda.Device().synchronize()
-    start = time.perf_counter()
-    result = call()
-    cupy.cuda.Device().synchronize()
-    return result, time.perf_counter() - start
 
 
 # --- all jobs

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import RESULTS, facts, save
+from harness import NO_GPU, RESULTS, facts, save
 
 os.environ["CUPY_TF32"] = "0"  # read when CuPy is imported: its products shall be float32 as ntkcore's are
-NO_GPU = 3  # exit status
 
 
 def require_gpu() -> Any:
@@ -156,6 +155,15 @@ def timed(cupy: Any, clock: Clock, call: Callable[[], object], repeats: int = 5,
     return times
 
 
+def once(cupy: Any, call: Callable[[], Any]) -> tuple[Any, float]:
+    """(result, seconds of wall time until the device is done)."""
+    cupy.cuda.Device().synchronize()
+    start = time.perf_counter()
+    result = call()
+    cupy.cuda.Device().synchronize()
+    return result, time.perf_counter() - start
+
+
 @contextlib.contextmanager
 def engine_calls(cupy: Any) -> Iterator[list[tuple[Any, Any]]]:
     """Events before and after every call of the extension's evaluate... functions, on the stream each runs on.
@@ -205,7 +213,12 @@ def copy_rate(cupy: Any, nbytes: int = 2**31) -> float:
     return 2 * nbytes / min(found[1:])
 
 
-# --- results
+# --- memory and results
+
+
+def free(cupy: Any) -> None:
+    """Memory that CuPy keeps for reuse goes back to the device."""
+    cupy.get_default_memory_pool().free_all_blocks()
 
 
 class Record:

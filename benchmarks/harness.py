@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+NO_GPU = 3  # exit status of a benchmark that finds none, and has said so
 
 
 # --- time
@@ -245,10 +246,10 @@ def facts() -> dict[str, Any]:
     }
 
 
-def write(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> Path:
-    """Writes <folder>/<name>.json, with date, machine, commit and command."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.json"
+def write(name: str, results: Mapping[str, Any]) -> Path:
+    """Writes benchmarks/results/<name>.json, with date, machine, commit and command."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
     save(path, {"name": name, **facts(), **results})
     return path
 

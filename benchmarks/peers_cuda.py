@@ -24,7 +24,7 @@ from unittest import mock
 
 import numpy as np
 from bench_conv_peer import FLAT, GAP, GET, cntk, images_of, myrtle5, spelling
-from cuda_machine import Clock, Record, require_gpu, timed
+from cuda_machine import Clock, Record, free, require_gpu, timed
 from nt_worker import Peer
 
 import ntkcore as nk
@@ -127,7 +127,7 @@ def main() -> int:
             if options.only not in name:
                 continue
             mine = own(cupy, clock, net, side, count)
-            cupy.get_default_memory_pool().free_all_blocks()
+            free(cupy)
             if name == "CNTK-20 GAP 32x32" and (script := options.folder / "CNTK.py").is_file():
                 compare(f"{name}, Arora et al.", mine, lambda s=script: arora(cupy, clock, s), record)
             for form, n in ((form, n) for form, numbers in chosen.items() for n in numbers):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cuda_machine import Record, require_gpu
+from cuda_machine import Record, free, once, require_gpu
 from real_cifar import FILE, RIDGES, normalised
 from real_uci import data
 
@@ -35,15 +35,6 @@ REAL = [
     ("CNTK-10 GAP 16x16, flips", nk.cntk(10), 16, "hflip"),
 ]
 BIG, PROBE = 50_000, 10_000
-
-
-def once(cupy: Any, call: Callable[[], Any]) -> tuple[Any, float]:
-    """(result, seconds of wall time until the device is done)."""
-    cupy.cuda.Device().synchronize()
-    start = time.perf_counter()
-    result = call()
-    cupy.cuda.Device().synchronize()
-    return result, time.perf_counter() - start
 
 
 # --- real images
@@ -141,7 +132,7 @@ def main() -> int:
         except Exception as error:  # the next one may go
             failed.append(name)
             print(f"{name}: {type(error).__name__}: {error}", flush=True)
-        cupy.get_default_memory_pool().free_all_blocks()
+        free(cupy)
 
     file = data(FILE)
     jobs = REAL if file is not None else []

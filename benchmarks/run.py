@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness import NO_GPU
+
 HERE = Path(__file__).parent
-NO_GPU = 3  # exit status of a benchmark that has said so
 
 
 def main() -> int:
