@@ -82,7 +82,6 @@ def run(engine, request):
 
 # --- arithmetic
 
-F32 = np.array([1.5, -2.25, 1e-39, -1e-39, 0, -0.0, 3e38, np.inf, -np.inf, np.nan, 1e-20, 0.3], np.float32)
 TINY = np.float32(1e-39)  # below the normal numbers
 
 
@@ -352,7 +351,7 @@ def test_a_missing_barrier_is_a_race(run):
 
 def test_blocks_race_whatever_the_barriers(run):
     code = "ld.param.u64 %rd4, [out]; bar.sync 0; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd4], %r0;"
-    assert run(code, threads=32)[0] >> np.uint64(32) is not None
+    run(code, threads=32)  # alone: no race
     with pytest.raises(RuntimeError, match=r"race: a write beside another thread's write.*block 1, thread 0"):
         run(code, threads=32, blocks=2)
 
