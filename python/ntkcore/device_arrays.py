@@ -41,11 +41,10 @@ def device_of(x: Any) -> int:
     """The number of the device that an array lies on."""
     if hasattr(x, "__dlpack_device__"):
         return int(x.__dlpack_device__()[1])
-    address = x.__cuda_array_interface__["data"][0]
-    return int(cupy_module().cuda.runtime.pointerGetAttributes(address).device)
+    return int(cupy_module().cuda.runtime.pointerGetAttributes(address(x)).device)
 
 
-def home(*data: Any) -> AbstractContextManager[Any]:
+def on_device_of(*data: Any) -> AbstractContextManager[Any]:
     """Makes the device of the first array that lies on one the current device."""
     first = next(filter(on_device, data), None)
     if first is None:
@@ -66,7 +65,7 @@ def to_host(x: Any) -> Any:
     """A device array as NumPy's; anything else as it is."""
     if x is None or not on_device(x):
         return x
-    with home(x):
+    with on_device_of(x):
         return cupy_module().asnumpy(_as_cupy(x))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
+from ntkcore.device_arrays import address, pinned
 from ntkcore.inputs import Array
 
 MAKERS = 2  # blocks under way at a time: while one is copied, the next is computed
@@ -54,7 +55,7 @@ class BlockMaker:
         x = x[first : first + self._size]
         strips = -(-len(x) // self._lanes)
         count = strips * (self._pixels + self._table)
-        staging = np.frombuffer(cupy.cuda.alloc_pinned_memory(count * x.itemsize), x.dtype, count)
+        staging = pinned(cupy, (count,), x.dtype)
         pixels, table = np.split(staging, [strips * self._pixels])
         self._write(x, pixels.reshape(strips, self._pixels), table.reshape(strips, self._table))
         features = np.zeros((0 if head is None else len(head), strips * self._lanes), x.dtype)
@@ -67,8 +68,8 @@ class BlockMaker:
             images.set(staging, stream=uploads)
             head_table.set(features, stream=uploads)
             uploads.synchronize()
-        numbers = [len(x), _address(images), self._pixels, _address(images) + pixels.nbytes, self._table]
-        return Block([images, head_table], [*numbers, _address(head_table), features.shape[1]])
+        numbers = [len(x), address(images), self._pixels, address(images) + pixels.nbytes, self._table]
+        return Block([images, head_table], [*numbers, address(head_table), features.shape[1]])
 
     def _write(self, x: Array, pixels: Array, table: Array) -> None:
         def task(first: int) -> None:
@@ -120,7 +121,3 @@ class DeviceBlocks:
                 self._home.wait_event(reader.record())
         for _ in range(count):
             self._blocks.popitem(last=False)[1].cancel()
-
-
-def _address(array: Any) -> int:
-    return int(array.__cuda_array_interface__["data"][0])

@@ -62,7 +62,8 @@ def kernel(
         Size of a task; the result does not depend on it. Vectors: its columns, a multiple of 256 (default 1024); memory
         above the result is 256 x ``tile`` values a thread, a copy of the data and 2 values per op and point. Images:
         its rows and columns, a multiple of 16 (by default chosen by its cost); memory above the result is the tables of
-        ``threads + 2`` tiles on either side and, per thread, a few planes.
+        ``threads + 2`` tiles on either side and, per thread, a few planes. On a GPU: rows and columns of either, by
+        default 8192 vectors (2048 of NumPy data) or 256 images, and less where memory is short.
     backend
         Name of an executor (`ntkcore.backends()`); by default $NTKCORE_BACKEND or the CPU's fastest; "cuda" for data on
         a GPU (CuPy, PyTorch, DLPack), whose results are CuPy arrays there, on CuPy's current stream. "cuda" with NumPy
@@ -90,7 +91,7 @@ def kernel(
     Jacot et al. 2018 (NTK); Lee et al. 2018 (NNGP); Cho & Saul 2009 (arc-cosine kernels); Arora et al. 2019 (CNTK).
     """
     names = kernel_names(get)
-    with device_arrays.home(x1, x2):
+    with device_arrays.on_device_of(x1, x2):
         xp, data = device_arrays.gathered(x1, x2)
         a, b = check_data(data[0], data[1], dtype, xp)
         executor, on_device = _executor(backend, devices, x1, x2)
@@ -126,7 +127,7 @@ def kernel_diag(
     Computed in float64 with a correlation of exactly 1; arguments and errors as for `kernel`.
     """
     names = kernel_names(get)
-    with device_arrays.home(x):
+    with device_arrays.on_device_of(x):
         xp, data = device_arrays.gathered(x)
         a, _ = check_data(data[0], None, dtype, xp)
         executor, on_device = _executor(backend, None, x)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.device_arrays import array_module, home, to_host
+from ntkcore.device_arrays import array_module, on_device_of, to_host
 from ntkcore.inputs import check_data
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
@@ -224,7 +224,7 @@ class MatrixFree(KernelOperator):
     ) -> None:
         a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
         self.xp = array_module(x)
-        with home(x):
+        with on_device_of(x):
             self._a: Any = self.xp.asarray(a)
             self._b: Any = self._a if b is None else self.xp.asarray(b)
         self._net, self._get, self._options = net, get, {"progress": False, **options}

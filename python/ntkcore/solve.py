@@ -186,7 +186,7 @@ class Eigh:
     """One eigendecomposition of K, in float64: every ridge after it costs two products.
 
     A CuPy K is decomposed on its GPU, where its vectors stay. Attributes: ``values`` ascending, of NumPy, ``vectors``.
-    Beyond N = 32767 it takes a LAPACK that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
+    On the host N > 32767 takes a LAPACK that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
     """
 
     def __init__(self, K: npt.ArrayLike) -> None:
