@@ -27,7 +27,6 @@ void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T
 template <class T>
 class Images {
  public:
-  using Real = T;
   // x: [size][h][w][channels], C order; head: [2 ops][head_pitch] as ImageDiagonal gives it, or null without need.
   Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, const double* head,
          std::int64_t head_pitch);

@@ -84,9 +84,12 @@ class ImagePlan {
   std::int64_t rows_per_pair() const {
     return most_of_readouts([&](int k) { return std::int64_t(after[k].rows.list.size()); });
   }
-  bool fused_readout(int k) const { return k > 0 && in_chain[k - 1] >= 0 && chains[in_chain[k - 1]].readout == k; }
+  // Does the chain before op k, a read-out or a pool, leave its sums?
+  bool fused_readout(int k) const { return ends_chain(k) && chains[in_chain[k - 1]].readout == k; }
+  bool fused_pool(int k) const { return ends_chain(k) && chains[in_chain[k - 1]].pooled; }
 
  private:
+  bool ends_chain(int k) const { return k > 0 && in_chain[k - 1] >= 0; }
   std::int64_t features(int k) const {
     if (!holds_features(k)) return 0;
     return in_chain[k] >= 0 ? layout(k).size() : 4 * std::int64_t(program_.ops[k].h) * program_.ops[k].w;

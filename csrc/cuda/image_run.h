@@ -2,7 +2,7 @@
 // pairs that fit into memory.
 //
 // Device offers take<T>(n): memory; upload(p, n): a copy the kernels can read; each(n, f): f(i) for all i < n;
-// each_of(pairs, n, f): f(pair, i) for all; warps(n, f): f.run<Warp>(i) for n warps; budget(): bytes a batch may take;
+// each_of(pairs, n, f): f(pair, i) for all; warps(n, f): f.run<Warp>(i) for n warps; budget(): bytes a batch may take.
 #pragma once
 
 #include <algorithm>
@@ -117,8 +117,8 @@ class ImageRun {
   PackedImages<T> packed(const ImagesView<T>& from, std::int64_t first, std::int64_t count) {
     const PairLayout layout = pair_layout<T>(program_.h, program_.w);
     const std::int64_t pixels = std::int64_t(layout.size()) * program_.channels, table = plan_.table_size;
-    T *const to_pixels = device_.template take<T>(count * pixels), *const to_table =
-                                                                       device_.template take<T>(count * table + 1);
+    T* const to_pixels = device_.template take<T>(count * pixels);
+    T* const to_table = device_.template take<T>(count * table);
     for (int c = 0; c < program_.channels; ++c)
       device_.each_of(count, layout.size(),
                       PackPairs<T>{from.pixels, from.pixels_stride, first, c, program_.channels, program_.h, program_.w,
@@ -204,7 +204,7 @@ class ImageRun {
       now_.assign(program_.slots, TorusShape{});
       if (s > 0) run_pool(segment.first - 1, plan_.start[s]);
       now_[0] = plan_.start[s];
-      if (s == 0 && !(plan_.chain_at(0) && plan_.chains[0].input)) {
+      if (s == 0 && !plan_.chain_at(0)) {
         const Tori<T> out = tori(now_[0], place_[0]);
         device_.each_of(count_, int(out.per_pair()), InputOp<T>{out, batch_, program_.channels});
       }
@@ -221,11 +221,11 @@ class ImageRun {
   void run_pool(int k, const TorusShape& to) {
     const PlaneOp& op = program_.ops[k];
     const Tori<T> in = tori(last_, place_[0]), out = tori(to, place_[program_.slots]);
-    if (const int n = int(out.per_pair());
-        k > 0 && plan_.in_chain[k - 1] >= 0 && plan_.chains[plan_.in_chain[k - 1]].pooled)
-      device_.each_of(count_, n, PoolPartsOp<T>{in, out, T(op.p[0])});
+    const int elements = int(out.per_pair());
+    if (plan_.fused_pool(k))
+      device_.each_of(count_, elements, PoolPartsOp<T>{in, out, T(op.p[0])});
     else
-      device_.each_of(count_, n, PoolOp<T>{op, in, out});
+      device_.each_of(count_, elements, PoolOp<T>{op, in, out});
     swap_spare(0);
   }
 

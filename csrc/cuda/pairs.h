@@ -31,7 +31,7 @@ struct Step {
 #undef NTK_MEMBER
   };
 
-  explicit NTK_HD Step(const Op& op)
+  explicit Step(const Op& op)
       : kind(op.kind),
         dual(op.dual),
         slot(op.slot),
@@ -91,13 +91,12 @@ NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, 
   }
 }
 
-// Any program (Steps, or Program, whose constants are then prepared pair by pair) on one pair, whose slots start in K
-// and t; emit(output, nngp, ntk) receives what comes out.
-template <class T, class Ops, class Emit>
-NTK_HD void run_pair(const Ops& program, const PairTables<T>& tables, std::int64_t row, std::int64_t col, T* K, T* t,
-                     const Emit& emit) {
+// A program on one pair, whose slots start in K and t; emit(output, nngp, ntk) receives what comes out.
+template <class T, class Emit>
+NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::int64_t row, std::int64_t col, T* K,
+                     T* t, const Emit& emit) {
   for (int i = 0; i < program.size; ++i) {
-    const Step<T> s(program.ops[i]);
+    const Step<T>& s = program.ops[i];
     T &k = K[s.slot], &tk = t[s.slot];
     if (s.kind == OpKind::copy) {
       k = K[s.other], tk = t[s.other];

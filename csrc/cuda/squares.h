@@ -289,14 +289,14 @@ struct ProgramOp {
   }
 
   static NTK_HD P get(const P (&slots)[kSlots], int slot) {
-    if constexpr (kSlots > 2) return slots[slot];
+    if constexpr (!kFew) return slots[slot];
     P out = slots[0];
     for (int l = 0; l < At::kRows; ++l) out.v[l] = slot == 0 ? out.v[l] : slots[kSlots - 1].v[l];
     return out;
   }
   static NTK_HD void set(P (&slots)[kSlots], int slot, const P& value) {
-    if constexpr (kSlots > 2) slots[slot] = value;
-    for (int s = 0; s < kSlots && kSlots <= 2; ++s)
+    if constexpr (!kFew) slots[slot] = value;
+    for (int s = 0; kFew && s < kSlots; ++s)
       for (int l = 0; l < At::kRows; ++l) slots[s].v[l] = s == slot ? value.v[l] : slots[s].v[l];
   }
 };
