@@ -70,7 +70,8 @@ def test_small_large_and_zero_pixels(scale):
     x = images(4, 8, 8) * scale
     x[1] = 0
     x[2, :, :4] = 0
-    pooled = nk.Serial(nk.Conv((3, 3), padding="SAME"), nk.Relu(), nk.AvgPool((2, 2), (2, 2)), nk.Relu(), nk.Flatten())
+    layer = nk.Conv((3, 3), padding="SAME"), nk.Relu()
+    pooled = nk.Serial(*layer, nk.AvgPool((2, 2), (2, 2)), *layer, nk.Flatten())
     for net in (nk.cntk(4), nk.cntk(4, "flatten"), pooled):
         for kernel in nk.kernel(net, x, None, NAMES, dtype="float32", backend="cuda"):
             assert np.isfinite(kernel).all()
