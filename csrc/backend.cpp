@@ -1,8 +1,11 @@
 #include "backend.h"
 
 #include "cuda/emulation.h"
+#include "stop.h"
 
 namespace ntk {
+
+__thread const bool* stop_flag = nullptr;
 
 #define NTK_DECLARE(isa)                         \
   namespace isa {                                \

@@ -14,6 +14,7 @@
 #include "cuda/emulation.h"
 #include "images.h"
 #include "owned_program.h"
+#include "stop.h"
 
 namespace py = pybind11;
 
@@ -512,6 +513,7 @@ void evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int6
   } else {
     backend.images_double(tile);
   }
+  if (stopped()) throw Stopped();  // the tile is not whole
 }
 
 void evaluate_images(const std::string& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
@@ -522,6 +524,17 @@ void evaluate_images(const std::string& backend, const AnyImages& rows, std::int
   const auto call = rows.images.index() == 0 ? evaluate_images_as<float> : evaluate_images_as<double>;
   call(backend_named(backend), rows, row, cols, col, nngp, ntk, nngp_mirror, ntk_mirror, diagonal);
 }
+
+// A flag that ends the engine's calls in every thread that obeys it.
+class Stop {
+ public:
+  void set() { __atomic_store_n(&flag_, true, __ATOMIC_RELAXED); }
+  bool is_set() const { return __atomic_load_n(&flag_, __ATOMIC_RELAXED); }
+  const bool* flag() const { return &flag_; }
+
+ private:
+  bool flag_ = false;
+};
 
 std::vector<std::pair<std::string, std::optional<std::string>>> list_backends() {
   int count;
@@ -540,6 +553,15 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU engine of ntkcore: programs, points, tiles.";
   m.attr("STRIP") = kStrip;
   m.def("backends", &list_backends, "Backends of this build, best first: (name, why it cannot run here or None).");
+  py::register_exception<Stopped>(m, "Stopped", PyExc_RuntimeError);
+  py::class_<Stop>(m, "Stop", "Ends the engine's calls in the threads that obey it; see csrc/stop.h.")
+      .def(py::init<>())
+      .def("set", &Stop::set)
+      .def("is_set", &Stop::is_set);
+  m.def(
+      "obey", [](const Stop* stop) { stop_flag = stop ? stop->flag() : nullptr; },
+      "The calling thread's Stop, which must outlive it there; None: nobody ends its calls.",
+      py::arg("stop").none(true));
   m.def(
       "duals",
       [] {

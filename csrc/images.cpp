@@ -1,6 +1,7 @@
 #include "images.h"
 
 #include "point.h"
+#include "stop.h"
 
 namespace ntk {
 namespace {
@@ -30,6 +31,7 @@ class SelfRunner {
       for (std::int64_t i = 0; i < width; ++i)
         pixels[i * kSelf + lane] = first + lane < size ? double(x[(first + lane) * width + i]) : 0;
     backend_.self_strip(strip_);
+    if (stopped()) throw Stopped();
   }
 
   void clear() { pixels.assign(pixels.size(), 0), table.assign(table.size(), 0); }

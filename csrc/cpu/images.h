@@ -122,9 +122,9 @@ void run_images(const ImageTile<T>& tile) {
   io.readouts = s.readouts;
   io.row_pixels = s.row_pixels;
   Stream<T, kNtk, false> stream(tile.program, io, s.stream);
-  for (std::int64_t i = 0; i < tile.rows; ++i) {
+  for (std::int64_t i = 0; i < tile.rows && !stopped(); ++i) {
     load_row(tile, tile.row + i, s);
-    for (std::int64_t j = 0; j < tile.cols; j += L) {
+    for (std::int64_t j = 0; j < tile.cols && !stopped(); j += L) {
       if (tile.diagonal && j + L - 1 <= i) continue;
       const std::int64_t strip = (tile.col + j) / N, lane = (tile.col + j) % N;
       io.col_pixels = tile.col_images.pixels + strip * tile.col_images.pixels_stride + lane;

@@ -2,6 +2,7 @@
 // through every layer up to the next pool while they are in cache.
 #pragma once
 
+#include "../stop.h"
 #include "conv3.h"
 #include "pool.h"
 
@@ -87,7 +88,7 @@ class Stream {
     if (segment.need_h[dh + segment.h - 1]) {
       const bool half_row = io_.half && dh == 0;
       for (int dw = segment.circular || half_row ? 0 : 1 - segment.w; dw < segment.w; ++dw)
-        if (segment.need_w[dw + segment.w - 1]) run_planes(s, dh, dw);
+        if (segment.need_w[dw + segment.w - 1] && !stopped()) run_planes(s, dh, dw);
     }
     if (s + 1 >= program_.segment_count || circular_) return;
     const PlaneOp& pool = *pools_[s].op;

@@ -36,6 +36,7 @@ from ntkcore.store import (
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
+CALIBRATION = 0.1  # seconds after which a kernel's speed is known
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,7 @@ def _plan(
     net: Layer, a: Array, b: Array | None, names: tuple[str, ...], tile: int | None, threads: int, backend: str
 ) -> Plan:
     n, m = len(a), len(a if b is None else b)
-    few = min(n, 16 if a.ndim == 4 else 512)
-    seconds: list[float] = []
-    while len(seconds) < 2:  # the first call warms up
-        start = time.perf_counter()
-        kernel(net, a[:few], a[:few], names, threads=1, backend=backend, progress=False)
-        seconds.append(time.perf_counter() - start)
-    per_pair = min(seconds) / few**2
+    per_pair = _seconds_per_pair(net, a, names, backend)
     size = next((t for t in TILES if t * t * per_pair <= SECONDS_PER_TILE), TILES[-1]) if tile is None else tile
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ValueError(f"tile must be a positive number of rows, not {tile!r}")
@@ -97,6 +92,20 @@ def _plan(
     memory = a.nbytes + 4 * threads * size**2 * a.itemsize * len(names)
     count = rows * (rows + 1) // 2 if b is None else rows * cols
     return Plan((n, m), names, str(a.dtype), int(size), count, pairs, disk, memory, pairs * per_pair / threads)
+
+
+def _seconds_per_pair(net: Layer, a: Array, names: tuple[str, ...], backend: str) -> float:
+    """Of a few pairs, then more and more, until they take long enough to be measured."""
+    columns, most = a[: 16 if a.ndim == 4 else 512], min(len(a), 512)
+    kernel(net, a[:1], a[:1], names, threads=1, backend=backend, progress=False)  # warms up
+    rows = 1
+    while True:
+        start = time.perf_counter()
+        kernel(net, a[:rows], columns, names, threads=1, backend=backend, progress=False)
+        seconds = time.perf_counter() - start
+        if seconds > CALIBRATION or rows == most:
+            return seconds / (rows * len(columns))
+        rows = min(4 * rows, most)
 
 
 def _check_room(store: Any, needed: int) -> None:

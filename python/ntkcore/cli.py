@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import multiprocessing
+import os
 import platform
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -472,11 +477,41 @@ def _run_controls(output: Path, as_json: bool, **options: Any) -> None:
         raise typer.Exit(1)
 
 
+_interrupted = threading.Event()
+
+
+def _say_interrupted() -> None:
+    if not _interrupted.is_set():
+        _interrupted.set()
+        typer.echo("ntkcore: interrupted; what is written stays, and the same command goes on where it can", err=True)
+
+
+def _leave_after(seconds: float) -> None:
+    """Ctrl-C ends even a main thread held by compiled code of others (LAPACK): files are written whole or not at all."""
+    heard, signalled = os.pipe()
+    os.set_blocking(signalled, False)
+    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while os.read(heard, 1) != bytes([signal.SIGINT]):
+            pass
+        time.sleep(seconds)
+        _say_interrupted()
+        for child in multiprocessing.active_children():
+            child.terminate()
+        os._exit(130)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
-    """Entry point: a user's error is one line on stderr and exit code 1, an interruption 130."""
+    """Entry point: a user's error is one line on stderr and exit code 1, an interruption one line and 130."""
+    _leave_after(1.5)
     try:
         app()
     except USER_ERRORS as error:
         sys.exit(f"ntkcore: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as leave:  # typer's, after a KeyboardInterrupt
+        if leave.code == 130:
+            _say_interrupted()
+        raise

@@ -13,8 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from ntkcore import _core
 from ntkcore.store import Task, Tiles
-from ntkcore.tiles import progress_bar
+from ntkcore.tiles import obey, progress_bar
 
 PATIENCE = 30.0  # seconds without any worker after which a build gives up
 ATTEMPTS = 10  # of a tile whose workers die
@@ -31,8 +32,8 @@ class Threads:
         places: Sequence[list[int] | None] = on_gpu if backend == "cuda" else [None] * threads
         for place in places:
             self.places.put(place)
-        self.width = 2 * len(places)
-        self.pool = ThreadPoolExecutor(self.width, thread_name_prefix="ntkcore")
+        self.width, self.stop = 2 * len(places), _core.Stop()
+        self.pool = ThreadPoolExecutor(self.width, "ntkcore", obey, (self.stop,))
 
     def submit(self, task: Task) -> Future[Any]:
         """Start computing and writing a tile."""
@@ -51,7 +52,8 @@ class Threads:
         return 1
 
     def close(self) -> None:
-        """When all is done, or nothing more is wanted."""
+        """When all is done, or nothing more is wanted: tiles being computed are given up, being written finished."""
+        self.stop.set()
         self.pool.shutdown(cancel_futures=True)
 
 

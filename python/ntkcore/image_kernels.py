@@ -130,7 +130,7 @@ def fill(
                 part[there] = part[here].T
 
     work = tiles(len(a), len(columns), size, size, symmetric)
-    run(work, lambda: evaluate, threads, progress, lambda t: (t[1] - t[0]) * (t[3] - t[2]))
+    run(work, lambda: evaluate, threads, progress, lambda t: (t[1] - t[0]) * (t[3] - t[2]), long=True)
 
 
 def _write_diagonal(parts: Parts, diagonals: dict[str, Any], first: int, last: int) -> None:

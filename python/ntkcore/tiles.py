@@ -2,7 +2,7 @@
 
 Threads are Python's, one tile at a time with the GIL released inside, rather than OpenMP's: a covariance block by BLAS
 and its recursion then stay on one core and in its cache, a tile's bits do not depend on the number of threads, Ctrl-C
-takes effect at the next tile, and no OpenMP runtime has to survive a fork or live beside BLAS's own threads.
+takes effect at once, and no OpenMP runtime has to survive a fork or live beside BLAS's own threads.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
+
+from ntkcore import _core
 
 Tile = tuple[int, int, int, int]  # rows [i0, i1), columns [j0, j1)
 
@@ -40,12 +42,30 @@ def banded(work: Sequence[Tile], size: int, width: int) -> list[Tile]:
     return sorted(work, key=place)
 
 
+_thread = threading.local()  # `stop`: the flag that this thread obeys
+
+
+def _stop() -> _core.Stop:
+    """The flag that the calling thread obeys, or a new one."""
+    return getattr(_thread, "stop", None) or _core.Stop()
+
+
+def obey(stop: _core.Stop) -> None:
+    """From now on the calling thread, and those that it starts here, end early once `stop` is set."""
+    _thread.stop = stop
+    _core.obey(stop)
+
+
 @contextmanager
-def workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for work in the background; what has not begun when the block is left is given up."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix="ntkcore")
+def workers(count: int, stop: _core.Stop | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Threads for work in the background; when the block is left by an error their calls end early (`Stopped`)."""
+    stop = stop or _stop()
+    pool = ThreadPoolExecutor(count, "ntkcore", obey, (stop,))
     try:
         yield pool
+    except BaseException:
+        stop.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -120,11 +140,17 @@ def run(
     threads: int,
     progress: bool | None,
     pairs: Callable[[Tile], int],
+    *,
+    long: bool = False,
 ) -> None:
-    """Every tile through one of `threads` workers, each made by `make_worker` (so that it may own a buffer)."""
-    queue = iter(work)
-    lock, stop = threading.Lock(), threading.Event()
-    with progress_bar(sum(map(pairs, work)), progress) as count, _one_blas_thread:
+    """Every tile through one of `threads` workers, each made by `make_worker` (so that it may own a buffer).
+
+    ``long``: tiles take seconds, so even one worker gets a thread: the main thread waits, and hears Ctrl-C.
+    """
+    queue, lock, stop = iter(work), threading.Lock(), _stop()
+    count = min(threads, len(work))
+    main = threading.current_thread() is threading.main_thread()
+    with progress_bar(sum(map(pairs, work)), progress) as advance, _one_blas_thread:
 
         def worker() -> None:
             do = make_worker()
@@ -135,15 +161,12 @@ def run(
                     return
                 do(tile)
                 with lock:
-                    count(pairs(tile))
+                    advance(pairs(tile))
+            raise _core.Stopped("the rest of the tiles was given up")
 
-        if threads == 1 or len(work) == 1:
+        if count == 1 and not (long and main):
             worker()
             return
-        with ThreadPoolExecutor(min(threads, len(work)), thread_name_prefix="ntkcore") as pool:
-            try:
-                for future in [pool.submit(worker) for _ in range(min(threads, len(work)))]:
-                    future.result()
-            except BaseException:
-                stop.set()
-                raise
+        with workers(count, stop) as pool:
+            for future in wait([pool.submit(worker) for _ in range(count)], None, FIRST_EXCEPTION).done:
+                future.result()

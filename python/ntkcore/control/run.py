@@ -263,6 +263,10 @@ def _pool(study: Study, workers: int) -> Iterator[ProcessPoolExecutor | None]:
             "a worker process died, for lack of memory perhaps; what was finished is whole: the same call goes on, "
             "with fewer workers if need be"
         ) from None
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
