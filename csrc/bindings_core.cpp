@@ -553,7 +553,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU engine of ntkcore: programs, points, tiles.";
   m.attr("STRIP") = kStrip;
   m.def("backends", &list_backends, "Backends of this build, best first: (name, why it cannot run here or None).");
-  py::register_exception<Stopped>(m, "Stopped", PyExc_RuntimeError);
+  py::register_exception<Stopped>(m, "StoppedError", PyExc_RuntimeError);
   py::class_<Stop>(m, "Stop", "Ends the engine's calls in the threads that obey it; see csrc/stop.h.")
       .def(py::init<>())
       .def("set", &Stop::set)

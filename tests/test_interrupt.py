@@ -61,7 +61,7 @@ def test_a_build_ends_and_goes_on(pictures, threads):
 
 
 def test_compiled_code_of_others_ends(tmp_path):
-    code = f"""
+    code = """
 import hashlib, threading
 from ntkcore import cli
 @cli.app.command("hash")
@@ -86,7 +86,7 @@ def test_a_stopped_tile_is_not_written(tmp_path, monkeypatch):
         evaluate(*args)
 
     monkeypatch.setattr(_core, "evaluate_images", stops)
-    with pytest.raises(_core.Stopped):
+    with pytest.raises(_core.StoppedError):
         build(nk.cntk(2), x, tmp_path / "k", threads=1)
     monkeypatch.undo()
     values = zarr.open(tmp_path / "k")["ntk"][...]

@@ -487,7 +487,7 @@ def _say_interrupted() -> None:
 
 
 def _leave_after(seconds: float) -> None:
-    """Ctrl-C ends even a main thread held by compiled code of others (LAPACK): files are written whole or not at all."""
+    """Ctrl-C ends even what compiled code of others holds: files are written whole or not at all."""
     heard, signalled = os.pipe()
     os.set_blocking(signalled, False)
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)

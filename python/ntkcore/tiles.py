@@ -58,7 +58,7 @@ def obey(stop: _core.Stop) -> None:
 
 @contextmanager
 def workers(count: int, stop: _core.Stop | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Threads for work in the background; when the block is left by an error their calls end early (`Stopped`)."""
+    """Threads for work in the background; when the block is left by an error their calls end early (`StoppedError`)."""
     stop = stop or _stop()
     pool = ThreadPoolExecutor(count, "ntkcore", obey, (stop,))
     try:
@@ -162,7 +162,7 @@ def run(
                 do(tile)
                 with lock:
                     advance(pairs(tile))
-            raise _core.Stopped("the rest of the tiles was given up")
+            raise _core.StoppedError("the rest of the tiles was given up")
 
         if count == 1 and not (long and main):
             worker()
