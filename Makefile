@@ -7,7 +7,7 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help demo test slow ptx dev lint format cuda-report bench clean
+.PHONY: help demo test slow docs ptx dev lint format cuda-report bench clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -21,6 +21,9 @@ test: $(VENV)/installed-test  ## build, then run the tests (those marked slow ex
 
 slow: $(VENV)/installed-test  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/installed-test  ## every code block of the README and the docs, those of minutes too
+	$(BIN)/python -m pytest tests/test_docs.py -m slow
 
 ptx: $(VENV)/installed-test  ## the CUDA kernels' own PTX on an interpreter, all tests of the GPU (needs nvcc, 20 minutes)
 	$(BIN)/python tests/ptx/build.py
