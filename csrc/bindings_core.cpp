@@ -548,7 +548,8 @@ std::vector<std::pair<std::string, std::optional<std::string>>> list_backends() 
 }  // namespace
 }  // namespace ntk
 
-PYBIND11_MODULE(_core, m) {
+// Calls share no state but what callers hand to them, so they need no GIL.
+PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multiple_interpreters::not_supported()) {
   using namespace ntk;
   m.doc() = "The CPU engine of ntkcore: programs, points, tiles.";
   m.attr("STRIP") = kStrip;
@@ -612,4 +613,11 @@ PYBIND11_MODULE(_core, m) {
   m.def("evaluate", &evaluate, "Evaluate the program on one tile of pairs; see csrc/backend.h.", py::arg("backend"),
         py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("nngp"),
         py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
+}
+
+// pybind11 would wait for ever for the GIL of a subinterpreter that shares it.
+PyMODINIT_FUNC PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_main_interpreter();
+  PyErr_SetString(PyExc_ImportError, "ntkcore does not run in a subinterpreter: import it in the main one");
+  return nullptr;
 }

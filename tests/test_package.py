@@ -101,3 +101,37 @@ def test_no_symbol_of_one_instruction_set_serves_another(isa, tmp_path):
     exported = [name for kind, name in symbols if kind.isupper()]
     assert exported
     assert [name for name in exported if f"ntk::{isa}::" not in name] == []
+
+
+def test_a_subinterpreter_is_refused_instead_of_waited_for():
+    code = f"""
+import sys
+try:
+    import _interpreters as interpreters
+    number = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    number = interpreters.create(isolated=False)
+try:
+    interpreters.run_string(number, "import sys; sys.path[:0] = {sys.path!r}; from ntkcore import _core")
+except Exception as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert "import it in the main one" in run.stdout, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
+def test_the_target_decides_on_instruction_sets(tmp_path):
+    import pybind11
+
+    def instruction_sets(flags):
+        folder = tmp_path / f"build{flags}"
+        options = ["-DNTKCORE_CUDA=OFF", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+        options += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_CXX_FLAGS={flags}", "-G", "Unix Makefiles"]
+        subprocess.run(["cmake", "-S", ROOT, "-B", folder, *options], check=True, capture_output=True)
+        return {p.stem for p in (folder / "CMakeFiles").glob("executor_*.dir")}
+
+    assert instruction_sets("-U__x86_64__") == {"executor_generic"}  # as a compiler for another target sees it
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert instruction_sets("") == {f"executor_{isa}" for isa in ("generic", "v2", "v3", "v4")}
