@@ -7,7 +7,7 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help demo test slow docs ptx dev lint format cuda-report bench clean
+.PHONY: help demo test slow fuzz docs ptx dev lint format cuda-report bench clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -21,6 +21,15 @@ test: $(VENV)/installed-test  ## build, then run the tests (those marked slow ex
 
 slow: $(VENV)/installed-test  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
+
+# Python itself is not built for ASan, so its runtime comes first.
+SANITIZED := PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 NTKCORE_FUZZ=1 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
+fuzz: $(VENV)/installed-test  ## random programs and kernels on a build under ASan and UBSan, others each time (GCC)
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/sanitized . -C build-dir=build/sanitize \
+	  -C cmake.define.NTKCORE_SANITIZE=ON -C cmake.define.NTKCORE_CUDA=OFF
+	$(SANITIZED) $(BIN)/python -m pytest tests/test_binding_fuzz.py tests/test_image_binding_fuzz.py \
+	  tests/test_images.py tests/test_kernels.py tests/test_gradients.py
 
 docs: $(VENV)/installed-test  ## every code block of the README and the docs, those of minutes too
 	$(BIN)/python -m pytest tests/test_docs.py -m slow

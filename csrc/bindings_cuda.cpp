@@ -34,7 +34,7 @@ py::dict machine() {
 }  // namespace
 }  // namespace ntk
 
-PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used(), py::multiple_interpreters::not_supported()) {
+PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used(), pybind11::multiple_interpreters::not_supported()) {
   using namespace ntk;
   py::module_::import("ntkcore._core");
   m.doc() = "The CUDA engine of ntkcore: tiles of pairs by the addresses of arrays on the device.";

@@ -10,7 +10,8 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
-settings.load_profile("default")
+settings.register_profile("fuzz", deadline=None, max_examples=200, print_blob=True)
+settings.load_profile("fuzz" if os.environ.get("NTKCORE_FUZZ") else "default")
 
 
 def relative_error(actual, expected):
