@@ -1,13 +1,17 @@
 """Operators against dense products, in every storage and tiling."""
 
+import dask.array
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse.linalg import svds
 
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
+from ntkcore.build import build
 from ntkcore.operators import InMemory, MatrixFree, Stored, as_operator
 from test_cuda import gpu  # noqa: F401
 
@@ -69,8 +73,40 @@ def test_rectangular_kernels():
 def test_a_symmetric_store_is_read_once_and_half():
     K = nk.kernel(NET, data(40))
     chunked = Chunked(K, 10)
-    Stored(chunked) @ data(40, 3)
+    operator = Stored(chunked)
+    chunked.read.clear()
+    operator @ data(40, 3)
     assert sorted(chunked.read) == [(i, j) for i in range(0, 40, 10) for j in range(i, 40, 10)]
+
+
+@pytest.mark.parametrize("wrap", [InMemory, lambda K: Stored(Chunked(K, 8)), lambda K: InMemory(K, symmetric=False)])
+def test_a_square_kernel_of_two_data_sets_is_not_mirrored(wrap):
+    K, X = nk.kernel(NET, data(20), data(20, seed=5)), data(20, 3, seed=6)
+    operator = wrap(K)
+    assert not operator.symmetric
+    assert relative_error(operator @ X, K @ X) < 1e-12
+    assert relative_error(operator.T @ X, K.T @ X) < 1e-12
+    assert relative_error(svds(operator, 2)[1], np.linalg.svd(K)[1][[1, 0]]) < 1e-9
+
+
+def test_a_store_says_if_it_is_symmetric(tmp_path):
+    x, z = data(20), data(20, seed=5)
+    own, two = build(NET, x, tmp_path / "own", tile=16), build(NET, x, tmp_path / "two", z, tile=16)
+    assert Stored(own["ntk"]).symmetric
+    assert not Stored(two["ntk"]).symmetric
+    assert relative_error(Stored(two["ntk"]) @ z, nk.kernel(NET, x, z) @ z) < 1e-12
+
+
+def test_dask_arrays():
+    K = nk.kernel(NET, data(20))
+    operator = Stored(dask.array.from_array(K, chunks=(8, 8)))
+    assert relative_error(operator @ data(20, 2), K @ data(20, 2)) < 1e-12
+
+
+@pytest.mark.parametrize("K", ["k.zarr", nk.kernel(NET, data(3), get=("nngp", "ntk")), {"ntk": 1}, scipy.sparse.eye(3)])
+def test_neighbours_of_kernels_are_told_what_to_pass(K):
+    with pytest.raises(TypeError, match=r"^K "):
+        as_operator(K)
 
 
 def test_images_need_no_matrix():

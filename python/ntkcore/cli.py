@@ -22,6 +22,7 @@ import numpy as np
 import ntkcore
 from ntkcore.backends import cuda_description, resolve
 from ntkcore.backends import info as backend_info
+from ntkcore.files import check_place, writing
 from ntkcore.inputs import free_bytes, thread_count
 from ntkcore.layers import from_json
 from ntkcore.sources import DATA, NET, READY, load, parse_net
@@ -280,11 +281,13 @@ def solve_command(
     from ntkcore.solve import cg
     from ntkcore.store import open_store
 
+    output = check_place(output, ".npy")
     operator = Stored(open_store(store, mode="r")[kernel], progress=False)
     result = cg(operator, load(targets), ridge, relative=True, checkpoint=checkpoint)
     if not result.converged:
         raise ValueError(f"no convergence: residual {result.residuals.max():.1e} after {result.iterations} iterations")
-    np.save(output, result.x)
+    with writing(output) as file:
+        np.save(file, result.x)
     typer.echo(f"{result.iterations} iterations, {result.passes:.1f} passes: {output}")
 
 
@@ -304,6 +307,7 @@ def predict_command(
     from ntkcore.operators import MatrixFree
     from ntkcore.store import attributes, open_store
 
+    output = check_place(output, ".npy")
     group = open_store(store, mode="r")
     found = attributes(group)
     solution = load(str(coefficients))
@@ -313,7 +317,8 @@ def predict_command(
             f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples: solve with this store"
         )
     operator = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads)
-    np.save(output, operator @ solution)
+    with writing(output) as file:
+        np.save(file, operator @ solution)
     typer.echo(f"{len(z)} predictions: {output}")
 
 

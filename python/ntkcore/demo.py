@@ -28,6 +28,7 @@ try:
 except ImportError as error:
     raise ImportError('the demonstration needs scikit-learn and matplotlib: pip install "ntkcore[all]"') from error
 
+from ntkcore.files import writing
 from ntkcore.kernels import kernel
 from ntkcore.nets import cntk, mlp
 
@@ -183,7 +184,8 @@ def _draw(results: Results, path: Path) -> None:
     residual.legend()
     for axes in (spectrum, accuracy, residual):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    with writing(path) as file:
+        figure.savefig(file, dpi=110, format=path.suffix.lstrip(".") or "png")
     results.figure = path
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.inputs import free_bytes
+from ntkcore.symmetry import check_real, refuse_asymmetric, single
 
 Array = npt.NDArray[np.float64]
 
-# How far from symmetric (over max |K|) and from positive (over lambda_max) rounding may take a kernel, by its dtype.
-# neural-tangents' own kernels err by 1e-8 in float64 and by up to 1e-3 in float32 between near-duplicates.
-ASYMMETRY = {True: 1e-4, False: 1e-6}  # of single precision, of double
+# How far from positive, over lambda_max, rounding may take a kernel, by its dtype: single precision, double.
 INDEFINITE = {True: 1e-3, False: 1e-7}
 # ||rounding error of a float32 kernel||_2 / (mean diagonal * sqrt(n)), as measured.
 FLOAT32_NOISE = 4.5e-7
@@ -56,40 +55,18 @@ class Modes:
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
     """A finite real matrix as float64 of this shape (None: any length); TypeError or ValueError naming it."""
     array = np.asarray(matrix)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
     wanted = tuple("any" if length is None else length for length in shape)
     if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
         raise ValueError(f"{name} must have shape ({', '.join(map(str, wanted))}), not {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity: look for them in the data, or for an overflow in the kernel")
+    check_real(array, name)
     return np.asarray(array, dtype=np.float64)
 
 
 def check_symmetric(matrix: npt.ArrayLike, name: str) -> Array:
     """A square matrix, symmetric up to rounding, as exactly symmetric float64."""
     K = check_matrix(matrix, name, (None, None))
-    if K.shape[0] != K.shape[1] or not len(K):
-        raise ValueError(f"{name} must be square and not empty, not {K.shape}")
-    apart, scale = _asymmetry(K), float(max(K.max(), -K.min()))
-    if apart > ASYMMETRY[_single(matrix)] * scale:
-        raise ValueError(
-            f"{name} is not symmetric: entries across the diagonal differ by {apart:.2g}, the largest is {scale:.2g}; "
-            "it must be the kernel of one data set with itself, in one order"
-        )
+    apart = refuse_asymmetric(np.asarray(matrix), name)
     return (K + K.T) / 2 if apart else K
-
-
-def _asymmetry(K: Array, block: int = 256) -> float:
-    """max |K - K^T|, block by block: a transpose of the whole walks through memory by columns."""
-    starts = range(0, len(K), block)
-    pairs = ((slice(i, i + block), slice(j, j + block)) for i in starts for j in starts if j >= i)
-    return max(float(np.abs(K[i, j] - K[j, i].T).max()) for i, j in pairs)
-
-
-def _single(matrix: npt.ArrayLike) -> bool:
-    dtype = np.asarray(matrix).dtype
-    return dtype.kind == "f" and dtype.itemsize <= 4
 
 
 def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
@@ -101,7 +78,7 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive semidefinite;
     MemoryError, before any work, if the eigenvectors do not fit.
     """
-    single = _single(kernel)
+    lower = single(np.asarray(kernel).dtype)
     K = check_symmetric(kernel, name)
     n = len(K)
     need, free = 4 * 8 * n * n, free_bytes()  # syevd holds the matrix, the vectors and 2 n^2 of workspace
@@ -112,13 +89,13 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
         )
     values, vectors = np.linalg.eigh(K)
     top, bottom, trace = float(values[-1]), float(values[0]), float(K.trace())
-    if bottom < -INDEFINITE[single] * max(top, 0.0):
+    if bottom < -INDEFINITE[lower] * max(top, 0.0):
         raise ValueError(
             f"{name} is indefinite: its eigenvalues reach from {bottom:.3g} to {top:.3g}, more than rounding explains; "
             "a kernel has none below 0. Was something subtracted from it, or its rows reordered?"
         )
     noise = max(
-        n * np.finfo(np.float64).eps * top, FLOAT32_NOISE * math.sqrt(n) * trace / n if single else 0, -2 * bottom
+        n * np.finfo(np.float64).eps * top, FLOAT32_NOISE * math.sqrt(n) * trace / n if lower else 0, -2 * bottom
     )
     values[values <= noise] = 0.0
     return Modes(values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1]), trace, noise=noise)

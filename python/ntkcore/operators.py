@@ -10,8 +10,9 @@ through `cupy_operator` with CuPy's own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from ntkcore.device_arrays import array_module, on_device_of, to_host
 from ntkcore.inputs import check_data
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
+from ntkcore.symmetry import ASYMMETRY, check_real, is_symmetric, refuse_asymmetric, single
 from ntkcore.tiles import Tile, progress_bar, tiles
 
 try:
+    import scipy.sparse
     from scipy.sparse.linalg import LinearOperator
 except ImportError:
     raise ImportError('operators need SciPy: pip install "ntkcore[sklearn]"') from None
@@ -103,6 +106,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
 class InMemory(KernelOperator):
     """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64; it is converted block by block.
 
+    ``symmetric``: by default, whether it is, up to rounding; ValueError where it is said to be and is not.
     On a GPU the blocks are panels of whole rows, large enough to fill it; a float64 kernel is multiplied as it is.
     """
 
@@ -113,8 +117,10 @@ class InMemory(KernelOperator):
         matrix = self.xp.asarray(K)
         if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float64):
             raise ValueError(f"K must be a float32 or float64 matrix, not {matrix.ndim}-D {matrix.dtype}")
-        square = matrix.shape[0] == matrix.shape[1]
-        super().__init__(matrix.shape, tile, square if symmetric is None else symmetric, False)
+        check_real(matrix, "K")
+        super().__init__(matrix.shape, tile, is_symmetric(matrix) if symmetric is None else symmetric, False)
+        if symmetric:
+            refuse_asymmetric(matrix, "K")
         self.storage_dtype = matrix.dtype
         self._K = matrix
 
@@ -153,19 +159,36 @@ class Stored(KernelOperator):
     """A kernel in a chunked store: anything with ``shape``, ``dtype``, ``chunks`` and NumPy's slicing (Zarr, HDF5).
 
     A product reads whole chunks, each once, the next ones while one is used; memory is a few chunks and the vectors.
-    ``symmetric`` (default: if square) reads only the chunks on and above the diagonal, which must be square then.
+    ``symmetric`` reads only the chunks on and above the diagonal, which must be square then. By default a store of
+    `ntkcore.build` says if it is; of any other square array some chunks are compared.
     """
 
     rows_at_a_time = 1024  # every chunk that holds one of them is read
     ahead = 2  # chunks
 
     def __init__(self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None) -> None:
-        if len(array.shape) != 2:
-            raise ValueError(f"a stored kernel is a matrix, not of shape {array.shape}")
-        square = array.shape[0] == array.shape[1]
-        super().__init__(tuple(array.shape), int(array.chunks[0]), square if symmetric is None else symmetric, progress)
+        if len(array.shape) != 2 or np.dtype(array.dtype).kind != "f":
+            raise ValueError(f"a stored kernel is a matrix of floats, not of shape {array.shape} and {array.dtype}")
+        super().__init__(tuple(array.shape), _chunk(array), False, progress)
         self.storage_dtype = np.dtype(array.dtype)
         self._array = array
+        self.symmetric = self._looks_symmetric() if symmetric is None else symmetric
+        if self.symmetric and self.shape[0] != self.shape[1]:
+            raise ValueError(f"a kernel of shape {self.shape} is not symmetric: pass symmetric=False")
+
+    def _looks_symmetric(self) -> bool:
+        if self.shape[0] != self.shape[1]:
+            return False
+        said = _says_symmetric(self._array)
+        if said is not None:
+            return said
+        starts = np.random.default_rng(0).choice(np.arange(0, self.shape[0], self.tile), (3, 2))
+        for i, j in starts:
+            rows, cols = (slice(int(k), min(int(k) + self.tile, self.shape[0])) for k in (i, j))
+            upper, lower = self.read(rows, cols), self.read(cols, rows).T
+            if float(abs(upper - lower).max()) > ASYMMETRY[single(upper.dtype)] * float(abs(upper).max()):
+                return False
+        return True
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
         block = np.asarray(self._array[rows, cols])
@@ -202,6 +225,27 @@ class Stored(KernelOperator):
                 block = self.read(slice(int(start), min(int(start) + self.tile, self.shape[0])), cols)
                 out[inside, cols] = block[chosen[inside] - start]
         return out
+
+
+def _chunk(array: Any) -> int:
+    """Rows of a chunk, of Zarr's, HDF5's or Dask's arrays."""
+    rows: Any = array.chunks[0] if array.chunks else 1024
+    return int(rows[0] if isinstance(rows, tuple) else rows)
+
+
+def _says_symmetric(array: Any) -> bool | None:
+    """What the store of an array of Zarr says, if it is one of `ntkcore.build`."""
+    place = getattr(array, "store_path", None)
+    if place is None:
+        return None
+    import zarr
+
+    try:
+        group = zarr.open_group(place.store, path=str(array.path).rpartition("/")[0], mode="r", zarr_format=3)
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        return None
+    found = dict(group.attrs).get("ntkcore")
+    return found.get("x2") is None if isinstance(found, dict) and "x2" in found else None
 
 
 class MatrixFree(KernelOperator):
@@ -261,10 +305,29 @@ class MatrixFree(KernelOperator):
 
 
 def as_operator(K: Any) -> KernelOperator:
-    """A `KernelOperator` as it is; a matrix or a chunked array wrapped."""
+    """A `KernelOperator` as it is; a matrix or a chunked array wrapped; TypeError for anything else."""
     if isinstance(K, KernelOperator):
         return K
+    if isinstance(K, tuple) and hasattr(K, "ntk"):
+        raise TypeError("K holds several kernels: pass one of them, K.ntk or K.nngp")
+    if isinstance(K, (str, Path)):
+        raise TypeError(f'K is the path {str(K)!r}: open it, and pass a kernel of it, zarr.open({str(K)!r})["ntk"]')
+    if hasattr(K, "array_keys") or isinstance(K, Mapping):
+        raise TypeError('K is a group of arrays: pass a kernel of it, K["ntk"]')
+    if isinstance(K, LinearOperator) or scipy.sparse.issparse(K):
+        raise TypeError(f"K must be an array or an operator of ntkcore.operators, not {type(K).__name__}")
     return Stored(K) if hasattr(K, "chunks") and not isinstance(K, np.ndarray) else InMemory(K)
+
+
+def symmetric_operator(K: Any) -> KernelOperator:
+    """`as_operator` of a kernel of one data set with itself; ValueError for any other."""
+    operator = as_operator(K)
+    if not operator.symmetric:
+        raise ValueError(
+            f"K, of shape {operator.shape}, is not symmetric: it must be the kernel of one data set with itself, in "
+            "one order; of two data sets take K_test_train @ coefficients"
+        )
+    return operator
 
 
 def cupy_operator(operator: KernelOperator) -> Any:

@@ -10,9 +10,8 @@ Predictions are K_test_train @ A. A ridge is absolute, or times the mean diagona
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.device_arrays import array_module, on_device, to_host
-from ntkcore.operators import KernelOperator, as_operator
+from ntkcore.files import check_place, writing
+from ntkcore.operators import KernelOperator, as_operator, symmetric_operator
+from ntkcore.symmetry import check_real, refuse_asymmetric
 from ntkcore.tiles import progress_bar
 
 try:
@@ -54,11 +55,11 @@ def noise_floor(dtype: npt.DTypeLike, n: int, mean_diagonal: float) -> float:
 
 def _targets(Y: npt.ArrayLike, n: int) -> tuple[Array, bool]:
     """Y as (n, outputs), and whether it was a vector."""
-    data = np.asarray(Y, np.float64)
-    if data.ndim not in (1, 2) or len(data) != n:
-        raise ValueError(f"Y must have shape ({n},) or ({n}, outputs) for {n} points, not {data.shape}")
-    if not np.isfinite(data).all():
-        raise ValueError("Y holds NaN or infinity: drop such samples")
+    given = np.asarray(Y)
+    if given.ndim not in (1, 2) or len(given) != n or not given.size:
+        raise ValueError(f"Y must have shape ({n},) or ({n}, outputs) for {n} points, not {given.shape}")
+    check_real(given, "Y")
+    data = np.asarray(given, np.float64)
     return (data[:, None], True) if data.ndim == 1 else (data, False)
 
 
@@ -78,11 +79,14 @@ def _ridge(ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeL
 
 
 def _square(K: npt.ArrayLike) -> npt.NDArray[Any]:
+    if isinstance(K, (tuple, str, Path)) or (not hasattr(K, "__array__") and not isinstance(K, list)):
+        as_operator(K)  # says what to pass instead
+        raise TypeError(f"K must be a matrix, not {type(K).__name__}: operators and stores are for cg")
     matrix: npt.NDArray[Any] = array_module(K).asarray(K)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"K must be a square matrix, not of shape {matrix.shape}")
-    if not bool(array_module(matrix).isfinite(matrix).all()):
-        raise ValueError("K holds NaN or infinity")
+    check_real(matrix, "K")
+    refuse_asymmetric(matrix, "K")
     return matrix
 
 
@@ -131,7 +135,7 @@ class Cholesky:
         try:
             self._factor = _factor(work)
         except np.linalg.LinAlgError as error:
-            hint = max(noise_floor(matrix.dtype, n, mean), self.ridge * 10)
+            hint = max(noise_floor(matrix.dtype, n, abs(mean)), self.ridge * 10, np.finfo(float).tiny)
             raise ValueError(
                 f"K + {self.ridge:.2g} I is not positive definite ({error}): duplicates or rounding leave no digits in "
                 f"its smallest eigenvalues; try a ridge of {hint:.1g}, or Eigh"
@@ -343,12 +347,13 @@ def cg(
     K
         A matrix, a chunked array or an operator of `ntkcore.operators`; symmetric.
     rtol
-        A column is done when its residual is below ``rtol`` times its right-hand side.
+        A column is done when its residual is below ``rtol`` times its right-hand side. That is the residual itself,
+        computed by one more pass, not the recursion's; where rounding allows no less, the result says so.
     rank
         Of the Nyström preconditioner; default min(n/4, 5000), 0 for none.
     checkpoint, every
         A file (.npz) that holds the state, written atomically every so many iterations; the same call again goes on
-        from it. A file of another problem is refused.
+        from it. A file of another problem is refused: a pass tells kernels apart.
     callback
         Called with the iteration's number and the relative residuals.
 
@@ -357,8 +362,11 @@ def cg(
     ValueError
         For shapes, a ridge that is not positive, a checkpoint of another problem.
     """
-    operator = as_operator(K)
+    operator = symmetric_operator(K)
     data, flat = _targets(to_host(Y), operator.shape[0])
+    if isinstance(every, bool) or every < 1:
+        raise ValueError(f"every must be at least 1, a number of iterations, not {every!r}")
+    place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, xp = operator.shape[0], operator.diagonal(), operator.xp
     value = _ridge(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
     if value <= 0:
@@ -367,34 +375,43 @@ def cg(
         )
     start = operator.passes
     size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
+    problem = _Problem(operator, data, value, size, seed, place)
+    state = problem.load()
     precondition: Callable[[Any], Any] = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
-    print_ = hashlib.sha256(
-        b"".join([data.tobytes(), diagonal.tobytes(), repr((value, size, seed)).encode()])
-    ).hexdigest()
-    norms = np.maximum(np.linalg.norm(data, axis=0), np.finfo(float).tiny)
-    state = _load(checkpoint, print_) if checkpoint else None
-    X, R, P, rz, done = _first(xp.asarray(data), precondition) if state is None else _placed(xp, state)
-    residuals = _lengths(R) / norms
+    Y_ = xp.asarray(problem.scaled)
+    norms = np.maximum(np.linalg.norm(problem.scaled, axis=0), np.finfo(float).tiny)
+    X, R, P, rz, done = _first(Y_, precondition) if state is None else _placed(xp, state)
+    residuals, reached = _lengths(R) / norms, np.inf
     with progress_bar(maxiter, progress) as count:
-        while residuals.max() > rtol and done < maxiter:
-            open_ = residuals > rtol
-            active = slice(None) if open_.all() else xp.asarray(np.flatnonzero(open_))
-            Q = operator.product(P[:, active]) + value * P[:, active]
-            alpha = rz[active] / _dots(P[:, active], Q)
-            X[:, active] += alpha * P[:, active]
-            R[:, active] -= alpha * Q
-            Z = precondition(R[:, active])
-            new = _dots(R[:, active], Z)
-            P[:, active] = Z + new / rz[active] * P[:, active]
-            rz[active] = new
+        while True:
+            while residuals.max() > rtol and done < maxiter:
+                open_ = residuals > rtol
+                active = slice(None) if open_.all() else xp.asarray(np.flatnonzero(open_))
+                Q = operator.product(P[:, active]) + value * P[:, active]
+                alpha = rz[active] / _dots(P[:, active], Q)
+                X[:, active] += alpha * P[:, active]
+                R[:, active] -= alpha * Q
+                Z = precondition(R[:, active])
+                new = _dots(R[:, active], Z)
+                P[:, active] = Z + new / rz[active] * P[:, active]
+                rz[active] = new
+                residuals = _lengths(R) / norms
+                done += 1
+                if done % every == 0:
+                    problem.save(X, R, P, rz, done)
+                count(1)
+                if callback is not None:
+                    callback(done, residuals)
+            # R drifts from the residual by rounding: what counts is the residual itself, and from there it goes on.
+            R = Y_ - operator.product(X) - value * X
             residuals = _lengths(R) / norms
-            done += 1
-            if checkpoint and done % every == 0:
-                _save(Path(checkpoint), print_, to_host(X), to_host(R), to_host(P), to_host(rz), done)
-            count(1)
-            if callback is not None:
-                callback(done, residuals)
-    solution = _beside(Y, X[:, 0] if flat else X)
+            if residuals.max() <= rtol or done >= maxiter or not residuals.max() < reached / 2:
+                break
+            reached = residuals.max()
+            P = precondition(R)
+            rz = _dots(R, P)
+    solution = X * xp.asarray(problem.scale)
+    solution = _beside(Y, solution[:, 0] if flat else solution)
     return CGResult(solution, residuals, done, operator.passes - start, bool(residuals.max() <= rtol))
 
 
@@ -423,29 +440,57 @@ def _placed(xp: Any, state: State) -> State:
     return xp.asarray(X), xp.asarray(R), xp.asarray(P), xp.asarray(rz), done
 
 
-def _save(path: Path, fingerprint: str, X: Array, R: Array, P: Array, rz: Array, done: int) -> None:
-    """All or nothing: to a file beside it, then renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, fingerprint=fingerprint, X=X, R=R, P=P, rz=rz, done=done)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+class _Problem:
+    """What is solved, with columns of Y scaled to about 1 (by powers of 2, so without rounding), and its checkpoint."""
 
+    def __init__(
+        self, operator: KernelOperator, Y: Array, ridge: float, rank: int, seed: int, file: Path | None
+    ) -> None:
+        largest = np.abs(Y).max(0)
+        self.scale: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
+        self.scaled: Array = Y / self.scale
+        self.file = file
+        if file is not None:
+            about = [Y.tobytes(), operator.diagonal().tobytes(), repr((ridge, rank, seed, Y.shape)).encode()]
+            self.fingerprint = hashlib.sha256(b"".join(about)).hexdigest()
+            self.probe = _probe(operator)
 
-def _load(path: str | Path, fingerprint: str) -> State | None:
-    if not Path(path).exists():
-        return None
-    with np.load(path, allow_pickle=False) as file:
-        if str(file["fingerprint"]) != fingerprint:
+    def save(self, *state: Any) -> None:
+        """To a file beside it, then renamed: all or nothing."""
+        if self.file is None:
+            return
+        X, R, P, rz, done = (to_host(part) for part in state)
+        with writing(self.file) as file:
+            np.savez(file, fingerprint=self.fingerprint, probe=self.probe, X=X, R=R, P=P, rz=rz, done=done)
+
+    def load(self) -> State | None:
+        """The state in the file, if there is one; ValueError for that of another problem, or none."""
+        if self.file is None or not self.file.exists():
+            return None
+        try:
+            with open(self.file, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                found = {name: file[name] for name in ("fingerprint", "probe", "X", "R", "P", "rz", "done")}
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} is the checkpoint of another problem (kernel, Y, ridge or rank): choose another file"
+                f"{self.file} is no whole checkpoint of cg ({error}): delete it to begin anew, or choose another file"
+            ) from None
+        same = str(found["fingerprint"]) == self.fingerprint and found["probe"].shape == self.probe.shape
+        if not same or np.abs(found["probe"] - self.probe).max() > 1e-5 * np.abs(self.probe).max():
+            raise ValueError(
+                f"{self.file} is the checkpoint of another problem (kernel, Y, ridge or rank): choose another file"
             )
-        return file["X"], file["R"], file["P"], file["rz"], int(file["done"])
+        shape = self.scaled.shape
+        whole = all(found[name].shape == shape and np.isfinite(found[name]).all() for name in "XRP")
+        if not whole or found["rz"].shape != shape[1:] or found["done"].shape != ():
+            raise ValueError(f"{self.file} is a damaged checkpoint: delete it to begin anew, or choose another file")
+        return found["X"], found["R"], found["P"], found["rz"], int(found["done"])
+
+
+def _probe(operator: KernelOperator) -> Array:
+    """K times a vector that is always the same: tells kernels apart whose diagonals agree, at the price of a pass."""
+    vector = np.random.default_rng(0).standard_normal((operator.shape[0], 1))
+    out: Array = to_host(operator.product(operator.xp.asarray(vector)))
+    return out
 
 
 # --- front doors
@@ -470,7 +515,7 @@ def solve(K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto",
     if not result.converged:
         raise RuntimeError(
             f"conjugate gradients stopped after {result.iterations} iterations at a relative residual of "
-            f"{result.residuals.max():.1e}: raise maxiter, rank or the ridge"
+            f"{result.residuals.max():.1e}: raise maxiter, rank, rtol (rounding may allow no less) or the ridge"
         )
     return result.x
 
@@ -481,7 +526,7 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
     ``method``: "eigh" (all of them, from a matrix), "lanczos" and "lobpcg" (SciPy's, through the operator) or
     "randomised" (subspace iteration, 8 passes; Halko, Martinsson & Tropp 2011).
     """
-    operator = as_operator(K)
+    operator = symmetric_operator(K)
     n = operator.shape[0]
     if not 1 <= k <= n:
         raise ValueError(f"k must be between 1 and {n}, not {k!r}")
@@ -525,7 +570,13 @@ class LandmarkRegression:
         if m != len(inner):
             raise ValueError(f"K_nm has {m} landmarks, K_mm {len(inner)}")
         data, flat = _targets(to_host(Y), n)
-        root = np.linalg.cholesky(inner + np.eye(m) * noise_floor(operator.storage_dtype, m, np.trace(inner) / m))
+        if not np.isfinite(ridge) or ridge < 0:
+            raise ValueError(f"ridge must be finite and at least 0, not {ridge!r}")
+        floor = noise_floor(operator.storage_dtype, m, np.trace(inner) / m)
+        try:
+            root = np.linalg.cholesky(inner + np.eye(m) * floor)
+        except np.linalg.LinAlgError:
+            raise ValueError("K_mm is not positive definite: is it the kernel of the landmarks?") from None
         gram, right = np.zeros((m, m)), np.zeros((m, data.shape[1]))
         for i in range(0, n, operator.tile):
             rows = slice(i, min(i + operator.tile, n))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ntkcore import files
 from ntkcore.control.arms import Content, Place
 from ntkcore.control.claims import Point
 
@@ -74,16 +74,10 @@ class Cells:
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """JSON, all or nothing: to a file beside it, then renamed."""
+    """JSON, all or nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(json.dumps(content, indent=1))
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        files.write(path, json.dumps(content, indent=1))
     except OSError as error:
         raise OSError(
             f"cannot write {path}: {error}; what was finished before is whole: make room (or make the folder writable) "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ntkcore import files
 from ntkcore.control import figures, tasks
 from ntkcore.control.arms import ARMS, FROZEN
 from ntkcore.control.claims import Claim
@@ -151,7 +152,8 @@ def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) 
     rows = [(control, *pair) for control, report in found for pair in zip(control.claims, report.verdicts, strict=True)]
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     figures.calibration([(claim, verdict) for _, claim, verdict in rows], figure)
-    figure.savefig(Path(folder) / "controls.png", dpi=100)
+    with files.writing(Path(folder) / "controls.png") as file:
+        figure.savefig(file, dpi=100)
     table = [("claim", "verdict", "least effect", *(ARMS[arm].label for arm in COLUMNS))]
     for control, claim, verdict in rows:
         right = "" if verdict.kind == control.expected else f" (expected: {control.expected})"
@@ -162,5 +164,5 @@ def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) 
     text = f"Effects with 95 % intervals; {seconds:.0f} s, summed over cells."
     blocks = [("heading", "Controls of the falsifier"), ("figure", "controls"), ("table", table), ("text", text)]
     page = Path(folder) / "controls.md"
-    page.write_text(markdown(blocks))
+    files.write(page, markdown(blocks))
     return page

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ntkcore
+from ntkcore import files
 from ntkcore.control import figures
 from ntkcore.control.arms import ARMS, arms_of
 from ntkcore.control.cells import Cells, label, write
@@ -66,13 +67,13 @@ class Report:
         target.mkdir(parents=True, exist_ok=True)
         pictures = self._pictures()
         for name, picture in pictures.items():
-            (target / f"{name}.png").write_bytes(picture)
+            files.write(target / f"{name}.png", picture)
         record = self.record()
         write(target / "report.json", record)
         blocks = list(self._blocks(record))
-        (target / "report.md").write_text(markdown(blocks))
+        files.write(target / "report.md", markdown(blocks))
         page = target / "report.html"
-        page.write_text(_page(blocks, pictures))
+        files.write(page, _page(blocks, pictures))
         return page
 
     def record(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ntkcore import files
+
 T = TypeVar("T")
 
 
@@ -119,7 +121,8 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
     criteria = module.expected(config, arrays)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     module.plot(arrays, figure)
-    figure.savefig(target / f"{name}.png", dpi=100)
+    with files.writing(target / f"{name}.png") as file:
+        figure.savefig(file, dpi=100)
     record = {
         "name": name,
         "claim": module.CLAIM,
@@ -131,7 +134,7 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
         "seconds": round(seconds, 2),
         "versions": {"ntkcore": ntkcore.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    (target / f"{name}.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    files.write(target / f"{name}.json", json.dumps(record, indent=1, default=str) + "\n")
     _index(target)
     return record
 
@@ -151,4 +154,4 @@ def _index(folder: Path) -> None:
         parts.append(f"## {record['name']}\n\n{record['claim']}\n")
         parts += [f"- {criterion}" for criterion in criteria_of(record)]
         parts.append(f"\n![{record['name']}]({record['name']}.png)\n\n{kind}, {record['seconds']:.0f} s\n")
-    (folder / "index.md").write_text("\n".join(parts))
+    files.write(folder / "index.md", "\n".join(parts))
