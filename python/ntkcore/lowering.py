@@ -59,6 +59,8 @@ def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, out
     builder.path = [str(number)]
     if rest and isinstance(rest[0], Readout) and value.is_image:
         value, owned = rest.pop(0).lower(builder, value, last), True  # type: ignore[call-arg,assignment]
+    if value.unread:  # no nonlinearity follows
+        value, owned = builder.read(value, last), True
     if len(rest) == 1 and isinstance(rest[0], Dense) and not value.is_image:
         builder.emit(value, output, rest[0].coefficients(rest[0], builder, value))
     else:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from ntkcore import convolutions, layers
 from ntkcore.inputs import KERNELS, check_data
 from ntkcore.kernels import kernel, kernel_diag
-from ntkcore.program import Builder, Shape
+from ntkcore.program import Builder, Law, Shape
 
 Array = npt.NDArray[Any]
 
@@ -121,8 +121,8 @@ class KernelFn:
     def _output(self, input_shape: Shape) -> tuple[bool, Shape]:
         """Is the output Gaussian, and its shape for one sample."""
         builder = Builder(input_shape, wants_ntk=False)
-        end = layers.single(self.net, builder, self.net.lower(builder, builder.input))
-        return end.gaussian, (*end.shape[:-1], end.width or end.shape[-1])
+        end = builder.read(layers.single(self.net, builder, self.net.lower(builder, builder.input)))
+        return end.law is Law.GAUSSIAN, (*end.shape[:-1], end.width or end.shape[-1])
 
 
 def _names(get: str | Sequence[str]) -> tuple[str, ...]:
