@@ -347,6 +347,10 @@ std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int
   std::vector<std::pair<int, int>> size(slots, {0, 0});
   size[0] = {shape[0], shape[1]};
   std::vector<std::pair<int, int>> stride(slots, {1, 1});
+  const auto same_stride = [&](const PlaneOp& op) {  // a side of one pixel has displacement 0, whatever the stride
+    const auto one = stride[op.slot], other = stride[op.other];
+    return (op.h == 1 || one.first == other.first) && (op.w == 1 || one.second == other.second);
+  };
   std::vector<PlaneOp> checked;
   int pools = 0;
   for (const auto& from : ops) {
@@ -357,7 +361,7 @@ std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int
             "plane op: second slot out of range");
     if (op.kind == PlaneOpKind::copy) size[op.slot] = size[op.other], stride[op.slot] = stride[op.other];
     require(size[op.slot] == std::pair(op.h, op.w), "plane op: image size differs from its slot's");
-    require(op.kind != PlaneOpKind::add || (size[op.slot] == size[op.other] && stride[op.slot] == stride[op.other]),
+    require(op.kind != PlaneOpKind::add || (size[op.slot] == size[op.other] && same_stride(op)),
             "add: image sizes or strides differ");
     if (op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool) {
       require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");

@@ -70,7 +70,7 @@ def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, out
         for i, layer in enumerate(rest, number + len(readout) - len(rest)):
             builder.path = [str(i)]
             signal = layer.lower(builder, signal)
-        value = single(rest[-1] if rest else Identity(), builder, signal)
+        value = builder.read(single(rest[-1] if rest else Identity(), builder, signal))
         if value.is_image:
             raise ValueError(
                 f"the network ends with an image of shape {value.shape}, but a kernel needs a vector: end it with "

@@ -157,7 +157,8 @@ class Builder:
         Where strides since the segment's start do not make up its size, a pool of one pixel, which changes nothing,
         starts a new segment.
         """
-        if tuple(n * s for n, s in zip(value.image, value.stride, strict=True)) == self._segment:
+        sides = zip(value.image, value.stride, self._segment, strict=True)
+        if all(n == 1 or n * stride == start for n, stride, start in sides):
             return value
         return self.pool(layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False)
 
@@ -226,7 +227,7 @@ class Builder:
 
     def add(self, value: Value, other: Value) -> Value:
         """K, T of `value` <- sum with those of `other`, independent of it, whose slot is given back."""
-        if (value.unread, value.steps if value.unread else None) != (other.unread, other.steps if other.unread else None):
+        if value.unread != other.unread or (value.unread and value.steps != other.steps):
             value, other = self.read(value), self.read(other)
         self._append("add", value, other.slot)
         self.release(other)
