@@ -423,8 +423,7 @@ class FanOut(Layer):
             raise ValueError(f"FanOut: num must be a number of branches from 1 to {MOST_BRANCHES}, not {self.num!r}")
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
-        value = single(self, builder, value)
-        return (value, *(builder.copy(value) for _ in range(self.num - 1)))
+        return builder.fan_out(self, single(self, builder, value), self.num)
 
 
 @dataclass(frozen=True, repr=False, init=False)

@@ -185,7 +185,7 @@ class Builder:
 
     def pool(self, layer: object, value: Value, window: Window, scale: float, normalize_edges: bool) -> Value:
         """Windows in p and in p': their sum times `scale`, or divided by the pixels inside the image."""
-        if value.slot != 0 or self._planes.in_use > 1:
+        if not self._may_pool(value):
             raise self.error(
                 layer,
                 "pooling, or circular padding at a size that strides do not make of the image's, is not supported "
@@ -195,6 +195,9 @@ class Builder:
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
         self._segment = window.out
         return replace(value, shape=(*window.out, value.shape[2]), stride=(1, 1))
+
+    def _may_pool(self, image: Value) -> bool:
+        return image.slot == 0 and self._planes.in_use == 1
 
     def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
         """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled.
@@ -218,6 +221,12 @@ class Builder:
             self.release(value)
         mixed = value.law is Law.GAUSSIAN and half >= 0 and h * w > 1
         return replace(value, slot=slot, unread=None, stride=(1, 1), law=Law.MIXED if mixed else value.law)
+
+    def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
+        """The same signal ``num`` times; local pooling, which a branch could not do any more, comes first."""
+        if value.unread and value.unread.half > 0 and self._may_pool(value):
+            value = self._pool_unread(layer, value, value.unread)
+        return (value, *(self.copy(value) for _ in range(num - 1)))
 
     def copy(self, value: Value) -> Value:
         """A second slot with the same content."""
