@@ -24,7 +24,7 @@ LAYERS = {
     "Identity": nk.Identity(),
     "AvgPool": nk.AvgPool((2, 1), (1, 1), "SAME"),
     "Edges": nk.AvgPool((2, 1), (2, 1), "SAME", True),
-    "SumPool": nk.SumPool((2, 1)),
+    "SumPool": nk.SumPool((2, 1), padding="SAME"),
     "Flatten": nk.Flatten(),
     "LocalAvgPool": nk.LocalAvgPool(3),
     "GlobalAvgPool": nk.GlobalAvgPool(),
