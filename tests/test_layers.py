@@ -190,6 +190,7 @@ def test_bad_specs(build, error, words):
 
 
 D, C = nk.Dense(), nk.Conv((3, 3), (1, 1), "SAME")
+VALID = nk.Conv((3, 3))
 STRIDED, AROUND = nk.Conv((3, 3), (2, 2), "SAME"), nk.Conv((3, 3), (1, 1), "CIRCULAR")
 VECTORS, IMAGES = np.ones((3, 4)), np.ones((2, 6, 5, 3))
 
@@ -218,7 +219,8 @@ VECTORS, IMAGES = np.ones((3, 4)), np.ones((2, 6, 5, 3))
         ([C, nk.Flatten(), nk.LayerNorm(), nk.Relu(), D], IMAGES, r"layer 3, Relu\(\): .*flattened image"),
         ([C, nk.Flatten(), nk.Residual(nk.Relu(), D), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*flattened image"),
         ([C, nk.Relu(), nk.Flatten(), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*Gaussian"),
-        ([C, nk.Residual(STRIDED, AROUND, shortcut=STRIDED), nk.Flatten()], IMAGES, "branch 1.1, Conv.*circular padding"),
+        ([AROUND, nk.Residual(STRIDED, AROUND, shortcut=STRIDED), nk.Flatten()], IMAGES, r"around \(6, 5\) and \(6, 6\)"),
+        ([C, nk.Residual(VALID, AROUND, shortcut=VALID), nk.Flatten()], IMAGES, r"branch 1.1, Conv.*around \(4, 3\) pix"),
         ([C, nk.Residual(nk.AvgPool((1, 1)), C), nk.Flatten()], IMAGES, "branches"),
         ([nk.FanOut(2), nk.Parallel(nk.Conv((3, 3)), C), nk.FanInSum(), nk.Flatten()], IMAGES, "differ in shape"),
     ],

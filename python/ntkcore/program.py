@@ -120,6 +120,7 @@ class Builder:
         self.input = Value(0, input_shape, width=input_shape[-1])
         self._slots_of(self.input).take()
         self._segment = self.input.shape[:2]  # image size after the last pool
+        self._period: Pair = (0, 0)  # of circular padding since then, in its pixels
         self._affine_layers = 0
 
     def error(self, layer: object, problem: str) -> ValueError:
@@ -152,15 +153,27 @@ class Builder:
         )
 
     def start_segment(self, layer: object, value: Value) -> Value:
-        """Circular padding pairs a plane with its mates d +- size, which the planes of a segment are closed under.
+        """Circular padding pairs a plane d with its mates d +- period, the size times the strides before it.
 
-        Where strides since the segment's start do not make up its size, a pool of one pixel, which changes nothing,
-        starts a new segment.
+        A segment's planes are closed under one period, not less than the image. For another one, a pool of one pixel,
+        which changes nothing, starts a new segment.
         """
-        sides = zip(value.image, value.stride, self._segment, strict=True)
-        if all(n == 1 or n * stride == start for n, stride, start in sides):
-            return value
-        return self.pool(layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False)
+        period = self._period_of(value)
+        sides = zip(period, self._period, self._segment, strict=True)
+        if not all(p == 0 or (p >= size and known in (0, p)) for p, known, size in sides):
+            around = " and ".join(str(p) for p in dict.fromkeys([self._period, period]) if any(p))
+            what = f"circular padding around {around} pixels (size times strides) of an image of {self._segment}"
+            value = self.pool(layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False, what)
+            period = self._period_of(value)
+        h, w = (known or p for p, known in zip(period, self._period, strict=True))
+        self._period = h, w
+        return value
+
+    @staticmethod
+    def _period_of(value: Value) -> Pair:
+        """0 for a side of one pixel, which wraps onto itself."""
+        h, w = (n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
+        return h, w
 
     def dual(self, layer: object, value: Value, name: str, params: Sequence[float]) -> Value:
         """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel, before its read-out."""
@@ -183,17 +196,19 @@ class Builder:
         self._append("normalize", value, params=(eps,))
         return value
 
-    def pool(self, layer: object, value: Value, window: Window, scale: float, normalize_edges: bool) -> Value:
+    def pool(
+        self, layer: object, value: Value, window: Window, scale: float, normalize_edges: bool, what: str = "pooling"
+    ) -> Value:
         """Windows in p and in p': their sum times `scale`, or divided by the pixels inside the image."""
         if not self._may_pool(value):
             raise self.error(
                 layer,
-                "pooling, or circular padding at a size that strides do not make of the image's, is not supported "
-                "inside parallel branches (or in a read-out under depths=), because it reorders the displacement "
-                "planes of one signal only: put it before FanOut or after FanInSum",
+                f"{what} is not supported inside parallel branches (or in a read-out under depths=), because it needs "
+                "the displacement planes of one signal in another order than the other's: put it before FanOut or "
+                "after FanInSum",
             )
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
-        self._segment = window.out
+        self._segment, self._period = window.out, (0, 0)
         return replace(value, shape=(*window.out, value.shape[2]), stride=(1, 1))
 
     def _may_pool(self, image: Value) -> bool:
