@@ -46,8 +46,8 @@ def images():
 
 
 def has_kernel(names):
-    """The laws, told once more: what may follow what."""
-    image, law = True, "data"  # or "gaussian"; "mixed": pixels unlike in variance; "pixels": mixed, still pixel by pixel
+    """The laws, told once more: "data" is anything, pixels of a "mixed" vector differ, those of "pixels" are known."""
+    image, law = True, "data"
     for name in names:
         if name in NEEDS_IMAGES and not image:
             return False

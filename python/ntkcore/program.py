@@ -148,9 +148,7 @@ class Builder:
     def _with_weights(self, value: Value, width: int | None) -> Value:
         """The signal after weights of its own."""
         self._affine_layers += 1
-        return replace(
-            value, law=Law.GAUSSIAN, sources=frozenset({self._affine_layers}), centred=True, width=width
-        )
+        return replace(value, law=Law.GAUSSIAN, sources=frozenset({self._affine_layers}), centred=True, width=width)
 
     def start_segment(self, layer: object, value: Value) -> Value:
         """Circular padding pairs a plane d with its mates d +- period, the size times the strides before it.

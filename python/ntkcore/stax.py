@@ -8,9 +8,8 @@ Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak
 `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError, saying what to do instead. Finite
 networks (``init_fn``, ``apply_fn``) are not here yet.
 
-An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps neural-tangents'
-covariances from overflowing before a dual, and the duals here, working on correlations with variances in float64, always
-do.
+An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps covariances from
+overflowing before a dual, as the duals here, working on correlations with variances in float64, always do.
 """
 
 from __future__ import annotations
@@ -81,8 +80,8 @@ class KernelFn:
 
         ``get``: the name of a `Kernel` field ("ntk", "nngp", "cov1", …; any case) for its value, a tuple of names for a
         namedtuple in that order, None for a `Kernel`. Only what is asked for is computed. ``diagonal_batch``: None or
-        True, ``cov1`` and ``cov2`` being diagonals; ``diagonal_spatial``: None or False, covariances between pixels being
-        followed wherever the network needs them.
+        True, ``cov1`` and ``cov2`` being diagonals; ``diagonal_spatial``: None or False, covariances between pixels
+        being followed wherever the network needs them.
         ``threads``, ``dtype``, ``backend``, ``progress``: as for `ntkcore.kernel`, whose errors are raised.
 
         KeyError for an unknown name; ValueError for an empty or repeated one; TypeError for a `Kernel` as ``x1``;
@@ -183,7 +182,7 @@ SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
         "images are NHWC; move their channels to the end with np.moveaxis(x, 1, -1)",
     ),
     "s": (((1, 1),), "give every layer its own width as out_dim or out_chan, and leave s out"),
-    "diagonal_batch": ((None, True), "cov1 and cov2 are every sample's variance; for all pairs ask for 'nngp' of x, None"),
+    "diagonal_batch": ((None, True), "cov1 is every sample's variance; for all pairs ask for 'nngp' of x1 alone"),
     "diagonal_spatial": ((None, False), "pixels are followed as the network needs them: leave it out"),
     "do_stabilize": ((False, True), "say True or False"),
     "approximate": ((False,), "it concerns finite networks, which are not here, and leaves the kernel as it is"),
@@ -223,8 +222,8 @@ def batch(kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, stor
     """The same ``kernel_fn``: any number of samples goes, because `ntkcore.kernel` always works tile by tile.
 
     ``batch_size``: a number of samples, which bounds memory in neural-tangents; tiles do here, whatever it is.
-    ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this module, ValueError for a negative size,
-    NotImplementedError for a number of devices.
+    ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this module, ValueError for a negative
+    size, NotImplementedError for a number of devices.
     """
     _check("batch", device_count=device_count, store_on_device=store_on_device)
     if operator.index(batch_size) < 0:
