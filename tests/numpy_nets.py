@@ -18,9 +18,11 @@ def affine(patches, layer, rng, width):
     W = scale * rng.standard_normal((patches.shape[2], width))
 
     def backward(gradient, shares):
-        weights = np.einsum("npf,mqf->npmq", patches, patches)
-        outer = np.einsum("npc,mqc->npmq", gradient, gradient)
-        shares.append(scale**2 * np.einsum("npmq,npmq->nm", weights, outer) + b_std**2 * outer.sum((1, 3)))
+        rows, deltas = (a.reshape(-1, a.shape[2]) for a in (patches, gradient))
+        shape = (len(patches), -1, *patches.shape[:2])
+        outer = deltas @ deltas.T
+        parts = (scale**2 * rows @ rows.T + b_std**2) * outer
+        shares.append(parts.reshape(shape).sum((1, 3)))
         return gradient @ W.T
 
     return patches @ W + b_std * rng.standard_normal(width), backward
@@ -55,12 +57,12 @@ def conv(layer, x, rng, width):
     """Patches read tap by tap."""
     reads, out = taps(x.shape[1:3], layer.filter_shape, layer.strides, layer.padding)
     n, channels = len(x), x.shape[3]
-    patches = np.einsum("top,npc->notc", reads, x.reshape(n, -1, channels)).reshape(n, len(reads[0]), -1)
+    patches = np.einsum("top,npc->notc", reads, x.reshape(n, -1, channels), optimize=True).reshape(n, len(reads[0]), -1)
     y, backward = affine(patches, layer, rng, width)
 
     def scatter(gradient, shares):
         parts = backward(gradient.reshape(y.shape), shares).reshape(n, len(reads[0]), len(reads), channels)
-        return np.einsum("top,notc->npc", reads, parts).reshape(x.shape)
+        return np.einsum("top,notc->npc", reads, parts, optimize=True).reshape(x.shape)
 
     return y.reshape(n, *out, width), scatter
 

@@ -7,6 +7,7 @@ import ntkcore as nk
 from numpy_nets import scatters_about
 
 CONV, STRIDED = nk.Conv((3, 3), (1, 1), "SAME", 1.3, 0.2), nk.Conv((3, 2), (2, 1), "SAME", 1.2)
+HALVED, AROUND = nk.Conv((1, 2), (2, 2), "SAME", 1.2), nk.Conv((3, 2), (1, 1), "CIRCULAR", 1.2, 0.1)
 DENSE, RELU = nk.Dense(1.1, 0.1), nk.Relu()
 NETS = {
     "dense": nk.Serial(DENSE, RELU, DENSE, nk.Erf(), DENSE),
@@ -15,6 +16,20 @@ NETS = {
     "gap": nk.Serial(CONV, RELU, CONV, nk.Erf(), nk.GlobalAvgPool(), DENSE),
     "strides": nk.Serial(CONV, RELU, STRIDED, RELU, nk.GlobalAvgPool(), DENSE),
     "pool": nk.Serial(CONV, RELU, nk.AvgPool((2, 2), (2, 2)), CONV, RELU, nk.Flatten(), DENSE),
+    "circular": nk.Serial(
+        *(
+            nk.Conv((6, 3), (2, 3), "CIRCULAR", 1.3),
+            RELU,
+            nk.Conv((1, 5), padding="CIRCULAR"),
+            RELU,
+            nk.Flatten(),
+            DENSE,
+        )
+    ),
+    "circular in a branch": nk.Serial(
+        *(CONV, nk.Residual(RELU, HALVED, RELU, AROUND, shortcut=HALVED), RELU, nk.GlobalAvgPool(), DENSE)
+    ),
+    "nested": nk.Serial(CONV, nk.Residual(RELU, CONV, nk.Residual(RELU, CONV)), nk.Flatten(), RELU, DENSE),
     "residual": nk.Serial(CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE, RELU, DENSE),
 }
 
