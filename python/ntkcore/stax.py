@@ -195,7 +195,7 @@ def _check(layer: str, **arguments: Any) -> None:
     for name, value in arguments.items():
         allowed, advice = SUPPORTED[name]
         value = tuple(value) if isinstance(value, list) else value
-        if not any(type(value) is type(one) and value == one for one in allowed):
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
             raise NotImplementedError(f"stax.{layer}: {name}={value!r} is not supported: {advice}")
 
 
