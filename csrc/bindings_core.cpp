@@ -347,7 +347,18 @@ std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int
   require(size_ok(shape[0]) && size_ok(shape[1]) && shape[2] >= 1, "images must be 1 to 1024 pixels high and wide");
   std::vector<std::pair<int, int>> size(slots, {0, 0});
   size[0] = {shape[0], shape[1]};
-  std::vector<std::pair<int, int>> stride(slots, {1, 1});
+  Strides stride(slots);
+  std::pair<int, int> start = size[0], period{0, 0};  // of the segment: its image, and where circular padding wraps
+  const auto wraps = [](int n, int stride, int start, int& period) {
+    if (n == 1) return true;
+    const bool fits = n * stride >= start && n * stride < 2 * start && (period == 0 || period == n * stride);
+    period = n * stride;
+    return fits;
+  };
+  const auto same_stride = [&](const PlaneOp& op) {  // a side of one pixel has displacement 0, whatever the stride
+    const auto one = stride.of(op.slot), other = stride.of(op.other);
+    return (op.h == 1 || one.first == other.first) && (op.w == 1 || one.second == other.second);
+  };
   std::vector<PlaneOp> checked;
   int pools = 0;
   for (const auto& from : ops) {
@@ -356,9 +367,9 @@ std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int
     const bool two_slots = op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add;
     require(!two_slots || (op.other >= 0 && op.other < slots && op.other != op.slot),
             "plane op: second slot out of range");
-    if (op.kind == PlaneOpKind::copy) size[op.slot] = size[op.other], stride[op.slot] = stride[op.other];
+    if (op.kind == PlaneOpKind::copy) size[op.slot] = size[op.other];
     require(size[op.slot] == std::pair(op.h, op.w), "plane op: image size differs from its slot's");
-    require(op.kind != PlaneOpKind::add || (size[op.slot] == size[op.other] && stride[op.slot] == stride[op.other]),
+    require(op.kind != PlaneOpKind::add || (size[op.slot] == size[op.other] && same_stride(op)),
             "add: image sizes or strides differ");
     if (op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool) {
       require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
@@ -367,13 +378,16 @@ std::vector<PlaneOp> checked_plane_ops(const std::vector<PlaneOpTuple>& ops, int
       require(op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w,
               "plane op: padding out of range");
       size[op.slot] = {op.out_h, op.out_w};
-      stride[op.slot] = {capped_product(stride[op.slot].first, op.stride_h),
-                         capped_product(stride[op.slot].second, op.stride_w)};
     }
+    if (op.kind == PlaneOpKind::conv && op.circular)
+      require(wraps(op.h, stride.of(op.slot).first, start.first, period.first) &&
+                  wraps(op.w, stride.of(op.slot).second, start.second, period.second),
+              "conv: circular padding at sizes that do not go together");
+    stride.follow(op);
     if (op.kind == PlaneOpKind::pool) {
       require(op.slot == 0 && ++pools < 16, "pool: slot 0 only, at most 15 pools");
       for (int s = 1; s < slots; ++s) size[s] = {0, 0};
-      stride[0] = {1, 1};
+      start = size[0], period = {0, 0};
     }
     if (op.kind == PlaneOpKind::readout) {
       require(op.other >= 0 && op.other < head_slots, "readout: head slot out of range");

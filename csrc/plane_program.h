@@ -1,6 +1,9 @@
 // The program of a convolutional network: ops on displacement planes, read-outs, then a head of vector ops.
 #pragma once
 
+#include <utility>
+#include <vector>
+
 #include "program.h"
 
 namespace ntk {
@@ -36,6 +39,23 @@ struct PlaneOp {
 // Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip everything but d = 0.
 inline int capped_product(int a, int b) { return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20; }
 
+// Strides of every slot since the last pool.
+class Strides {
+ public:
+  explicit Strides(int slots) : of_(slots, {1, 1}) {}
+  std::pair<int, int> of(int slot) const { return of_[slot]; }
+  void follow(const PlaneOp& op) {
+    auto& own = of_[op.slot];
+    if (op.kind == PlaneOpKind::conv)
+      own = {capped_product(own.first, op.stride_h), capped_product(own.second, op.stride_w)};
+    if (op.kind == PlaneOpKind::copy) own = of_[op.other];
+    if (op.kind == PlaneOpKind::pool) own = {1, 1};
+  }
+
+ private:
+  std::vector<std::pair<int, int>> of_;
+};
+
 // K, T of all planes after a convolution from its window sums.
 template <class T, bool kNtk, class V>
 NTK_HD void conv_affine(const PlaneOp& op, V& k, V& t) {
@@ -53,10 +73,15 @@ NTK_HD int shared_windows(int n, int x, int d, int c) {
 
 // Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d| < h.
 struct Segment {
-  int first, last;  // plane ops [first, last); the pool, if any, is op number `last`
-  int h, w;         // image at its start
-  bool circular;    // holds a circular convolution: a plane comes with its mates d +- h, d +- w
+  int first, last;         // plane ops [first, last); the pool, if any, is op number `last`
+  int h, w;                // image at its start
+  bool circular;           // holds a circular convolution: a plane comes with its mates d +- period_h, d +- period_w
+  int period_h, period_w;  // the size where it stands times the strides before it: from h, w to below twice as much
   const unsigned char *need_h, *need_w;
+
+  // Is plane d needed, or its mate d - period?
+  bool needs_h(int d) const { return need_h[(d < h ? d : d - period_h) + h - 1]; }
+  bool needs_w(int d) const { return need_w[(d < w ? d : d - period_w) + w - 1]; }
 };
 
 struct PlaneProgram {

@@ -24,9 +24,10 @@ void mark_pool(std::vector<unsigned char>& need, int n, int scale, int n_in, int
   }
 }
 
-// A circular convolution reads a plane's mates d +- n too.
-void close_circular(std::vector<unsigned char>& need, int n) {
-  for (int d = 1; d < n; ++d) need[d + n - 1] = need[d - 1] = need[d + n - 1] | need[d - 1];
+// A circular convolution reads a plane's mates d +- period too.
+void close_circular(std::vector<unsigned char>& need, int n, int period) {
+  for (int d = 1 + period - n; d < n; ++d)
+    need[d + n - 1] = need[d - period + n - 1] = need[d + n - 1] | need[d - period + n - 1];
 }
 
 bool pure_relu(const PlaneOp& op) {
@@ -63,13 +64,20 @@ PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op
 }
 
 void PlaneSchedule::find_segments() {
-  Segment current{0, 0, h_, w_, false, nullptr, nullptr};
+  Segment current{0, 0, h_, w_, false, h_, w_, nullptr, nullptr};
+  Strides stride(slots_);
   for (int k = 0; k < int(ops_.size()); ++k) {
-    current.circular |= ops_[k].kind == PlaneOpKind::conv && ops_[k].circular;
-    if (ops_[k].kind != PlaneOpKind::pool) continue;
+    const PlaneOp& op = ops_[k];
+    if (op.kind == PlaneOpKind::conv && op.circular) {
+      current.circular = true;
+      if (op.h > 1) current.period_h = op.h * stride.of(op.slot).first;
+      if (op.w > 1) current.period_w = op.w * stride.of(op.slot).second;
+    }
+    stride.follow(op);
+    if (op.kind != PlaneOpKind::pool) continue;
     current.last = k;
     cuts_.push_back(current);
-    current = {k + 1, 0, ops_[k].out_h, ops_[k].out_w, false, nullptr, nullptr};
+    current = {k + 1, 0, op.out_h, op.out_w, false, op.out_h, op.out_w, nullptr, nullptr};
   }
   current.last = int(ops_.size());
   cuts_.push_back(current);
@@ -104,23 +112,23 @@ std::vector<PlaneSchedule::Needs> PlaneSchedule::needs(int last, bool near) cons
     out[s].h.assign(2 * segment.h - 1, 0), out[s].w.assign(2 * segment.w - 1, 0);
     if (s > last) continue;
     if (near && s == last) mark(out[s].h, segment.h, 0, 1), mark(out[s].w, segment.w, 0, 1);
-    std::vector<std::pair<int, int>> scale(slots_, {1, 1});  // strides from the segment's start, per slot
+    Strides strides(slots_);
     for (int k = segment.first; k < segment.last; ++k) {
       const PlaneOp& op = ops_[k];
-      if (op.kind == PlaneOpKind::conv)
-        scale[op.slot] = {capped_product(scale[op.slot].first, op.stride_h),
-                          capped_product(scale[op.slot].second, op.stride_w)};
-      if (op.kind == PlaneOpKind::copy) scale[op.slot] = scale[op.other];
+      strides.follow(op);
       if (op.kind != PlaneOpKind::readout || near) continue;
-      mark(out[s].h, segment.h, op.window_h < 0 ? op.h - 1 : 2 * op.window_h, scale[op.slot].first);
-      mark(out[s].w, segment.w, op.window_w < 0 ? op.w - 1 : 2 * op.window_w, scale[op.slot].second);
+      mark(out[s].h, segment.h, op.window_h < 0 ? op.h - 1 : 2 * op.window_h, strides.of(op.slot).first);
+      mark(out[s].w, segment.w, op.window_w < 0 ? op.w - 1 : 2 * op.window_w, strides.of(op.slot).second);
     }
     if (s < last) {
       const PlaneOp& pool = ops_[segment.last];
-      mark_pool(out[s].h, segment.h, scale[0].first, pool.h, pool.window_h, pool.stride_h, out[s + 1].h, pool.out_h);
-      mark_pool(out[s].w, segment.w, scale[0].second, pool.w, pool.window_w, pool.stride_w, out[s + 1].w, pool.out_w);
+      mark_pool(out[s].h, segment.h, strides.of(0).first, pool.h, pool.window_h, pool.stride_h, out[s + 1].h,
+                pool.out_h);
+      mark_pool(out[s].w, segment.w, strides.of(0).second, pool.w, pool.window_w, pool.stride_w, out[s + 1].w,
+                pool.out_w);
     }
-    if (segment.circular) close_circular(out[s].h, segment.h), close_circular(out[s].w, segment.w);
+    if (!segment.circular) continue;
+    close_circular(out[s].h, segment.h, segment.period_h), close_circular(out[s].w, segment.w, segment.period_w);
   }
   return out;
 }

@@ -22,6 +22,11 @@ NETS = {
     "circular": nk.Serial(
         nk.Conv((3, 2), (1, 2), "CIRCULAR"), RELU, nk.Conv((2, 3), (1, 1), "CIRCULAR"), nk.Flatten(), DENSE
     ),
+    "circular, larger than the image": nk.Serial(
+        nk.Conv((9, 7), (3, 4), "CIRCULAR", 1.1), RELU, nk.Conv((1, 5), padding="CIRCULAR"), RELU, nk.Flatten(), DENSE
+    ),
+    "flatten before a nonlinearity": nk.Serial(CONV, nk.Flatten(), RELU, DENSE),
+    "nested residual": nk.Serial(DENSE, nk.Residual(RELU, DENSE, nk.Residual(RELU, DENSE)), RELU, DENSE),
     "valid strides": nk.Serial(nk.Conv((2, 2), (2, 2)), RELU, nk.Flatten(), DENSE),
     "average pool": nk.Serial(CONV, RELU, nk.AvgPool((2, 2), (2, 2)), CONV, RELU, nk.Flatten(), DENSE),
     "pool with edges": nk.Serial(CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME", True), nk.Flatten(), DENSE),

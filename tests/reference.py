@@ -184,10 +184,13 @@ def _name(layer):
 
 
 class Signal:
-    """Covariance K and tangent kernel T over all pixel pairs, and both sides' own covariances over pixel pairs."""
+    """Covariance K and tangent kernel T over all pixel pairs, and both sides' own covariances over pixel pairs.
 
-    def __init__(self, k, t, left, right, width):
-        self.k, self.t, self.left, self.right, self.width = k, t, left, right, width
+    ``flat``: a vector whose features are pixels, so that entries p = p' are their kernels and a vector's is their mean.
+    """
+
+    def __init__(self, k, t, left, right, width, flat=False):
+        self.k, self.t, self.left, self.right, self.width, self.flat = k, t, left, right, width, flat
 
     def map(self, linear, slope=1.0, offset=0.0, extra=None, t_offset=None):
         """K <- slope L[K] + offset, T <- slope L[T] + (extra L[K] + t_offset, or the new K)."""
@@ -198,6 +201,14 @@ class Signal:
 
     def plain(self, linear):
         return Signal(*(linear(m) for m in (self.k, self.t, self.left, self.right)), self.width)
+
+    def vector(self):
+        """A flattened image's means over its features."""
+        return self.plain(_mean_of_pixels) if self.flat else self
+
+
+def _mean_of_pixels(m):
+    return (np.einsum("ijhwhw->ij", m) / math.prod(m.shape[2:4]))[:, :, None, None, None, None]
 
 
 def _variances(side):
@@ -219,7 +230,7 @@ def _pointwise(signal, function, whole=False):
     new, factor = apply(signal.k, signal.left, signal.right)
     left, _ = apply(signal.left, signal.left, signal.left)
     right, _ = apply(signal.right, signal.right, signal.right)
-    return Signal(new, factor * signal.t, left, right, signal.width)
+    return Signal(new, factor * signal.t, left, right, signal.width, signal.flat)
 
 
 MANY = 2000  # entries of K, from which on quadrature would take too long
@@ -245,7 +256,12 @@ def _layer_norm(layer, signal):
         scale = 1 / math.sqrt((q + layer.eps) * (r + layer.eps))
         return k * scale, scale
 
-    return _pointwise(signal, function)
+    if not signal.flat:
+        return _pointwise(signal, function)
+    q, r = (_variances(_mean_of_pixels(side))[:, 0, 0] + layer.eps for side in (signal.left, signal.right))
+    scales = [np.sqrt(np.outer(a, b))[:, :, None, None, None, None] for a, b in ((q, r), (q, r), (q, q), (r, r))]
+    parts = [m / scale for m, scale in zip((signal.k, signal.t, signal.left, signal.right), scales, strict=True)]
+    return Signal(*parts, signal.width, flat=True)
 
 
 def _geometry(n, window, stride, padding):
@@ -317,16 +333,11 @@ def _pool(layer, signal):
 
 def _readout(layer, signal):
     h, w = signal.k.shape[2:4]
-    pixels = h * w
-    readers = {
-        "Flatten": lambda m: np.einsum("ijhwhw->ij", m) / pixels,
-        "GlobalAvgPool": lambda m: m.sum(axis=(2, 3, 4, 5)) / pixels**2,
-        "GlobalSumPool": lambda m: m.sum(axis=(2, 3, 4, 5)),
-    }
-    out = signal.plain(lambda m: readers[_name(layer)](m)[:, :, None, None, None, None])
-    if _name(layer) == "Flatten" and signal.width is not None:
-        out.width = signal.width * pixels
-    return out
+    if _name(layer) == "Flatten":
+        width = None if signal.width is None else signal.width * h * w
+        return Signal(signal.k, signal.t, signal.left, signal.right, width, flat=True)
+    pixels = h * w if _name(layer) == "GlobalAvgPool" else 1
+    return signal.plain(lambda m: m.sum(axis=(2, 3, 4, 5))[:, :, None, None, None, None] / pixels**2)
 
 
 def apply(layer, signal):
@@ -350,7 +361,7 @@ def apply(layer, signal):
     if name == "Identity":
         return signal
     if name == "Dense":
-        return _affine(layer, signal, lambda m: m, 1, layer.width)
+        return _affine(layer, signal.vector(), lambda m: m, 1, layer.width)
     if name == "Conv":
         return _conv(layer, signal)
     if name in ("AvgPool", "SumPool"):
@@ -364,7 +375,8 @@ def apply(layer, signal):
 
 def _sum(signals):
     parts = [[s.k, s.t, s.left, s.right] for s in signals]
-    return Signal(*(sum(part) for part in zip(*parts, strict=True)), signals[0].width)
+    flat = any(s.flat for s in signals)  # a vector's kernel is that of each of its features
+    return Signal(*(sum(part) for part in zip(*parts, strict=True)), signals[0].width, flat)
 
 
 def reference(net, x1, x2=None):
@@ -373,5 +385,5 @@ def reference(net, x1, x2=None):
     b = a if x2 is None else np.asarray(x2, float)
     a, b = (x[:, None, None, :] if x.ndim == 2 else x for x in (a, b))
     products = [np.einsum("ihwc,jgvc->ijhwgv", p, q) / p.shape[-1] for p, q in ((a, b), (a, a), (b, b))]
-    out = apply(net, Signal(products[0], np.zeros_like(products[0]), *products[1:], a.shape[-1]))
+    out = apply(net, Signal(products[0], np.zeros_like(products[0]), *products[1:], a.shape[-1])).vector()
     return out.k[:, :, 0, 0, 0, 0], out.t[:, :, 0, 0, 0, 0]

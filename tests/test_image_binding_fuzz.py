@@ -3,7 +3,10 @@
 A crash of the process, or a byte written beside the tile, is a failure here; tests/test_images.py says if it is right.
 """
 
+import contextlib
+
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -121,3 +124,14 @@ def test_any_valid_program_runs_within_its_tile(arguments, dtype, backend, diago
     except REFUSED:
         return
     run(program, arguments[-1], dtype, backend, diagonal)
+
+
+@pytest.mark.parametrize(("stride", "fits"), [(1, True), (2, False)])
+def test_circular_padding_has_one_period(stride, fits):
+    """Planes of 5 pixels close under +-5; 3 pixels at stride 2 would wrap at 6."""
+    params, size = (1.0, 0.0, 1.0, 0.0), -(-5 // stride)
+    strided = (5, 5, size, size, 1, 1, stride, stride, 0, 0, 0, 0)
+    around = [(n, n, n, n, 3, 3, 1, 1, 1, 1, 1, 0) for n in (5, size)]
+    ops = [("conv", "", 0, 0, params, geometry) for geometry in (around[0], strided, around[1])]
+    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="circular padding at sizes"):
+        _core.ImageProgram(ops, 1, [("emit", "", 0, 0, params)], 1, 1, (5, 5, 1))

@@ -56,9 +56,8 @@ def draw_window(draw, size, padding):
     """(window, strides, size after it) that fit an image of this size."""
     pairs = []
     for n in size:
-        window = draw(st.sampled_from([k for k in (1, 2, 3, 3, 4) if padding == "SAME" or k <= n]))
-        strides = [s for s in (1, 1, 1, 2, 3) if padding != "CIRCULAR" or n % s == 0]
-        stride = draw(st.sampled_from(strides))
+        window = draw(st.sampled_from([k for k in (1, 2, 3, 3, 4) if padding != "VALID" or k <= n]))
+        stride = draw(st.sampled_from([1, 1, 1, 2, 3]))
         pairs.append((window, stride, (n - window) // stride + 1 if padding == "VALID" else -(-n // stride)))
     return tuple(zip(*pairs, strict=True))
 
@@ -89,7 +88,8 @@ def draw_block(draw, size):
     if kind == "residual":
         return [first, nk.Residual(draw(activations), inner), draw(activations)], size
     _, strides, after = draw_window(draw, size, "SAME")
-    shortcut, branch = (nk.Conv(draw_window(draw, size, "SAME")[0], strides, "SAME") for _ in range(2))
+    paddings = st.sampled_from(["SAME", "CIRCULAR"])
+    shortcut, branch = (nk.Conv(draw_window(draw, size, "SAME")[0], strides, draw(paddings)) for _ in range(2))
     last, _ = draw_conv(draw, after, keep=True)
     block = nk.Residual(draw(activations), branch, draw(activations), last, shortcut=shortcut)
     return [first, block, draw(activations)], after
@@ -107,9 +107,11 @@ def cases(draw):
     readout = draw(
         st.sampled_from([nk.GlobalAvgPool(), nk.GlobalAvgPool(), nk.Flatten(), nk.GlobalSumPool(), *windows])
     )
-    head = draw(st.sampled_from(["", "dense", "deep"]))
-    if head == "deep":
-        head = [draw(dense), *draw(norms), draw(activations), draw(dense)]
+    head = draw(st.sampled_from(["", "dense", "deep", "pixelwise"]))
+    if head == "pixelwise":  # the nonlinearity after the read-out of an affine layer
+        body[-1:] = [body[-1], nk.Dense(0.9, 0.1)]
+    if head in ("deep", "pixelwise"):
+        head = [*([draw(dense)] if head == "deep" else []), *draw(norms), draw(activations), draw(dense)]
     return nk.Serial(*body, readout, *([draw(dense)] if head == "dense" else head)), (*shape, draw(st.integers(1, 5)))
 
 

@@ -35,6 +35,16 @@ NETS = {
     "circular, after VALID": nk.Serial(conv((2, 2), padding="VALID"), R, AROUND, R, GAP, D),
     "circular, then VALID and SAME": nk.Serial(AROUND, R, conv(padding="VALID"), R, C, R, GAP, D),
     "circular, then strided": nk.Serial(AROUND, R, conv(strides=(2, 2)), R, C, R, GAP, D),
+    "circular, any filter and stride": nk.Serial(
+        *(conv((6, 3), (2, 3), "CIRCULAR"), R, conv((2, 5), padding="CIRCULAR"), R, C, GAP, D)
+    ),
+    "circular, in a branch": nk.Serial(
+        C, nk.Residual(R, conv(strides=(2, 2)), R, AROUND, shortcut=conv((1, 1), (2, 2))), R, AROUND, nk.Erf(), GAP, D
+    ),
+    "one pixel by different strides": nk.Serial(
+        C, nk.Residual(R, conv((5, 1), padding="VALID"), shortcut=conv((1, 1), (5, 1))), R, AROUND, R, GAP, D
+    ),
+    "flatten, then a nonlinearity": nk.Serial(C, FLAT, nk.Residual(R, D), D, R, D),
     "strides beyond the image": nk.Serial(*(conv((1, 1), (1024, 1024)),) * 4, nk.AvgPool((1, 1)), GAP, D),
     "strides": nk.Serial(conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()),
     "pools": nk.Serial(conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D),

@@ -11,8 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import ntkcore as nk
+from conftest import relative_error
 from ntkcore.layers import LAYERS
 from ntkcore.lowering import stages
+from numpy_nets import scatters_about
+from reference import reference
+from test_image_layers import plain
 
 EXAMPLES = [
     nk.Dense(),
@@ -164,6 +168,8 @@ def test_bad_json(text, words):
         (lambda: nk.Rbf(-1), ValueError, "gamma"),
         (lambda: nk.ArcCosine(3), ValueError, "order"),
         (lambda: nk.FanOut(0), ValueError, "num"),
+        (lambda: nk.FanOut(10**9), ValueError, "from 1 to 1000"),
+        (lambda: nk.FanOut(True), ValueError, "num"),
         (lambda: nk.Serial(1), TypeError, "layers"),
         (lambda: nk.Conv((3,)), ValueError, "filter_shape"),
         (lambda: nk.Conv((3, 0)), ValueError, "filter_shape"),
@@ -184,6 +190,8 @@ def test_bad_specs(build, error, words):
 
 
 D, C = nk.Dense(), nk.Conv((3, 3), (1, 1), "SAME")
+VALID = nk.Conv((3, 3))
+STRIDED, AROUND = nk.Conv((3, 3), (2, 2), "SAME"), nk.Conv((3, 3), (1, 1), "CIRCULAR")
 VECTORS, IMAGES = np.ones((3, 4)), np.ones((2, 6, 5, 3))
 
 
@@ -208,8 +216,11 @@ VECTORS, IMAGES = np.ones((3, 4)), np.ones((2, 6, 5, 3))
         ([C, nk.Relu(), nk.AvgPool((9, 9)), nk.Flatten()], IMAGES, "layer 2, AvgPool.*no pixel"),
         ([C, nk.Relu(), nk.AvgPool((2, 2)), nk.Relu(), nk.Flatten()], IMAGES, r"layer 3, Relu\(\): .*affine"),
         ([C, nk.Relu()], IMAGES, r"image of shape \(6, 5, 3\)"),
-        ([nk.Conv((3, 3), (2, 2), "CIRCULAR"), nk.Flatten()], IMAGES, "must divide"),
-        ([nk.Conv((7, 3), (1, 1), "CIRCULAR"), nk.Flatten()], IMAGES, "larger than the image"),
+        ([C, nk.Flatten(), nk.LayerNorm(), nk.Relu(), D], IMAGES, r"layer 3, Relu\(\): .*flattened image"),
+        ([C, nk.Flatten(), nk.Residual(nk.Relu(), D), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*flattened image"),
+        ([C, nk.Relu(), nk.Flatten(), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*Gaussian"),
+        ([AROUND, nk.Residual(STRIDED, AROUND, shortcut=STRIDED)], IMAGES, r"around \(6, 5\) and \(6, 6\) pixels"),
+        ([C, nk.Residual(VALID, AROUND, shortcut=VALID)], IMAGES, r"branch 1.1, Conv.*around \(4, 3\) pixels"),
         ([C, nk.Residual(nk.AvgPool((1, 1)), C), nk.Flatten()], IMAGES, "branches"),
         ([nk.FanOut(2), nk.Parallel(nk.Conv((3, 3)), C), nk.FanInSum(), nk.Flatten()], IMAGES, "differ in shape"),
     ],
@@ -229,6 +240,11 @@ def test_layers_that_do_not_fit_are_named(layers, x, words):
         ([D, nk.FanOut(2), nk.FanOut(2)], "layer 2, FanOut"),
         ([D, nk.FanOut(2), nk.Relu()], r"layer 2, Relu\(\): got 2 branches"),
         ([D, nk.FanOut(3), nk.Parallel(D, nk.Relu(), nk.Identity()), nk.FanInSum()], "correlated"),
+        ([D, nk.Residual(nk.Relu(), D, nk.Relu(), shortcut=nk.Serial(D, nk.Relu()))], r"FanInSum.*means do not vanish"),
+        ([D, nk.Residual(nk.Residual(nk.Relu(), D))], "FanInSum.*share a signal"),
+        ([D, nk.Residual(nk.Residual(nk.Relu(), D), nk.Relu(), shortcut=nk.Identity())], "share a signal"),
+        ([D, nk.Residual(D), nk.Residual()], "share a signal"),
+        ([nk.Residual(D, nk.Relu())], "means do not vanish"),
     ],
 )
 def test_the_place_of_a_layer_is_its_path(layers, words):
@@ -239,6 +255,73 @@ def test_the_place_of_a_layer_is_its_path(layers, words):
 def test_one_branch_without_weights_is_enough_for_independence():
     net = nk.Serial(D, nk.FanOut(3), nk.Parallel(nk.Identity(), nk.Serial(nk.Relu(), D), D), nk.FanInSum(), nk.Relu())
     assert nk.kernel(net, VECTORS).shape == (3, 3)  # all are Gaussian, so that a nonlinearity may follow
+
+
+N, R, E = nk.Dense(1.1, 0.2), nk.Relu(), nk.Erf()
+NESTED = {
+    "nested": nk.Serial(N, nk.Residual(R, N, nk.Residual(R, N)), R, N),
+    "three deep": nk.Serial(N, nk.Residual(E, N, nk.Residual(R, N, nk.Residual(R, N), nk.LayerNorm())), E, N),
+    "in the shortcut": nk.Serial(N, nk.Residual(R, N, shortcut=nk.Serial(N, nk.Residual(E, N))), R, N),
+    "branch of a sum": nk.Serial(N, nk.Residual(nk.Residual(R, N), N), R, N),
+    "one mean": nk.Serial(N, nk.Residual(N, R, shortcut=nk.Residual(E, N)), N),
+    "fans": nk.Serial(
+        *(N, nk.FanOut(3)),
+        nk.Parallel(nk.Identity(), nk.Serial(R, N, nk.Residual(N)), nk.Residual(R, N, shortcut=N)),
+        *(nk.FanInSum(), R, N),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_nested_blocks(name):
+    """Against the formula, and against wide networks, which know nothing of independence."""
+    x = np.random.default_rng(0).standard_normal((3, 5))
+    x = x @ np.linalg.qr(np.random.default_rng(1).standard_normal((256, 5)))[0].T * (256 / 5) ** 0.5
+    ours, expected = nk.kernel(NESTED[name], x, None, ("nngp", "ntk")), reference(NESTED[name], x)
+    assert max(relative_error(ours[k], expected[k]) for k in (0, 1)) < 1e-12
+    assert scatters_about(NESTED[name], x, width=256)
+
+
+def test_a_nested_block_by_hand():
+    """q of a ReLU is q/2: z0 = 1, z1 = 1/2, z2 = 1/4 and their sum 7/4, of which the last ReLU keeps half."""
+    net = nk.Serial(D, nk.Residual(nk.Relu(), D, nk.Residual(nk.Relu(), D)), nk.Relu(), D)
+    assert nk.kernel_diag(net, np.ones((1, 4)), "nngp") == pytest.approx(7 / 8, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("phi", "expected"),
+    [
+        (nk.Relu(), [[1.125, 0.375], [0.375, 1.25]]),  # pixels 9, 0, 0, 0 and 1, 0, 0, 9; 3 * 1 in common: 1.5/4
+        (nk.Erf(), np.arcsin([[18 / 19, 6 / 57**0.5]]) / (2 * math.pi)),
+    ],
+)
+def test_a_nonlinearity_after_flatten_acts_on_pixels(phi, expected):
+    x = np.array([[3.0, 0, 0, 0], [1, 0, 0, 3]]).reshape(2, 1, 4, 1)
+    k = nk.kernel(nk.Serial(nk.Conv((1, 1)), nk.Flatten(), phi, D), x, get="nngp")
+    assert k[0] == pytest.approx(expected[0], rel=1e-14)
+    before = nk.kernel(nk.Serial(nk.Conv((1, 1)), phi, nk.Flatten(), D), x, get="nngp")
+    assert (k == before).all()
+
+
+def test_a_nonlinearity_after_pools():
+    """After a mean over pixels, of one variance each; with a flatten in it, pixel by pixel."""
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 2))
+    pool, phi = nk.AvgPool((3, 3), (1, 1), "SAME"), nk.Erf()
+    local = nk.kernel(nk.Serial(C, nk.LocalAvgPool(3), phi, D), x, None, ("nngp", "ntk"))
+    spelled = nk.kernel(nk.Serial(C, pool, phi, nk.Flatten(), D), x, None, ("nngp", "ntk"))
+    assert max(relative_error(local[k], spelled[k]) for k in (0, 1)) < 1e-14
+    branches = nk.Serial(C, nk.LocalAvgPool(3), nk.Residual(phi, D), D)
+    assert relative_error(nk.kernel(branches, x), reference(plain(branches), x)[1]) < 1e-12
+    mean = nk.kernel(nk.Serial(C, nk.GlobalAvgPool(), phi, D), x)
+    assert relative_error(mean, reference(nk.Serial(C, nk.GlobalAvgPool(), phi, D), x)[1]) < 1e-12
+
+
+def test_depths_of_a_network_that_flattens_first():
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 2))
+    head = (C, nk.Flatten(), nk.Relu())
+    both = nk.kernel(nk.Serial(*head, D, nk.Erf(), D), x, depths=[1, 2])
+    assert relative_error(both[0], nk.kernel(nk.Serial(*head, D), x)) < 1e-14
+    assert relative_error(both[1], nk.kernel(nk.Serial(*head, D, nk.Erf(), D), x)) < 1e-14
 
 
 def test_a_residual_block_is_a_fan_out():

@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,26 @@ def test_kernels_with_output_axes():
     agrees(fn(None, F0, G0, td), "full infinite")
     agrees(predict.gp_inference(dd, Y, 1e-2, trace_axes=())("nngp", td, tt), "full gp")
     agrees(predict.gradient_descent_mse(DD.ntk, Y.T, 0.7, trace_axes=0)(TIMES, F0.T, G0.T, TD.ntk), "first")
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (-1, 0)])
+def test_scalar_kernels(axes):
+    """All axes traced: k times the identity, every output by itself."""
+    k, cross, times = 1.7, 0.6, np.array([0.0, 2.0, 30.0])
+    y, f0, g0 = np.random.default_rng(0).standard_normal((3, 5, 2))
+    left = np.exp(-0.7 * k * times / y.size)[:, None, None]
+    flows = (
+        predict.gradient_descent_mse(k, y, 0.7, trace_axes=axes),
+        predict.gradient_descent(SquaredError(True), np.array(k), y, 0.7, trace_axes=axes),
+    )
+    for flow in flows:
+        train, test = flow(times, f0, g0, cross)
+        assert_close(train, y + left * (f0 - y), 1e-8)
+        assert_close(test, g0 + cross / k * (1 - left) * (y - f0), 1e-8)
+    kernels = [SimpleNamespace(nngp=1.3, ntk=k), SimpleNamespace(nngp=0.4, ntk=cross), SimpleNamespace(nngp=1.1, ntk=2)]
+    found = predict.gp_inference(kernels[0], y, trace_axes=axes)("nngp", *kernels[1:])
+    assert_close(found.mean, 0.4 / 1.3 * y, 1e-14)
+    assert found.covariance == pytest.approx(1.1 - 0.4**2 / 1.3, rel=1e-14)
 
 
 @pytest.mark.parametrize("momentum", [None, 0.9])

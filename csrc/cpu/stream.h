@@ -68,11 +68,11 @@ class Stream {
       for (int b = 0; b < pools_[s].bands; ++b) pools_[s].clear_band(b + 1 - pools_[s].op->out_h);
     }
     const Segment& first = program_.segments[0];
-    for (int dh = first.circular || io_.half ? 0 : 1 - first.h; dh < first.h; ++dh) advance(0, dh);
+    for (int dh = first.circular || io_.half ? 0 : 1 - first.h; dh < end_h(first); ++dh) advance(0, dh);
     for (int s = 0; s + 1 < program_.segment_count; ++s) {
       const Segment& after = program_.segments[s + 1];
       if (after.circular)
-        for (int dh = 0; dh < after.h; ++dh) advance(s + 1, dh);
+        for (int dh = 0; dh < end_h(after); ++dh) advance(s + 1, dh);
       else
         while (pools_[s].next < after.h) hand_on(s);
     }
@@ -82,13 +82,17 @@ class Stream {
   Plane<T>* slot(int number) { return planes_ + number * mates_; }
   Plane<T>* spare() { return planes_ + program_.slots * mates_; }
 
-  // All planes of segment s with displacement dh (and its mate dh - h, if circular) are at hand: run them.
+  // Past the last displacement; with circular padding every d >= 0 stands for its mate d - period too.
+  static int end_h(const Segment& segment) { return segment.circular ? segment.period_h : segment.h; }
+  static int end_w(const Segment& segment) { return segment.circular ? segment.period_w : segment.w; }
+
+  // All planes of segment s with displacement dh (and its mate, if circular) are at hand: run them.
   void advance(int s, int dh) {
     const Segment& segment = program_.segments[s];
-    if (segment.need_h[dh + segment.h - 1]) {
+    if (segment.needs_h(dh)) {
       const bool half_row = io_.half && dh == 0;
-      for (int dw = segment.circular || half_row ? 0 : 1 - segment.w; dw < segment.w; ++dw)
-        if (segment.need_w[dw + segment.w - 1] && !stopped()) run_planes(s, dh, dw);
+      for (int dw = segment.circular || half_row ? 0 : 1 - segment.w; dw < end_w(segment); ++dw)
+        if (segment.needs_w(dw) && !stopped()) run_planes(s, dh, dw);
     }
     if (s + 1 >= program_.segment_count || circular_) return;
     const PlaneOp& pool = *pools_[s].op;
@@ -116,9 +120,10 @@ class Stream {
     count_ = 0;
     for (int mh = 0; mh < (segment.circular && dh > 0 ? 2 : 1); ++mh)
       for (int mw = 0; mw < (segment.circular && dw > 0 ? 2 : 1); ++mw) {
+        const int at_h = dh - mh * segment.period_h, at_w = dw - mw * segment.period_w;
+        if (at_h >= segment.h || -at_h >= segment.h || at_w >= segment.w || -at_w >= segment.w) continue;
         Plane<T>& plane = slot(0)[count_++];
-        plane.h = segment.h, plane.w = segment.w, plane.alive = true;
-        plane.dh = dh - mh * segment.h, plane.dw = dw - mw * segment.w;
+        plane = {plane.k, plane.t, segment.h, segment.w, at_h, at_w, true};
         if (s == 0)
           load_input(plane);
         else

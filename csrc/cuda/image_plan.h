@@ -163,18 +163,16 @@ class ImagePlan {
     after.resize(program_.size);
     for (int s = 0; s < program_.segment_count; ++s) {
       const Segment& segment = program_.segments[s];
-      std::vector<std::pair<int, int>> stride(program_.slots, {1, 1});
+      Strides strides(program_.slots);
       std::vector<TorusShape> now(program_.slots);
       start.push_back(shape(segment, segment.h, segment.w, {1, 1}));
       now[0] = start.back();
       for (int k = segment.first; k < segment.last; ++k) {
         const PlaneOp& op = program_.ops[k];
-        if (op.kind == PlaneOpKind::conv) {
-          stride[op.slot] = {capped_product(stride[op.slot].first, op.stride_h),
-                             capped_product(stride[op.slot].second, op.stride_w)};
-          if (op.fast == FastPath::none) now[op.slot] = shape(segment, op.out_h, op.out_w, stride[op.slot]);
-        }
-        if (op.kind == PlaneOpKind::copy) now[op.slot] = now[op.other], stride[op.slot] = stride[op.other];
+        strides.follow(op);
+        if (op.kind == PlaneOpKind::conv && op.fast == FastPath::none)
+          now[op.slot] = shape(segment, op.out_h, op.out_w, strides.of(op.slot));
+        if (op.kind == PlaneOpKind::copy) now[op.slot] = now[op.other];
         after[k] = now[op.slot];
       }
     }

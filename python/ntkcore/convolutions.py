@@ -10,7 +10,7 @@ Arora et al. 2019):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ntkcore.layers import Dense, Layer, Signal, single
@@ -59,9 +59,9 @@ class Conv(Layer):
     """2-D convolution over images of shape (h, w, channels).
 
     ``filter_shape``, ``strides``: (height, width), any positive numbers. ``padding``: "VALID" (the default, as in
-    neural-tangents), "SAME" (zeros) or "CIRCULAR" (wraps around; strides must then divide the image). ``W_std``,
-    ``b_std``, ``parameterization`` as for `Dense`; ``channels``: number of output channels, only needed by a following
-    layer in 'standard'.
+    neural-tangents), "SAME" (zeros) or "CIRCULAR" (wraps around, a filter larger than the image more than once).
+    ``W_std``, ``b_std``, ``parameterization`` as for `Dense`; ``channels``: number of output channels, only needed by a
+    following layer in 'standard'.
     """
 
     filter_shape: Pair
@@ -86,21 +86,30 @@ class Conv(Layer):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = _image(self, builder, value)
-        image = value.image
         window = _window(self, builder, value, self.filter_shape, self.strides, self.padding)
-        circular = self.padding == "CIRCULAR"
-        if circular and any(n % s for n, s in zip(image, self.strides, strict=True)):
-            raise builder.error(self, f"strides {self.strides} must divide an image of {image} under circular padding")
-        if circular and any(k > n for k, n in zip(self.filter_shape, image, strict=True)):
-            raise builder.error(
-                self, f"the filter is larger than the image of {image}: it would meet itself around the edge"
-            )
-        if circular:
-            value = builder.start_segment(self, value)
         a, b, e, f = self._dense().coefficients(self, builder, value)
         if self.parameterization == "standard":  # one weight for every pixel of the window: sums, not means
             e *= self.filter_shape[0] * self.filter_shape[1]
-        return builder.conv(value, window, circular, (a, b, e, f), self.channels)
+        if self.padding == "CIRCULAR":
+            return self._around(builder, value, window, (a, b, e, f))
+        return builder.conv(value, window, False, (a, b, e, f), self.channels)
+
+    def _around(self, builder: Builder, value: Value, window: Window, params: Sequence[float]) -> Value:
+        """Circular padding. Strides that do not divide the image pick pixels of the convolution at every pixel."""
+        if not _wraps(window, value.image):
+            return builder.conv(value, window, False, params, self.channels)
+        value = builder.start_segment(self, value)
+        if all(n % s == 0 for n, s in zip(value.image, window.strides, strict=True)):
+            return builder.conv(value, window, True, params, self.channels)
+        everywhere = replace(window, strides=(1, 1), out=value.image)
+        value = builder.conv(value, everywhere, True, params, self.channels)
+        return builder.window_mean(value, Window((1, 1), window.strides, (0, 0), window.out), False, (1.0,))
+
+
+def _wraps(window: Window, image: Pair) -> bool:
+    """Does any of the windows reach beyond the image?"""
+    sides = zip(window.out, window.strides, window.size, window.low, image, strict=True)
+    return any(low > 0 or (out - 1) * s + k > n for out, s, k, low, n in sides)
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from ntkcore.program import Builder, Value
+from ntkcore.program import Builder, Law, Value
 
 Signal = Value | tuple[Value, ...]
 
@@ -104,6 +104,7 @@ def from_json(text: str) -> Layer:
 
 
 LARGEST = 1e150  # its square is finite
+MOST_BRANCHES = 1000  # each holds a slot of every thread's memory
 
 
 def _check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
@@ -197,13 +198,19 @@ class Activation(Layer, abstract=True):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
-        if not value.gaussian:
+        if value.law is Law.MIXED:
+            raise builder.error(
+                self,
+                "its input is a flattened image after LayerNorm or a sum: features, being different pixels, differ in "
+                "variance, and the kernel is their mean. Put it before Flatten, or an affine layer (Dense) before it",
+            )
+        if value.law is not Law.GAUSSIAN:
             raise builder.error(
                 self,
                 "a nonlinearity needs a Gaussian input, and none is guaranteed here: put an affine layer (Dense, "
                 "Conv) before it",
             )
-        return builder.dual(value, self.dual, self.constants())
+        return builder.dual(self, value, self.dual, self.constants())
 
 
 @dataclass(frozen=True, repr=False)
@@ -358,7 +365,7 @@ class LayerNorm(Layer):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
-        if not value.gaussian:
+        if value.law is Law.OTHER:
             raise builder.error(self, "needs a Gaussian input: put an affine layer (Dense) before it")
         return builder.normalize(value, self.eps)
 
@@ -412,13 +419,11 @@ class FanOut(Layer):
     num: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num, int) or self.num < 1:
-            raise ValueError(f"FanOut: num must be a positive number of branches, not {self.num!r}")
+        if type(self.num) is not int or not 1 <= self.num <= MOST_BRANCHES:
+            raise ValueError(f"FanOut: num must be a number of branches from 1 to {MOST_BRANCHES}, not {self.num!r}")
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
-        value = single(self, builder, value)
-        shared = replace(value, independent=False)
-        return (shared, *(builder.copy(shared) for _ in range(self.num - 1)))
+        return builder.fan_out(self, single(self, builder, value), self.num)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -450,24 +455,40 @@ class Parallel(_Container):
 
 @dataclass(frozen=True, repr=False)
 class FanInSum(Layer):
-    """Sums the branches: K and T add, the branches being independent (at most one may lack weights of its own)."""
+    """Sums the branches: K and T add, the branches being uncorrelated.
+
+    They are where none shares a signal with another but through weights of its own, and at most one ends with a
+    nonlinearity (or is the data), whose mean is not 0.
+    """
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         if not isinstance(value, tuple):
             raise builder.error(self, "got one signal, takes branches: put FanOut and Parallel before it")
         if len({part.shape for part in value}) > 1:
             raise builder.error(self, f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}")
-        if len({part.stride for part in value}) > 1:
+        strides = {part.steps for part in value if part.is_image}
+        if len(strides) > 1:
             raise builder.error(
                 self,
-                "the branches reach the same image size by different strides, so their pixels do not correspond: "
-                "give all branches the same strides and padding",
+                f"the branches reach the same image size by different strides, {' and '.join(map(str, strides))} since "
+                "the last pool: pixels apart by d in one are apart by another d in the input than in the other, and "
+                "pairs of pixels are computed displacement by displacement. Give all branches the same product of "
+                "strides",
             )
-        if sum(not part.independent for part in value) > 1:
+        seen: set[int] = set()
+        for part in value:
+            if not seen.isdisjoint(part.sources):
+                raise builder.error(
+                    self,
+                    "two branches share a signal without an affine layer (Dense, Conv) of their own, so they are "
+                    "correlated and their kernels do not add: end all branches but one with an affine layer",
+                )
+            seen |= part.sources
+        if sum(not part.centred for part in value) > 1:
             raise builder.error(
                 self,
-                "two branches share a signal without an affine layer (Dense, Conv) of their own, so they are "
-                "correlated and their kernels do not add: end all branches but one with an affine layer",
+                "two branches end with a nonlinearity: their means do not vanish, so they are correlated and their "
+                "kernels do not add. End all branches but one with an affine layer (Dense, Conv)",
             )
         total = value[0]
         for part in value[1:]:

@@ -59,6 +59,8 @@ def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, out
     builder.path = [str(number)]
     if rest and isinstance(rest[0], Readout) and value.is_image:
         value, owned = rest.pop(0).lower(builder, value, last), True  # type: ignore[call-arg,assignment]
+    if value.unread:  # no nonlinearity follows
+        value, owned = builder.read(value, last), True
     if len(rest) == 1 and isinstance(rest[0], Dense) and not value.is_image:
         builder.emit(value, output, rest[0].coefficients(rest[0], builder, value))
     else:
@@ -68,7 +70,7 @@ def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, out
         for i, layer in enumerate(rest, number + len(readout) - len(rest)):
             builder.path = [str(i)]
             signal = layer.lower(builder, signal)
-        value = single(rest[-1] if rest else Identity(), builder, signal)
+        value = builder.read(single(rest[-1] if rest else Identity(), builder, signal))
         if value.is_image:
             raise ValueError(
                 f"the network ends with an image of shape {value.shape}, but a kernel needs a vector: end it with "

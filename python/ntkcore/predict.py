@@ -96,7 +96,7 @@ class _Layout:
 
     def unflat(self, values: Array, leading: tuple[int, ...], rows: tuple[int, ...]) -> Array:
         """(…, rows, traced) to leading + the outputs' axes in their order."""
-        return np.moveaxis(values.reshape(*leading, *rows, *self.traced_shape), self._last, self.traced)
+        return np.moveaxis(values.reshape((*leading, *rows, *self.traced_shape)), self._last, self.traced)
 
     def outputs_shape(self, rows: tuple[int, ...]) -> tuple[int, ...]:
         return self.unflat(np.empty((math.prod(rows), math.prod(self.traced_shape))), (), rows).shape
@@ -105,7 +105,7 @@ class _Layout:
 def _matrix(kernel: Any, name: str) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """(X, X', Y, Y', …) as a matrix (X Y …, X' Y' …), and both shapes."""
     array = np.asarray(kernel)
-    if array.ndim % 2 or not array.ndim:
+    if array.ndim % 2:
         raise ValueError(f"{name} must have pairs of axes, not shape {array.shape}")
     rows, columns = array.shape[::2], array.shape[1::2]
     order = (*range(0, array.ndim, 2), *range(1, array.ndim, 2))
@@ -116,7 +116,7 @@ def _matrix(kernel: Any, name: str) -> tuple[Array, tuple[int, ...], tuple[int, 
 def _zipped(covariance: Array, leading: tuple[int, ...], rows: tuple[int, ...]) -> Array:
     """(…, X Y …, X Y …) to leading + (X, X, Y, Y, …)."""
     k, d = len(leading), len(rows)
-    full = covariance.reshape(*leading, *rows, *rows)
+    full = covariance.reshape((*leading, *rows, *rows))
     return full.transpose(*range(k), *(k + i + d * j for i in range(d) for j in (0, 1)))
 
 

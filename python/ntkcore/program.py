@@ -7,6 +7,7 @@ A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): 
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,31 +18,62 @@ Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
 
+class Law(enum.Enum):
+    """What is known of a signal's features over random parameters; every op says it of its result."""
+
+    GAUSSIAN = "centred and jointly Gaussian, all features alike: a dual activation may follow"
+    MIXED = "centred and Gaussian, but features, being different pixels, differ in covariance; K is its mean"
+    OTHER = "anything else: data, or the output of a nonlinearity"
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A read-out that waits: the vector's features are still the pixels of an image on displacement planes."""
+
+    image: Pair
+    half: int  # half width of the pixel pairs that count (-1: all of them)
+    scale: float  # of their sum
+
+
 @dataclass(frozen=True)
 class Value:
     """A slot of the program and what is known of the signal in it.
 
-    ``gaussian``: jointly Gaussian over parameters, so that a dual activation may follow. ``independent``: produced by
-    weights of its own since the last fan-out, so that a sum with other branches has no cross terms. ``width``: number
-    of units or channels, where declared (needed by the standard parameterization only).
+    ``sources``: the affine layers (and 0, the data) that it depends on without further weights in between; signals
+    without a common source are independent. ``centred``: of mean 0 given all else, so that its product with an
+    independent signal vanishes. ``width``: number of units or channels, where declared (needed by the standard
+    parameterization only). ``unread``: a flattened image, kept on its planes as long as a nonlinearity may follow.
     """
 
     slot: int
     shape: Shape
-    gaussian: bool = False
-    independent: bool = False
+    law: Law = Law.OTHER
+    sources: frozenset[int] = frozenset({0})
+    centred: bool = False
     width: int | None = None
     stride: Pair = (1, 1)  # of an image, since the last pool: what one of its pixels is to the displacement planes
+    unread: Unread | None = None
 
     @property
     def image(self) -> Pair:
         """Height and width."""
-        return self.shape[0], self.shape[1]
+        return self.unread.image if self.unread else (self.shape[0], self.shape[1])
 
     @property
     def is_image(self) -> bool:
-        """Does it live on displacement planes, with covariances between pixels?"""
+        """Is it an image, to a layer?"""
         return len(self.shape) == 3
+
+    @property
+    def on_planes(self) -> bool:
+        """Does it live on displacement planes, with covariances between pixels?"""
+        return self.is_image or self.unread is not None
+
+    @property
+    def steps(self) -> Pair:
+        """Its strides; a side of one pixel has displacement 0 alone, which is the same whatever the stride."""
+        h, w = (s if n > 1 else 1 for n, s in zip(self.image, self.stride, strict=True))
+        return h, w
 
 
 Op = tuple[str, str, int, int, Sequence[float]]
@@ -88,6 +120,8 @@ class Builder:
         self.input = Value(0, input_shape, width=input_shape[-1])
         self._slots_of(self.input).take()
         self._segment = self.input.shape[:2]  # image size after the last pool
+        self._period: Pair = (0, 0)  # of circular padding since then, in its pixels
+        self._affine_layers = 0
 
     def error(self, layer: object, problem: str) -> ValueError:
         """The error of one layer, named by its place and its spelling."""
@@ -97,57 +131,115 @@ class Builder:
         """K <- a K + b, T <- a T + e K + f."""
         if value.is_image:
             return self.conv(value, Window((1, 1), (1, 1), (0, 0), value.image), False, (a, b, e, f), width)
+        value = self.read(value)
         self._append("affine", value, params=(a, b, e, f))
-        return replace(value, gaussian=True, independent=True, width=width)
+        return self._with_weights(value, width)
 
     def conv(self, value: Value, window: Window, circular: bool, params: Sequence[float], width: int | None) -> Value:
         """K <- a A[K] + b, T <- a A[T] + e A[K] + f, A the mean over the filter window."""
+        return self._with_weights(self.window_mean(value, window, circular, params), width)
+
+    def window_mean(self, value: Value, window: Window, circular: bool, params: Sequence[float]) -> Value:
+        """The op of `conv`, for a layer that needs several of them."""
         self._append("conv", value, params=params, window=window, circular=circular)
         shape, (h, w) = (*window.out, value.shape[2]), window.strides
-        stride = value.stride[0] * h, value.stride[1] * w
-        return replace(value, shape=shape, gaussian=True, independent=True, width=width, stride=stride)
+        return replace(value, shape=shape, stride=(value.stride[0] * h, value.stride[1] * w))
+
+    def _with_weights(self, value: Value, width: int | None) -> Value:
+        """The signal after weights of its own."""
+        self._affine_layers += 1
+        return replace(value, law=Law.GAUSSIAN, sources=frozenset({self._affine_layers}), centred=True, width=width)
 
     def start_segment(self, layer: object, value: Value) -> Value:
-        """Circular padding pairs a plane with its mates d +- size, so the size must be that of the segment's start.
+        """Circular padding pairs a plane d with its mates d +- period, the size times the strides before it.
 
-        Where it is not, a pool of one pixel, which changes nothing, starts a new segment.
+        A segment's planes are closed under one period, not less than the image. For another one, a pool of one pixel,
+        which changes nothing, starts a new segment.
         """
-        if value.image == self._segment:
-            return value
-        return self.pool(layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False)
+        period = self._period_of(value)
+        sides = zip(period, self._period, self._segment, strict=True)
+        if not all(p == 0 or (p >= size and known in (0, p)) for p, known, size in sides):
+            around = " and ".join(str(p) for p in dict.fromkeys([self._period, period]) if any(p))
+            what = f"circular padding around {around} pixels (size times strides) of an image of {self._segment}"
+            value = self.pool(layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False, what)
+            period = self._period_of(value)
+        h, w = (known or p for p, known in zip(period, self._period, strict=True))
+        self._period = h, w
+        return value
 
-    def dual(self, value: Value, name: str, params: Sequence[float]) -> Value:
-        """K, T <- E[phi phi'], E[dphi dphi'] T."""
+    @staticmethod
+    def _period_of(value: Value) -> Pair:
+        """0 for a side of one pixel, which wraps onto itself."""
+        h, w = (n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
+        return h, w
+
+    def dual(self, layer: object, value: Value, name: str, params: Sequence[float]) -> Value:
+        """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel, before its read-out."""
+        if value.unread and value.unread.half > 0:
+            value = self._pool_unread(layer, value, value.unread)
         self._append("dual", value, dual=name, params=params)
-        return replace(value, gaussian=False, independent=False)
+        return replace(value, law=Law.OTHER, centred=False)
+
+    def _pool_unread(self, layer: object, value: Value, unread: Unread) -> Value:
+        """Local average pooling as a pool and the read-out of a flattened image."""
+        size, pixels = 2 * unread.half + 1, math.prod(unread.image)
+        image = replace(value, shape=(*unread.image, value.shape[0]), unread=None)
+        window = same_window((size, size), unread.image, (1, 1))
+        pooled = self.pool(layer, image, window, unread.scale * pixels, False)
+        return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
 
     def normalize(self, value: Value, eps: float) -> Value:
         """K, T <- K, T / sqrt((q + eps)(q' + eps))."""
+        value = self.read(value)
         self._append("normalize", value, params=(eps,))
         return value
 
-    def pool(self, layer: object, value: Value, window: Window, scale: float, normalize_edges: bool) -> Value:
+    def pool(
+        self, layer: object, value: Value, window: Window, scale: float, normalize_edges: bool, what: str = "pooling"
+    ) -> Value:
         """Windows in p and in p': their sum times `scale`, or divided by the pixels inside the image."""
-        if value.slot != 0 or self._planes.in_use > 1:
+        if not self._may_pool(value):
             raise self.error(
                 layer,
-                "pooling, or circular padding after a change of the image's size, is not supported inside parallel "
-                "branches (or in a read-out under depths=): put it before FanOut or after FanInSum",
+                f"{what} is not supported inside parallel branches (or in a read-out under depths=), because it needs "
+                "the displacement planes of one signal in another order than the other's: put it before FanOut or "
+                "after FanInSum",
             )
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
-        self._segment = window.out
+        self._segment, self._period = window.out, (0, 0)
         return replace(value, shape=(*window.out, value.shape[2]), stride=(1, 1))
 
+    def _may_pool(self, image: Value) -> bool:
+        return image.slot == 0 and self._planes.in_use == 1
+
     def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
-        """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled."""
-        slot = self._vectors.take(fresh=True)  # all read-outs are filled before the head's first op runs
-        geometry = (*value.image, *value.image, half, half, 1, 1, 0, 0, 0, 0)
-        self._plane_ops.append(("readout", "", value.slot, slot, (scale, 0.0, 0.0, 0.0), geometry))
-        if last:
-            self.release(value)
+        """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1: all pairs), scaled.
+
+        It waits while a nonlinearity may follow: phi(Flatten(z)) = Flatten(phi(z)), pixels differing in variance.
+        """
         pixels = math.prod(value.image) if half >= 0 else 1  # a flattened image has features per pixel
         width = None if value.width is None else value.width * pixels
-        return replace(value, slot=slot, shape=(value.shape[2],), width=width)
+        flat = replace(value, shape=(value.shape[2],), width=width, unread=Unread(value.image, half, scale))
+        return flat if value.law is Law.GAUSSIAN and pixels > 1 else self.read(flat, last)
+
+    def read(self, value: Value, last: bool = True) -> Value:
+        """The vector that a flattened image is, off its planes, which are given back at their `last` use."""
+        if value.unread is None:
+            return value
+        (h, w), half = value.unread.image, value.unread.half
+        slot = self._vectors.take(fresh=True)  # all read-outs are filled before the head's first op runs
+        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0)
+        self._plane_ops.append(("readout", "", value.slot, slot, (value.unread.scale, 0.0, 0.0, 0.0), geometry))
+        if last:
+            self.release(value)
+        mixed = value.law is Law.GAUSSIAN and half >= 0 and h * w > 1
+        return replace(value, slot=slot, unread=None, stride=(1, 1), law=Law.MIXED if mixed else value.law)
+
+    def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
+        """The same signal ``num`` times; local pooling, which a branch could not do any more, comes first."""
+        if value.unread and value.unread.half > 0 and self._may_pool(value):
+            value = self._pool_unread(layer, value, value.unread)
+        return (value, *(self.copy(value) for _ in range(num - 1)))
 
     def copy(self, value: Value) -> Value:
         """A second slot with the same content."""
@@ -156,11 +248,15 @@ class Builder:
         return replace(value, slot=slot)
 
     def add(self, value: Value, other: Value) -> Value:
-        """K, T of `value` <- sum with those of `other`, whose slot is given back."""
+        """K, T of `value` <- sum with those of `other`, independent of it, whose slot is given back."""
+        if value.unread != other.unread or (value.unread and value.steps != other.steps):
+            value, other = self.read(value), self.read(other)
         self._append("add", value, other.slot)
         self.release(other)
-        both = value.gaussian and other.gaussian
-        return replace(value, gaussian=both, independent=value.independent and other.independent)
+        laws = {value.law, other.law}
+        law = next(law for law in (Law.OTHER, Law.MIXED, Law.GAUSSIAN) if law in laws)
+        centred = value.centred and other.centred
+        return replace(value, law=law, sources=value.sources | other.sources, centred=centred)
 
     def release(self, value: Value) -> None:
         """Give a slot back."""
@@ -180,7 +276,7 @@ class Builder:
         )
 
     def _slots_of(self, value: Value) -> _Slots:
-        return self._planes if value.is_image else self._vectors
+        return self._planes if value.on_planes else self._vectors
 
     def _append(
         self,
@@ -194,7 +290,7 @@ class Builder:
         normalize_edges: bool = False,
     ) -> None:
         padded = (*map(float, params), 0.0, 0.0, 0.0, 0.0)[:4]
-        if not value.is_image:
+        if not value.on_planes:
             self._ops.append((kind, dual, value.slot, other, padded))
             return
         size = value.image

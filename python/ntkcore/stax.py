@@ -8,8 +8,8 @@ Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak
 `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError, saying what to do instead. Finite
 networks (``init_fn``, ``apply_fn``) are not here yet.
 
-``do_stabilize`` is accepted and has no effect: it rescales neural-tangents' covariances before a dual, lest they
-overflow; the duals here work on correlations, with variances in float64.
+An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps covariances from
+overflowing before a dual, as the duals here, working on correlations with variances in float64, always do.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ import numpy.typing as npt
 from ntkcore import convolutions, layers
 from ntkcore.inputs import KERNELS, check_data
 from ntkcore.kernels import kernel, kernel_diag
-from ntkcore.program import Builder, Shape
+from ntkcore.program import Builder, Law, Shape
 
 Array = npt.NDArray[Any]
+MOST_LAYERS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +79,19 @@ class KernelFn:
         """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors (n, d) or images (n, height, width, channels).
 
         ``get``: the name of a `Kernel` field ("ntk", "nngp", "cov1", …; any case) for its value, a tuple of names for a
-        namedtuple in that order, None for a `Kernel`. Only what is asked for is computed. ``diagonal_batch`` and
-        ``diagonal_spatial`` say how neural-tangents stores intermediate covariances; they have no effect here.
+        namedtuple in that order, None for a `Kernel`. Only what is asked for is computed. ``diagonal_batch``: None or
+        True, ``cov1`` and ``cov2`` being diagonals; ``diagonal_spatial``: None or False, covariances between pixels
+        being followed wherever the network needs them.
         ``threads``, ``dtype``, ``backend``, ``progress``: as for `ntkcore.kernel`, whose errors are raised.
 
         KeyError for an unknown name; ValueError for an empty or repeated one; TypeError for a `Kernel` as ``x1``;
-        NotImplementedError for ``pattern`` and ``mask_constant``.
+        NotImplementedError for ``pattern`` and ``mask_constant``, and for other diagonals.
         """
         if pattern is not None or mask_constant is not None:
             raise NotImplementedError(
                 "kernel_fn: pattern and mask_constant (graphs, masked inputs) are not supported: leave them None"
             )
+        _check("kernel_fn", diagonal_batch=diagonal_batch, diagonal_spatial=diagonal_spatial)
         if isinstance(x1, Kernel) or isinstance(x2, Kernel):
             raise TypeError(
                 "kernel_fn takes data, not a Kernel: join the layers with stax.serial and call its kernel_fn once"
@@ -121,8 +124,8 @@ class KernelFn:
     def _output(self, input_shape: Shape) -> tuple[bool, Shape]:
         """Is the output Gaussian, and its shape for one sample."""
         builder = Builder(input_shape, wants_ntk=False)
-        end = layers.single(self.net, builder, self.net.lower(builder, builder.input))
-        return end.gaussian, (*end.shape[:-1], end.width or end.shape[-1])
+        end = builder.read(layers.single(self.net, builder, self.net.lower(builder, builder.input)))
+        return end.law is Law.GAUSSIAN, (*end.shape[:-1], end.width or end.shape[-1])
 
 
 def _names(get: str | Sequence[str]) -> tuple[str, ...]:
@@ -179,13 +182,20 @@ SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
         "images are NHWC; move their channels to the end with np.moveaxis(x, 1, -1)",
     ),
     "s": (((1, 1),), "give every layer its own width as out_dim or out_chan, and leave s out"),
+    "diagonal_batch": ((None, True), "cov1 is every sample's variance; for all pairs ask for 'nngp' of x1 alone"),
+    "diagonal_spatial": ((None, False), "pixels are followed as the network needs them: leave it out"),
+    "do_stabilize": ((False, True), "say True or False"),
+    "approximate": ((False,), "it concerns finite networks, which are not here, and leaves the kernel as it is"),
+    "device_count": ((-1, 0), "name GPUs by backend='cuda' and devices= of ntkcore.kernel, and leave it out"),
+    "store_on_device": ((True, False), "say True or False; kernels are NumPy arrays either way"),
 }
 
 
 def _check(layer: str, **arguments: Any) -> None:
     for name, value in arguments.items():
         allowed, advice = SUPPORTED[name]
-        if (tuple(value) if isinstance(value, list) else value) not in allowed:
+        value = tuple(value) if isinstance(value, list) else value
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
             raise NotImplementedError(f"stax.{layer}: {name}={value!r} is not supported: {advice}")
 
 
@@ -203,17 +213,21 @@ def parallel(*parts: Layer) -> Layer:
 
 def repeat(layer: Layer, n: int) -> Layer:
     """The layer ``n`` times, one after another; 0 times: the identity. ValueError for a negative ``n``."""
-    if operator.index(n) < 0:
-        raise ValueError(f"stax.repeat: n must be a number of times, 0 or more, not {n!r}")
+    if not 0 <= operator.index(n) <= MOST_LAYERS:
+        raise ValueError(f"stax.repeat: n must be a number of times from 0 to {MOST_LAYERS}, not {n!r}")
     return _layer(layers.Serial(*[_net(layer, "repeat")] * n) if n else layers.Identity())
 
 
 def batch(kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, store_on_device: bool = True) -> KernelFn:
     """The same ``kernel_fn``: any number of samples goes, because `ntkcore.kernel` always works tile by tile.
 
-    ``batch_size``, ``device_count``, ``store_on_device`` are accepted and have no effect. TypeError for anything but a
-    ``kernel_fn`` of this module.
+    ``batch_size``: a number of samples, which bounds memory in neural-tangents; tiles do here, whatever it is.
+    ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this module, ValueError for a negative
+    size, NotImplementedError for a number of devices.
     """
+    _check("batch", device_count=device_count, store_on_device=store_on_device)
+    if operator.index(batch_size) < 0:
+        raise ValueError(f"stax.batch: batch_size must be a number of samples, 0 or more, not {batch_size!r}")
     if not isinstance(kernel_fn, KernelFn):
         raise TypeError(f"stax.batch takes a kernel_fn, the last of a layer's three, not {type(kernel_fn).__name__}")
     return kernel_fn
@@ -310,21 +324,25 @@ def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: in
 
 def Relu(do_stabilize: bool = False) -> Layer:
     """max(x, 0)."""
+    _check("Relu", do_stabilize=do_stabilize)
     return _layer(layers.Relu())
 
 
 def LeakyRelu(alpha: float, do_stabilize: bool = False) -> Layer:
     """x for x > 0, alpha x otherwise."""
+    _check("LeakyRelu", do_stabilize=do_stabilize)
     return _layer(layers.LeakyRelu(alpha))
 
 
 def Abs(do_stabilize: bool = False) -> Layer:
     """|x|."""
+    _check("Abs", do_stabilize=do_stabilize)
     return _layer(layers.Abs())
 
 
 def ABRelu(a: float, b: float, do_stabilize: bool = False) -> Layer:
     """a x for x < 0, b x otherwise."""
+    _check("ABRelu", do_stabilize=do_stabilize)
     return _layer(layers.ABRelu(a, b))
 
 
@@ -339,7 +357,8 @@ def Sigmoid_like() -> Layer:
 
 
 def Gelu(approximate: bool = False) -> Layer:
-    """x Phi(x); ``approximate`` concerns finite networks only."""
+    """x Phi(x); ``approximate`` is for finite networks, so that only False goes."""
+    _check("Gelu", approximate=approximate)
     return _layer(layers.Gelu())
 
 

@@ -74,17 +74,27 @@ class Conv(Affine):
 
     def forward(self, x: Tensor) -> Tensor:
         """(samples, in, h, w) to (samples, out, h', w')."""
-        padded = _padded(x, self.window, self.image, "circular" if self.circular else "constant")
+        padded = (_around if self.circular else _padded)(x, self.window, self.image)
         return _F.conv2d(padded, self.multiplier * self.weight, self.scaled_bias(), self.window.strides)
 
 
-def _padded(x: Tensor, window: Window, image: tuple[int, int], mode: str = "constant") -> Tensor:
-    """Borders so that every window lies inside; what no window reaches stays."""
-    (h, w), out, size, strides, low = image, window.out, window.size, window.strides, window.low
-    high = [max((o - 1) * s + k - n - p, 0) for o, s, k, n, p in zip(out, strides, size, (h, w), low, strict=True)]
-    if not any((*low, *high)):
-        return x
-    return _F.pad(x, (low[1], high[1], low[0], high[0]), mode=mode)
+def _high(window: Window, image: tuple[int, int]) -> list[int]:
+    """Rows and columns that windows reach beyond the image's last."""
+    sides = zip(window.out, window.strides, window.size, image, window.low, strict=True)
+    return [max((o - 1) * s + k - n - p, 0) for o, s, k, n, p in sides]
+
+
+def _padded(x: Tensor, window: Window, image: tuple[int, int]) -> Tensor:
+    """Zeros so that every window lies inside; what no window reaches stays."""
+    low, high = window.low, _high(window, image)
+    return _F.pad(x, (low[1], high[1], low[0], high[0])) if any((*low, *high)) else x
+
+
+def _around(x: Tensor, window: Window, image: tuple[int, int]) -> Tensor:
+    """Borders that wrap around, as often as windows do."""
+    high = _high(window, image)
+    rows, cols = (torch.arange(-low, n + up) % n for low, n, up in zip(window.low, image, high, strict=True))
+    return x[:, :, rows][:, :, :, cols]
 
 
 class Pool(torch.nn.Module):
