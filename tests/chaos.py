@@ -20,7 +20,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 WRITES = ("set", "set_if_not_exists", "delete", "delete_dir")
 
 
-class Fault(OSError):
+class Fault(OSError):  # noqa: N818 - what it is
     """What a write on purpose made to fail raises."""
 
 

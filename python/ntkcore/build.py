@@ -18,21 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.backends import resolve
-from ntkcore.executors import fill, workers_for
+from ntkcore.executors import check_workers, fill, workers_for
 from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
-from ntkcore.kernels import kernel, kernel_diag
-from ntkcore.layers import Layer, from_json
-from ntkcore.store import (
-    Tiles,
-    attributes,
-    create,
-    description,
-    digest,
-    exists,
-    local_folder,
-    open_store,
-    refuse_other,
-)
+from ntkcore.kernels import kernel
+from ntkcore.layers import Layer
+from ntkcore.making import claim, enlarge, extensions, found_at, furnish, refuse_place, rows_of_pending
+from ntkcore.store import Tiles, attributes, description, digest, local_folder, open_store, refuse_other
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
@@ -111,14 +102,16 @@ def _check_room(store: Any, needed: int) -> None:
         )
 
 
+def _check_part(part: tuple[int, int] | None) -> None:
+    if part is not None and not (len(part) == 2 and 0 <= part[0] < part[1]):
+        raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
+
+
 def _part(tiles: Tiles, part: tuple[int, int] | None) -> list[tuple[int, int]]:
     """What is missing of a share of the tiles: every n-th one from number i on."""
     if part is None:
         return tiles.missing()
-    i, n = part
-    if not 0 <= i < n:
-        raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
-    mine = set(tiles.all()[i::n])
+    mine = set(tiles.all()[part[0] :: part[1]])
     return [task for task in tiles.missing() if task in mine]
 
 
@@ -179,20 +172,24 @@ def build(
     names = kernel_names(get)
     a, b = check_data(x, x2, dtype)
     workers = thread_count(threads)
-    if not dry_run and exists(store, storage_options):
-        group = open_store(store, storage_options)
-        found = attributes(group)
-        wanted = description(net, a, b, names, tile or found["tile"], resolve(backend or found["backend"]))
-        refuse_other(found, wanted)
-    else:
-        name = resolve(backend)
+    refuse_place(store)
+    _check_part(part)
+    found = None if dry_run else found_at(store, storage_options)
+    name = resolve(backend or (None if found is None else found["backend"]))
+    check_workers(executor, name, devices)
+    if found is None:
         estimate = _plan(net, a, b, names, tile, workers, name)
         if dry_run:
             return estimate
         _check_room(store, estimate.disk)
-        group = create(store, net, a, b, description(net, a, b, names, estimate.tile, name), storage_options)
+        found = claim(store, description(net, a, b, names, estimate.tile, name), storage_options)
+        name = resolve(backend or found["backend"])
+    refuse_other(found, description(net, a, b, names, tile or found["tile"], name))
+    if found.get("making"):
+        furnish(open_store(store, storage_options, unfinished=True), net, a, b)
+    group = open_store(store, storage_options)
     if not prepare:
-        _fill(group, workers, attributes(group)["backend"], devices, executor, part, progress)
+        _fill(group, workers, name, devices, executor, part, progress)
     return group
 
 
@@ -222,11 +219,18 @@ def resume(
 ) -> Any:
     """Compute what is missing in a store, from what the store says of itself; returns the zarr.Group.
 
+    An interrupted `extend` is finished if its rows are in the store; else the same `extend` must be called again.
     ``backend``: another than the store's own gives tiles that differ from the others in their last bits.
     """
+    group = open_store(store, storage_options, unfinished=True)
+    found = attributes(group, unfinished=True)
+    name, workers = resolve(backend or found["backend"]), thread_count(threads)
+    _check_part(part)
+    check_workers(executor, name, devices)
+    if "pending" in found:
+        enlarge(group, rows_of_pending(group), name)
     group = open_store(store, storage_options)
-    name = resolve(backend or attributes(group)["backend"])
-    _fill(group, thread_count(threads), name, devices, executor, part, progress)
+    _fill(group, workers, name, devices, executor, part, progress)
     return group
 
 
@@ -243,29 +247,25 @@ def extend(
 ) -> Any:
     """More samples for a symmetric store: rows and columns are added, old tiles stay (but the ragged last ones).
 
-    If it is interrupted, `resume` goes on. Returns the zarr.Group.
+    Interrupted at any point, the same call goes on, and so does `resume` once the new rows are in the store. Rows by
+    which the store was already extended are not added again. Not while another process builds or extends the store.
+    Returns the zarr.Group.
     """
-    group = open_store(store, storage_options)
-    found = attributes(group)
+    group = open_store(store, storage_options, unfinished=True)
+    found = attributes(group, unfinished=True)
     if found["x2"] is not None:
         raise ValueError("only a symmetric store (x2=None) can be extended")
     new, _ = check_data(x_new, None, found["dtype"])
-    old, tile, net = found["n"], found["tile"], from_json(found["net"])
+    if found.get("making"):
+        raise ValueError("the store is only half made: run the same build again, then extend it")
     if new.shape[1:] != group["x"].shape[1:]:
         raise ValueError(f"the store's samples have shape {group['x'].shape[1:]}, the new ones {new.shape[1:]}")
-    n = old + len(new)
-    if old % tile:
-        ragged = old // tile
-        group["done"][ragged, :] = 0
-        group["done"][:, ragged] = 0
-    group["x"].resize((n, *new.shape[1:]))
-    group["x"][old:] = new
-    for name in found["kernels"]:
-        group[name].resize((n, n))
-        group[f"diagonal_{name}"].resize((n,))
-        group[f"diagonal_{name}"][old:] = kernel_diag(net, new, name)
-    group["done"].resize((-(-n // tile), -(-n // tile)))
-    group.attrs["ntkcore"] = {**found, "n": n, "x": digest(group["x"][...])}  # from here on it is the larger kernel
-    name = resolve(backend or found["backend"])
-    _fill(group, thread_count(threads), name, devices, executor, None, progress)
+    name, workers = resolve(backend or found["backend"]), thread_count(threads)
+    check_workers(executor, name, devices)
+    if digest(new) not in extensions(found) or "pending" in found:
+        added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes
+        _check_room(store, added)
+        enlarge(group, new, name)
+    group = open_store(store, storage_options)
+    _fill(group, workers, name, devices, executor, None, progress)
     return group

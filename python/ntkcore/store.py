@@ -2,9 +2,9 @@
 
 A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where not yet computed;
 "done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its
-attributes say what it holds. A chunk is written whole or not at all, and a tile is the same bytes however often it is
-computed, so neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost. Nothing
-read is ever executed.
+attributes say what it holds, and whether it is half made or half extended (`ntkcore.making`). A chunk is written whole
+or not at all, and a tile is the same bytes however often it is computed, so neither SIGKILL nor a full disk leaves a
+torn or false tile, and only tiles in flight are lost. Nothing read is ever executed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.inputs import Array
-from ntkcore.kernels import kernel, kernel_diag
+from ntkcore.kernels import kernel
 from ntkcore.layers import Layer, from_json
 
 FORMAT = 1
@@ -73,67 +73,45 @@ def description(
     }
 
 
-def attributes(group: Any) -> dict[str, Any]:
-    """The `description` of a store; ValueError for a group that is not ours."""
+def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
+    """The `description` of a store; ValueError for a group that is not ours, or (by default) not finished."""
     found = dict(group.attrs).get("ntkcore")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(
             "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
         )
-    return found
+    if not unfinished:
+        _refuse_unfinished(found)
+    return dict(found)
 
 
-def _array(group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
-        compressors=[zarr_module().codecs.Crc32cCodec()],
-        dimension_names=axes.split(),
-    )
+def _refuse_unfinished(found: dict[str, Any]) -> None:
+    if found.get("making"):
+        raise ValueError("the store is only half made: run the same build again")
+    if pending := found.get("pending"):
+        raise ValueError(
+            f"the store's extension from {found['n']} to {pending['n']} samples is not finished: run `ntkcore resume` "
+            "or the same extend again"
+        )
 
 
-def create(
-    store: Any, net: Layer, a: Array, b: Array | None, wanted: dict[str, Any], options: Mapping[str, Any] | None
-) -> Any:
-    """A new group; its attributes come last, so that a half-made one is made again."""
-    group = zarr_module().open_group(store, mode="w", zarr_format=3, storage_options=options)
-    tile, n, m = wanted["tile"], len(a), len(a if b is None else b)
-    for name in wanted["kernels"]:
-        _array(group, name, "sample sample2", (n, m), (tile, tile), a.dtype)
-        if b is None:
-            diagonal = kernel_diag(net, a, name, backend=wanted["backend"])
-            _array(group, f"diagonal_{name}", "sample", (n,), (n,), a.dtype)[:] = diagonal
-    _array(group, "done", "tile tile2", (-(-n // tile), -(-m // tile)), (1, 1), np.uint8)
-    inner = "feature" if a.ndim == 2 else "height width channel"
-    for name, axis, data in (("x", "sample", a), ("x2", "sample2", b)):
-        if data is not None:
-            _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[...] = data
-    group.attrs["ntkcore"] = wanted
-    return group
+def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+", unfinished: bool = False) -> Any:
+    """The zarr.Group of a store (or of a group), by default for reading and writing.
 
-
-def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+") -> Any:
-    """The zarr.Group of a store, by default for reading and writing; FileNotFoundError where there is none."""
+    FileNotFoundError where there is none, ValueError where it cannot be read or (by default) is not finished.
+    """
     zarr = zarr_module()
+    place = store.store_path if isinstance(store, zarr.Group) else store
     try:
-        return zarr.open_group(store, mode=mode, zarr_format=3, storage_options=options)
+        group = zarr.open_group(place, mode=mode, zarr_format=3, storage_options=options, use_consolidated=False)
+        found = dict(group.attrs).get("ntkcore")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
-
-
-def exists(store: Any, options: Mapping[str, Any] | None) -> bool:
-    """Is there a store, its attributes written?"""
-    try:
-        group = open_store(store, options)
-    except FileNotFoundError:
-        return False
-    if "ntkcore" not in group.attrs and not dict(group.attrs) and {"ntk", "nngp"} & set(group.array_keys()):
-        return False  # a build that was killed before its attributes were written
-    attributes(group)
-    return True
+    except (NotADirectoryError, ValueError, KeyError) as error:  # whatever Zarr says of other things
+        raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
+    if isinstance(found, dict) and not unfinished:
+        _refuse_unfinished(found)
+    return group
 
 
 def refuse_other(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -169,6 +147,12 @@ class Tiles:
         self.arrays["x2"] = self.arrays["x"] if self.symmetric else group["x2"]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
+        for name in self.names:
+            if self.arrays[name].shape != self.shape:
+                raise ValueError(
+                    f"the store's {name} has shape {self.arrays[name].shape}, its attributes say {self.shape}: if an "
+                    "extend was interrupted, run it again; else the store was damaged, build it anew"
+                )
 
     def slices(self, task: Task) -> tuple[slice, slice]:
         """Rows and columns of a tile."""
@@ -201,6 +185,11 @@ class Tiles:
         """A tile, its mirror image, then their markers."""
         rows, cols = self.slices(task)
         mirrored = self.symmetric and task[0] != task[1]
+        if bad := [name for name in self.names if not np.isfinite(getattr(blocks, name)).all()]:
+            raise ValueError(
+                f"the {' and '.join(bad)} between samples {rows.start} to {rows.stop} and {cols.start} to {cols.stop} "
+                "is not finite: rescale the data, or use float64"
+            )
         for name in self.names:
             block: npt.NDArray[Any] = getattr(blocks, name)
             self.arrays[name][rows, cols] = block
