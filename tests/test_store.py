@@ -14,7 +14,8 @@ import ntkcore as nk  # noqa: E402
 from ntkcore.build import build, extend, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
 from ntkcore.verify import verify  # noqa: E402
-from test_build import NET, data, same  # noqa: E402
+from test_build import NET, contents, data, same
+from test_making import together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
@@ -57,6 +58,26 @@ def test_on_s3(tmp_path, s3):
     assert np.array_equal(group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...])
     with pytest.raises(ValueError, match="another network"):
         build(nk.mlp(1), x, **where)
+    extend(x_new=data(20, seed=1), **where)
+    build(NET, np.concatenate([x, data(20, seed=1)]), tmp_path / "larger.zarr", tile=16)
+    assert np.array_equal(resume(**where)["ntk"][...], contents(tmp_path / "larger.zarr")["ntk"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_starters_on_s3(tmp_path, s3):
+    """The server lets one of them make the store; others' objects below the address are left alone."""
+    x, where = data(40), {"store": "s3://bucket/k.zarr", "storage_options": s3}
+    nets = [nk.mlp(1), nk.mlp(2), nk.mlp(1), nk.mlp(2)]
+    raised = together([lambda net=net: build(net, x, **where, tile=16, threads=1) for net in nets])
+    first = raised.index(None)
+    assert [error is None for error in raised] == [net == nets[first] for net in nets]
+    assert all("another network" in str(error) for error in raised if error)
+    build(nets[first], x, tmp_path / "k.zarr", tile=16)
+    assert np.array_equal(resume(**where)["ntk"][...], contents(tmp_path / "k.zarr")["ntk"])
+    with pytest.raises(ValueError, match="did not write"):
+        build(NET, x, "s3://bucket", storage_options=s3)
 
 
 def test_full_disk(tmp_path):

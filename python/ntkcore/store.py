@@ -107,7 +107,7 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
         found = dict(group.attrs).get("ntkcore")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
-    except (NotADirectoryError, ValueError, KeyError) as error:  # whatever Zarr says of other things
+    except (FileExistsError, NotADirectoryError, ValueError, KeyError) as error:  # whatever Zarr says of other things
         raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
     if isinstance(found, dict) and not unfinished:
         _refuse_unfinished(found)
