@@ -398,6 +398,22 @@ def test_killed_at_every_write(folder, name):
     assert k > 20
 
 
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.parametrize("attempt", range(4))
+def test_starters_of_which_some_die(folder, attempt):
+    """Processes that start together, some killed while they make the store: the others finish it."""
+    ends = [*(int(k) for k in np.random.default_rng(attempt).integers(0, 20, 3)), None, None]
+    finished = {}
+    calls = [
+        lambda i=i: finished.update({i: chaos.command(*COMMANDS["build"][0], at=ends[i], folder=folder)})
+        for i in range(len(ends))
+    ]
+    assert together(calls) == [None] * len(ends)
+    assert [finished[i].returncode for i in (3, 4)] == [0, 0], finished
+    assert same(folder / "k.zarr", folder / "small.zarr")
+
+
 def test_the_command_resumes(folder):
     chaos.command(*COMMANDS["build"][0], folder=folder)
     killed = chaos.command(*COMMANDS["extend"][0], at=8, folder=folder)

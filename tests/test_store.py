@@ -14,7 +14,7 @@ import ntkcore as nk  # noqa: E402
 from ntkcore.build import build, extend, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
 from ntkcore.verify import verify  # noqa: E402
-from test_build import NET, contents, data, same
+from test_build import NET, contents, data, same  # noqa: E402
 from test_making import together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -40,7 +40,7 @@ def s3():
     server.start()
     host, port = server.get_host_and_port()
     options = {"key": "key", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir("bucket")
+    s3fs.S3FileSystem(**options).makedirs("bucket", exist_ok=True)
     yield options
     server.stop()
 
@@ -68,7 +68,7 @@ def test_on_s3(tmp_path, s3):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_starters_on_s3(tmp_path, s3):
     """The server lets one of them make the store; others' objects below the address are left alone."""
-    x, where = data(40), {"store": "s3://bucket/k.zarr", "storage_options": s3}
+    x, where = data(40), {"store": "s3://bucket/starters.zarr", "storage_options": s3}
     nets = [nk.mlp(1), nk.mlp(2), nk.mlp(1), nk.mlp(2)]
     raised = together([lambda net=net: build(net, x, **where, tile=16, threads=1) for net in nets])
     first = raised.index(None)

@@ -139,7 +139,9 @@ def build(
     Parameters
     ----------
     store
-        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store.
+        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store: where nothing lies, or a
+        store that an earlier call made. Any number of calls may start at once on a local folder, S3 or GCS; elsewhere
+        two different ones that start in the same instant may both believe to be first.
     tile
         Rows and columns of a chunk; by default 2048, or fewer where that takes over a minute. A resumed build keeps
         its own.
@@ -148,7 +150,8 @@ def build(
         concurrent.futures.Executor or a dask.distributed.Client: its workers, who must reach the store; those that die
         are replaced by those that remain.
     part
-        (i, n): only share i of n, for n processes on one store (a job array); make the store before, by ``prepare``.
+        (i, n): only share i of n, for n processes on one store (a job array). Whoever comes first makes the store;
+        made before, by ``prepare``, it is made once.
     prepare, dry_run
         Make the store and compute no tile; only return the `Plan`.
     x, x2, get, dtype, threads, backend, devices, progress
