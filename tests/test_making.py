@@ -12,7 +12,7 @@ import chaos  # noqa: E402
 import ntkcore as nk  # noqa: E402
 from ntkcore.build import build, extend, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import open_store  # noqa: E402
+from ntkcore.store import open_store, using  # noqa: E402
 from ntkcore.verify import verify  # noqa: E402
 from test_build import BOTH, NET, contents, data, same  # noqa: E402
 
@@ -127,6 +127,7 @@ REFUSED = {
     "executor": {"executor": "cluster"},
     "part": {"part": (3, 3)},
     "devices": {"devices": [0]},
+    "not finite, at the end": {"x": np.concatenate([data(600), np.full((1, 6), 1e19, np.float32)])},
     "not finite": {"net": nk.mlp(3), "x": np.full((4, 6), 1e30, np.float32)},
 }
 
@@ -147,7 +148,8 @@ def writes_of(call):
     return counter.writes
 
 
-STEPS = pytest.mark.parametrize("step", [5, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.chaos])])
+MANY = [pytest.mark.slow, pytest.mark.chaos]
+STEPS = pytest.mark.parametrize("step", [5, pytest.param(1, marks=MANY)])
 
 
 @STEPS
@@ -321,7 +323,7 @@ def together(calls):
 
 
 @pytest.mark.parametrize("where", ["{}/k.zarr", "memory://{}/k.zarr"])
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("attempt", [*range(3), *(pytest.param(k, marks=MANY) for k in range(3, 60))])
 def test_builds_that_start_together(tmp_path, where, attempt):
     store = where.format(tmp_path)
     call = {"net": NET, "x": data(60), "store": store, "threads": 1, "tile": 16}
@@ -331,7 +333,7 @@ def test_builds_that_start_together(tmp_path, where, attempt):
     assert verify(store, sample=100).ok
 
 
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("attempt", [*range(3), *(pytest.param(k, marks=MANY) for k in range(3, 60))])
 def test_different_builds_that_start_together(tmp_path, attempt):
     """One gets the place, the others are told; no tile of one among another's."""
     nets = [nk.mlp(depth) for depth in range(1, 5)]
@@ -339,7 +341,7 @@ def test_different_builds_that_start_together(tmp_path, attempt):
     calls = [lambda net=net: build(net, data(60), store, threads=1, tile=16) for net in nets]
     raised = together(calls)
     assert [error is None for error in raised].count(True) == 1
-    assert all("another network" in str(error) for error in raised if error)
+    assert all("another network" in str(error) for error in raised if error), raised
     build(nets[raised.index(None)], data(60), tmp_path / "whole.zarr", tile=16)
     assert same(store, tmp_path / "whole.zarr")
 
@@ -349,6 +351,32 @@ def test_shares_without_preparing(tmp_path):
     assert together([lambda i=i: build(**call, part=(i, 4)) for i in range(4)]) == [None] * 4
     build(NET, data(60), tmp_path / "whole.zarr", tile=open_store(tmp_path / "k.zarr").attrs["ntkcore"]["tile"])
     assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
+
+
+def test_extensions_that_start_together(tmp_path):
+    """The same rows are added once; who comes while others hold the store is told to wait."""
+    store, x = tmp_path / "k.zarr", data(60)
+    build(NET, x[:20], store, tile=16)
+    raised = together([lambda: extend(store, x[20:])] * 5)
+    assert all(error is None or "another process" in str(error) for error in raised)
+    assert extend(store, x[20:])["x"].shape == (60, 6)
+    build(NET, x, tmp_path / "whole.zarr", tile=16)
+    assert same(store, tmp_path / "whole.zarr")
+
+
+def test_no_extension_below_a_running_build(tmp_path):
+    store = tmp_path / "k.zarr"
+    build(NET, data(20), store, tile=16)
+    before = files(store)
+    for held in (store, str(store), zarr.storage.LocalStore(store), open_store(store)):
+        with using(held), pytest.raises(BlockingIOError, match="another process"):
+            extend(store, data(5, seed=1))
+    assert files(store) == before
+    with using(store):
+        build(NET, data(20), store)
+    with using(store, alone=True), pytest.raises(BlockingIOError, match="wait"):
+        resume(store)
+    extend(store, data(5, seed=1))
 
 
 # --- SIGKILL at every write, by the command line

@@ -22,8 +22,8 @@ from ntkcore.executors import check_workers, fill, workers_for
 from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
 from ntkcore.kernels import kernel
 from ntkcore.layers import Layer
-from ntkcore.making import claim, enlarge, extensions, found_at, furnish, refuse_place, rows_of_pending
-from ntkcore.store import Tiles, attributes, description, digest, local_folder, open_store, refuse_other
+from ntkcore.making import claim, diagonals, enlarge, extensions, found_at, furnish, refuse_place, rows_of_pending
+from ntkcore.store import Tiles, attributes, description, digest, local_folder, open_store, refuse_other, using
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
@@ -180,20 +180,31 @@ def build(
     found = None if dry_run else found_at(store, storage_options)
     name = resolve(backend or (None if found is None else found["backend"]))
     check_workers(executor, name, devices)
+    exact = None
     if found is None:
         estimate = _plan(net, a, b, names, tile, workers, name)
         if dry_run:
             return estimate
         _check_room(store, estimate.disk)
-        found = claim(store, description(net, a, b, names, estimate.tile, name), storage_options)
-        name = resolve(backend or found["backend"])
-    refuse_other(found, description(net, a, b, names, tile or found["tile"], name))
-    if found.get("making"):
-        furnish(open_store(store, storage_options, unfinished=True), net, a, b)
-    group = open_store(store, storage_options)
-    if not prepare:
-        _fill(group, workers, name, devices, executor, part, progress)
+        exact = _diagonals(net, a, b, names, name)
+        claim(store, description(net, a, b, names, estimate.tile, name), storage_options)
+    with using(store):
+        group = open_store(store, storage_options, unfinished=True)
+        found = attributes(group, unfinished=True)
+        own, name = name, resolve(backend or found["backend"])
+        refuse_other(found, description(net, a, b, names, tile or found["tile"], name))
+        if found.get("making"):
+            if exact is None or name != own:
+                exact = _diagonals(net, a, b, names, name)
+            furnish(group, a, b, exact)
+        group = open_store(store, storage_options)
+        if not prepare:
+            _fill(group, workers, name, devices, executor, part, progress)
     return group
+
+
+def _diagonals(net: Layer, a: Array, b: Array | None, names: tuple[str, ...], backend: str) -> dict[str, Array]:
+    return diagonals(net, a, names, backend) if b is None else {}
 
 
 def _fill(
@@ -231,9 +242,13 @@ def resume(
     _check_part(part)
     check_workers(executor, name, devices)
     if "pending" in found:
-        enlarge(group, rows_of_pending(group), name)
-    group = open_store(store, storage_options)
-    _fill(group, workers, name, devices, executor, part, progress)
+        with using(store, alone=True):
+            group = open_store(store, storage_options, unfinished=True)
+            if "pending" in attributes(group, unfinished=True):  # nobody finished it since
+                enlarge(group, rows_of_pending(group), name)
+    with using(store):
+        group = open_store(store, storage_options)
+        _fill(group, workers, name, devices, executor, part, progress)
     return group
 
 
@@ -251,8 +266,8 @@ def extend(
     """More samples for a symmetric store: rows and columns are added, old tiles stay (but the ragged last ones).
 
     Interrupted at any point, the same call goes on, and so does `resume` once the new rows are in the store. Rows by
-    which the store was already extended are not added again. Not while another process builds or extends the store.
-    Returns the zarr.Group.
+    which the store was already extended are not added again. Refused while another process builds or extends the store
+    (seen in local folders; elsewhere take care). Returns the zarr.Group.
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)
@@ -268,7 +283,9 @@ def extend(
     if digest(new) not in extensions(found) or "pending" in found:
         added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes
         _check_room(store, added)
-        enlarge(group, new, name)
-    group = open_store(store, storage_options)
-    _fill(group, workers, name, devices, executor, None, progress)
+        with using(store, alone=True):
+            enlarge(open_store(store, storage_options, unfinished=True), new, name)
+    with using(store):
+        group = open_store(store, storage_options)
+        _fill(group, workers, name, devices, executor, None, progress)
     return group

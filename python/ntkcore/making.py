@@ -10,9 +10,10 @@ attributes of the larger kernel, which remember the digest.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,9 @@ def _empty(store: Any, options: Mapping[str, Any] | None) -> bool:
 
 def found_at(store: Any, options: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What a store says of itself, finished or not; None where nothing lies; ValueError for what is not ours."""
-    try:
-        return attributes(open_store(store, options, unfinished=True), unfinished=True)
-    except FileNotFoundError:
+    for _ in range(2):  # a second time: another starter may have put its marker there just after we looked
+        with contextlib.suppress(FileNotFoundError):
+            return attributes(open_store(store, options, unfinished=True), unfinished=True)
         if _empty(store, options):
             return None
     raise ValueError(f"{store} holds something that ntkcore did not write: nothing is touched, choose another store")
@@ -116,7 +117,7 @@ def _array(group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tup
         return group[name]
 
 
-def diagonals(net: Layer, x: Array, names: list[str], backend: str) -> dict[str, Array]:
+def diagonals(net: Layer, x: Array, names: Iterable[str], backend: str) -> dict[str, Array]:
     """The exact diagonals; ValueError where they are not finite."""
     found = {name: kernel_diag(net, x, name, backend=backend) for name in names}
     if bad := [name for name, values in found.items() if not np.isfinite(values).all()]:
@@ -126,11 +127,10 @@ def diagonals(net: Layer, x: Array, names: list[str], backend: str) -> dict[str,
     return found
 
 
-def furnish(group: Any, net: Layer, a: Array, b: Array | None) -> None:
+def furnish(group: Any, a: Array, b: Array | None, exact: dict[str, Array]) -> None:
     """All of a marked store but its tiles; then it is no longer marked. Any number of processes may do so at once."""
     wanted = attributes(group, unfinished=True)
     tile, n, m = wanted["tile"], len(a), len(a if b is None else b)
-    exact = {} if b is not None else diagonals(net, a, wanted["kernels"], wanted["backend"])
     for name in wanted["kernels"]:
         _array(group, name, "sample sample2", (n, m), (tile, tile), a.dtype)
     for name, values in exact.items():
@@ -161,8 +161,10 @@ def rows_of_pending(group: Any) -> Array:
 
 
 def enlarge(group: Any, new: Array, backend: str) -> None:
-    """Rows and columns for new samples; from any point where an earlier call was killed."""
+    """Rows and columns for new samples, from any point where an earlier call was killed; once for the same rows."""
     found = attributes(group, unfinished=True)
+    if digest(new) in extensions(found) and "pending" not in found:
+        return
     pending = found.get("pending", {"n": found["n"] + len(new), "x": digest(new)})
     old, n, tile = found["n"], pending["n"], found["tile"]
     if pending["x"] != digest(new):

@@ -9,8 +9,10 @@ torn or false tile, and only tiles in flight are lost. Nothing read is ever exec
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ import numpy.typing as npt
 from ntkcore.inputs import Array
 from ntkcore.kernels import kernel
 from ntkcore.layers import Layer, from_json
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 PRECISION = "float32 entries carry rounding of about 1e-6; the diagonal is exact to its dtype"
@@ -37,7 +44,36 @@ def zarr_module() -> Any:
 
 def local_folder(store: Any) -> Path | None:
     """The folder of a store on this machine's disks, None for any other store."""
-    return Path(store) if isinstance(store, (str, Path)) and "://" not in str(store) else None
+    if isinstance(store, (str, Path)):
+        return None if "://" in str(store) else Path(store)
+    place = getattr(store, "store_path", store)  # of a group
+    root = getattr(getattr(place, "store", place), "root", None)
+    return Path(root, getattr(place, "path", "")) if isinstance(root, Path) else None
+
+
+@contextlib.contextmanager
+def using(store: Any, alone: bool = False) -> Iterator[None]:
+    """Hold a store while its tiles are computed, or ``alone``; BlockingIOError if others hold it so that one must wait.
+
+    For local folders whose file system has locks; they end with the process, however that ends.
+    """
+    folder = local_folder(store)
+    if folder is None or fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is building or extending {folder}: wait until it has finished, then run this again"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 # --- the group
