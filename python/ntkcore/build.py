@@ -97,9 +97,13 @@ def _check_room(store: Any, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"the store needs {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on {folder}: free some, "
+            f"the store needs {_size(needed)}, but {_size(free)} are free on {folder}: free some, "
             "choose another disk, dtype='float32' or one kernel at a time"
         )
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.3g} MiB"
 
 
 def _check_part(part: tuple[int, int] | None) -> None:
