@@ -69,15 +69,26 @@ def fail_at(at=None, act=fail):
             setattr(store, name, method)
 
 
+def _call(at, words):
+    return [sys.executable, "-W", "ignore", __file__, "none" if at is None else str(at), *map(str, words)]
+
+
 def command(*words, at=None, folder=None):
     """`ntkcore WORDS…` in a process of its own, killed at its write number ``at`` (None: never)."""
-    call = [sys.executable, "-W", "ignore", __file__, "none" if at is None else str(at), *map(str, words)]
-    return subprocess.run(call, capture_output=True, text=True, check=False, cwd=folder)
+    return subprocess.run(_call(at, words), capture_output=True, text=True, check=False, cwd=folder)
+
+
+def running(*words, folder=None):
+    """The same as a process to be killed at any moment; its first line says that it begins."""
+    return subprocess.Popen(
+        _call(None, words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder
+    )
 
 
 if __name__ == "__main__":
     from ntkcore.cli import main
 
     number, *sys.argv[1:] = sys.argv[1:]
+    print("begins", flush=True)
     with fail_at(None if number == "none" else int(number), kill):
         main()

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -440,6 +441,26 @@ def test_starters_of_which_some_die(folder, attempt):
     assert together(calls) == [None] * len(ends)
     assert [finished[i].returncode for i in (3, 4)] == [0, 0], finished
     assert same(folder / "k.zarr", folder / "small.zarr")
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_an_extension_killed_at_any_moment(tmp_path):
+    """In the middle of a write too, again and again until one call is left in peace."""
+    rng, x, seen = np.random.default_rng(0), data(600), set()
+    np.save(tmp_path / "more.npy", x[100:])
+    build(NET, x[:100], tmp_path / "k.zarr", tile=16)
+    build(NET, x, tmp_path / "whole.zarr", tile=16)
+    for _ in range(20):
+        with chaos.running("extend", "k.zarr", "more.npy", folder=tmp_path) as process:
+            process.stdout.readline()  # imported
+            time.sleep(rng.uniform(0, 0.4))
+            process.kill()
+        found = open_store(tmp_path / "k.zarr", unfinished=True)
+        seen.add((found.attrs["ntkcore"]["n"], found["ntk"].shape, int(found["done"][...].sum())))
+    assert len(seen) > 3, seen
+    extend(tmp_path / "k.zarr", x[100:])
+    assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
 
 
 def test_the_command_resumes(folder):

@@ -1,6 +1,7 @@
 """Where kernels may lie: memory, an S3 server, a disk that is full or may not be written; who else can open them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,9 +14,10 @@ zarr = pytest.importorskip("zarr")
 import ntkcore as nk  # noqa: E402
 from ntkcore.build import build, extend, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
+from ntkcore.store import open_store  # noqa: E402
 from ntkcore.verify import verify  # noqa: E402
 from test_build import NET, contents, data, same  # noqa: E402
-from test_making import together  # noqa: E402
+from test_making import files, together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
@@ -98,6 +100,34 @@ def test_full_disk(tmp_path):
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         build(NET, x, disk / "k.zarr", tile=32)
         build(NET, x, tmp_path / "whole.zarr", tile=32)
+        assert same(disk / "k.zarr", tmp_path / "whole.zarr")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk_in_an_extension(tmp_path, monkeypatch):
+    """Refused before anything is written; where the room vanishes meanwhile, the same call goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        x = data(2000)
+        build(NET, x[:200], disk / "k.zarr", tile=64)
+        before = files(disk)
+        with pytest.raises(OSError, match="are free"):
+            extend(disk / "k.zarr", x[200:])
+        assert files(disk) == before
+        (disk / "filler").write_bytes(b"0" * (shutil.disk_usage(disk).free - 30_000))
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: type("U", (), {"free": 2**40}))
+            with pytest.raises(OSError, match="run the same"):
+                extend(disk / "k.zarr", x[200:])
+            with pytest.raises(ValueError, match="not finished"):
+                open_store(disk / "k.zarr")
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        extend(disk / "k.zarr", x[200:])
+        build(NET, x, tmp_path / "whole.zarr", tile=64)
         assert same(disk / "k.zarr", tmp_path / "whole.zarr")
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -22,7 +22,17 @@ from ntkcore.executors import check_workers, fill, workers_for
 from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
 from ntkcore.kernels import kernel
 from ntkcore.layers import Layer
-from ntkcore.making import claim, diagonals, enlarge, extensions, found_at, furnish, refuse_place, rows_of_pending
+from ntkcore.making import (
+    claim,
+    diagonals,
+    enlarge,
+    extensions,
+    found_at,
+    furnish,
+    going_on,
+    refuse_place,
+    rows_of_pending,
+)
 from ntkcore.store import Tiles, attributes, description, digest, local_folder, open_store, refuse_other, using
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
@@ -200,7 +210,8 @@ def build(
         if found.get("making"):
             if exact is None or name != own:
                 exact = _diagonals(net, a, b, names, name)
-            furnish(group, a, b, exact)
+            with going_on():
+                furnish(group, a, b, exact)
         group = open_store(store, storage_options)
         if not prepare:
             _fill(group, workers, name, devices, executor, part, progress)
@@ -246,7 +257,7 @@ def resume(
     _check_part(part)
     check_workers(executor, name, devices)
     if "pending" in found:
-        with using(store, alone=True):
+        with using(store, alone=True), going_on():
             group = open_store(store, storage_options, unfinished=True)
             if "pending" in attributes(group, unfinished=True):  # nobody finished it since
                 enlarge(group, rows_of_pending(group), name)
@@ -287,7 +298,7 @@ def extend(
     if digest(new) not in extensions(found) or "pending" in found:
         added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes
         _check_room(store, added)
-        with using(store, alone=True):
+        with using(store, alone=True), going_on():
             enlarge(open_store(store, storage_options, unfinished=True), new, name)
     with using(store):
         group = open_store(store, storage_options)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,17 @@ def found_at(store: Any, options: Mapping[str, Any] | None) -> dict[str, Any] | 
         if _empty(store, options):
             return None
     raise ValueError(f"{store} holds something that ntkcore did not write: nothing is touched, choose another store")
+
+
+@contextlib.contextmanager
+def going_on() -> Iterator[None]:
+    """What fails to be written is said with the way on."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{error}; nothing is lost: make room (or make the store writable) and run the same call again"
+        ) from error
 
 
 # --- making
