@@ -154,17 +154,18 @@ STEPS = pytest.mark.parametrize("step", [5, pytest.param(1, marks=MANY)])
 
 
 @STEPS
-def test_a_build_that_fails_at_any_write(tmp_path, step):
-    """The same call again gives the same bytes, in a local folder and elsewhere."""
+@pytest.mark.parametrize("x2", [None, data(37, seed=1)], ids=["symmetric", "rectangular"])
+def test_a_build_that_fails_at_any_write(tmp_path, step, x2):
+    """The same call again gives the same bytes."""
     x = data(40)
-    build(NET, x, tmp_path / "whole.zarr", get=BOTH, tile=16)
-    count = writes_of(lambda: build(NET, x, tmp_path / "count.zarr", get=BOTH, tile=16))
+    build(NET, x, tmp_path / "whole.zarr", x2, BOTH, tile=16)
+    count = writes_of(lambda: build(NET, x, tmp_path / "count.zarr", x2, BOTH, tile=16))
     assert count > 30
     for k in range(0, count, step):
         store = tmp_path / f"{k}.zarr"
         with chaos.fail_at(k), pytest.raises(OSError, match="on purpose"):
-            build(NET, x, store, get=BOTH, tile=16)
-        build(NET, x, store, get=BOTH, tile=16)
+            build(NET, x, store, x2, BOTH, tile=16)
+        build(NET, x, store, x2, BOTH, tile=16)
         assert same(store, tmp_path / "whole.zarr"), k
 
 
@@ -276,6 +277,17 @@ def test_a_store_whose_arrays_disagree_is_named(tmp_path):
     extend(store, x[20:])
     build(NET, x, tmp_path / "whole.zarr", tile=16)
     assert same(store, tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("name", ["ntk", "done", "x"])
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_lost_array_is_named(tmp_path, name, content):
+    build(NET, data(20), tmp_path / "k.zarr", tile=16)
+    metadata = tmp_path / "k.zarr" / name / "zarr.json"
+    metadata.unlink() if content is None else metadata.write_text(content)
+    for call in (resume, lambda store: build(NET, data(20), store)):
+        with pytest.raises(ValueError, match=f"'{name}' is lost or damaged"):
+            call(tmp_path / "k.zarr")
 
 
 def test_a_half_made_store(tmp_path):
@@ -461,6 +473,14 @@ def test_an_extension_killed_at_any_moment(tmp_path):
     assert len(seen) > 3, seen
     extend(tmp_path / "k.zarr", x[100:])
     assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
+
+
+def test_an_unset_variable(folder):
+    before = files(folder)
+    refused = chaos.command("build", "fc:2", "x.npy", "", folder=folder)
+    assert refused.returncode == 1
+    assert "unset variable" in refused.stderr
+    assert files(folder) == before
 
 
 def test_the_command_resumes(folder):

@@ -171,6 +171,13 @@ def slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
     return slice(*i), slice(*j)
 
 
+def _array(group: Any, name: str) -> Any:
+    try:
+        return group[name]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})") from error
+
+
 class Tiles:
     """The tiles of a store: which are missing, computing one, writing one. A tile reads the data from the store."""
 
@@ -179,8 +186,9 @@ class Tiles:
         self.net = from_json(self.attributes["net"])
         self.names = tuple(self.attributes["kernels"])
         self.symmetric = self.attributes["x2"] is None
-        self.arrays = {name: group[name] for name in (*self.names, "done", "x")}
-        self.arrays["x2"] = self.arrays["x"] if self.symmetric else group["x2"]
+        data = ("x",) if self.symmetric else ("x", "x2")
+        self.arrays = {name: _array(group, name) for name in (*self.names, "done", *data)}
+        self.arrays["x2"] = self.arrays[data[-1]]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
         for name in self.names:
