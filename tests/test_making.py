@@ -1,6 +1,8 @@
 """Making and enlarging stores: nothing foreign is touched; a kill after any write, or many starters, do no harm."""
 
 import contextlib
+import os
+import signal
 import threading
 import time
 
@@ -253,7 +255,8 @@ def test_a_pending_extension_is_not_mistaken(tmp_path):
         "run the same extend again": lambda: resume(store),
         "or the same extend again": lambda: open_store(store),
         "is not finished": lambda: verify(store, repair=True),
-        "another x|is not finished": lambda: build(NET, x[:20], store),
+        "20 to 40 samples is not finished": lambda: build(NET, x[:20], store),
+        "ntkcore resume": lambda: build(NET, x[:40], store),
     }
     for words, call in calls.items():
         with pytest.raises(ValueError, match=words):
@@ -375,6 +378,23 @@ def test_extensions_that_start_together(tmp_path):
     assert extend(store, x[20:])["x"].shape == (60, 6)
     build(NET, x, tmp_path / "whole.zarr", tile=16)
     assert same(store, tmp_path / "whole.zarr")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of threads beside a fork
+def test_a_forked_child_does_not_hold_a_store(tmp_path):
+    """As a pool's workers, which inherit what holds it and live on."""
+    store = tmp_path / "k.zarr"
+    build(NET, data(20), store, tile=16)
+    with using(store):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        extend(store, data(5, seed=1))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_no_extension_below_a_running_build(tmp_path):

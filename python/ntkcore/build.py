@@ -205,6 +205,8 @@ def build(
     with using(store):
         group = open_store(store, storage_options, unfinished=True)
         found = attributes(group, unfinished=True)
+        if not found.get("making"):
+            attributes(group)  # says so if an extension is not finished
         own, name = name, resolve(backend or found["backend"])
         refuse_other(found, description(net, a, b, names, tile or found["tile"], name))
         if found.get("making"):

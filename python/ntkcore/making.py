@@ -1,11 +1,12 @@
-"""Making a store and enlarging it: kills at any moment and other starters do no harm, and nothing is ever deleted.
+"""Making a store and enlarging it: whatever interrupts it, however many do it at once.
 
-A store is made in three steps: a marker (its attributes with "making") where nothing lies, put there in one exclusive
-step; the arrays, diagonals and data; the attributes without "making". Who meets a marker of the same kernel takes the
-later steps again: every write is the same bytes, so any number may do so at once and a dead one is in nobody's way.
+A store is made in three steps: a marker (its attributes with "making") where nothing lies, put there
+in one exclusive step; the arrays, diagonals and data; the attributes without "making". Who meets a
+marker of the same kernel takes the later steps again: every write is the same bytes, so any number
+may do so at once, and a dead one is in nobody's way. Nothing is ever deleted.
 
-An extension likewise: the attributes with "pending" (the new n, the new rows' digest); the rows; the rest; the
-attributes of the larger kernel, which remember the digest.
+An extension likewise: the attributes with "pending" (the new n, the new rows' digest); the rows; the
+rest; the attributes of the larger kernel, which remember the digest.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ntkcore.kernels import kernel_diag
 from ntkcore.layers import Layer, from_json
 from ntkcore.store import attributes, digest, local_folder, open_store, zarr_module
 
-LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")  # by a process that was killed while it wrote a marker
+# What a process leaves that is killed while it writes a marker.
+LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 
 
 # --- where
@@ -59,8 +61,8 @@ def _empty(store: Any, options: Mapping[str, Any] | None) -> bool:
 
 
 def found_at(store: Any, options: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a store says of itself, finished or not; None where nothing lies; ValueError for what is not ours."""
-    for _ in range(2):  # a second time: another starter may have put its marker there just after we looked
+    """What a store says of itself, finished or not; None where nothing lies; ValueError: not ours."""
+    for _ in range(2):  # again: another starter may have put its marker there just after we looked
         with contextlib.suppress(FileNotFoundError):
             return attributes(open_store(store, options, unfinished=True), unfinished=True)
         if _empty(store, options):
@@ -82,8 +84,8 @@ def going_on() -> Iterator[None]:
 # --- making
 
 
-def claim(store: Any, wanted: dict[str, Any], options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Put the marker of a store where nothing lies; returns what then stands there: it, or that of who was first."""
+def claim(store: Any, wanted: dict[str, Any], options: Mapping[str, Any] | None) -> None:
+    """Put the marker of a store where nothing lies: then it stands there, or that of who was first."""
     from zarr.core.sync import sync
 
     marker = {"zarr_format": 3, "node_type": "group", "attributes": {"ntkcore": {**wanted, "making": True}}}
@@ -92,14 +94,15 @@ def claim(store: Any, wanted: dict[str, Any], options: Mapping[str, Any] | None)
         sync(_put_new(_place(store, options) / "zarr.json", json.dumps(marker, indent=2).encode()))
     except OSError as error:  # somebody was first, or it may not be written
         problem = error
-    found = found_at(store, options)
-    if found is None:
+    if found_at(store, options) is None:
         raise problem or OSError(f"{store} does not keep what is written: choose another store")
-    return found
 
 
 async def _put_new(place: Any, value: bytes) -> None:
-    """Write, unless there is something. In one step: local folders, S3, GCS; other URLs may look first, then write."""
+    """Write, unless there is something: in one step in local folders, on S3 and GCS.
+
+    File systems of other URLs may look first, then write.
+    """
     from zarr.core.buffer import default_buffer_prototype
     from zarr.storage import FsspecStore
 
@@ -139,7 +142,7 @@ def diagonals(net: Layer, x: Array, names: Iterable[str], backend: str) -> dict[
 
 
 def furnish(group: Any, a: Array, b: Array | None, exact: dict[str, Array]) -> None:
-    """All of a marked store but its tiles; then it is no longer marked. Any number of processes may do so at once."""
+    """All of a marked store but its tiles; then it is no longer marked."""
     wanted = attributes(group, unfinished=True)
     tile, n, m = wanted["tile"], len(a), len(a if b is None else b)
     for name in wanted["kernels"]:
@@ -172,7 +175,7 @@ def rows_of_pending(group: Any) -> Array:
 
 
 def enlarge(group: Any, new: Array, backend: str) -> None:
-    """Rows and columns for new samples, from any point where an earlier call was killed; once for the same rows."""
+    """Rows and columns for new samples, once, from any point where an earlier call was killed."""
     found = attributes(group, unfinished=True)
     if digest(new) in extensions(found) and "pending" not in found:
         return

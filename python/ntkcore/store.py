@@ -53,7 +53,7 @@ def local_folder(store: Any) -> Path | None:
 
 @contextlib.contextmanager
 def using(store: Any, alone: bool = False) -> Iterator[None]:
-    """Hold a store while its tiles are computed, or ``alone``; BlockingIOError if others hold it so that one must wait.
+    """Hold a store with others who compute its tiles, or ``alone``; BlockingIOError if it is held otherwise.
 
     For local folders whose file system has locks; they end with the process, however that ends.
     """
@@ -73,6 +73,8 @@ def using(store: Any, alone: bool = False) -> Iterator[None]:
             pass
         yield
     finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # for forked workers hold the handle too
         os.close(handle)
 
 
