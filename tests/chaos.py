@@ -79,16 +79,13 @@ def command(*words, at=None, folder=None):
 
 
 def running(*words, folder=None):
-    """The same as a process to be killed at any moment; its first line says that it begins."""
-    return subprocess.Popen(
-        _call(None, words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder
-    )
+    """The same as a process, to be killed at any moment."""
+    return subprocess.Popen(_call(None, words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
 
 
 if __name__ == "__main__":
     from ntkcore.cli import main
 
     number, *sys.argv[1:] = sys.argv[1:]
-    print("begins", flush=True)
     with fail_at(None if number == "none" else int(number), kill):
         main()

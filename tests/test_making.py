@@ -475,6 +475,10 @@ def test_starters_of_which_some_die(folder, attempt):
     assert same(folder / "k.zarr", folder / "small.zarr")
 
 
+def markers(folder):
+    return sum(1 for _ in (folder / "k.zarr" / "done").rglob("*"))
+
+
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_an_extension_killed_at_any_moment(tmp_path):
@@ -485,8 +489,9 @@ def test_an_extension_killed_at_any_moment(tmp_path):
     build(NET, x, tmp_path / "whole.zarr", tile=16)
     for _ in range(20):
         with chaos.running("extend", "k.zarr", "more.npy", folder=tmp_path) as process:
-            process.stdout.readline()  # imported
-            time.sleep(rng.uniform(0, 0.4))
+            goal = markers(tmp_path) + rng.integers(1, 80)
+            while process.poll() is None and markers(tmp_path) < goal:
+                time.sleep(rng.uniform(0, 0.01))
             process.kill()
         found = open_store(tmp_path / "k.zarr", unfinished=True)
         seen.add((found.attrs["ntkcore"]["n"], found["ntk"].shape, int(found["done"][...].sum())))
