@@ -126,7 +126,7 @@ def test_plan_and_room(tmp_path, monkeypatch):
     assert build(NET, data(30), tmp_path / "k.zarr", dry_run=True).tiles == 1
     assert not (tmp_path / "k.zarr").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("U", (), {"free": 10}))
-    with pytest.raises(OSError, match="are free"):
+    with pytest.raises(OSError, match="MiB are free"):
         build(NET, data(30), tmp_path / "k.zarr")
     assert not (tmp_path / "k.zarr").exists()
 

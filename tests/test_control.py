@@ -304,6 +304,10 @@ def test_an_arm_without_numbers_is_named():
 def test_a_run_resumes_and_reports(tmp_path):
     budget = Budget(seeds=2, splits=2, sweep=(0.5, 1))
     claims = [Claim("learns it", minimum=0.2), Claim("fits", "train_error", "everywhere", axis="n", values=(20, 40))]
+    (tmp_path / "report.md").write_text("# My report")
+    with pytest.raises(FileExistsError, match="not written by ntkcore"):
+        falsify(tiny, mlp(1), claims, width=16, training=SMALL, budget=budget, folder=tmp_path)
+    (tmp_path / "report.md").unlink()
     first = falsify(tiny, mlp(1), claims, width=16, training=SMALL, budget=budget, folder=tmp_path)
     files = sorted((tmp_path / "cells").rglob("*.json"))
     stamps = {file: file.stat().st_mtime_ns for file in files}

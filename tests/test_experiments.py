@@ -26,6 +26,19 @@ def test_quick_run(name, tmp_path, monkeypatch):
     assert f"![{name}]({name}.png)" in (tmp_path / "index.md").read_text()
 
 
+def test_others_pages_stay(tmp_path):
+    """A folder with somebody's index.md is refused before any work; their JSON is passed over."""
+    (tmp_path / "index.md").write_text("# My notes")
+    with pytest.raises(FileExistsError, match="not written by ntkcore"):
+        experiments.run("spectral_bias", tmp_path, quick=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.md"]
+    (tmp_path / "index.md").unlink()
+    (tmp_path / "package.json").write_text("[]")
+    for _ in range(2):
+        experiments.run("spectral_bias", tmp_path, quick=True)
+    assert "spectral_bias.png" in (tmp_path / "index.md").read_text()
+
+
 def test_the_seed_counts(tmp_path):
     a, b, c = (
         experiments.run("spectral_bias", tmp_path / str(i), quick=True, seed=s)["criteria"]

@@ -1,6 +1,7 @@
 """Where kernels may lie: memory, an S3 server, a disk that is full or may not be written; who else can open them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,8 +14,10 @@ zarr = pytest.importorskip("zarr")
 import ntkcore as nk  # noqa: E402
 from ntkcore.build import build, extend, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
+from ntkcore.store import open_store  # noqa: E402
 from ntkcore.verify import verify  # noqa: E402
-from test_build import NET, data, same  # noqa: E402
+from test_build import NET, contents, data, same  # noqa: E402
+from test_making import files, together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
@@ -39,7 +42,7 @@ def s3():
     server.start()
     host, port = server.get_host_and_port()
     options = {"key": "key", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir("bucket")
+    s3fs.S3FileSystem(**options).makedirs("bucket", exist_ok=True)
     yield options
     server.stop()
 
@@ -57,6 +60,26 @@ def test_on_s3(tmp_path, s3):
     assert np.array_equal(group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...])
     with pytest.raises(ValueError, match="another network"):
         build(nk.mlp(1), x, **where)
+    extend(x_new=data(20, seed=1), **where)
+    build(NET, np.concatenate([x, data(20, seed=1)]), tmp_path / "larger.zarr", tile=16)
+    assert np.array_equal(resume(**where)["ntk"][...], contents(tmp_path / "larger.zarr")["ntk"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_starters_on_s3(tmp_path, s3):
+    """The server lets one of them make the store; others' objects below the address are left alone."""
+    x, where = data(40), {"store": "s3://bucket/starters.zarr", "storage_options": s3}
+    nets = [nk.mlp(1), nk.mlp(2), nk.mlp(1), nk.mlp(2)]
+    raised = together([lambda net=net: build(net, x, **where, tile=16, threads=1) for net in nets])
+    first = raised.index(None)
+    assert [error is None for error in raised] == [net == nets[first] for net in nets]
+    assert all("another network" in str(error) for error in raised if error)
+    build(nets[first], x, tmp_path / "k.zarr", tile=16)
+    assert np.array_equal(resume(**where)["ntk"][...], contents(tmp_path / "k.zarr")["ntk"])
+    with pytest.raises(ValueError, match="did not write"):
+        build(NET, x, "s3://bucket", storage_options=s3)
 
 
 def test_full_disk(tmp_path):
@@ -77,6 +100,34 @@ def test_full_disk(tmp_path):
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         build(NET, x, disk / "k.zarr", tile=32)
         build(NET, x, tmp_path / "whole.zarr", tile=32)
+        assert same(disk / "k.zarr", tmp_path / "whole.zarr")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk_in_an_extension(tmp_path, monkeypatch):
+    """Refused before anything is written; where the room vanishes meanwhile, the same call goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        x = data(2000)
+        build(NET, x[:200], disk / "k.zarr", tile=64)
+        before = files(disk)
+        with pytest.raises(OSError, match="are free"):
+            extend(disk / "k.zarr", x[200:])
+        assert files(disk) == before
+        (disk / "filler").write_bytes(b"0" * (shutil.disk_usage(disk).free - 30_000))
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: type("U", (), {"free": 2**40}))
+            with pytest.raises(OSError, match="run the same"):
+                extend(disk / "k.zarr", x[200:])
+            with pytest.raises(ValueError, match="not finished"):
+                open_store(disk / "k.zarr")
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        extend(disk / "k.zarr", x[200:])
+        build(NET, x, tmp_path / "whole.zarr", tile=64)
         assert same(disk / "k.zarr", tmp_path / "whole.zarr")
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -18,21 +18,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.backends import resolve
-from ntkcore.executors import fill, workers_for
+from ntkcore.executors import check_workers, fill, workers_for
 from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
-from ntkcore.kernels import kernel, kernel_diag
-from ntkcore.layers import Layer, from_json
-from ntkcore.store import (
-    Tiles,
-    attributes,
-    create,
-    description,
-    digest,
-    exists,
-    local_folder,
-    open_store,
-    refuse_other,
+from ntkcore.kernels import kernel
+from ntkcore.layers import Layer
+from ntkcore.making import (
+    claim,
+    diagonals,
+    enlarge,
+    extensions,
+    found_at,
+    furnish,
+    going_on,
+    refuse_place,
+    rows_of_pending,
 )
+from ntkcore.store import Tiles, attributes, description, digest, local_folder, open_store, refuse_other, using
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
@@ -115,19 +116,25 @@ def _check_room(store: Any, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"the store needs {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on {folder}: free some, "
+            f"the store needs {_size(needed)}, but {_size(free)} are free on {folder}: free some, "
             "choose another disk, dtype='float32' or one kernel at a time"
         )
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.3g} MiB"
+
+
+def _check_part(part: tuple[int, int] | None) -> None:
+    if part is not None and not (len(part) == 2 and 0 <= part[0] < part[1]):
+        raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
 
 
 def _part(tiles: Tiles, part: tuple[int, int] | None) -> list[tuple[int, int]]:
     """What is missing of a share of the tiles: every n-th one from number i on."""
     if part is None:
         return tiles.missing()
-    i, n = part
-    if not 0 <= i < n:
-        raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
-    mine = set(tiles.all()[i::n])
+    mine = set(tiles.all()[part[0] :: part[1]])
     return [task for task in tiles.missing() if task in mine]
 
 
@@ -155,7 +162,9 @@ def build(
     Parameters
     ----------
     store
-        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store.
+        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store: where nothing lies, or a
+        store that an earlier call made. Any number of calls may start at once on a local folder, S3 or GCS; elsewhere
+        two different ones that start in the same instant may both believe to be first.
     tile
         Rows and columns of a chunk; by default 2048, or fewer where that takes over a minute. A resumed build keeps
         its own.
@@ -164,7 +173,8 @@ def build(
         concurrent.futures.Executor or a dask.distributed.Client: its workers, who must reach the store; those that die
         are replaced by those that remain.
     part
-        (i, n): only share i of n, for n processes on one store (a job array); make the store before, by ``prepare``.
+        (i, n): only share i of n, for n processes on one store (a job array). Whoever comes first makes the store;
+        made before, by ``prepare``, it is made once.
     prepare, dry_run
         Make the store and compute no tile; only return the `Plan`.
     x, x2, get, dtype, threads, backend, devices, progress
@@ -188,21 +198,39 @@ def build(
     names = kernel_names(get)
     a, b = check_data(x, x2, dtype)
     workers = thread_count(threads)
-    if not dry_run and exists(store, storage_options):
-        group = open_store(store, storage_options)
-        found = attributes(group)
-        wanted = description(net, a, b, names, tile or found["tile"], resolve(backend or found["backend"]))
-        refuse_other(found, wanted)
-    else:
-        name = resolve(backend)
+    refuse_place(store)
+    _check_part(part)
+    found = None if dry_run else found_at(store, storage_options)
+    name = resolve(backend or (None if found is None else found["backend"]))
+    check_workers(executor, name, devices)
+    exact = None
+    if found is None:
         estimate = _plan(net, a, b, names, tile, workers, name)
         if dry_run:
             return estimate
         _check_room(store, estimate.disk)
-        group = create(store, net, a, b, description(net, a, b, names, estimate.tile, name), storage_options)
-    if not prepare:
-        _fill(group, workers, attributes(group)["backend"], devices, executor, part, progress)
+        exact = _diagonals(net, a, b, names, name)
+        claim(store, description(net, a, b, names, estimate.tile, name), storage_options)
+    with using(store):
+        group = open_store(store, storage_options, unfinished=True)
+        found = attributes(group, unfinished=True)
+        if not found.get("making"):
+            attributes(group)  # says so if an extension is not finished
+        own, name = name, resolve(backend or found["backend"])
+        refuse_other(found, description(net, a, b, names, tile or found["tile"], name))
+        if found.get("making"):
+            if exact is None or name != own:
+                exact = _diagonals(net, a, b, names, name)
+            with going_on():
+                furnish(group, a, b, exact)
+        group = open_store(store, storage_options)
+        if not prepare:
+            _fill(group, workers, name, devices, executor, part, progress)
     return group
+
+
+def _diagonals(net: Layer, a: Array, b: Array | None, names: tuple[str, ...], backend: str) -> dict[str, Array]:
+    return diagonals(net, a, names, backend) if b is None else {}
 
 
 def _fill(
@@ -231,11 +259,22 @@ def resume(
 ) -> Any:
     """Compute what is missing in a store, from what the store says of itself; returns the zarr.Group.
 
+    An interrupted `extend` is finished if its rows are in the store; else the same `extend` must be called again.
     ``backend``: another than the store's own gives tiles that differ from the others in their last bits.
     """
-    group = open_store(store, storage_options)
-    name = resolve(backend or attributes(group)["backend"])
-    _fill(group, thread_count(threads), name, devices, executor, part, progress)
+    group = open_store(store, storage_options, unfinished=True)
+    found = attributes(group, unfinished=True)
+    name, workers = resolve(backend or found["backend"]), thread_count(threads)
+    _check_part(part)
+    check_workers(executor, name, devices)
+    if "pending" in found:
+        with using(store, alone=True), going_on():
+            group = open_store(store, storage_options, unfinished=True)
+            if "pending" in attributes(group, unfinished=True):  # nobody finished it since
+                enlarge(group, rows_of_pending(group), name)
+    with using(store):
+        group = open_store(store, storage_options)
+        _fill(group, workers, name, devices, executor, part, progress)
     return group
 
 
@@ -252,29 +291,27 @@ def extend(
 ) -> Any:
     """More samples for a symmetric store: rows and columns are added, old tiles stay (but the ragged last ones).
 
-    If it is interrupted, `resume` goes on. Returns the zarr.Group.
+    Interrupted at any point, the same call goes on, and so does `resume` once the new rows are in the store. Rows by
+    which the store was already extended are not added again. Refused while another process builds or extends the store
+    (seen in local folders; elsewhere take care). Returns the zarr.Group.
     """
-    group = open_store(store, storage_options)
-    found = attributes(group)
+    group = open_store(store, storage_options, unfinished=True)
+    found = attributes(group, unfinished=True)
     if found["x2"] is not None:
         raise ValueError("only a symmetric store (x2=None) can be extended")
     new, _ = check_data(x_new, None, found["dtype"])
-    old, tile, net = found["n"], found["tile"], from_json(found["net"])
+    if found.get("making"):
+        raise ValueError("the store is only half made: run the same build again, then extend it")
     if new.shape[1:] != group["x"].shape[1:]:
         raise ValueError(f"the store's samples have shape {group['x'].shape[1:]}, the new ones {new.shape[1:]}")
-    n = old + len(new)
-    if old % tile:
-        ragged = old // tile
-        group["done"][ragged, :] = 0
-        group["done"][:, ragged] = 0
-    group["x"].resize((n, *new.shape[1:]))
-    group["x"][old:] = new
-    for name in found["kernels"]:
-        group[name].resize((n, n))
-        group[f"diagonal_{name}"].resize((n,))
-        group[f"diagonal_{name}"][old:] = kernel_diag(net, new, name)
-    group["done"].resize((-(-n // tile), -(-n // tile)))
-    group.attrs["ntkcore"] = {**found, "n": n, "x": digest(group["x"][...])}  # from here on it is the larger kernel
-    name = resolve(backend or found["backend"])
-    _fill(group, thread_count(threads), name, devices, executor, None, progress)
+    name, workers = resolve(backend or found["backend"]), thread_count(threads)
+    check_workers(executor, name, devices)
+    if digest(new) not in extensions(found) or "pending" in found:
+        added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes
+        _check_room(store, added)
+        with using(store, alone=True), going_on():
+            enlarge(open_store(store, storage_options, unfinished=True), new, name)
+    with using(store):
+        group = open_store(store, storage_options)
+        _fill(group, workers, name, devices, executor, None, progress)
     return group

@@ -234,6 +234,18 @@ def extend_command(store: Store, data: Data, threads: Threads = None) -> None:
     typer.echo(f"complete: {store}, {group['x'].shape[0]} samples")
 
 
+@app.command("resume")
+def resume_command(store: Store, threads: Threads = None) -> None:
+    """Finish an interrupted build or extension, from what the store says of itself.
+
+    Example:  ntkcore resume kernel.zarr
+    """
+    from ntkcore.build import resume
+
+    group = resume(store, threads=threads)
+    typer.echo(f"complete: {store}, {group['x'].shape[0]} samples")
+
+
 @app.command("verify")
 def verify_command(
     store: Store,

@@ -87,17 +87,27 @@ class Remote:
         """Nothing: the executor is the caller's."""
 
 
+def check_workers(executor: Any, backend: str, devices: Sequence[int] | None) -> None:
+    """TypeError for an executor that is none; ValueError for devices that would not be used."""
+    if executor is not None and not _is_executor(executor):
+        raise TypeError(
+            "executor must be None (threads), a concurrent.futures.Executor or a dask.distributed.Client, "
+            f"not {executor!r}"
+        )
+    if devices is not None and (executor is not None or backend != "cuda"):
+        raise ValueError(f"devices={devices!r} needs backend='cuda' and no executor, whose workers have their own")
+
+
+def _is_executor(executor: Any) -> bool:
+    return isinstance(executor, Executor) or (hasattr(executor, "get_executor") and hasattr(executor, "nthreads"))
+
+
 def workers_for(
     executor: Any, tiles: Tiles, backend: str, threads: int, devices: Sequence[int] | None
 ) -> Threads | Remote:
-    """`executor` as one of the two. TypeError for anything else."""
-    if executor is None:
-        return Threads(tiles, backend, threads, devices)
-    if isinstance(executor, Executor) or (hasattr(executor, "get_executor") and hasattr(executor, "nthreads")):
-        return Remote(tiles, backend, executor)
-    raise TypeError(
-        f"executor must be None (threads), a concurrent.futures.Executor or a dask.distributed.Client, not {executor!r}"
-    )
+    """`executor` as one of the two."""
+    check_workers(executor, backend, devices)
+    return Threads(tiles, backend, threads, devices) if executor is None else Remote(tiles, backend, executor)
 
 
 def fill(tiles: Tiles, work: Sequence[Task], workers: Threads | Remote, progress: bool | None) -> None:

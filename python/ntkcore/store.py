@@ -2,15 +2,17 @@
 
 A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where not yet computed;
 "done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its
-attributes say what it holds. A chunk is written whole or not at all, and a tile is the same bytes however often it is
-computed, so neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost. Nothing
-read is ever executed.
+attributes say what it holds, and whether it is half made or half extended (`ntkcore.making`). A chunk is written whole
+or not at all, and a tile is the same bytes however often it is computed, so neither SIGKILL nor a full disk leaves a
+torn or false tile, and only tiles in flight are lost. Nothing read is ever executed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.inputs import Array
-from ntkcore.kernels import kernel, kernel_diag
+from ntkcore.kernels import kernel
 from ntkcore.layers import Layer, from_json
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 PRECISION = "float32 entries carry rounding of about 1e-6; the diagonal is exact to its dtype"
@@ -37,7 +44,38 @@ def zarr_module() -> Any:
 
 def local_folder(store: Any) -> Path | None:
     """The folder of a store on this machine's disks, None for any other store."""
-    return Path(store) if isinstance(store, (str, Path)) and "://" not in str(store) else None
+    if isinstance(store, (str, Path)):
+        return None if "://" in str(store) else Path(store)
+    place = getattr(store, "store_path", store)  # of a group
+    root = getattr(getattr(place, "store", place), "root", None)
+    return Path(root, getattr(place, "path", "")) if isinstance(root, Path) else None
+
+
+@contextlib.contextmanager
+def using(store: Any, alone: bool = False) -> Iterator[None]:
+    """Hold a store with others who compute its tiles, or ``alone``; BlockingIOError if it is held otherwise.
+
+    For local folders whose file system has locks; they end with the process, however that ends.
+    """
+    folder = local_folder(store)
+    if folder is None or fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is building or extending {folder}: wait until it has finished, then run this again"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # for forked workers hold the handle too
+        os.close(handle)
 
 
 # --- the group
@@ -73,67 +111,45 @@ def description(
     }
 
 
-def attributes(group: Any) -> dict[str, Any]:
-    """The `description` of a store; ValueError for a group that is not ours."""
+def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
+    """The `description` of a store; ValueError for a group that is not ours, or (by default) not finished."""
     found = dict(group.attrs).get("ntkcore")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(
             "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
         )
-    return found
+    if not unfinished:
+        _refuse_unfinished(found)
+    return dict(found)
 
 
-def _array(group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
-        compressors=[zarr_module().codecs.Crc32cCodec()],
-        dimension_names=axes.split(),
-    )
+def _refuse_unfinished(found: dict[str, Any]) -> None:
+    if found.get("making"):
+        raise ValueError("the store is only half made: run the same build again")
+    if pending := found.get("pending"):
+        raise ValueError(
+            f"the store's extension from {found['n']} to {pending['n']} samples is not finished: run `ntkcore resume` "
+            "or the same extend again"
+        )
 
 
-def create(
-    store: Any, net: Layer, a: Array, b: Array | None, wanted: dict[str, Any], options: Mapping[str, Any] | None
-) -> Any:
-    """A new group; its attributes come last, so that a half-made one is made again."""
-    group = zarr_module().open_group(store, mode="w", zarr_format=3, storage_options=options)
-    tile, n, m = wanted["tile"], len(a), len(a if b is None else b)
-    for name in wanted["kernels"]:
-        _array(group, name, "sample sample2", (n, m), (tile, tile), a.dtype)
-        if b is None:
-            diagonal = kernel_diag(net, a, name, backend=wanted["backend"])
-            _array(group, f"diagonal_{name}", "sample", (n,), (n,), a.dtype)[:] = diagonal
-    _array(group, "done", "tile tile2", (-(-n // tile), -(-m // tile)), (1, 1), np.uint8)
-    inner = "feature" if a.ndim == 2 else "height width channel"
-    for name, axis, data in (("x", "sample", a), ("x2", "sample2", b)):
-        if data is not None:
-            _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[...] = data
-    group.attrs["ntkcore"] = wanted
-    return group
+def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+", unfinished: bool = False) -> Any:
+    """The zarr.Group of a store (or of a group), by default for reading and writing.
 
-
-def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+") -> Any:
-    """The zarr.Group of a store, by default for reading and writing; FileNotFoundError where there is none."""
+    FileNotFoundError where there is none, ValueError where it cannot be read or (by default) is not finished.
+    """
     zarr = zarr_module()
+    place = store.store_path if isinstance(store, zarr.Group) else store
     try:
-        return zarr.open_group(store, mode=mode, zarr_format=3, storage_options=options)
+        group = zarr.open_group(place, mode=mode, zarr_format=3, storage_options=options, use_consolidated=False)
+        found = dict(group.attrs).get("ntkcore")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
-
-
-def exists(store: Any, options: Mapping[str, Any] | None) -> bool:
-    """Is there a store, its attributes written?"""
-    try:
-        group = open_store(store, options)
-    except FileNotFoundError:
-        return False
-    if "ntkcore" not in group.attrs and not dict(group.attrs) and {"ntk", "nngp"} & set(group.array_keys()):
-        return False  # a build that was killed before its attributes were written
-    attributes(group)
-    return True
+    except (FileExistsError, NotADirectoryError, ValueError, KeyError) as error:  # whatever Zarr says of other things
+        raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
+    if isinstance(found, dict) and not unfinished:
+        _refuse_unfinished(found)
+    return group
 
 
 def refuse_other(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -157,6 +173,13 @@ def slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
     return slice(*i), slice(*j)
 
 
+def _array(group: Any, name: str) -> Any:
+    try:
+        return group[name]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})") from error
+
+
 class Tiles:
     """The tiles of a store: which are missing, computing one, writing one. A tile reads the data from the store."""
 
@@ -165,10 +188,17 @@ class Tiles:
         self.net = from_json(self.attributes["net"])
         self.names = tuple(self.attributes["kernels"])
         self.symmetric = self.attributes["x2"] is None
-        self.arrays = {name: group[name] for name in (*self.names, "done", "x")}
-        self.arrays["x2"] = self.arrays["x"] if self.symmetric else group["x2"]
+        data = ("x",) if self.symmetric else ("x", "x2")
+        self.arrays = {name: _array(group, name) for name in (*self.names, "done", *data)}
+        self.arrays["x2"] = self.arrays[data[-1]]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
+        for name in self.names:
+            if self.arrays[name].shape != self.shape:
+                raise ValueError(
+                    f"the store's {name} has shape {self.arrays[name].shape}, its attributes say {self.shape}: if an "
+                    "extend was interrupted, run it again; else the store was damaged, build it anew"
+                )
 
     def slices(self, task: Task) -> tuple[slice, slice]:
         """Rows and columns of a tile."""
@@ -201,6 +231,11 @@ class Tiles:
         """A tile, its mirror image, then their markers."""
         rows, cols = self.slices(task)
         mirrored = self.symmetric and task[0] != task[1]
+        if bad := [name for name in self.names if not np.isfinite(getattr(blocks, name)).all()]:
+            raise ValueError(
+                f"the {' and '.join(bad)} between samples {rows.start} to {rows.stop} and {cols.start} to {cols.stop} "
+                "is not finite: rescale the data, or use float64"
+            )
         for name in self.names:
             block: npt.NDArray[Any] = getattr(blocks, name)
             self.arrays[name][rows, cols] = block

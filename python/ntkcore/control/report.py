@@ -22,7 +22,9 @@ from ntkcore.control.claims import Claim, name_of
 from ntkcore.control.evidence import Budget, Tables, places
 from ntkcore.control.study import Study
 from ntkcore.control.verdict import Verdict, judge
+from ntkcore.inputs import refuse_foreign
 
+MARK = "Falsifier"  # a report's first word
 Block = tuple[str, Any]  # (kind, content)
 
 STYLE = (
@@ -65,6 +67,7 @@ class Report:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
+        refuse_foreign(target / "report.md", MARK)
         pictures = self._pictures()
         for name, picture in pictures.items():
             files.write(target / f"{name}.png", picture)
@@ -152,7 +155,7 @@ class Report:
 
     def _blocks(self, record: dict[str, Any]) -> Iterator[Block]:
         """(kind, content): heading, text, table (rows, the first a head), figure (name)."""
-        yield "heading", f"Falsifier: {self.kind}"
+        yield "heading", f"{MARK}: {self.kind}"
         for number, (claim, verdict) in enumerate(zip(self.study.claims, self.verdicts, strict=True)):
             yield "heading", f"{claim.name}: {verdict.kind}"
             yield "text", verdict.sentence

@@ -25,11 +25,11 @@ from ntkcore.control.arms import ARMS, Content, Place, arms_of, make_network, pr
 from ntkcore.control.cells import Cells, Key
 from ntkcore.control.claims import Claim
 from ntkcore.control.evidence import Budget, places
-from ntkcore.control.report import Report
+from ntkcore.control.report import MARK, Report
 from ntkcore.control.study import Network, Study, Training
 from ntkcore.control.tasks import Arrays, Split
 from ntkcore.finite import DivergedError, empirical_ntk
-from ntkcore.inputs import free_bytes
+from ntkcore.inputs import free_bytes, refuse_foreign
 from ntkcore.layers import Layer
 from ntkcore.tiles import progress_bar
 
@@ -101,6 +101,8 @@ def falsify(
     )
     budget = budget or Budget()
     _check(study, budget, workers)
+    if folder is not None:
+        refuse_foreign(Path(folder, "report.md"), MARK)
     sizes = study.sweep(budget.sweep, budget.splits)
     shapes = _check_models(study, sizes, workers)
     cells = Cells(folder, study.fingerprint(shapes))

@@ -26,7 +26,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ntkcore import files
+from ntkcore.inputs import refuse_foreign
 
+MARK = "Written by `ntkcore run`"
 T = TypeVar("T")
 
 
@@ -113,6 +115,7 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
     import ntkcore
 
     module, target = load(name), Path(folder)
+    refuse_foreign(target / "index.md", MARK)
     target.mkdir(parents=True, exist_ok=True)
     config = module.Config(**{**(module.QUICK if quick else {}), "seed": seed})
     start = time.perf_counter()
@@ -147,9 +150,11 @@ def criteria_of(record: Mapping[str, Any]) -> list[Criterion]:
 
 def _index(folder: Path) -> None:
     """index.md: every picture in the folder with its claim and its numbers."""
-    parts = ["# Experiments\n\nWritten by `ntkcore run`. Each claim, whether it came out, and its picture.\n"]
+    parts = [f"# Experiments\n\n{MARK}. Each claim, whether it came out, and its picture.\n"]
     for file in sorted(folder.glob("*.json")):
         record = json.loads(file.read_text())
+        if not (isinstance(record, dict) and {"name", "claim", "criteria"} <= record.keys()):
+            continue  # somebody else's
         kind = "quick run" if record["quick"] else "full run"
         parts.append(f"## {record['name']}\n\n{record['claim']}\n")
         parts += [f"- {criterion}" for criterion in criteria_of(record)]

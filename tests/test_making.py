@@ -1,0 +1,517 @@
+"""Making and enlarging stores: nothing foreign is touched; a kill after any write, or many starters, do no harm."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+zarr = pytest.importorskip("zarr")
+
+import chaos  # noqa: E402
+import ntkcore as nk  # noqa: E402
+from ntkcore.build import build, extend, resume  # noqa: E402
+from ntkcore.operators import Stored  # noqa: E402
+from ntkcore.store import open_store, using  # noqa: E402
+from ntkcore.verify import verify  # noqa: E402
+from test_build import BOTH, NET, contents, data, same  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+
+
+def files(folder):
+    """Every file below a folder, with its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def a_file(path):
+    path.write_text("a thesis")
+
+
+def a_folder(path):
+    path.mkdir()
+    (path / "thesis.tex").write_text("years of work")
+
+
+def hidden_file(path):
+    path.mkdir()
+    (path / ".env").write_text("x")
+
+
+def v2_group(path):
+    zarr.open_group(path, mode="w", zarr_format=2).create_array("ntk", data=np.ones((3, 3)))
+
+
+def v3_group(path):
+    zarr.open_group(path, mode="w").create_array("ntk", data=np.ones((3, 3)))
+
+
+def v3_array(path):
+    zarr.create_array(path, data=np.ones((3, 3)))
+
+
+def damaged(path):
+    build(NET, data(10), path)
+    (path / "zarr.json").write_text("{")
+
+
+FOREIGN = [a_file, a_folder, hidden_file, v2_group, v3_group, v3_array, damaged]
+
+
+@pytest.mark.parametrize("make", FOREIGN)
+def test_what_is_not_ours_is_refused_and_untouched(tmp_path, make):
+    make(tmp_path / "k.zarr")
+    before = files(tmp_path)
+    for call in (lambda: build(NET, data(10), tmp_path / "k.zarr"), lambda: build(NET, data(10), f"{tmp_path}/k.zarr")):
+        with pytest.raises(ValueError, match="ntkcore"):
+            call()
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "./", "../here"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_working_directory_is_no_store(tmp_path, monkeypatch, name, empty):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if not empty:
+        (tmp_path / "here" / "thesis.tex").write_text("years of work")
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match="working directory"):
+        build(NET, data(10), name)
+    assert files(tmp_path) == before
+    with pytest.raises(TypeError, match="None"):
+        build(NET, data(10), None)
+
+
+def test_an_empty_folder_is_a_place(tmp_path):
+    (tmp_path / "k.zarr").mkdir()
+    (tmp_path / "k.zarr" / f"zarr.{'0' * 32}.partial").write_bytes(b"")  # of a marker whose writer was killed
+    build(NET, data(10), tmp_path / "k.zarr")
+    assert verify(tmp_path / "k.zarr").ok
+
+
+def test_other_objects_below_a_url_stay():
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/bucket/k.zarr/thesis.tex", b"years of work")
+    files.pipe_file("/bucket/other.zarr2/thesis.tex", b"more")
+    with pytest.raises(ValueError, match="did not write"):
+        build(NET, data(10), "memory://bucket/k.zarr")
+    assert files.find("/bucket/k.zarr") == ["/bucket/k.zarr/thesis.tex"]
+    build(NET, data(10), "memory://bucket/other.zarr")
+    assert verify("memory://bucket/other.zarr").ok
+    assert files.cat_file("/bucket/other.zarr2/thesis.tex") == b"more"
+
+
+def test_stores_of_zarr_itself(tmp_path):
+    """A mapping, a store object, a place inside a store beside others' arrays, a group that build returned."""
+    expected = contents(build(NET, data(40), tmp_path / "k.zarr", tile=16).store_path)
+    shared = zarr.storage.MemoryStore()
+    zarr.open_group(shared, mode="w", path="mine").create_array("ntk", data=np.ones(3))
+    places = [{}, zarr.storage.LocalStore(tmp_path / "l.zarr"), zarr.storage.StorePath(shared, "kernel")]
+    for place in places:
+        group = build(NET, data(40)[:20], place, tile=16)
+        found = contents(extend(group, data(40)[20:]).store_path)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert (zarr.open_group(shared, path="mine")["ntk"][...] == 1).all()
+    with pytest.raises(ValueError, match="ntkcore"):
+        build(NET, data(40), zarr.storage.StorePath(shared, "mine"))
+
+
+REFUSED = {
+    "data": {"x": np.full((4, 6), np.nan)},
+    "network": {"net": nk.Serial(nk.Conv((3, 3)), nk.Flatten(), nk.Dense())},
+    "get": {"get": "ntkk"},
+    "tile": {"tile": -1},
+    "backend": {"backend": "abacus"},
+    "executor": {"executor": "cluster"},
+    "part": {"part": (3, 3)},
+    "devices": {"devices": [0]},
+    "not finite, at the end": {"x": np.concatenate([data(600), np.full((1, 6), 1e19, np.float32)])},
+    "not finite": {"net": nk.mlp(3), "x": np.full((4, 6), 1e30, np.float32)},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refused_build_leaves_nothing(tmp_path, what):
+    with pytest.raises((ValueError, TypeError)):
+        build(**({"net": NET, "x": data(10), "store": tmp_path / "k.zarr"} | REFUSED[what]))
+    assert not list(tmp_path.iterdir())
+
+
+# --- faults
+
+
+def writes_of(call):
+    with chaos.fail_at() as counter:
+        call()
+    return counter.writes
+
+
+MANY = [pytest.mark.slow, pytest.mark.chaos]
+STEPS = pytest.mark.parametrize("step", [5, pytest.param(1, marks=MANY)])
+
+
+@STEPS
+@pytest.mark.parametrize("x2", [None, data(37, seed=1)], ids=["symmetric", "rectangular"])
+def test_a_build_that_fails_at_any_write(tmp_path, step, x2):
+    """The same call again gives the same bytes."""
+    x = data(40)
+    build(NET, x, tmp_path / "whole.zarr", x2, BOTH, tile=16)
+    count = writes_of(lambda: build(NET, x, tmp_path / "count.zarr", x2, BOTH, tile=16))
+    assert count > 30
+    for k in range(0, count, step):
+        store = tmp_path / f"{k}.zarr"
+        with chaos.fail_at(k), pytest.raises(OSError, match="on purpose"):
+            build(NET, x, store, x2, BOTH, tile=16)
+        build(NET, x, store, x2, BOTH, tile=16)
+        assert same(store, tmp_path / "whole.zarr"), k
+
+
+def small_store(path):
+    """A store of two tiles, the last one ragged, extended once before; and rows to come."""
+    x = data(60)
+    build(NET, x[:20], path, get=BOTH, tile=16)
+    extend(path, x[20:27])
+    return x[27:43]
+
+
+AGAIN = {
+    "the same extend": lambda store, rows: extend(store, rows),
+    "resume, else the same extend": lambda store, rows: resumed(store, rows),
+}
+
+
+def resumed(store, rows):
+    """By `resume`, if it says so or leaves the old kernel (nothing was recorded) by the same extend."""
+    with words_of_error("run the same extend again"):
+        if resume(store)["x"].shape[0] == 43:
+            return
+    extend(store, rows)
+
+
+@contextlib.contextmanager
+def words_of_error(words):
+    """A ValueError may come, but then with these words."""
+    try:
+        yield
+    except ValueError as error:
+        if words not in str(error):
+            raise
+
+
+@STEPS
+@pytest.mark.parametrize("way", AGAIN)
+def test_an_extension_that_fails_at_any_write(tmp_path, way, step):
+    """At every point: never two times the samples, nor the old kernel for the new one, nor arrays that disagree."""
+    rows = small_store(tmp_path / "whole.zarr")
+    count = writes_of(lambda: extend(tmp_path / "whole.zarr", rows))
+    build(NET, data(60)[:43], tmp_path / "direct.zarr", get=BOTH, tile=16)
+    assert same(tmp_path / "whole.zarr", tmp_path / "direct.zarr")
+    assert count > 25
+    pending, expected = 0, product(tmp_path / "direct.zarr")
+    for k in range(0, count, step):
+        store = tmp_path / f"{k}.zarr"
+        small_store(store)
+        with chaos.fail_at(k), pytest.raises(OSError, match="on purpose"):
+            extend(store, rows)
+        seen = product(store) if k else None
+        assert seen is None or np.array_equal(seen, expected), k  # never half an extension taken for a kernel
+        pending += "pending" in open_store(store, unfinished=True).attrs["ntkcore"]
+        AGAIN[way](store, rows)
+        assert same(store, tmp_path / "direct.zarr"), k
+        assert verify(store, sample=100).ok
+    assert pending > 10 // step
+
+
+def product(store):
+    """The kernel's rows summed as a solver sees them; None where it is told that the store is not finished."""
+    with words_of_error("not finished"):
+        return Stored(open_store(store, mode="r")["ntk"]) @ np.ones(43)
+
+
+def test_repeating_a_finished_extension_changes_nothing(tmp_path):
+    store, x = tmp_path / "k.zarr", data(60)
+    build(NET, x[:20], store, tile=16)
+    extend(store, x[20:30])
+    extend(store, x[30:60])
+    before = files(store)
+    for rows in (x[20:30], x[30:60]):
+        assert extend(store, rows)["x"].shape == (60, 6)
+    assert files(store) == before
+
+
+def test_a_pending_extension_is_not_mistaken(tmp_path):
+    store, x = tmp_path / "k.zarr", data(60)
+    build(NET, x[:20], store, tile=16)
+    with chaos.fail_at(1), pytest.raises(OSError, match="on purpose"):  # after its record
+        extend(store, x[20:40])
+    before = files(store)
+    calls = {
+        "other samples is not finished": lambda: extend(store, x[40:60]),
+        "run the same extend again": lambda: resume(store),
+        "or the same extend again": lambda: open_store(store),
+        "is not finished": lambda: verify(store, repair=True),
+        "20 to 40 samples is not finished": lambda: build(NET, x[:20], store),
+        "ntkcore resume": lambda: build(NET, x[:40], store),
+    }
+    for words, call in calls.items():
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert files(store) == before
+    result = chaos.command("solve", store, "y.npy", "a.npy")
+    assert "not finished" in result.stderr
+    extend(store, x[20:40])
+    build(NET, x[:40], tmp_path / "whole.zarr", tile=16)
+    assert same(store, tmp_path / "whole.zarr")
+
+
+def test_a_store_whose_arrays_disagree_is_named(tmp_path):
+    """What a killed extend left before extensions were recorded: the same extend again still mends it."""
+    store, x = tmp_path / "k.zarr", data(40)
+    group = build(NET, x[:20], store, tile=16)
+    group["ntk"].resize((40, 40))
+    for call in (resume, verify):
+        with pytest.raises(ValueError, match="its attributes say"):
+            call(store)
+    extend(store, x[20:])
+    build(NET, x, tmp_path / "whole.zarr", tile=16)
+    assert same(store, tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("name", ["ntk", "done", "x"])
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_lost_array_is_named(tmp_path, name, content):
+    build(NET, data(20), tmp_path / "k.zarr", tile=16)
+    metadata = tmp_path / "k.zarr" / name / "zarr.json"
+    metadata.unlink() if content is None else metadata.write_text(content)
+    for call in (resume, lambda store: build(NET, data(20), store)):
+        with pytest.raises(ValueError, match=f"'{name}' is lost or damaged"):
+            call(tmp_path / "k.zarr")
+
+
+def test_a_half_made_store(tmp_path):
+    store = tmp_path / "k.zarr"
+    with chaos.fail_at(4), pytest.raises(OSError, match="on purpose"):
+        build(NET, data(20), store, tile=16)
+    for call in (resume, verify, lambda s: extend(s, data(3)), lambda s: open_store(s, mode="r")):
+        with pytest.raises(ValueError, match="run the same build again"):
+            call(store)
+    before = files(store)
+    with pytest.raises(ValueError, match="another network"):
+        build(nk.mlp(1), data(20), store)
+    assert files(store) == before
+
+
+def test_damaged_rows_are_not_extended(tmp_path):
+    store = tmp_path / "k.zarr"
+    group = build(NET, data(20), store, tile=16)
+    group["x"][3, 3] += 1
+    before = files(store)
+    with pytest.raises(ValueError, match="damaged"):
+        extend(store, data(5, seed=1))
+    assert files(store) == before
+
+
+# --- several at once
+
+
+def together(calls):
+    """All calls in threads that start at once; what each raised."""
+    barrier, raised = threading.Barrier(len(calls)), [None] * len(calls)
+
+    def run(number, call):
+        barrier.wait()
+        try:
+            call()
+        except Exception as error:
+            raised[number] = error
+
+    threads = [threading.Thread(target=run, args=each) for each in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("where", ["{}/k.zarr", "memory://{}/k.zarr"])
+@pytest.mark.parametrize("attempt", [*range(3), *(pytest.param(k, marks=MANY) for k in range(3, 60))])
+def test_builds_that_start_together(tmp_path, where, attempt):
+    store = where.format(tmp_path)
+    call = {"net": NET, "x": data(60), "store": store, "threads": 1, "tile": 16}
+    assert together([lambda: build(**call)] * 6) == [None] * 6
+    build(NET, data(60), tmp_path / "whole.zarr", tile=16)
+    assert same(store, tmp_path / "whole.zarr")
+    assert verify(store, sample=100).ok
+
+
+@pytest.mark.parametrize("attempt", [*range(3), *(pytest.param(k, marks=MANY) for k in range(3, 60))])
+def test_different_builds_that_start_together(tmp_path, attempt):
+    """One gets the place, the others are told; no tile of one among another's."""
+    nets = [nk.mlp(depth) for depth in range(1, 5)]
+    store = tmp_path / "k.zarr"
+    calls = [lambda net=net: build(net, data(60), store, threads=1, tile=16) for net in nets]
+    raised = together(calls)
+    assert [error is None for error in raised].count(True) == 1
+    assert all("another network" in str(error) for error in raised if error), raised
+    build(nets[raised.index(None)], data(60), tmp_path / "whole.zarr", tile=16)
+    assert same(store, tmp_path / "whole.zarr")
+
+
+def test_shares_without_preparing(tmp_path):
+    call = {"net": NET, "x": data(60), "store": tmp_path / "k.zarr", "threads": 1}
+    assert together([lambda i=i: build(**call, part=(i, 4)) for i in range(4)]) == [None] * 4
+    build(NET, data(60), tmp_path / "whole.zarr", tile=open_store(tmp_path / "k.zarr").attrs["ntkcore"]["tile"])
+    assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
+
+
+def test_extensions_that_start_together(tmp_path):
+    """The same rows are added once; who comes while others hold the store is told to wait."""
+    store, x = tmp_path / "k.zarr", data(60)
+    build(NET, x[:20], store, tile=16)
+    raised = together([lambda: extend(store, x[20:])] * 5)
+    assert all(error is None or "another process" in str(error) for error in raised)
+    assert extend(store, x[20:])["x"].shape == (60, 6)
+    build(NET, x, tmp_path / "whole.zarr", tile=16)
+    assert same(store, tmp_path / "whole.zarr")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of threads beside a fork
+def test_a_forked_child_does_not_hold_a_store(tmp_path):
+    """As a pool's workers, which inherit what holds it and live on."""
+    store = tmp_path / "k.zarr"
+    build(NET, data(20), store, tile=16)
+    with using(store):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        extend(store, data(5, seed=1))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_no_extension_below_a_running_build(tmp_path):
+    store = tmp_path / "k.zarr"
+    build(NET, data(20), store, tile=16)
+    before = files(store)
+    for held in (store, str(store), zarr.storage.LocalStore(store), open_store(store)):
+        with using(held), pytest.raises(BlockingIOError, match="another process"):
+            extend(store, data(5, seed=1))
+    assert files(store) == before
+    with using(store):
+        build(NET, data(20), store)
+    with using(store, alone=True), pytest.raises(BlockingIOError, match="wait"):
+        resume(store)
+    extend(store, data(5, seed=1))
+
+
+# --- SIGKILL at every write, by the command line
+
+
+@pytest.fixture
+def folder(tmp_path):
+    x = data(60)
+    for name, rows in {"x": x[:20], "more": x[20:43], "y": x[:43, :1]}.items():
+        np.save(tmp_path / f"{name}.npy", rows)
+    build(nk.mlp(2), x[:20], tmp_path / "small.zarr", tile=16)
+    build(nk.mlp(2), x[:43], tmp_path / "large.zarr", tile=16)
+    return tmp_path
+
+
+COMMANDS = {
+    "build": (("build", "fc:2", "x.npy", "k.zarr", "--tile", "16"), "small.zarr"),
+    "extend": (("extend", "k.zarr", "more.npy"), "large.zarr"),
+}
+
+
+def killed_then_again(folder, name, k):
+    """One kill, then the same command; was there a k-th write at all?"""
+    words, expected = COMMANDS[name]
+    if name == "extend":
+        chaos.command(*COMMANDS["build"][0], folder=folder)
+    died = chaos.command(*words, at=k, folder=folder).returncode == -9
+    again = chaos.command(*words, folder=folder)
+    assert again.returncode == 0, again.stderr
+    assert same(folder / "k.zarr", folder / expected), k
+    (folder / "k.zarr").rename(folder / f"{k}.zarr")
+    return died
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_a_write(folder, name):
+    assert killed_then_again(folder, name, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_every_write(folder, name):
+    k = 0
+    while killed_then_again(folder, name, k):
+        k += 1
+    assert k > 20
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.parametrize("attempt", range(4))
+def test_starters_of_which_some_die(folder, attempt):
+    """Processes that start together, some killed while they make the store: the others finish it."""
+    ends = [*(int(k) for k in np.random.default_rng(attempt).integers(0, 20, 3)), None, None]
+    finished = {}
+    calls = [
+        lambda i=i: finished.update({i: chaos.command(*COMMANDS["build"][0], at=ends[i], folder=folder)})
+        for i in range(len(ends))
+    ]
+    assert together(calls) == [None] * len(ends)
+    assert [finished[i].returncode for i in (3, 4)] == [0, 0], finished
+    assert same(folder / "k.zarr", folder / "small.zarr")
+
+
+def markers(folder):
+    return sum(1 for _ in (folder / "k.zarr" / "done").rglob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_an_extension_killed_at_any_moment(tmp_path):
+    """In the middle of a write too, again and again until one call is left in peace."""
+    rng, x, seen = np.random.default_rng(0), data(600), set()
+    np.save(tmp_path / "more.npy", x[100:])
+    build(NET, x[:100], tmp_path / "k.zarr", tile=16)
+    build(NET, x, tmp_path / "whole.zarr", tile=16)
+    for _ in range(20):
+        with chaos.running("extend", "k.zarr", "more.npy", folder=tmp_path) as process:
+            goal = markers(tmp_path) + rng.integers(1, 80)
+            while process.poll() is None and markers(tmp_path) < goal:
+                time.sleep(rng.uniform(0, 0.01))
+            process.kill()
+        found = open_store(tmp_path / "k.zarr", unfinished=True)
+        seen.add((found.attrs["ntkcore"]["n"], found["ntk"].shape, int(found["done"][...].sum())))
+    assert len(seen) > 3, seen
+    extend(tmp_path / "k.zarr", x[100:])
+    assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
+
+
+def test_an_unset_variable(folder):
+    before = files(folder)
+    refused = chaos.command("build", "fc:2", "x.npy", "", folder=folder)
+    assert refused.returncode == 1
+    assert "unset variable" in refused.stderr
+    assert files(folder) == before
+
+
+def test_the_command_resumes(folder):
+    chaos.command(*COMMANDS["build"][0], folder=folder)
+    killed = chaos.command(*COMMANDS["extend"][0], at=8, folder=folder)
+    assert killed.returncode == -9
+    again = chaos.command("resume", "k.zarr", folder=folder)
+    assert "complete: k.zarr, 43 samples" in again.stdout, again.stderr
+    assert same(folder / "k.zarr", folder / "large.zarr")
