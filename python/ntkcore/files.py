@@ -27,6 +27,12 @@ def check_place(path: str | Path, suffix: str | None = None) -> Path:
     return place
 
 
+def refuse_foreign(page: Path, mark: str) -> None:
+    """FileExistsError for a page that does not begin as ours do: it would be overwritten."""
+    if page.exists() and mark not in page.read_text(errors="replace")[:200]:
+        raise FileExistsError(f"{page} was not written by ntkcore and is not overwritten: choose another folder")
+
+
 @contextmanager
 def writing(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """A file that takes its name when the block ends well. A kill leaves a part, which the next call sweeps."""

@@ -6,7 +6,6 @@ import functools
 import os
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -126,12 +125,6 @@ def thread_count(threads: int | None) -> int:
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
         raise ValueError(f"threads must be a positive number, not {threads!r}")
     return int(threads)
-
-
-def refuse_foreign(page: Path, mark: str) -> None:
-    """FileExistsError for a page that does not begin as ours do: it would be overwritten."""
-    if page.exists() and mark not in page.read_text(errors="replace")[:200]:
-        raise FileExistsError(f"{page} was not written by ntkcore and is not overwritten: choose another folder")
 
 
 def free_bytes() -> int | None:

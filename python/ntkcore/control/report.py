@@ -22,7 +22,6 @@ from ntkcore.control.claims import Claim, name_of
 from ntkcore.control.evidence import Budget, Tables, places
 from ntkcore.control.study import Study
 from ntkcore.control.verdict import Verdict, judge
-from ntkcore.inputs import refuse_foreign
 
 MARK = "Falsifier"  # a report's first word
 Block = tuple[str, Any]  # (kind, content)
@@ -67,7 +66,7 @@ class Report:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        refuse_foreign(target / "report.md", MARK)
+        files.refuse_foreign(target / "report.md", MARK)
         pictures = self._pictures()
         for name, picture in pictures.items():
             files.write(target / f"{name}.png", picture)

@@ -28,8 +28,9 @@ from ntkcore.control.evidence import Budget, places
 from ntkcore.control.report import MARK, Report
 from ntkcore.control.study import Network, Study, Training
 from ntkcore.control.tasks import Arrays, Split
+from ntkcore.files import refuse_foreign
 from ntkcore.finite import DivergedError, empirical_ntk
-from ntkcore.inputs import free_bytes, refuse_foreign
+from ntkcore.inputs import free_bytes
 from ntkcore.layers import Layer
 from ntkcore.tiles import progress_bar
 

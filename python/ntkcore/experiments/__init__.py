@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ntkcore import files
-from ntkcore.inputs import refuse_foreign
 
 MARK = "Written by `ntkcore run`"
 T = TypeVar("T")
@@ -115,7 +114,7 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
     import ntkcore
 
     module, target = load(name), Path(folder)
-    refuse_foreign(target / "index.md", MARK)
+    files.refuse_foreign(target / "index.md", MARK)
     target.mkdir(parents=True, exist_ok=True)
     config = module.Config(**{**(module.QUICK if quick else {}), "seed": seed})
     start = time.perf_counter()
