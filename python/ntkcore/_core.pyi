@@ -99,7 +99,7 @@ def evaluate_images(
     nngp_mirror: _Results,
     ntk_mirror: _Results,
     diagonal: bool,
-) -> None: ...
+) -> tuple[int, int] | None: ...
 def evaluate(
     backend: str,
     rows: Points,
@@ -112,7 +112,7 @@ def evaluate(
     nngp_mirror: _Results,
     ntk_mirror: _Results,
     diagonal: bool,
-) -> None: ...
+) -> tuple[int, int] | None: ...
 
 class emulated_cuda:  # noqa: N801
     """The functions of _cuda on the host, for tests."""

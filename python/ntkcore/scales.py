@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
+from ntkcore.device_arrays import array_module
 from ntkcore.inputs import Array
 
 Exponents = npt.NDArray[np.int32]
@@ -33,14 +34,15 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
 
 
 def scale_back(part: Any, rows: Exponents | None, cols: Exponents | None) -> None:
-    """The kernel of images near 1, in place, times 2^(e + e')."""
+    """The kernel of images near 1, in place, times 2^(e + e'); on the CPU or a GPU."""
     if rows is None and cols is None:
         return
+    xp = array_module(part)
     zero = np.zeros(1, np.int32)
     rows, cols = zero if rows is None else rows, zero if cols is None else cols
     with np.errstate(over="ignore", under="ignore"):
         for row, exponent in zip(part, np.broadcast_to(rows, len(part)), strict=True):
-            np.ldexp(row, exponent + cols, out=row)
+            row[...] = xp.ldexp(row, xp.asarray(exponent + cols))
 
 
 def check_tile(found: tuple[int, int] | None, row: int, col: int, dtype: np.dtype[Any]) -> None:
