@@ -1,5 +1,7 @@
 #include "images.h"
 
+#include <limits>
+
 #include "point.h"
 
 namespace ntk {
@@ -51,6 +53,10 @@ void copy_lanes(const double* from, std::int64_t numbers, T* to, std::int64_t N)
     for (std::int64_t lane = 0; lane < kSelf; ++lane) to[i * N + lane] = T(from[i * kSelf + lane]);
 }
 
+// Products of two are finite, with room for a convolution's constant.
+template <class T>
+constexpr double kLargestInverse = sizeof(T) == 4 ? 1e17 : 1e150;
+
 // The tables of kSelf lanes into strips of N lanes.
 template <class T>
 void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::int64_t N) {
@@ -61,7 +67,8 @@ void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::
     if (!holds_inverse(op)) continue;
     const std::int64_t first = schedule.offset()[k], last = first + 2 * std::int64_t(op.h) * op.w;
     for (std::int64_t i = first; i < last; i += 2)
-      for (std::int64_t lane = 0; lane < kSelf; ++lane) to[i * N + lane] = bounded_inverse<T>(from[i * kSelf + lane]);
+      for (std::int64_t lane = 0; lane < kSelf; ++lane)
+        to[i * N + lane] = bounded_inverse<T>(from[i * kSelf + lane], kLargestInverse<T>);
   }
 }
 
@@ -98,7 +105,7 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
     for (std::int64_t n = 0; n < size; ++n) {
       const double value = head[f * head_pitch + n];
       const bool inverse = f % 2 == 0 && holds_inverse(program.head.ops[f / 2]);
-      head_[f * head_stride_ + n] = inverse ? bounded_inverse<T>(value) : T(value);
+      head_[f * head_stride_ + n] = inverse ? bounded_inverse<T>(value, std::numeric_limits<T>::max()) : T(value);
     }
 }
 

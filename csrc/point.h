@@ -23,10 +23,10 @@ bool holds_inverse(const AnyOp& op) {
   return op.kind == Kind::dual && homogeneous;
 }
 
-// An inverse of which products of two are finite, with room for a convolution's constant; 0 beyond, as of variance 0.
+// An inverse up to `limit`, and 0 beyond, as of variance 0.
 template <class T>
-T bounded_inverse(double value) {
-  return value > (sizeof(T) == 4 ? 1e17 : 1e150) ? T(0) : T(value);
+T bounded_inverse(double value, double limit) {
+  return value > limit ? T(0) : T(value);
 }
 
 // One op on one slot; its two features in f: affine (sqrt(a q/q_new), sqrt(b/q_new)), dual Phi::side(q),

@@ -72,7 +72,8 @@ void Points<T>::follow(const Program& program, const double* norm2, std::int64_t
         program, slots.data(),
         [&](int op, int which, double value) {
           line[(2 * std::int64_t(op) + which) * kLine + at] =
-              which == 0 && holds_inverse(program.ops[op]) ? bounded_inverse<T>(value) : T(value);
+              which == 0 && holds_inverse(program.ops[op]) ? bounded_inverse<T>(value, std::numeric_limits<T>::max())
+                                                           : T(value);
         },
         [&](int output, double nngp, double ntk) { nngp_[output * size_ + n] = nngp, ntk_[output * size_ + n] = ntk; });
     if (at < kLine - 1 && n < last - 1) continue;
