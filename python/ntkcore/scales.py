@@ -23,14 +23,26 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
     K(s x, s' x') = s s' K(x, x') where there is no bias and no nonlinearity but ReLU's kind, and powers of two are
     exact.
     """
-    if not isinstance(program, _core.ImageProgram) or not program.homogeneous:
+    if not isinstance(program, _core.ImageProgram):
         return x, None
     largest = np.maximum(x.max(axis=(1, 2, 3)), -x.min(axis=(1, 2, 3)))
+    if not program.homogeneous:
+        _refuse_overflow(largest, x)
+        return x, None
     exponents = np.frexp(largest)[1]
     exponents[(largest == 0) | (np.abs(exponents) <= ORDINARY)] = 0
     if not exponents.any():
         return x, None
     return np.ldexp(x, -exponents[:, None, None, None]), exponents
+
+
+def _refuse_overflow(largest: Array, x: Array) -> None:
+    limit = np.sqrt(np.finfo(x.dtype).max / x.shape[3])
+    if (largest > limit).any():
+        raise ValueError(
+            f"sample {int(np.argmax(largest > limit))} has a variance that is not finite in {x.dtype}: rescale the data "
+            "or use dtype='float64'"
+        )
 
 
 def scale_back(part: Any, rows: Exponents | None, cols: Exponents | None) -> None:
