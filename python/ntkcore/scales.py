@@ -40,8 +40,8 @@ def _refuse_overflow(largest: Array, x: Array) -> None:
     limit = np.sqrt(np.finfo(x.dtype).max / x.shape[3])
     if (largest > limit).any():
         raise ValueError(
-            f"sample {int(np.argmax(largest > limit))} has a variance that is not finite in {x.dtype}: rescale the data "
-            "or use dtype='float64'"
+            f"sample {int(np.argmax(largest > limit))} has a variance that is not finite in {x.dtype}: rescale the "
+            "data or use dtype='float64'"
         )
 
 
