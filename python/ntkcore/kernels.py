@@ -114,7 +114,7 @@ def kernel(
             module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
         scaled = rows is not None or cols is not None
         for part in (part for arrays in parts.values() for part in arrays):
-            scale_back(part, rows, cols)
+            scale_back(part, rows, cols, device_arrays.array_module(part))
             if scaled or (executor == "cuda" and not on_device):  # else the engine has looked at every tile
                 check_finite(part)
     return packed(get, results)

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
-from ntkcore.device_arrays import array_module
 from ntkcore.inputs import Array
 
 Exponents = npt.NDArray[np.int32]
@@ -45,11 +44,10 @@ def _refuse_overflow(largest: Array, x: Array) -> None:
         )
 
 
-def scale_back(part: Any, rows: Exponents | None, cols: Exponents | None) -> None:
-    """The kernel of images near 1, in place, times 2^(e + e'); on the CPU or a GPU."""
+def scale_back(part: Any, rows: Exponents | None, cols: Exponents | None, xp: Any = np) -> None:
+    """The kernel of images near 1, in place, times 2^(e + e'); xp is the matrix's module."""
     if rows is None and cols is None:
         return
-    xp = array_module(part)
     zero = np.zeros(1, np.int32)
     rows, cols = zero if rows is None else rows, zero if cols is None else cols
     with np.errstate(over="ignore", under="ignore"):
