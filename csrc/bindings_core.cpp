@@ -12,6 +12,7 @@
 
 #include "cuda/bindings.h"
 #include "cuda/emulation.h"
+#include "finite.h"
 #include "images.h"
 #include "owned_program.h"
 #include "stop.h"
@@ -138,6 +139,15 @@ py::tuple point_arrays(const py::object& self) {
 }
 
 using Results = std::vector<std::optional<py::array>>;
+using Found = std::optional<std::pair<std::int64_t, std::int64_t>>;
+
+// Row and column, in the tile, of a kernel's value that is not finite.
+template <class T>
+Found not_finite(const std::vector<T*>& nngp, const std::vector<T*>& ntk, std::int64_t rows, std::int64_t cols,
+                 std::int64_t stride, bool upper) {
+  const Found found = find_not_finite(nngp.data(), int(nngp.size()), rows, cols, stride, upper);
+  return found ? found : find_not_finite(ntk.data(), int(ntk.size()), rows, cols, stride, upper);
+}
 
 // Checks one list of results of a tile and collects their pointers.
 template <class T>
@@ -160,9 +170,9 @@ std::vector<T*> pointers(Results& results, int outputs, std::int64_t rows, std::
 }
 
 template <class T>
-void evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
-                 std::int64_t col, const Array<T>& dot, Results nngp, Results ntk, Results nngp_mirror,
-                 Results ntk_mirror, bool diagonal, std::int64_t height, std::int64_t width, std::int64_t stride) {
+Found evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
+                  std::int64_t col, const Array<T>& dot, Results nngp, Results ntk, Results nngp_mirror,
+                  Results ntk_mirror, bool diagonal, std::int64_t height, std::int64_t width, std::int64_t stride) {
   const Program program = rows.program->view();
   const PointsView<T> r = std::get<Points<T>>(rows.points).view(), c = std::get<Points<T>>(cols.points).view();
   require(r.width == c.width, "evaluate: the points differ in width");
@@ -200,6 +210,7 @@ void evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t row
   } else {
     backend.evaluate_double(tile);
   }
+  return not_finite(out_nngp, out_ntk, height, width, stride, false);
 }
 
 const Backend& backend_named(const std::string& name) {
@@ -224,9 +235,9 @@ const py::array& first_result(const Results& nngp, const Results& ntk) {
   throw py::value_error("evaluate: no result is wanted");
 }
 
-void evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
-              std::int64_t col, const py::array& dot, const Results& nngp, const Results& ntk,
-              const Results& nngp_mirror, const Results& ntk_mirror, bool diagonal) {
+Found evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t row, const AnyPoints& cols,
+               std::int64_t col, const py::array& dot, const Results& nngp, const Results& ntk,
+               const Results& nngp_mirror, const Results& ntk_mirror, bool diagonal) {
   require(rows.program == cols.program, "evaluate: rows and columns belong to different programs");
   require(rows.points.index() == cols.points.index(), "evaluate: rows and columns differ in dtype");
   const py::array& first = first_result(nngp, ntk);
@@ -234,10 +245,10 @@ void evaluate(const std::string& backend, const AnyPoints& rows, std::int64_t ro
   const auto call = [&](auto tag) {
     using T = decltype(tag);
     require(py::isinstance<Array<T>>(dot), "evaluate: dot must be a C-contiguous matrix of the points' dtype");
-    evaluate_as<T>(backend_named(backend), rows, row, cols, col, Array<T>(dot), nngp, ntk, nngp_mirror, ntk_mirror,
-                   diagonal, first.shape(0), first.shape(1), stride);
+    return evaluate_as<T>(backend_named(backend), rows, row, cols, col, Array<T>(dot), nngp, ntk, nngp_mirror,
+                          ntk_mirror, diagonal, first.shape(0), first.shape(1), stride);
   };
-  rows.points.index() == 0 ? call(float{}) : call(double{});
+  return rows.points.index() == 0 ? call(float{}) : call(double{});
 }
 
 // What the points of a data matrix in float64 hand to the gradient; keeps them alive.
@@ -489,9 +500,9 @@ py::tuple image_diagonal_of(std::shared_ptr<PlaneSchedule> program, const std::s
 }
 
 template <class T>
-void evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
-                        std::int64_t col, Results nngp, Results ntk, Results nngp_mirror, Results ntk_mirror,
-                        bool diagonal) {
+Found evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
+                         std::int64_t col, Results nngp, Results ntk, Results nngp_mirror, Results ntk_mirror,
+                         bool diagonal) {
   const PlaneProgram program = rows.program->view();
   const ImagesView<T> r = std::get<Images<T>>(rows.images).view(), c = std::get<Images<T>>(cols.images).view();
   const py::array& first = first_result(nngp, ntk);
@@ -528,15 +539,16 @@ void evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int6
     backend.images_double(tile);
   }
   if (stopped()) throw Stopped();  // the tile is not whole
+  return not_finite(out_nngp, out_ntk, height, width, stride, diagonal);
 }
 
-void evaluate_images(const std::string& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
-                     std::int64_t col, const Results& nngp, const Results& ntk, const Results& nngp_mirror,
-                     const Results& ntk_mirror, bool diagonal) {
+Found evaluate_images(const std::string& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
+                      std::int64_t col, const Results& nngp, const Results& ntk, const Results& nngp_mirror,
+                      const Results& ntk_mirror, bool diagonal) {
   require(rows.program == cols.program, "evaluate: rows and columns belong to different programs");
   require(rows.images.index() == cols.images.index(), "evaluate: rows and columns differ in dtype");
   const auto call = rows.images.index() == 0 ? evaluate_images_as<float> : evaluate_images_as<double>;
-  call(backend_named(backend), rows, row, cols, col, nngp, ntk, nngp_mirror, ntk_mirror, diagonal);
+  return call(backend_named(backend), rows, row, cols, col, nngp, ntk, nngp_mirror, ntk_mirror, diagonal);
 }
 
 // A flag that ends the engine's calls in every thread that obeys it.
@@ -610,6 +622,7 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
       .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),
            py::arg("outputs"), py::arg("shape"))
       .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
+      .def_property_readonly("homogeneous", &PlaneSchedule::homogeneous)
       .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)
       .def_property_readonly("work", &PlaneSchedule::work)
       .def_property_readonly("table_size", &PlaneSchedule::table_size);
@@ -621,12 +634,16 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
   bind_device<Emulation>(emulated);
   m.def("image_diagonal", &image_diagonal_of, "Kernel diagonals (outputs, n), NNGP and NTK, and the head's features.",
         py::arg("program"), py::arg("backend"), py::arg("x"));
-  m.def("evaluate_images", &evaluate_images, "Evaluate an image program on one tile of pairs; see csrc/backend.h.",
+  m.def("evaluate_images", &evaluate_images,
+        "Evaluate an image program on one tile of pairs; see csrc/backend.h. Returns (row, column) of a result that is "
+        "not finite, or None.",
         py::arg("backend"), py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("nngp"),
         py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
-  m.def("evaluate", &evaluate, "Evaluate the program on one tile of pairs; see csrc/backend.h.", py::arg("backend"),
-        py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("nngp"),
-        py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
+  m.def("evaluate", &evaluate,
+        "Evaluate the program on one tile of pairs; see csrc/backend.h. Returns (row, column) of a result that is not "
+        "finite, or None.",
+        py::arg("backend"), py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"),
+        py::arg("nngp"), py::arg("ntk"), py::arg("nngp_mirror"), py::arg("ntk_mirror"), py::arg("diagonal"));
 }
 
 // pybind11 would wait for ever for the GIL of a subinterpreter that shares it.

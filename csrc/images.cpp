@@ -1,5 +1,7 @@
 #include "images.h"
 
+#include <limits>
+
 #include "point.h"
 #include "stop.h"
 
@@ -53,6 +55,25 @@ void copy_lanes(const double* from, std::int64_t numbers, T* to, std::int64_t N)
     for (std::int64_t lane = 0; lane < kSelf; ++lane) to[i * N + lane] = T(from[i * kSelf + lane]);
 }
 
+// Products of two are finite, with room for a convolution's constant.
+template <class T>
+constexpr double kLargestInverse = sizeof(T) == 4 ? 1e17 : 1e150;
+
+// The tables of kSelf lanes into strips of N lanes.
+template <class T>
+void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::int64_t N) {
+  copy_lanes(from, schedule.table_size(), to, N);
+  const PlaneProgram program = schedule.view();
+  for (int k = 0; k < program.size; ++k) {
+    const PlaneOp& op = program.ops[k];
+    if (!holds_inverse(op)) continue;
+    const std::int64_t first = schedule.offset()[k], last = first + 2 * std::int64_t(op.h) * op.w;
+    for (std::int64_t i = first; i < last; i += 2)
+      for (std::int64_t lane = 0; lane < kSelf; ++lane)
+        to[i * N + lane] = bounded_inverse<T>(from[i * kSelf + lane], kLargestInverse<T>);
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -66,7 +87,7 @@ void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T
     const std::int64_t strip = first / N, lane = first % N;
     first < size ? runner.run(x, first, size) : runner.clear();
     copy_lanes(runner.pixels.data(), width, pixels + strip * width * N + lane, N);
-    copy_lanes(runner.table.data(), numbers, table + strip * numbers * N + lane, N);
+    copy_tables(schedule, runner.table.data(), table + strip * numbers * N + lane, N);
   }
 }
 
@@ -83,7 +104,11 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
   image_strips(schedule, backend, x, size, pixels_.data(), table_.data());
   head_.assign(2 * program.head.size * head_stride_, T(0));
   for (int f = 0; head && f < 2 * program.head.size; ++f)
-    for (std::int64_t n = 0; n < size; ++n) head_[f * head_stride_ + n] = T(head[f * head_pitch + n]);
+    for (std::int64_t n = 0; n < size; ++n) {
+      const double value = head[f * head_pitch + n];
+      const bool inverse = f % 2 == 0 && holds_inverse(program.head.ops[f / 2]);
+      head_[f * head_stride_ + n] = inverse ? bounded_inverse<T>(value, std::numeric_limits<T>::max()) : T(value);
+    }
 }
 
 template <class T>

@@ -1,6 +1,8 @@
 #include "plane_schedule.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <type_traits>
 #include <utility>
 
 namespace ntk {
@@ -167,6 +169,21 @@ double PlaneSchedule::work() const {
     total += rows * cols * (1 + s.last - s.first);
   }
   return total;
+}
+
+bool PlaneSchedule::homogeneous() const {
+  const auto scales = [](const auto& op) {  // of plane ops and vector ops
+    using Kind = decltype(op.kind);
+    if (op.kind == Kind::normalize) return false;
+    if (op.kind == Kind::dual) return op.dual == Dual::abrelu;
+    bool affine = false;
+    if constexpr (std::is_same_v<Kind, OpKind>)
+      affine = op.kind == Kind::affine || op.kind == Kind::emit;
+    else
+      affine = op.kind == Kind::conv;
+    return !affine || (op.p[1] == 0 && op.p[3] == 0);
+  };
+  return std::all_of(ops_.begin(), ops_.end(), scales) && std::all_of(head_.begin(), head_.end(), scales);
 }
 
 bool PlaneSchedule::flip_symmetric() const {

@@ -20,6 +20,8 @@ class PlaneSchedule {
   bool head_needs_variance() const;
   // Points of all planes of a pair times the ops on them.
   double work() const;
+  // Is K(s x, s' x') = s s' K(x, x') for all s, s' > 0: convolutions without bias, ReLU and its like, no normalisation?
+  bool homogeneous() const;
   // Does every window lie evenly between left and right, so that K(flip x, flip x') = K(x, x')?
   bool flip_symmetric() const;
 

@@ -14,6 +14,21 @@ inline double root_of_ratio(double numerator, double denominator) {
   return denominator > 0 ? std::sqrt(numerator / denominator) : 0;
 }
 
+// Is the first feature the inverse of a root of a variance? Of a plane op or a vector op.
+template <class AnyOp>
+bool holds_inverse(const AnyOp& op) {
+  using Kind = decltype(op.kind);
+  if (op.kind == Kind::normalize) return true;
+  const bool homogeneous = op.dual == Dual::abrelu || op.dual == Dual::arccos0 || op.dual == Dual::arccos2;
+  return op.kind == Kind::dual && homogeneous;
+}
+
+// An inverse up to `limit`, and 0 beyond, as of variance 0.
+template <class T>
+T bounded_inverse(double value, double limit) {
+  return value > limit ? T(0) : T(value);
+}
+
 // One op on one slot; its two features in f: affine (sqrt(a q/q_new), sqrt(b/q_new)), dual Phi::side(q),
 // normalize (1/sqrt(q + eps), 0).
 inline PointState point_step(const Op& op, PointState s, double* f) {

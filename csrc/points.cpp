@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <future>
+#include <limits>
 
 #include "point.h"
 
@@ -40,6 +41,7 @@ Points<T>::Points(const Program& program, const T* x, std::int64_t size, std::in
   std::vector<double> norm2(size);
   for (std::int64_t n = 0; n < size; ++n) {
     norm2[n] = squared_norm(x + n * width, width);
+    if (norm2[n] < std::numeric_limits<double>::min()) norm2[n] = 0;  // too few digits are left of it
     const double scale = norm2[n] > 0 ? 1 / std::sqrt(norm2[n]) : 0;
     for (std::int64_t k = 0; k < width; ++k) unit_[n * width + k] = T(x[n * width + k] * scale);
   }
@@ -68,7 +70,11 @@ void Points<T>::follow(const Program& program, const double* norm2, std::int64_t
     slots[0] = {norm2[n] / double(width_), 0};
     follow_point(
         program, slots.data(),
-        [&](int op, int which, double value) { line[(2 * std::int64_t(op) + which) * kLine + at] = T(value); },
+        [&](int op, int which, double value) {
+          line[(2 * std::int64_t(op) + which) * kLine + at] =
+              which == 0 && holds_inverse(program.ops[op]) ? bounded_inverse<T>(value, std::numeric_limits<T>::max())
+                                                           : T(value);
+        },
         [&](int output, double nngp, double ntk) { nngp_[output * size_ + n] = nngp, ntk_[output * size_ + n] = ntk; });
     if (at < kLine - 1 && n < last - 1) continue;
     for (std::int64_t k = 0; k < 2 * program.size; ++k)

@@ -68,6 +68,8 @@ class ImageProgram:
     @property
     def head_needs_variance(self) -> bool: ...
     @property
+    def homogeneous(self) -> bool: ...
+    @property
     def flip_symmetric(self) -> bool: ...
     @property
     def work(self) -> float: ...
@@ -104,7 +106,7 @@ def evaluate_images(
     nngp_mirror: _Results,
     ntk_mirror: _Results,
     diagonal: bool,
-) -> None: ...
+) -> tuple[int, int] | None: ...
 def evaluate(
     backend: str,
     rows: Points,
@@ -117,7 +119,7 @@ def evaluate(
     nngp_mirror: _Results,
     ntk_mirror: _Results,
     diagonal: bool,
-) -> None: ...
+) -> tuple[int, int] | None: ...
 
 class emulated_cuda:  # noqa: N801
     """The functions of _cuda on the host, for tests."""

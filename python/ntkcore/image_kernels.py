@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.inputs import Array
+from ntkcore.scales import check_tile
 from ntkcore.tiles import Tile, run, tiles, workers
 from ntkcore.vector_kernels import Parts, check_variances, views
 
@@ -112,16 +113,17 @@ def fill(
         here, there = (slice(i0, i1), slice(j0, j1)), (slice(j0, j1), slice(i0, i1))
         diagonal = symmetric and i0 == j0
         out, mirror = views(parts, levels, *here), views(parts if symmetric else {}, levels, *there)
-        _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
+        found = _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
+        check_tile(found, i0, j0, a.dtype)
         if diagonal and mine:
             _write_diagonal(parts, mine, i0, i1)
         if flips is None:
             return
         flipped = {name: [np.empty((i1 - i0, j1 - j0), a.dtype) for _ in parts[name]] for name in parts}
         nowhere = views({}, levels, *here)
-        _core.evaluate_images(
-            backend, flips[i0], 0, cols[j0], 0, *views(flipped, levels, slice(None), slice(None)), *nowhere, False
-        )
+        own = views(flipped, levels, slice(None), slice(None))
+        found = _core.evaluate_images(backend, flips[i0], 0, cols[j0], 0, *own, *nowhere, False)
+        check_tile(found, i0, j0, a.dtype)
         for part, other in zip(all_parts, (f for name in parts for f in flipped[name]), strict=True):
             if diagonal:
                 other = np.triu(other) + np.triu(other, 1).T

@@ -13,6 +13,8 @@ from ntkcore.backends import cpu_backends, resolve
 from ntkcore.inputs import Array, Get, check_data, check_sequence, kernel_names, packed, thread_count
 from ntkcore.layers import Layer
 from ntkcore.lowering import PoolWindow, lower
+from ntkcore.scales import check_finite, near_one, scale_back
+from ntkcore.vector_kernels import check_variances
 
 
 def kernel(
@@ -83,6 +85,8 @@ def kernel(
     ------
     TypeError, ValueError
         For data, specs or options that do not fit: the message names them.
+    FloatingPointError
+        Where a value is not finite, by overflow: the message names the pair. Not of results on a GPU.
     MemoryError
         If the result would not fit into the memory that is free, before any work.
 
@@ -102,10 +106,17 @@ def kernel(
         shape = (len(a), len(a if b is None else b))
         results = (device_arrays if on_device else inputs).allocate(out, get, leading + shape, a.dtype)
         parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
+        a, rows = near_one(program, a)
+        b, cols = (None, rows) if b is None else near_one(program, b)
         if executor == "cuda":
             cuda.fill(program, a, b, parts, workers, tile, progress, augment is not None, devices)
         else:
             module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
+        scaled = rows is not None or cols is not None
+        for part in (part for arrays in parts.values() for part in arrays):
+            scale_back(part, rows, cols, device_arrays.array_module(part))
+            if scaled or (executor == "cuda" and not on_device):  # else the engine has looked at every tile
+                check_finite(part)
     return packed(get, results)
 
 
@@ -137,7 +148,11 @@ def kernel_diag(
         workers = thread_count(threads)
         if xp is np:
             on_cpu = cpu_backends()[0] if executor == "cuda" else executor
+            a, exponents = near_one(program, a)
             diagonals = module.diagonal(program, a, on_cpu, workers, augment is not None)
+            if exponents is not None:
+                diagonals = {name: np.ldexp(diagonals[name], 2 * exponents) for name in names}
+                check_variances(diagonals, a.dtype)
         else:
             diagonals = cuda.vector_diagonal(program, a, workers)
         results = {name: diagonals[name].astype(a.dtype).reshape(shape) for name in names}

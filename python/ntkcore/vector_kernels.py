@@ -9,6 +9,7 @@ import numpy as np
 
 from ntkcore import _core
 from ntkcore.inputs import KERNELS, Array
+from ntkcore.scales import check_tile
 from ntkcore.tiles import Tile, run, tiles
 
 # One BLAS call covers one block of this many rows and columns, anchored at (0, 0): its shape, and with it every bit of
@@ -76,7 +77,8 @@ def fill(
             diagonal = symmetric and i0 == j0
             here = views(parts, levels, slice(i0, i1), slice(j0, j1))
             mirror = views(parts if symmetric and not diagonal else {}, levels, slice(j0, j1), slice(i0, i1))
-            _core.evaluate(backend, rows, i0, cols, j0, dot, here[0], here[1], mirror[0], mirror[1], diagonal)
+            found = _core.evaluate(backend, rows, i0, cols, j0, dot, *here, *mirror, diagonal)
+            check_tile(found, i0, j0, a.dtype)
 
         return evaluate
 
