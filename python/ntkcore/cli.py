@@ -28,6 +28,7 @@ except ImportError:
 
 USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError)
 
+CONNECT = "20s"  # that a Dask scheduler has to answer
 Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
@@ -119,10 +120,26 @@ def _complete_net(incomplete: str) -> list[str]:
 
 Net = Annotated[str, typer.Argument(help=NET, autocompletion=_complete_net)]
 Data = Annotated[str, typer.Argument(help=DATA)]
-Store = Annotated[Path, typer.Argument(help="The folder of the Zarr store.")]
+Store = Annotated[str, typer.Argument(help="The folder or URL of the Zarr store.")]
 Get = Annotated[str, typer.Option(help="ntk, nngp or nngp,ntk.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
+
+
+def _without_effect(context: typer.Context, names: str, where: str) -> None:
+    """ValueError if one of these options is given on the command line."""
+    for name in names.split():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"--{name.replace('_', '-')} has no effect {where}: leave it out")
+
+
+def _check_kernel(group: Any, kernel: str) -> None:
+    """ValueError for a kernel that a store lacks."""
+    from ntkcore.store import attributes
+
+    if kernel not in (names := attributes(group)["kernels"]):
+        raise ValueError(f"the store has no kernel {kernel!r}: --kernel must be {' or '.join(names)}")
 
 
 def _kernels(get: str) -> str | tuple[str, ...]:
@@ -151,6 +168,7 @@ def plan_command(
 
 @app.command("build")
 def build_command(
+    context: typer.Context,
     net: Net,
     data: Data,
     store: Store,
@@ -171,6 +189,12 @@ def build_command(
     from ntkcore.build import build
     from ntkcore.store import Tiles
 
+    if prepare:
+        _without_effect(context, "part scheduler devices", "with --prepare, which computes nothing")
+    if backend != "cuda":
+        _without_effect(context, "devices", "without --backend cuda")
+    if scheduler is not None:
+        _without_effect(context, "devices", "with --scheduler, whose workers choose theirs")
     with _client(scheduler) as executor:
         group = build(
             parse_net(net),
@@ -199,8 +223,10 @@ def _numbers(text: str, separator: str, kind: type[Number]) -> list[Number]:
 
 
 def _share(text: str) -> tuple[int, int]:
-    i, n = [*_numbers(text, "/", int), 0, 0][:2]
-    return i, n
+    numbers = _numbers(text, "/", int)
+    if len(numbers) != 2:
+        raise ValueError(f"--part must be I/N, e.g. 0/4, not {text!r}")
+    return numbers[0], numbers[1]
 
 
 @contextlib.contextmanager
@@ -212,7 +238,11 @@ def _client(address: str | None) -> Iterator[Any]:
         from dask.distributed import Client
     except ImportError:
         raise ImportError('a Dask scheduler needs Dask: pip install "ntkcore[dask]"') from None
-    with Client(address) as client:
+    try:
+        client = Client(address, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {address}: {error}; start it, or check the address") from None
+    with client:
         yield client
 
 
@@ -275,7 +305,9 @@ def solve_command(
     from ntkcore.solve import cg
     from ntkcore.store import open_store
 
-    operator = Stored(open_store(store, mode="r")[kernel], progress=False)
+    group = open_store(store, mode="r")
+    _check_kernel(group, kernel)
+    operator = Stored(group[kernel], progress=False)
     result = cg(operator, load(targets), ridge, relative=True, checkpoint=checkpoint)
     if not result.converged:
         raise ValueError(f"no convergence: residual {result.residuals.max():.1e} after {result.iterations} iterations")
@@ -301,6 +333,7 @@ def predict_command(
 
     group = open_store(store, mode="r")
     found = attributes(group)
+    _check_kernel(group, kernel)
     solution = load(str(coefficients))
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
     if len(solution) != len(x):
@@ -329,11 +362,15 @@ def spectrum_command(
     from ntkcore.store import open_store
 
     group = open_store(store, mode="r")
+    _check_kernel(group, kernel)
     operator = Stored(group[kernel], progress=False)
     values, modes = eigs(operator, min(largest, operator.shape[0]))
     found = {"eigenvalue": values, "trace": values.cumsum() / operator.diagonal().sum()}
     if targets is not None:
-        y = np.asarray(load(targets), float).reshape(operator.shape[0], -1)
+        y = np.asarray(load(targets), float)
+        if not y.ndim or len(y) != operator.shape[0]:
+            raise ValueError(f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples: one row a sample")
+        y = y.reshape(len(y), -1)
         found["targets"] = ((modes.T @ y) ** 2).sum(1).cumsum() / (y**2).sum()
     if as_json:
         typer.echo(json.dumps({name: column.tolist() for name, column in found.items()}))
@@ -352,6 +389,7 @@ def _complete_experiment(incomplete: str) -> list[str]:
 
 @app.command("run")
 def run_command(
+    context: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="An experiment, or all.", autocompletion=_complete_experiment)
     ] = None,
@@ -367,6 +405,7 @@ def run_command(
     from ntkcore import experiments
 
     if name is None:
+        _without_effect(context, "output quick seed as_json", "without an experiment")
         for each in experiments.names():
             typer.echo(f"{each:18}{experiments.load(each).CLAIM}")
         return
@@ -384,6 +423,7 @@ def run_command(
 
 @app.command("falsify")
 def falsify_command(
+    context: typer.Context,
     net: Annotated[str | None, typer.Argument(help=NET, autocompletion=_complete_net)] = None,
     data: Annotated[str | None, typer.Argument(help=f"{DATA} Or a task, e.g. sparse_parity.")] = None,
     targets: Annotated[
@@ -421,6 +461,8 @@ def falsify_command(
 
     budget = control.Budget(seeds, splits, seconds=seconds)
     if controls:
+        ignored = "net data targets metric predicate minimum axis values baseline width steps"
+        _without_effect(context, ignored, "with --controls")
         _run_controls(output, as_json, budget=budget, workers=workers, device=device)
         return
     if net is None or data is None:

@@ -120,7 +120,10 @@ def thread_count(threads: int | None) -> int:
     """``threads``, else $NTKCORE_NUM_THREADS or $OMP_NUM_THREADS, else the cores this process may use."""
     if threads is None:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        given = (os.environ.get(name, "") for name in ("NTKCORE_NUM_THREADS", "OMP_NUM_THREADS"))
+        own = os.environ.get("NTKCORE_NUM_THREADS", "")
+        if own and not (own.isdecimal() and int(own) > 0):
+            raise ValueError(f"NTKCORE_NUM_THREADS must be a positive whole number, not {own!r}: mend or unset it")
+        given = (own, os.environ.get("OMP_NUM_THREADS", ""))
         threads = next((int(text) for text in given if text.isdigit()), available)
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
         raise ValueError(f"threads must be a positive number, not {threads!r}")
