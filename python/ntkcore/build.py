@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ntkcore.backends import resolve
 from ntkcore.executors import fill, workers_for
-from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
+from ntkcore.inputs import Array, Get, check_data, kernel_names, size_text, thread_count
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer, from_json
 from ntkcore.store import (
@@ -106,7 +106,7 @@ def _check_room(store: Any, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"the store needs {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on {folder}: free some, "
+            f"the store needs {size_text(needed)}, but {size_text(free)} are free on {folder}: free some, "
             "choose another disk, dtype='float32' or one kernel at a time"
         )
 

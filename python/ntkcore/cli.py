@@ -131,7 +131,8 @@ def _without_effect(context: typer.Context, names: str, where: str) -> None:
     for name in names.split():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"--{name.replace('_', '-')} has no effect {where}: leave it out")
+            given = {"as_json": "--json", "net": "NET", "data": "DATA", "targets": "TARGETS"}.get(name, f"--{name}")
+            raise ValueError(f"{given} has no effect {where}: leave it out")
 
 
 def _check_kernel(group: Any, kernel: str) -> None:

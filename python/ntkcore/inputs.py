@@ -139,6 +139,15 @@ def free_bytes() -> int | None:
         return None
 
 
+def size_text(size: float) -> str:
+    """Bytes in the unit that shows three digits: 512 bytes, 1.5 KiB, 20 GiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB" if size < 1000 else f"{size:,.0f} TiB"
+
+
 def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Array]:
     """The result's arrays, new or the caller's ``out``. MemoryError, before allocating, if new ones would not fit."""
     names = kernel_names(get)
@@ -147,8 +156,8 @@ def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     need, free = len(names) * int(np.prod(shape, dtype=object)) * dtype.itemsize, free_bytes()
     if free is not None and need > free:
         raise MemoryError(
-            f"the result needs {need / 2**30:.1f} GiB ({len(names)} of shape {shape}, {dtype}), but "
-            f"{free / 2**30:.1f} GiB are free: use fewer points, dtype='float32', one kernel at a time, or pass a "
+            f"the result needs {size_text(need)} ({len(names)} of shape {shape}, {dtype}), but "
+            f"{size_text(free)} are free: use fewer points, dtype='float32', one kernel at a time, or pass a "
             "memory-mapped array as out"
         )
     return {name: np.empty(shape, dtype) for name in names}

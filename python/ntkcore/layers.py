@@ -96,6 +96,8 @@ def from_json(text: str) -> Layer:
     """The spec written by `Layer.to_json`. ValueError names an unknown layer or field."""
     try:
         net = _layer(json.loads(text))
+    except RecursionError:
+        raise ValueError("a network spec must not be nested so deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"a network spec must be JSON text, as Layer.to_json writes it: {error}") from None
     if not isinstance(net, Layer):
@@ -103,6 +105,7 @@ def from_json(text: str) -> Layer:
     return net
 
 
+MOST_BRANCHES = 10_000  # of a FanOut
 LARGEST = 1e150  # its square is finite
 
 
@@ -414,6 +417,8 @@ class FanOut(Layer):
     def __post_init__(self) -> None:
         if not isinstance(self.num, int) or self.num < 1:
             raise ValueError(f"FanOut: num must be a positive number of branches, not {self.num!r}")
+        if self.num > MOST_BRANCHES:
+            raise ValueError(f"FanOut: num must be at most {MOST_BRANCHES} branches, not {self.num:.3g}")
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
         value = single(self, builder, value)

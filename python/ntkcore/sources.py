@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import inspect
+import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -147,9 +148,8 @@ def _net_of(path: Path) -> Layer:
 
 def parse_net(text: str) -> Layer:
     """A ready network by name, as NET says, or the JSON of a spec."""
-    with contextlib.suppress(OSError):  # a name too long for a file
-        if Path(text).is_file():
-            return _net_of(Path(text))
+    if os.path.isfile(text):
+        return _net_of(Path(text))
     name, _, arguments = text.partition(":")
     if name not in READY:
         raise ValueError(f"no network {text!r}: it must be {NET}")
