@@ -187,7 +187,9 @@ def files(tmp_path_factory):
     x = np.random.default_rng(0).standard_normal((6, 2))
     np.save(folder / "x.npy", x)
     np.save(folder / "z.npy", x[:4])
-    nk.build(nk.mlp(1), x, folder / "k.zarr", progress=False)
+    from ntkcore.build import build
+
+    build(nk.mlp(1), x, folder / "k.zarr", progress=False)
     names = {"x": "x.npy", "z": "z.npy", "k": "k.zarr", "new": "new.zarr", "out": "out.npy"}
     return {key: str(folder / name) for key, name in names.items()}
 
@@ -211,3 +213,10 @@ def test_a_url_is_no_folder(files, tmp_path):
     )
     assert failed.returncode == 0, failed.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["demo --output", "run spectral_bias --output", "solve k.zarr y.npy"])
+def test_results_go_to_no_url(command, tmp_path):
+    failed = run(*command.split(), "s3://bucket/out")
+    assert failed.returncode == 2
+    assert "local files" in failed.stderr

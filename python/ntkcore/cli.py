@@ -55,9 +55,17 @@ def _common(
     pass
 
 
+def _local(path: Path | None) -> Path | None:
+    """A path on this machine's disks; a usage error for a URL, whose slashes a Path has merged."""
+    scheme, colon, rest = str(path).partition(":/")
+    if colon and len(scheme) > 1 and scheme.isalnum():
+        raise typer.BadParameter(f"results go to local files, not to {scheme}://{rest.lstrip('/')}")
+    return path
+
+
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Where the figure goes.")] = Path("ntkcore-demo.png"),
+    output: Annotated[Path, typer.Option(callback=_local, help="Where the figure goes.")] = Path("ntkcore-demo.png"),
     samples: Annotated[int | None, typer.Option(min=100, help="Use only so many of the 1797 digits.")] = None,
 ) -> None:
     """Kernels, accuracies and one figure on scikit-learn's digits, in under a minute.
@@ -293,10 +301,12 @@ def verify_command(
 def solve_command(
     store: Store,
     targets: Annotated[str, typer.Argument(help="Targets, as data.")],
-    output: Annotated[Path, typer.Argument(help="Where the coefficients go (.npy).")],
+    output: Annotated[Path, typer.Argument(callback=_local, help="Where the coefficients go (.npy).")],
     ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    checkpoint: Annotated[Path | None, typer.Option(help="A file (.npz) that keeps the state.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=_local, help="A file (.npz) that keeps the state.")
+    ] = None,
 ) -> None:
     """Coefficients of kernel ridge regression by conjugate gradients on a store, read tile by tile.
 
@@ -319,9 +329,9 @@ def solve_command(
 @app.command("predict")
 def predict_command(
     store: Store,
-    coefficients: Annotated[Path, typer.Argument(help="What `ntkcore solve` wrote (.npy).")],
+    coefficients: Annotated[Path, typer.Argument(callback=_local, help="What `ntkcore solve` wrote (.npy).")],
     data: Data,
-    output: Annotated[Path, typer.Argument(help="Where the predictions go (.npy).")],
+    output: Annotated[Path, typer.Argument(callback=_local, help="Where the predictions go (.npy).")],
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
     threads: Threads = None,
 ) -> None:
@@ -394,7 +404,9 @@ def run_command(
     name: Annotated[
         str | None, typer.Argument(help="An experiment, or all.", autocompletion=_complete_experiment)
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of pictures and numbers.")] = Path("ntkcore-experiments"),
+    output: Annotated[Path, typer.Option(callback=_local, help="Folder of pictures and numbers.")] = Path(
+        "ntkcore-experiments"
+    ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     as_json: AsJson = False,
@@ -431,7 +443,9 @@ def falsify_command(
         str | None, typer.Argument(help="Targets, as data: numbers, or classes as whole numbers. Of a task: none.")
     ] = None,
     controls: Annotated[bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")] = False,
-    output: Annotated[Path, typer.Option(help="Folder of finished cells and of the report.")] = Path("ntkcore-falsify"),
+    output: Annotated[Path, typer.Option(callback=_local, help="Folder of finished cells and of the report.")] = Path(
+        "ntkcore-falsify"
+    ),
     metric: Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")] = "nmse",
     predicate: Annotated[str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")] = "below",
     minimum: Annotated[float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")] = 0.5,

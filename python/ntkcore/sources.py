@@ -60,18 +60,26 @@ def _read(path: str, kind: str, name: str) -> np.ndarray[Any, Any]:
     if kind == ".parquet":
         return _parquet(path)
     if kind == ".npz":
-        file: Any = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is no .npz archive, whatever its name says; rename it to .npy if it is one array")
-        names = list(file.files)
-    else:
-        import zarr
+        return _npz(path, name)
+    import zarr
 
-        file = zarr.open_group(path, mode="r")
-        names = list(file.array_keys())
+    group = zarr.open_group(path, mode="r")
+    _check_name(path, name, list(group.array_keys()))
+    return np.asarray(group[name][...])
+
+
+def _npz(path: str, name: str) -> np.ndarray[Any, Any]:
+    with open(path, "rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is no .npz archive, whatever its name says; rename it to .npy if it is one array")
+        _check_name(path, name, archive.files)
+        return np.asarray(archive[name])
+
+
+def _check_name(path: str, name: str, names: list[str]) -> None:
     if name not in names:
         raise ValueError(f"say which array of {path}: {path}:NAME, NAME one of {', '.join(names)}")
-    return np.asarray(file[name][...] if kind == ".zarr" else file[name])
 
 
 def _check_header(path: str) -> None:
