@@ -175,6 +175,8 @@ USELESS = {
     "solve {k} {x} {out} --kernel nngp": "no kernel 'nngp'",
     "predict {k} {x} {x} {out} --kernel nngp": "no kernel 'nngp'",
     "spectrum {k} --targets {z}": "the store 6 samples",
+    "spectrum {k} --targets {nan}": "NaN, infinity or zeros",
+    "build fc:2 {x} {new} --backend=": "unknown backend ''",
     "run --quick": "--quick has no effect",
     "falsify --controls --axis n": "--axis has no effect",
 }
@@ -187,10 +189,11 @@ def files(tmp_path_factory):
     x = np.random.default_rng(0).standard_normal((6, 2))
     np.save(folder / "x.npy", x)
     np.save(folder / "z.npy", x[:4])
+    np.save(folder / "nan.npy", np.full((6, 1), np.nan))
     from ntkcore.build import build
 
     build(nk.mlp(1), x, folder / "k.zarr", progress=False)
-    names = {"x": "x.npy", "z": "z.npy", "k": "k.zarr", "new": "new.zarr", "out": "out.npy"}
+    names = {"x": "x.npy", "z": "z.npy", "nan": "nan.npy", "k": "k.zarr", "new": "new.zarr", "out": "out.npy"}
     return {key: str(folder / name) for key, name in names.items()}
 
 

@@ -51,6 +51,8 @@ def test_csv_refused(name, tmp_path):
 def damaged(tmp_path):
     """Files that cannot be read, with the words that say so."""
     np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    np.save(tmp_path / "complex.npy", np.ones((3, 2)) * 1j)
+    np.save(tmp_path / "text.npy", np.array(["a"]))
     np.savez(tmp_path / "x.npz", a=np.ones((3, 2)))
     whole = {kind: (tmp_path / f"x.{kind}").read_bytes() for kind in ("npy", "npz")}
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
@@ -59,18 +61,20 @@ def damaged(tmp_path):
     (tmp_path / "short.npy").write_bytes(whole["npy"][:-8])
     (tmp_path / "short.npz").write_bytes(whole["npz"][:50])
     (tmp_path / "negative.npy").write_bytes(whole["npy"].replace(b"(3, 2), ", b"(-3, 2),"))
+    (tmp_path / "huge.npy").write_bytes(whole["npy"].replace(b"(3, 2), }" + b" " * 12, b"(3000000000000, 2), }"))
     (tmp_path / "folder.npy").mkdir()
     return {
         **{"objects.npy": "pickled objects", "empty.npy": "empty.npy", "empty.npz": "empty, truncated"},
         **{"short.npy": "short.npy", "short.npz": "short.npz", "negative.npy": "shape .-3, 2"},
         **{"folder.npy": "a folder", "x.npy:foo": "no meaning", "x.npz": "say which array"},
+        **{"complex.npy": "real numbers", "text.npy": "real numbers", "x.npy:": "no meaning", "huge.npy": "huge.npy"},
         **{"x.npz:b": "say which array", "no.npy": "no data", "": "not|must"},
     }
 
 
 def test_damaged_files(tmp_path):
     for name, words in damaged(tmp_path).items():
-        with pytest.raises((ValueError, FileNotFoundError), match=words):
+        with pytest.raises((ValueError, TypeError, FileNotFoundError), match=words):
             load(f"{tmp_path}/{name}")
     with pytest.raises(ValueError, match="download"):
         load("s3://bucket/x.npy")
@@ -79,6 +83,7 @@ def test_damaged_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("fc:depth=1,depth=2", "depth is given twice"),
         ("fc:deptj=3", "fc takes depth, W_std"),
         ("fc:depth=300000000", "more than 10000 layers"),
         ("cntk:depth=1e9", "more than 10000 layers"),

@@ -87,7 +87,7 @@ def backends() -> list[str]:
 
 def resolve(name: str | None = None) -> str:
     """The backend to run: ``name``, else $NTKCORE_BACKEND, else the fastest. ValueError for one that cannot run."""
-    wanted = name or os.environ.get(ENVIRONMENT_VARIABLE) or backends()[0]
+    wanted = name if name is not None else os.environ.get(ENVIRONMENT_VARIABLE) or backends()[0]
     known = {entry.name: entry.missing for entry in info()}
     if not isinstance(wanted, str) or wanted not in known:
         where = "" if name else f" in ${ENVIRONMENT_VARIABLE}"

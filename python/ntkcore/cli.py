@@ -381,6 +381,8 @@ def spectrum_command(
         y = np.asarray(load(targets), float)
         if not y.ndim or len(y) != operator.shape[0]:
             raise ValueError(f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples: one row a sample")
+        if not np.isfinite(y).all() or not y.any():
+            raise ValueError(f"{targets} holds NaN, infinity or zeros only: its share in the modes is undefined")
         y = y.reshape(len(y), -1)
         found["targets"] = ((modes.T @ y) ** 2).sum(1).cumsum() / (y**2).sum()
     if as_json:

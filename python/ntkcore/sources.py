@@ -41,14 +41,17 @@ def load(source: str) -> np.ndarray[Any, Any]:
         raise ValueError(f"data must be .npy, .npz, .csv, .parquet or .zarr, not {kind or path!r}")
     if (kind == ".zarr") != Path(path).is_dir():
         raise ValueError(f"{path} is {'a folder' if Path(path).is_dir() else 'a file'}, which {kind} data are not")
-    if name and kind not in (".npz", ".zarr"):
+    if len(path) < len(source) and kind not in (".npz", ".zarr"):
         raise ValueError(f"{path} holds one array, so {':' + name!r} has no meaning: leave it out")
     try:
-        return _read(path, kind, name)
-    except (EOFError, zipfile.BadZipFile, zlib.error, RecursionError, MemoryError) as error:
+        found = _read(path, kind, name)
+    except (EOFError, zipfile.BadZipFile, zlib.error, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} cannot be read: empty, truncated or damaged ({error}); write it again") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"{source} must hold real numbers, not dtype {found.dtype}: convert it first")
+    return found
 
 
 def _read(path: str, kind: str, name: str) -> np.ndarray[Any, Any]:
@@ -63,7 +66,7 @@ def _read(path: str, kind: str, name: str) -> np.ndarray[Any, Any]:
         return _npz(path, name)
     import zarr
 
-    group = zarr.open_group(path, mode="r")
+    group: Any = zarr.open_group(path, mode="r")
     _check_name(path, name, list(group.array_keys()))
     return np.asarray(group[name][...])
 
@@ -166,6 +169,8 @@ def parse_net(text: str) -> Layer:
         key, equals, value = part.partition("=")
         if not equals and at == 0:
             key, value = next(iter(inspect.signature(READY[name]).parameters)), part
+        if key in options:
+            raise ValueError(f"network {text!r}: {key} is given twice")
         with contextlib.suppress(ValueError):
             options[key] = int(value) if value.lstrip("-").isdigit() else float(value)
         options.setdefault(key, value)
