@@ -74,7 +74,7 @@ def test_predict_and_spectrum(tmp_path):
     x_file, z_file, y_file, store, a_file, out = (str(tmp_path / name) for name in names)
     for file, content in ((x_file, x[:60]), (z_file, x[60:]), (y_file, x[:60, :2])):
         np.save(file, content)
-    assert run("build", "fc:2", x_file, store, "--tile", "16", "--part", "1/2", "--prepare").returncode == 0
+    assert run("build", "fc:2", x_file, store, "--tile", "16", "--prepare").returncode == 0
     assert "10 tiles missing" in run("build", "fc:2", x_file, store, "--prepare").stdout
     assert "5 tiles missing" in run("build", "fc:2", x_file, store, "--part", "1/2").stdout
     assert "whole numbers" in run("build", "fc:2", x_file, store, "--part", "a/b").stderr
@@ -163,3 +163,63 @@ def test_a_missing_extra_is_named():
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert failed.returncode == 1
     assert 'pip install "ntkcore[cli]"' in failed.stderr
+
+
+USELESS = {
+    "build fc:2 {x} {new} --devices 0": "--devices has no effect without --backend cuda",
+    "build fc:2 {x} {new} --prepare --part 0/2": "--part has no effect with --prepare",
+    "build fc:2 {x} {new} --part 0/2/3": "--part must be I/N",
+    "build fc:2 {x}:foo {new}": "has no meaning",
+    "build fc:2 {x} s3:/x --get ntk,": "get must be",
+    "spectrum {k} --kernel done": "no kernel 'done'",
+    "solve {k} {x} {out} --kernel nngp": "no kernel 'nngp'",
+    "predict {k} {x} {x} {out} --kernel nngp": "no kernel 'nngp'",
+    "spectrum {k} --targets {z}": "the store 6 samples",
+    "spectrum {k} --targets {nan}": "NaN, infinity or zeros",
+    "build fc:2 {x} {new} --backend=": "unknown backend ''",
+    "run --quick": "--quick has no effect",
+    "falsify --controls --axis n": "--axis has no effect",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    pytest.importorskip("zarr")
+    folder = tmp_path_factory.mktemp("cli")
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    np.save(folder / "x.npy", x)
+    np.save(folder / "z.npy", x[:4])
+    np.save(folder / "nan.npy", np.full((6, 1), np.nan))
+    from ntkcore.build import build
+
+    build(nk.mlp(1), x, folder / "k.zarr", progress=False)
+    names = {"x": "x.npy", "z": "z.npy", "nan": "nan.npy", "k": "k.zarr", "new": "new.zarr", "out": "out.npy"}
+    return {key: str(folder / name) for key, name in names.items()}
+
+
+@pytest.mark.parametrize("command", USELESS)
+def test_what_has_no_effect_is_refused(command, files):
+    if command.startswith("falsify"):
+        pytest.importorskip("torch")
+    failed = run(*command.format(**files).split())
+    assert failed.returncode == 1
+    assert USELESS[command] in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not os.path.exists(files["new"])
+
+
+def test_a_url_is_no_folder(files, tmp_path):
+    pytest.importorskip("fsspec")
+    failed = subprocess.run(
+        [sys.executable, "-c", RUN, "build", "fc:1", files["x"], "memory://k.zarr"],
+        **{"capture_output": True, "text": True, "cwd": tmp_path, "timeout": 120},
+    )
+    assert failed.returncode == 0, failed.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["demo --output", "run spectral_bias --output", "solve k.zarr y.npy"])
+def test_results_go_to_no_url(command, tmp_path):
+    failed = run(*command.split(), "s3://bucket/out")
+    assert failed.returncode == 2
+    assert "local files" in failed.stderr

@@ -488,3 +488,20 @@ def test_a_network_that_fails_to_train_gives_no_verdict(tmp_path):
     assert verdict.kind == verdicts.INCONCLUSIVE
     assert abs(verdict.effects["features"].mean) < 0.2
     assert "the network shows the effect" in verdict.sentence
+
+
+def test_markdown_carries_no_html_of_names():
+    from ntkcore.control.report import markdown
+
+    text = markdown([("heading", "<script>a</script>"), ("table", [("a|b",), ("<b>",)])])
+    assert "<" not in text
+    assert "a\\|b" in text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000])
+def test_a_damaged_study_is_named(content, tmp_path):
+    from ntkcore.control.cells import Cells
+
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(ValueError, match=r"study\.json is damaged"):
+        Cells(tmp_path, "a")

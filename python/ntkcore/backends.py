@@ -87,10 +87,11 @@ def backends() -> list[str]:
 
 def resolve(name: str | None = None) -> str:
     """The backend to run: ``name``, else $NTKCORE_BACKEND, else the fastest. ValueError for one that cannot run."""
-    wanted = name or os.environ.get(ENVIRONMENT_VARIABLE) or backends()[0]
+    wanted = name if name is not None else os.environ.get(ENVIRONMENT_VARIABLE) or backends()[0]
     known = {entry.name: entry.missing for entry in info()}
     if not isinstance(wanted, str) or wanted not in known:
-        raise ValueError(f"unknown backend {wanted!r}; this build has: {', '.join(known)}")
+        where = "" if name else f" in ${ENVIRONMENT_VARIABLE}"
+        raise ValueError(f"unknown backend {wanted!r}{where}; this build has: {', '.join(known)}")
     if known[wanted] is not None:
         raise ValueError(f"backend {wanted!r} cannot run here: {known[wanted]}; available: {', '.join(backends())}")
     return wanted

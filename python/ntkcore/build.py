@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ntkcore.backends import resolve
 from ntkcore.executors import check_workers, fill, workers_for
-from ntkcore.inputs import Array, Get, check_data, kernel_names, thread_count
+from ntkcore.inputs import Array, Get, check_data, kernel_names, size_text, thread_count
 from ntkcore.kernels import kernel
 from ntkcore.layers import Layer
 from ntkcore.making import (
@@ -58,7 +58,7 @@ class Plan:
         time_ = f"{self.seconds / 3600:.1f} h" if self.seconds > 5400 else f"{self.seconds:.0f} s"
         return (
             f"{' and '.join(self.kernels)} of shape {self.shape}, {self.dtype}: {self.pairs:.3g} pairs in {self.tiles} "
-            f"tiles of {self.tile}, {self.disk / 2**30:.2f} GiB on disk, {self.memory / 2**30:.2f} GiB of memory, "
+            f"tiles of {self.tile}, {size_text(self.disk)} on disk, {size_text(self.memory)} of memory, "
             f"about {time_}"
         )
 
@@ -116,13 +116,9 @@ def _check_room(store: Any, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"the store needs {_size(needed)}, but {_size(free)} are free on {folder}: free some, "
+            f"the store needs {size_text(needed)}, but {size_text(free)} are free on {folder}: free some, "
             "choose another disk, dtype='float32' or one kernel at a time"
         )
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.3g} MiB"
 
 
 def _check_part(part: tuple[int, int] | None) -> None:

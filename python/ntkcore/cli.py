@@ -34,6 +34,7 @@ except ImportError:
 
 USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError)
 
+CONNECT = "20s"  # that a Dask scheduler has to answer
 Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
@@ -60,9 +61,17 @@ def _common(
     pass
 
 
+def _local(path: Path | None) -> Path | None:
+    """A path on this machine's disks; a usage error for a URL, whose slashes a Path has merged."""
+    scheme, colon, rest = str(path).partition(":/")
+    if colon and len(scheme) > 1 and scheme.isalnum():
+        raise typer.BadParameter(f"results go to local files, not to {scheme}://{rest.lstrip('/')}")
+    return path
+
+
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Where the figure goes.")] = Path("ntkcore-demo.png"),
+    output: Annotated[Path, typer.Option(callback=_local, help="Where the figure goes.")] = Path("ntkcore-demo.png"),
     samples: Annotated[int | None, typer.Option(min=100, help="Use only so many of the 1797 digits.")] = None,
 ) -> None:
     """Kernels, accuracies and one figure on scikit-learn's digits, in under a minute.
@@ -125,10 +134,27 @@ def _complete_net(incomplete: str) -> list[str]:
 
 Net = Annotated[str, typer.Argument(help=NET, autocompletion=_complete_net)]
 Data = Annotated[str, typer.Argument(help=DATA)]
-Store = Annotated[Path, typer.Argument(help="The folder of the Zarr store.")]
+Store = Annotated[str, typer.Argument(help="The folder or URL of the Zarr store.")]
 Get = Annotated[str, typer.Option(help="ntk, nngp or nngp,ntk.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
+
+
+def _without_effect(context: typer.Context, names: str, where: str) -> None:
+    """ValueError if one of these options is given on the command line."""
+    for name in names.split():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            given = {"as_json": "--json", "net": "NET", "data": "DATA", "targets": "TARGETS"}.get(name, f"--{name}")
+            raise ValueError(f"{given} has no effect {where}: leave it out")
+
+
+def _check_kernel(group: Any, kernel: str) -> None:
+    """ValueError for a kernel that a store lacks."""
+    from ntkcore.store import attributes
+
+    if kernel not in (names := attributes(group)["kernels"]):
+        raise ValueError(f"the store has no kernel {kernel!r}: --kernel must be {' or '.join(names)}")
 
 
 def _kernels(get: str) -> str | tuple[str, ...]:
@@ -157,6 +183,7 @@ def plan_command(
 
 @app.command("build")
 def build_command(
+    context: typer.Context,
     net: Net,
     data: Data,
     store: Store,
@@ -177,6 +204,12 @@ def build_command(
     from ntkcore.build import build
     from ntkcore.store import Tiles
 
+    if prepare:
+        _without_effect(context, "part scheduler devices", "with --prepare, which computes nothing")
+    if backend != "cuda":
+        _without_effect(context, "devices", "without --backend cuda")
+    if scheduler is not None:
+        _without_effect(context, "devices", "with --scheduler, whose workers choose theirs")
     with _client(scheduler) as executor:
         group = build(
             parse_net(net),
@@ -205,8 +238,10 @@ def _numbers(text: str, separator: str, kind: type[Number]) -> list[Number]:
 
 
 def _share(text: str) -> tuple[int, int]:
-    i, n = [*_numbers(text, "/", int), 0, 0][:2]
-    return i, n
+    numbers = _numbers(text, "/", int)
+    if len(numbers) != 2:
+        raise ValueError(f"--part must be I/N, e.g. 0/4, not {text!r}")
+    return numbers[0], numbers[1]
 
 
 @contextlib.contextmanager
@@ -218,7 +253,11 @@ def _client(address: str | None) -> Iterator[Any]:
         from dask.distributed import Client
     except ImportError:
         raise ImportError('a Dask scheduler needs Dask: pip install "ntkcore[dask]"') from None
-    with Client(address) as client:
+    try:
+        client = Client(address, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {address}: {error}; start it, or check the address") from None
+    with client:
         yield client
 
 
@@ -280,10 +319,12 @@ def verify_command(
 def solve_command(
     store: Store,
     targets: Annotated[str, typer.Argument(help="Targets, as data.")],
-    output: Annotated[Path, typer.Argument(help="Where the coefficients go (.npy).")],
+    output: Annotated[Path, typer.Argument(callback=_local, help="Where the coefficients go (.npy).")],
     ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    checkpoint: Annotated[Path | None, typer.Option(help="A file (.npz) that keeps the state.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=_local, help="A file (.npz) that keeps the state.")
+    ] = None,
 ) -> None:
     """Coefficients of kernel ridge regression by conjugate gradients on a store, read tile by tile.
 
@@ -294,7 +335,9 @@ def solve_command(
     from ntkcore.store import open_store
 
     output = check_place(output, ".npy")
-    operator = Stored(open_store(store, mode="r")[kernel], progress=False)
+    group = open_store(store, mode="r")
+    _check_kernel(group, kernel)
+    operator = Stored(group[kernel], progress=False)
     result = cg(operator, load(targets), ridge, relative=True, checkpoint=checkpoint)
     if not result.converged:
         raise ValueError(f"no convergence: residual {result.residuals.max():.1e} after {result.iterations} iterations")
@@ -306,9 +349,9 @@ def solve_command(
 @app.command("predict")
 def predict_command(
     store: Store,
-    coefficients: Annotated[Path, typer.Argument(help="What `ntkcore solve` wrote (.npy).")],
+    coefficients: Annotated[Path, typer.Argument(callback=_local, help="What `ntkcore solve` wrote (.npy).")],
     data: Data,
-    output: Annotated[Path, typer.Argument(help="Where the predictions go (.npy).")],
+    output: Annotated[Path, typer.Argument(callback=_local, help="Where the predictions go (.npy).")],
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
     threads: Threads = None,
 ) -> None:
@@ -322,6 +365,7 @@ def predict_command(
     output = check_place(output, ".npy")
     group = open_store(store, mode="r")
     found = attributes(group)
+    _check_kernel(group, kernel)
     solution = load(str(coefficients))
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
     if len(solution) != len(x):
@@ -351,11 +395,17 @@ def spectrum_command(
     from ntkcore.store import open_store
 
     group = open_store(store, mode="r")
+    _check_kernel(group, kernel)
     operator = Stored(group[kernel], progress=False)
     values, modes = eigs(operator, min(largest, operator.shape[0]))
     found = {"eigenvalue": values, "trace": values.cumsum() / operator.diagonal().sum()}
     if targets is not None:
-        y = np.asarray(load(targets), float).reshape(operator.shape[0], -1)
+        y = np.asarray(load(targets), float)
+        if not y.ndim or len(y) != operator.shape[0]:
+            raise ValueError(f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples: one row a sample")
+        if not np.isfinite(y).all() or not y.any():
+            raise ValueError(f"{targets} holds NaN, infinity or zeros only: its share in the modes is undefined")
+        y = y.reshape(len(y), -1)
         found["targets"] = ((modes.T @ y) ** 2).sum(1).cumsum() / (y**2).sum()
     if as_json:
         typer.echo(json.dumps({name: column.tolist() for name, column in found.items()}))
@@ -374,10 +424,13 @@ def _complete_experiment(incomplete: str) -> list[str]:
 
 @app.command("run")
 def run_command(
+    context: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="An experiment, or all.", autocompletion=_complete_experiment)
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of pictures and numbers.")] = Path("ntkcore-experiments"),
+    output: Annotated[Path, typer.Option(callback=_local, help="Folder of pictures and numbers.")] = Path(
+        "ntkcore-experiments"
+    ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     as_json: AsJson = False,
@@ -389,6 +442,7 @@ def run_command(
     from ntkcore import experiments
 
     if name is None:
+        _without_effect(context, "output quick seed as_json", "without an experiment")
         for each in experiments.names():
             typer.echo(f"{each:18}{experiments.load(each).CLAIM}")
         return
@@ -406,13 +460,16 @@ def run_command(
 
 @app.command("falsify")
 def falsify_command(
+    context: typer.Context,
     net: Annotated[str | None, typer.Argument(help=NET, autocompletion=_complete_net)] = None,
     data: Annotated[str | None, typer.Argument(help=f"{DATA} Or a task, e.g. sparse_parity.")] = None,
     targets: Annotated[
         str | None, typer.Argument(help="Targets, as data: numbers, or classes as whole numbers. Of a task: none.")
     ] = None,
     controls: Annotated[bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")] = False,
-    output: Annotated[Path, typer.Option(help="Folder of finished cells and of the report.")] = Path("ntkcore-falsify"),
+    output: Annotated[Path, typer.Option(callback=_local, help="Folder of finished cells and of the report.")] = Path(
+        "ntkcore-falsify"
+    ),
     metric: Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")] = "nmse",
     predicate: Annotated[str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")] = "below",
     minimum: Annotated[float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")] = 0.5,
@@ -443,6 +500,8 @@ def falsify_command(
 
     budget = control.Budget(seeds, splits, seconds=seconds)
     if controls:
+        ignored = "net data targets metric predicate minimum axis values baseline width steps"
+        _without_effect(context, ignored, "with --controls")
         _run_controls(output, as_json, budget=budget, workers=workers, device=device)
         return
     if net is None or data is None:

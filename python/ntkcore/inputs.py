@@ -120,7 +120,10 @@ def thread_count(threads: int | None) -> int:
     """``threads``, else $NTKCORE_NUM_THREADS or $OMP_NUM_THREADS, else the cores this process may use."""
     if threads is None:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        given = (os.environ.get(name, "") for name in ("NTKCORE_NUM_THREADS", "OMP_NUM_THREADS"))
+        own = os.environ.get("NTKCORE_NUM_THREADS", "")
+        if own and not (own.isdecimal() and int(own) > 0):
+            raise ValueError(f"NTKCORE_NUM_THREADS must be a positive whole number, not {own!r}: mend or unset it")
+        given = (own, os.environ.get("OMP_NUM_THREADS", ""))
         threads = next((int(text) for text in given if text.isdigit()), available)
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
         raise ValueError(f"threads must be a positive number, not {threads!r}")
@@ -136,6 +139,15 @@ def free_bytes() -> int | None:
         return None
 
 
+def size_text(size: float) -> str:
+    """Bytes in the unit that shows three digits: 512 bytes, 1.5 KiB, 20 GiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB" if size < 1000 else f"{size:,.0f} TiB"
+
+
 def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Array]:
     """The result's arrays, new or the caller's ``out``. MemoryError, before allocating, if new ones would not fit."""
     names = kernel_names(get)
@@ -144,8 +156,8 @@ def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     need, free = len(names) * int(np.prod(shape, dtype=object)) * dtype.itemsize, free_bytes()
     if free is not None and need > free:
         raise MemoryError(
-            f"the result needs {need / 2**30:.1f} GiB ({len(names)} of shape {shape}, {dtype}), but "
-            f"{free / 2**30:.1f} GiB are free: use fewer points, dtype='float32', one kernel at a time, or pass a "
+            f"the result needs {size_text(need)} ({len(names)} of shape {shape}, {dtype}), but "
+            f"{size_text(free)} are free: use fewer points, dtype='float32', one kernel at a time, or pass a "
             "memory-mapped array as out"
         )
     return {name: np.empty(shape, dtype) for name in names}

@@ -96,6 +96,8 @@ def from_json(text: str) -> Layer:
     """The spec written by `Layer.to_json`. ValueError names an unknown layer or field."""
     try:
         net = _layer(json.loads(text))
+    except RecursionError:
+        raise ValueError("a network spec must not be nested so deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"a network spec must be JSON text, as Layer.to_json writes it: {error}") from None
     if not isinstance(net, Layer):

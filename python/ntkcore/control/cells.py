@@ -52,7 +52,7 @@ class Cells:
         mark = self.folder / "study.json"
         if not mark.exists():
             write(mark, {"fingerprint": fingerprint})
-        elif json.loads(mark.read_text())["fingerprint"] != fingerprint:
+        elif _read(mark).get("fingerprint") != fingerprint:
             raise ValueError(
                 f"{self.folder} holds another study (other data, network, claim or training): choose another folder, "
                 "or remove this one"
@@ -63,7 +63,7 @@ class Cells:
         if key.file not in self.found and self.folder is not None:
             path = self.folder / "cells" / key.file
             if path.exists():
-                self.found[key.file] = json.loads(path.read_text())
+                self.found[key.file] = _read(path)
         return self.found.get(key.file)
 
     def put(self, key: Key, content: Mapping[str, Any]) -> None:
@@ -71,6 +71,19 @@ class Cells:
         self.found[key.file] = dict(content)
         if self.folder is not None:
             write(self.folder / "cells" / key.file, content)
+
+
+def _read(path: Path) -> Content:
+    """A JSON object from a file; ValueError, naming what to do, if it is damaged."""
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it (a cell is computed again), or choose another folder"
+        ) from None
+    return found
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

@@ -236,13 +236,20 @@ def markdown(blocks: list[Block]) -> str:
         if kind == "table":
             head, *rows = content
             lines = [head, ["---"] * len(head), *rows]
-            parts.append("\n".join("| " + " | ".join(row) + " |" for row in lines))
+            parts.append("\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in lines))
         else:
-            start = "#" if number == 0 else "##"
-            parts.append(
-                {"heading": f"{start} {content}", "text": content, "figure": f"![{content}]({content}.png)"}[kind]
-            )
+            start, text = "#" if number == 0 else "##", _inline(content)
+            parts.append({"heading": f"{start} {text}", "text": text, "figure": f"![{content}]({content}.png)"}[kind])
     return "\n\n".join(parts) + "\n"
+
+
+def _inline(text: str) -> str:
+    """Text that Markdown shows as it is: one line, no HTML."""
+    return html.escape(" ".join(text.split()), quote=False)
+
+
+def _cell(text: str) -> str:
+    return _inline(text).replace("|", "\\|")
 
 
 def _page(blocks: list[Block], pictures: dict[str, bytes]) -> str:
