@@ -3,7 +3,8 @@
     python benchmarks/accuracy_float32.py [part of a network's name]
 
 Both precisions see the same data; an entry of the table is the largest |float32 - float64| of nngp and ntk over the
-largest entry of the kernel. `distinct` are rows of normal numbers, `offset` the same plus 1, `pixels` rows of uniform ones.
+largest entry of the kernel. Distinct rows: of normal numbers, the same plus 1, uniform ones ("pixels"), flat images with
+spots. `opposite` are pairs x, -x' at distance 1e-4, `scaled` pairs x, 2 x' at 1e-5.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 import ntkcore as nk
 
 DISTANCES = tuple(10.0**-k for k in range(1, 8))
-KINDS = ("distinct", "offset", "pixels")
+KINDS = ("distinct", "offset", "pixels", "flat")
+MOVED = {"opposite": (-1, 1e-4), "scaled": (2, 1e-5)}
 
 
 def activations() -> dict[str, nk.layers.Layer]:
@@ -49,6 +51,9 @@ def vectors() -> dict[str, nk.Serial]:
     nets["arccos0"] = nk.Serial(nk.Dense(), nk.ArcCosine(0), nk.Dense())
     nets["relu, erf"] = nk.Serial(nk.Dense(), nk.Relu(), nk.Dense(1.0, 0.1), nk.Erf(), nk.Dense())
     nets["sin, relu"] = nk.Serial(nk.Dense(), nk.Sin(1.0, 1.0, 0.8), nk.Dense(), nk.Relu(), nk.Dense())
+    for offset in (3, 10):
+        first = nk.Erf(1.0, 1.0, float(offset))
+        nets[f"erf+{offset}, relu"] = nk.Serial(nk.Dense(), first, nk.Dense(), nk.Relu(), nk.Dense())
     nets["erf+1, relu"] = nk.Serial(nk.Dense(), nk.Erf(1.0, 1.0, 1.0), nk.Dense(), nk.Relu(), nk.Dense())
     nets["mlp(10) relu bias"] = nk.mlp(10, nk.nets.HE, 0.5)
     nets["residual relu x 4"] = nk.Serial(nk.Dense(), *[block] * 4, nk.Relu(), nk.Dense())
@@ -88,7 +93,9 @@ def images() -> dict[str, nk.Serial]:
 
 def rows(shape: tuple[int, ...], kind: str, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    x = rng.random(shape) if kind == "pixels" else rng.standard_normal(shape) + (kind == "offset")
+    x = rng.random(shape) if kind in ("pixels", "flat") else rng.standard_normal(shape) + (kind == "offset")
+    if kind == "flat":
+        x = np.where(x > 0.7, 1.0, 0.0)
     return x.astype(np.float32)
 
 
@@ -114,11 +121,14 @@ def errors(net: nk.Serial, shape: tuple[int, ...], n: int = 32) -> Iterator[floa
     for distance in DISTANCES:
         x = rows((n, *shape), "distinct")
         yield error(net, x, near(x, distance))
+    for factor, distance in MOVED.values():
+        yield error(net, x, factor * near(x, distance))
 
 
 def main() -> None:
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    print(f"{'network':24}" + "".join(f"{kind:>10}" for kind in (*KINDS, *(f"{d:.0e}" for d in DISTANCES))))
+    columns = (*KINDS, *(f"{d:.0e}" for d in DISTANCES), *MOVED)
+    print(f"{'network':24}" + "".join(f"{kind:>10}" for kind in columns))
     for shape, nets in (((64,), vectors()), ((8, 8, 3), images())):
         for name, net in nets.items():
             if wanted in name:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore import _core
+from ntkcore import _core, near_pairs
 from ntkcore.inputs import Array
 from ntkcore.tiles import Tile, run, tiles, workers
-from ntkcore.vector_kernels import Parts, check_variances, views
+from ntkcore.vector_kernels import Parts, Views, check_variances, views
 
 LANES = 16  # strips of images start at multiples of this, whatever the dtype
 STRIP = 8  # images whose pairs with themselves the engine takes side by side
@@ -103,9 +103,18 @@ def fill(
     keep = threads + 2
     cols = _Blocks(program, backend, columns, size, heads[1], keep)
     rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
-    flips = _Blocks(program, backend, flipped(program, a), size, heads[0], keep) if flip else None
+    turned = flipped(program, a) if flip else None
+    flips = None if turned is None else _Blocks(program, backend, turned, size, heads[0], keep)
     levels = len(next(iter(parts.values())))
     all_parts = [part for name in parts for part in parts[name]]
+
+    def near_again(x: Array, task: Tile, first: int | None, *places: Views) -> None:
+        i0, i1, j0, j1 = task
+        images = x[i0:i1], columns[j0:j1]
+        near = near_pairs.of_images(*images, first) if a.dtype == np.float32 else None
+        if near is not None:
+            tables = [None if h is None else h[:, k:m] for h, k, m in zip(heads, (i0, j0), (i1, j1), strict=True)]
+            near_pairs.evaluate_images(program, backend, images, (tables[0], tables[1]), near, *places)
 
     def evaluate(task: Tile) -> None:
         i0, i1, j0, j1 = task
@@ -113,15 +122,16 @@ def fill(
         diagonal = symmetric and i0 == j0
         out, mirror = views(parts, levels, *here), views(parts if symmetric else {}, levels, *there)
         _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
+        near_again(a, task, 1 if diagonal else None, out, near_pairs.transposed(mirror))
         if diagonal and mine:
             _write_diagonal(parts, mine, i0, i1)
-        if flips is None:
+        if turned is None or flips is None:
             return
         flipped = {name: [np.empty((i1 - i0, j1 - j0), a.dtype) for _ in parts[name]] for name in parts}
         nowhere = views({}, levels, *here)
-        _core.evaluate_images(
-            backend, flips[i0], 0, cols[j0], 0, *views(flipped, levels, slice(None), slice(None)), *nowhere, False
-        )
+        turned_out = views(flipped, levels, slice(None), slice(None))
+        _core.evaluate_images(backend, flips[i0], 0, cols[j0], 0, *turned_out, *nowhere, False)
+        near_again(turned, task, 0 if diagonal else None, turned_out)
         for part, other in zip(all_parts, (f for name in parts for f in flipped[name]), strict=True):
             if diagonal:
                 other = np.triu(other) + np.triu(other, 1).T

@@ -7,6 +7,7 @@ depend on the pair alone, not on its tile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,7 @@ LANES = 8  # columns that the engine takes side by side in float64
 _SLACK = 1e-5  # of a product of unit vectors by BLAS in float32
 
 Pairs = npt.NDArray[np.bool_]
-Outs = list[Array | None]
-Again = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Any]]
+Views = Sequence[Sequence[Array | None]]  # nngp, ntk: of every output its part, None where not wanted
 
 
 def of_vectors(dot: Array, opposite_only: bool, diagonal: bool) -> Pairs | None:
@@ -46,8 +46,8 @@ def of_images(a: Array, b: Array, diagonal: int | None) -> Pairs | None:
     return _some(near)
 
 
-def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, outs: list[Outs]) -> None:
-    """Write the near pairs of the rows of `a` and `b` into `outs`, (nngp, ntk) per output, from float64."""
+def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Views) -> None:
+    """Write the near pairs of the rows of `a` and `b` into all `places`, from float64."""
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     near = near[np.ix_(rows, cols)]
     points = [_core.Points(program, x.astype(np.float64)) for x in (a[rows], b[cols])]
@@ -57,11 +57,10 @@ def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, n
         j = np.flatnonzero(near[i])
         same = u[i] @ v[j[0]] > 0
         dot[i, j] = 1 - _defect(u[i], v[j]) if same else _defect(-u[i], v[j]) - 1
-    results = _like(outs, near.shape)
-    nothing: Outs = [None] * len(outs[0])
+    results, nothing = _results(places[0], near.shape)
     _core.evaluate(backend, points[0], 0, points[1], 0, dot, *results, nothing, nothing, False)
     i, j = np.nonzero(near)
-    _write(outs, results, (i, j), (rows[i], cols[j]))
+    _write(places, results, (i, j), (rows[i], cols[j]))
 
 
 def evaluate_images(
@@ -70,7 +69,7 @@ def evaluate_images(
     images: tuple[Array, Array],
     heads: tuple[Any, Any],
     near: Pairs,
-    outs: list[Outs],
+    *places: Views,
 ) -> None:
     """The same of images (rows, columns), with the features of their heads, if any: only groups with a near pair."""
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
@@ -79,14 +78,18 @@ def evaluate_images(
         _core.Images(program, backend, x[at].astype(np.float64), None if h is None else np.ascontiguousarray(h[:, at]))
         for x, h, at in zip(images, heads, (rows, cols), strict=True)
     )
-    nothing: Outs = [None] * len(outs[0])
     for first in range(0, len(cols), LANES):
         group = near[:, first : first + LANES]
         for row in np.flatnonzero(group.any(axis=1)):
-            results = _like(outs, (1, group.shape[1]))
+            results, nothing = _results(places[0], (1, group.shape[1]))
             _core.evaluate_images(backend, a, int(row), b, first, *results, nothing, nothing, False)
             j = np.flatnonzero(group[row])
-            _write(outs, results, (0, j), (rows[row], cols[first + j]))
+            _write(places, results, (0, j), (rows[row], cols[first + j]))
+
+
+def transposed(views: Views) -> Views:
+    """The same places, columns first."""
+    return [[None if view is None else view.T for view in kind] for kind in views]
 
 
 def _units(x: Array) -> npt.NDArray[np.float64]:
@@ -104,12 +107,15 @@ def _some(near: Pairs) -> Pairs | None:
     return near if near.any() else None
 
 
-def _like(outs: list[Outs], shape: tuple[int, ...]) -> list[Outs]:
-    return [[None if out is None else np.empty(shape) for out in kind] for kind in outs]
+def _results(like: Views, shape: tuple[int, ...]) -> tuple[Views, list[None]]:
+    """Arrays for what `like` holds, and no mirror."""
+    results = [[None if out is None else np.empty(shape) for out in kind] for kind in like]
+    return results, [None] * len(results[0])
 
 
-def _write(outs: list[Outs], results: list[Outs], source: Any, target: Any) -> None:
-    for kind, values in zip(outs, results, strict=True):
-        for out, value in zip(kind, values, strict=True):
-            if out is not None and value is not None:
-                out[target] = value[source]
+def _write(places: tuple[Views, ...], results: Views, source: Any, target: Any) -> None:
+    for place in places:
+        for kind, values in zip(place, results, strict=True):
+            for out, value in zip(kind, values, strict=True):
+                if out is not None and value is not None:
+                    out[target] = value[source]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore import _core
+from ntkcore import _core, near_pairs
 from ntkcore.inputs import KERNELS, Array
 from ntkcore.tiles import Tile, run, tiles
 
@@ -62,6 +62,7 @@ def fill(
     symmetric = b is None
     rows = points_of(program, a)
     cols = rows if b is None else points_of(program, b)
+    columns = a if b is None else b
     units = rows.unit, cols.unit
     levels = len(next(iter(parts.values())))
 
@@ -77,6 +78,11 @@ def fill(
             here = views(parts, levels, slice(i0, i1), slice(j0, j1))
             mirror = views(parts if symmetric and not diagonal else {}, levels, slice(j0, j1), slice(i0, i1))
             _core.evaluate(backend, rows, i0, cols, j0, dot, here[0], here[1], mirror[0], mirror[1], diagonal)
+            if a.dtype == np.float32:
+                near = near_pairs.of_vectors(dot[: i1 - i0, : j1 - j0], program.is_relu_chain, diagonal)
+                if near is not None:
+                    places = here, near_pairs.transposed(here if diagonal else mirror)
+                    near_pairs.evaluate_vectors(program, backend, a[i0:i1], columns[j0:j1], near, *places)
 
         return evaluate
 
