@@ -1,9 +1,9 @@
-"""How far float32 kernels are from float64's: distinct rows, and pairs at relative distances from 1e-1 to 1e-7.
+"""How far float32 kernels are from float64's: distinct rows, and pairs at relative distances from 0.5 to 1e-7.
 
     python benchmarks/accuracy_float32.py [part of a network's name]
 
 Both precisions see the same data; an entry of the table is the largest |float32 - float64| of nngp and ntk over the
-largest entry of the kernel. Distinct rows: of normal numbers, the same plus 1, uniform ones ("pixels"), flat images with
+largest entry of the kernel, its diagonal included. Distinct rows: of normal numbers, the same plus 1, uniform ones ("pixels"), flat images with
 spots. `opposite` are pairs x, -x' at distance 1e-4, `scaled` pairs x, 2 x' at 1e-5.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 import ntkcore as nk
 
-DISTANCES = tuple(10.0**-k for k in range(1, 8))
+DISTANCES = (0.5, 0.3, 0.2, *(10.0**-k for k in range(1, 8)))
 KINDS = ("distinct", "offset", "pixels", "flat")
 MOVED = {"opposite": (-1, 1e-4), "scaled": (2, 1e-5)}
 
@@ -112,7 +112,9 @@ def error(net: nk.Serial, a: np.ndarray, b: np.ndarray | None = None, **options:
     names = ("nngp",) if nk.ArcCosine(0) in net.layers else ("nngp", "ntk")
     single = nk.kernel(net, a, b, names, dtype="float32", **options)
     double = nk.kernel(net, a, b, names, dtype="float64", **options)
-    return max(float(np.abs(s - d).max() / np.abs(d).max()) for s, d in zip(single, double, strict=True))
+    diagonal = nk.kernel_diag(net, a, names, dtype="float64", **options)
+    largest = (max(np.abs(d).max(), own.max()) for d, own in zip(double, diagonal, strict=True))
+    return max(float(np.abs(s - d).max() / most) for s, d, most in zip(single, double, largest, strict=True))
 
 
 def errors(net: nk.Serial, shape: tuple[int, ...], n: int = 32) -> Iterator[float]:

@@ -105,13 +105,16 @@ def fill(
     rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
     turned = flipped(program, a) if flip else None
     flips = None if turned is None else _Blocks(program, backend, turned, size, heads[0], keep)
+    sizes = near_pairs.lengths(a), near_pairs.lengths(columns)
     levels = len(next(iter(parts.values())))
     all_parts = [part for name in parts for part in parts[name]]
 
     def near_again(x: Array, task: Tile, first: int | None, *places: Views) -> None:
+        if a.dtype != np.float32:
+            return
         i0, i1, j0, j1 = task
         images = x[i0:i1], columns[j0:j1]
-        near = near_pairs.of_images(*images, first) if a.dtype == np.float32 else None
+        near = near_pairs.of_images(*images, (sizes[0][i0:i1], sizes[1][j0:j1]), first)
         if near is not None:
             tables = [None if h is None else h[:, k:m] for h, k, m in zip(heads, (i0, j0), (i1, j1), strict=True)]
             near_pairs.evaluate_images(program, backend, images, (tables[0], tables[1]), near, *places)

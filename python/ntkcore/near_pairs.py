@@ -16,47 +16,112 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.inputs import Array
 
-VECTORS = 2.0**-9  # 1 - |c| below which a pair is near
+VECTORS = 2.0**-9  # 1 - |c| below which a pair is near, in any network
 IMAGES = 2.0**-5  # many layers of sums over windows round more
 LANES = 8  # columns that the engine takes side by side in float64
-_SLACK = 1e-5  # of a product of unit vectors by BLAS in float32
+ERROR = 2e-6  # of the largest entry: what float32 may lose
+_ROUNDING = 2e-7  # of a product of unit vectors by BLAS in float32
+_SLACK = 1e-4  # far above it
+_PROBES = 32  # pairs at each distance
 
 Pairs = npt.NDArray[np.bool_]
 Views = Sequence[Sequence[Array | None]]  # nngp, ntk: of every output its part, None where not wanted
 
 
-def of_vectors(dot: Array, opposite_only: bool, diagonal: bool) -> Pairs | None:
-    """Which scalar products of unit vectors are near 1 or -1 (-1 alone, if so said); None for none."""
-    bound = 1 - VECTORS
-    if dot.min() > -bound and (opposite_only or dot.max() < bound):
-        return None
-    near = dot < -bound if opposite_only else np.abs(dot) > bound
-    return _some(np.triu(near, 1) if diagonal else near)
+class VectorBounds:
+    """From which |c| on a pair of vectors is near, by the binary order of their variances.
+
+    Found by trying: an activation may be steep, or bring all its inputs near c = 1 before a ReLU. Plain ReLU networks,
+    which follow the defect 1 - c, lose digits near c = -1 alone.
+    """
+
+    def __init__(self, program: _core.Program, backend: str) -> None:
+        self._program, self._backend, self.below_only = program, backend, program.is_relu_chain
+        self._found: dict[int, float] = {}
+
+    def of(self, points: _core.Points) -> Array:
+        """The bound of every row."""
+        root = points.arrays[0]
+        orders = np.zeros(len(points.nngp[0]), int) if self.below_only else np.frexp(root[: len(points.nngp[0])] ** 2)[1]
+        distinct, inverse = np.unique(orders, return_inverse=True)
+        return np.array([self._bound(int(order)) for order in distinct], np.float32)[inverse]
+
+    def near(self, dot: Array, rows: Array, cols: Array, diagonal: bool) -> Pairs | None:
+        """Which scalar products of unit vectors are beyond the bounds of both; None for none."""
+        least = min(rows.min(), cols.min())
+        if dot.min() > -least and (self.below_only or dot.max() < least):
+            return None
+        near = (-dot if self.below_only else np.abs(dot)) >= np.minimum.outer(rows, cols)
+        near = np.triu(near, 1) if diagonal else near
+        return near if near.any() else None
+
+    def _bound(self, order: int) -> float:
+        if order not in self._found:
+            self._found[order] = 1 - VECTORS if self.below_only else self._tried(order)
+        return self._found[order]
+
+    def _tried(self, order: int) -> float:
+        """1 - y of the largest y = 2^-9 ... 1 where pairs with rounded products lose more than ERROR."""
+        levels = 2.0 ** np.arange(-8, 1)
+        rng = np.random.default_rng(0)
+        y = np.repeat(levels, _PROBES)
+        y *= rng.uniform(0.5, 1.0, len(y))
+        c = (1 - y) * np.where(np.arange(len(y)) % 4 == 0, -1, 1)
+        q = 2.0**order * rng.uniform(0.5, 1.0, len(y))
+        rounded = c + _ROUNDING * rng.uniform(-1, 1, len(y))
+        with np.errstate(all="ignore"):  # a variance of this order may have no finite kernel
+            single, _ = self._probe(q, rounded.astype(np.float32))
+            double, largest = self._probe(q, c)
+            lost = np.nan_to_num(np.abs(single - double) / largest).max(axis=0).reshape(len(levels), -1).max(axis=1)
+        bad = levels[lost > ERROR]
+        if not bad.size:
+            return 1 - VECTORS
+        return -1.0 if bad[-1] == 1 else float(1 - bad[-1])
+
+    def _probe(self, q: Array, dot: Array) -> tuple[Array, Array]:
+        """Kernels of one point with others of variances q, (outputs and kernels, n), and their largest entries."""
+        double = dot.dtype == np.float64
+        row = _core.Points.of_norms(self._program, q[:1].copy(), 1, double, 1)
+        cols = _core.Points.of_norms(self._program, q, 1, double, 1)
+        size = len(q)
+        padded = np.zeros((1, -(-size // _core.STRIP) * _core.STRIP), dot.dtype)
+        padded[0, :size] = dot
+        outputs = len(cols.nngp)
+        results = [[np.empty((1, size), dot.dtype) for _ in range(outputs)] for _ in range(2)]
+        nothing = [None] * outputs
+        _core.evaluate(self._backend, row, 0, cols, 0, padded, *results, nothing, nothing, False)
+        largest = np.concatenate([cols.nngp, cols.ntk]).max(axis=1, keepdims=True)
+        return np.concatenate([*results[0], *results[1]]).astype(np.float64), largest
 
 
-def of_images(a: Array, b: Array, diagonal: int | None) -> Pairs | None:
-    """Which pairs of images are near as vectors; None for none. ``diagonal``: only columns from row + diagonal on."""
-    u, v = _units(a), _units(b)
-    near: Pairs = np.abs(u.astype(np.float32) @ v.T.astype(np.float32)) > 1 - IMAGES - _SLACK
+def lengths(x: Array) -> Array:
+    """Of every image as a vector."""
+    flat = x.reshape(len(x), -1)
+    return np.sqrt(np.einsum("ij,ij->i", flat, flat))
+
+
+def of_images(a: Array, b: Array, sizes: tuple[Array, Array], diagonal: int | None) -> Pairs | None:
+    """Which pairs of images, of these lengths, are near as vectors; None for none.
+
+    ``diagonal``: only columns from row + diagonal on.
+    """
+    u, v = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    near: Pairs = np.abs(u @ v.T) > np.multiply.outer(sizes[0] * (1 - IMAGES - _SLACK), sizes[1])
     if diagonal is not None:
         near = np.triu(near, diagonal)
     for i in np.flatnonzero(near.any(axis=1)):
         j = np.flatnonzero(near[i])
-        near[i, j] = np.minimum(_defect(u[i], v[j]), _defect(-u[i], v[j])) < IMAGES
-    return _some(near)
+        near[i, j] = _sine2(u[i : i + 1], v[j]) < 2 * IMAGES
+    return near if near.any() else None
 
 
 def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Views) -> None:
-    """Write the near pairs of the rows of `a` and `b` into all `places`, from float64."""
+    """Write the near pairs of the rows of `a` and `b`, of one block each, into all `places`, from float64."""
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     near = near[np.ix_(rows, cols)]
     points = [_core.Points(program, x.astype(np.float64)) for x in (a[rows], b[cols])]
-    u, v = points[0].unit, points[1].unit
     dot = np.zeros((len(rows), -(-len(cols) // _core.STRIP) * _core.STRIP))
-    for i in range(len(rows)):
-        j = np.flatnonzero(near[i])
-        same = u[i] @ v[j[0]] > 0
-        dot[i, j] = 1 - _defect(u[i], v[j]) if same else _defect(-u[i], v[j]) - 1
+    np.matmul(points[0].unit, points[1].unit.T, out=dot[:, : len(cols)])
     results, nothing = _results(places[0], near.shape)
     _core.evaluate(backend, points[0], 0, points[1], 0, dot, *results, nothing, nothing, False)
     i, j = np.nonzero(near)
@@ -92,19 +157,11 @@ def transposed(views: Views) -> Views:
     return [[None if view is None else view.T for view in kind] for kind in views]
 
 
-def _units(x: Array) -> npt.NDArray[np.float64]:
-    flat = x.reshape(len(x), -1).astype(np.float64)
-    norm = np.sqrt((flat * flat).sum(axis=1, keepdims=True))
-    return np.divide(flat, norm, out=np.zeros_like(flat), where=norm > 0)
-
-
-def _defect(u: Any, v: Any) -> Any:
-    """1 - u.v of unit vectors, by difference; pair by pair in the same order, unlike BLAS."""
-    return ((u - v) ** 2).sum(axis=-1) / 2
-
-
-def _some(near: Pairs) -> Pairs | None:
-    return near if near.any() else None
+def _sine2(u: Array, v: Array) -> Array:
+    """1 - c^2 of the row u with rows v; in the same order whatever else is in v, unlike BLAS."""
+    u, v = u.astype(np.float64), v.astype(np.float64)
+    square = [(x * y).sum(axis=1) for x, y in ((u, v), (u, u), (v, v))]
+    return 1 - square[0] ** 2 / (square[1] * square[2])
 
 
 def _results(like: Views, shape: tuple[int, ...]) -> tuple[Views, list[None]]:

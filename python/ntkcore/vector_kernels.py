@@ -65,6 +65,19 @@ def fill(
     columns = a if b is None else b
     units = rows.unit, cols.unit
     levels = len(next(iter(parts.values())))
+    bounds = near_pairs.VectorBounds(program, backend) if a.dtype == np.float32 else None
+    near_rows = near_cols = np.empty(0)
+    if bounds is not None:
+        near_rows = bounds.of(rows)
+        near_cols = near_rows if b is None else bounds.of(cols)
+
+    def again(task: Tile, near: near_pairs.Pairs, *places: Views) -> None:
+        i0, i1, j0, j1 = task
+        for j in range(0, j1 - j0, BLOCK):
+            part = near[:, j : j + BLOCK]
+            if part.any():
+                here = [[[v if v is None else v[:, j : j + BLOCK] for v in kind] for kind in place] for place in places]
+                near_pairs.evaluate_vectors(program, backend, a[i0:i1], columns[j0 + j : j0 + j + BLOCK], part, *here)
 
     def make_worker() -> Any:
         dot = np.empty((BLOCK, width + 16), a.dtype)  # rows a power of two apart would fight for the same cache sets
@@ -78,11 +91,10 @@ def fill(
             here = views(parts, levels, slice(i0, i1), slice(j0, j1))
             mirror = views(parts if symmetric and not diagonal else {}, levels, slice(j0, j1), slice(i0, i1))
             _core.evaluate(backend, rows, i0, cols, j0, dot, here[0], here[1], mirror[0], mirror[1], diagonal)
-            if a.dtype == np.float32:
-                near = near_pairs.of_vectors(dot[: i1 - i0, : j1 - j0], program.is_relu_chain, diagonal)
+            if bounds is not None:
+                near = bounds.near(dot[: i1 - i0, : j1 - j0], near_rows[i0:i1], near_cols[j0:j1], diagonal)
                 if near is not None:
-                    places = here, near_pairs.transposed(here if diagonal else mirror)
-                    near_pairs.evaluate_vectors(program, backend, a[i0:i1], columns[j0:j1], near, *places)
+                    again(task, near, here, near_pairs.transposed(here if diagonal else mirror))
 
         return evaluate
 
