@@ -114,7 +114,7 @@ def fill(
             return
         i0, i1, j0, j1 = task
         images = x[i0:i1], columns[j0:j1]
-        near = near_pairs.of_images(*images, (sizes[0][i0:i1], sizes[1][j0:j1]), first)
+        near = near_pairs.of_images(*images, (sizes[0][:, i0:i1], sizes[1][:, j0:j1]), first)
         if near is not None:
             tables = [None if h is None else h[:, k:m] for h, k, m in zip(heads, (i0, j0), (i1, j1), strict=True)]
             near_pairs.evaluate_images(program, backend, images, (tables[0], tables[1]), near, *places)

@@ -35,29 +35,32 @@ class VectorBounds:
     which follow the defect 1 - c, lose digits near c = -1 alone.
     """
 
-    def __init__(self, program: _core.Program, backend: str) -> None:
-        self._program, self._backend, self.below_only = program, backend, program.is_relu_chain
+    def __init__(self, program: _core.Program, backend: str, rows: _core.Points, cols: _core.Points) -> None:
+        self._program, self._backend, self._below_only = program, backend, program.is_relu_chain
         self._found: dict[int, float] = {}
+        self._rows = self._of(rows)
+        self._cols = self._rows if cols is rows else self._of(cols)
+        self._least = min(self._rows.min(), self._cols.min())
 
-    def of(self, points: _core.Points) -> Array:
-        """The bound of every row."""
-        root = points.arrays[0]
-        orders = np.zeros(len(points.nngp[0]), int) if self.below_only else np.frexp(root[: len(points.nngp[0])] ** 2)[1]
+    def reached(self, dot: Array) -> bool:
+        """May any of these scalar products of unit vectors be beyond its bound?"""
+        return bool(dot.min() <= -self._least or (not self._below_only and dot.max() >= self._least))
+
+    def near(self, dot: Array, rows: slice, cols: slice, diagonal: bool) -> Pairs:
+        """Which are beyond the bounds of their row and column; above the diagonal only, if so said."""
+        near: Pairs = (-dot if self._below_only else np.abs(dot)) >= np.minimum.outer(self._rows[rows], self._cols[cols])
+        return np.triu(near, 1) if diagonal else near
+
+    def _of(self, points: _core.Points) -> Array:
+        """The bound of every point."""
+        size = points.nngp.shape[1]
+        orders = np.zeros(size, int) if self._below_only else np.frexp(points.arrays[0][:size] ** 2)[1]
         distinct, inverse = np.unique(orders, return_inverse=True)
         return np.array([self._bound(int(order)) for order in distinct], np.float32)[inverse]
 
-    def near(self, dot: Array, rows: Array, cols: Array, diagonal: bool) -> Pairs | None:
-        """Which scalar products of unit vectors are beyond the bounds of both; None for none."""
-        least = min(rows.min(), cols.min())
-        if dot.min() > -least and (self.below_only or dot.max() < least):
-            return None
-        near = (-dot if self.below_only else np.abs(dot)) >= np.minimum.outer(rows, cols)
-        near = np.triu(near, 1) if diagonal else near
-        return near if near.any() else None
-
     def _bound(self, order: int) -> float:
         if order not in self._found:
-            self._found[order] = 1 - VECTORS if self.below_only else self._tried(order)
+            self._found[order] = 1 - VECTORS if self._below_only else self._tried(order)
         return self._found[order]
 
     def _tried(self, order: int) -> float:
@@ -95,9 +98,11 @@ class VectorBounds:
 
 
 def lengths(x: Array) -> Array:
-    """Of every image as a vector."""
+    """Of every image as a vector, and the share of its first quarter in the square: (2, n)."""
     flat = x.reshape(len(x), -1)
-    return np.sqrt(np.einsum("ij,ij->i", flat, flat))
+    first = flat[:, : flat.shape[1] // 4]
+    square, part = (np.einsum("ij,ij->i", y, y) for y in (flat, first))
+    return np.stack([np.sqrt(square), np.divide(part, square, out=np.zeros_like(part), where=square > 0)])
 
 
 def of_images(a: Array, b: Array, sizes: tuple[Array, Array], diagonal: int | None) -> Pairs | None:
@@ -106,7 +111,13 @@ def of_images(a: Array, b: Array, sizes: tuple[Array, Array], diagonal: int | No
     ``diagonal``: only columns from row + diagonal on.
     """
     u, v = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    near: Pairs = np.abs(u @ v.T) > np.multiply.outer(sizes[0] * (1 - IMAGES - _SLACK), sizes[1])
+    quarter = u.shape[1] // 4
+    (length, part), (other, others) = sizes
+    # |u - u'|^2/2 of unit vectors is no less than of their first quarters
+    least = np.add.outer(part / 2, others / 2) - IMAGES - _SLACK
+    if not (np.abs(u[:, :quarter] @ v[:, :quarter].T) > least * np.multiply.outer(length, other)).any():
+        return None
+    near: Pairs = np.abs(u @ v.T) > np.multiply.outer(length * (1 - IMAGES - _SLACK), other)
     if diagonal is not None:
         near = np.triu(near, diagonal)
     for i in np.flatnonzero(near.any(axis=1)):
@@ -117,6 +128,8 @@ def of_images(a: Array, b: Array, sizes: tuple[Array, Array], diagonal: int | No
 
 def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Views) -> None:
     """Write the near pairs of the rows of `a` and `b`, of one block each, into all `places`, from float64."""
+    if not near.any():
+        return
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     near = near[np.ix_(rows, cols)]
     points = [_core.Points(program, x.astype(np.float64)) for x in (a[rows], b[cols])]

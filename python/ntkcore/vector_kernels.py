@@ -65,36 +65,29 @@ def fill(
     columns = a if b is None else b
     units = rows.unit, cols.unit
     levels = len(next(iter(parts.values())))
-    bounds = near_pairs.VectorBounds(program, backend) if a.dtype == np.float32 else None
-    near_rows = near_cols = np.empty(0)
-    if bounds is not None:
-        near_rows = bounds.of(rows)
-        near_cols = near_rows if b is None else bounds.of(cols)
-
-    def again(task: Tile, near: near_pairs.Pairs, *places: Views) -> None:
-        i0, i1, j0, j1 = task
-        for j in range(0, j1 - j0, BLOCK):
-            part = near[:, j : j + BLOCK]
-            if part.any():
-                here = [[[v if v is None else v[:, j : j + BLOCK] for v in kind] for kind in place] for place in places]
-                near_pairs.evaluate_vectors(program, backend, a[i0:i1], columns[j0 + j : j0 + j + BLOCK], part, *here)
+    bounds = near_pairs.VectorBounds(program, backend, rows, cols) if a.dtype == np.float32 else None
 
     def make_worker() -> Any:
         dot = np.empty((BLOCK, width + 16), a.dtype)  # rows a power of two apart would fight for the same cache sets
 
         def evaluate(task: Tile) -> None:
             i0, i1, j0, j1 = task
+            diagonal = symmetric and i0 == j0
+            near: list[tuple[int, int, near_pairs.Pairs]] = []
             for j in range(j0, j1, BLOCK):
                 end = min(j + BLOCK, j1)
-                np.matmul(units[0][i0:i1], units[1][j:end].T, out=dot[: i1 - i0, j - j0 : end - j0])
-            diagonal = symmetric and i0 == j0
+                block = dot[: i1 - i0, j - j0 : end - j0]
+                np.matmul(units[0][i0:i1], units[1][j:end].T, out=block)
+                if bounds is not None and bounds.reached(block):
+                    near.append((j, end, bounds.near(block, slice(i0, i1), slice(j, end), diagonal)))
             here = views(parts, levels, slice(i0, i1), slice(j0, j1))
             mirror = views(parts if symmetric and not diagonal else {}, levels, slice(j0, j1), slice(i0, i1))
             _core.evaluate(backend, rows, i0, cols, j0, dot, here[0], here[1], mirror[0], mirror[1], diagonal)
-            if bounds is not None:
-                near = bounds.near(dot[: i1 - i0, : j1 - j0], near_rows[i0:i1], near_cols[j0:j1], diagonal)
-                if near is not None:
-                    again(task, near, here, near_pairs.transposed(here if diagonal else mirror))
+            for j, end, pairs in near:
+                places = [views(parts, levels, slice(i0, i1), slice(j, end))]
+                if symmetric:
+                    places.append(near_pairs.transposed(views(parts, levels, slice(j, end), slice(i0, i1))))
+                near_pairs.evaluate_vectors(program, backend, a[i0:i1], columns[j:end], pairs, *places)
 
         return evaluate
 
