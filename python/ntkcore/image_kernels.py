@@ -105,19 +105,22 @@ def fill(
     rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
     turned = flipped(program, a) if flip else None
     flips = None if turned is None else _Blocks(program, backend, turned, size, heads[0], keep)
-    sizes = near_pairs.lengths(a), near_pairs.lengths(columns)
+    single = a.dtype == np.float32
+    there_too = near_pairs.ImageSketches(columns) if single else None
+    sketches = there_too if b is None or not single else near_pairs.ImageSketches(a)
+    turned_sketches = None if turned is None or not single else near_pairs.ImageSketches(turned)
     levels = len(next(iter(parts.values())))
     all_parts = [part for name in parts for part in parts[name]]
 
-    def near_again(x: Array, task: Tile, first: int | None, *places: Views) -> None:
-        if a.dtype != np.float32:
+    def near_again(x: near_pairs.ImageSketches | None, task: Tile, first: int | None, *places: Views) -> None:
+        if x is None or there_too is None:
             return
-        i0, i1, j0, j1 = task
-        images = x[i0:i1], columns[j0:j1]
-        near = near_pairs.of_images(*images, (sizes[0][:, i0:i1], sizes[1][:, j0:j1]), first)
+        i, j = slice(*task[:2]), slice(*task[2:])
+        near = near_pairs.of_images(x, i, there_too, j, first)
         if near is not None:
-            tables = [None if h is None else h[:, k:m] for h, k, m in zip(heads, (i0, j0), (i1, j1), strict=True)]
-            near_pairs.evaluate_images(program, backend, images, (tables[0], tables[1]), near, *places)
+            tables = None if heads[0] is None else heads[0][:, i], None if heads[1] is None else heads[1][:, j]
+            images = x.x[i].reshape(-1, *a.shape[1:]), columns[j]
+            near_pairs.evaluate_images(program, backend, images, tables, near, *places)
 
     def evaluate(task: Tile) -> None:
         i0, i1, j0, j1 = task
@@ -125,16 +128,16 @@ def fill(
         diagonal = symmetric and i0 == j0
         out, mirror = views(parts, levels, *here), views(parts if symmetric else {}, levels, *there)
         _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
-        near_again(a, task, 1 if diagonal else None, out, near_pairs.transposed(mirror))
+        near_again(sketches, task, 1 if diagonal else None, out, near_pairs.transposed(mirror))
         if diagonal and mine:
             _write_diagonal(parts, mine, i0, i1)
-        if turned is None or flips is None:
+        if flips is None:
             return
         flipped = {name: [np.empty((i1 - i0, j1 - j0), a.dtype) for _ in parts[name]] for name in parts}
         nowhere = views({}, levels, *here)
         turned_out = views(flipped, levels, slice(None), slice(None))
         _core.evaluate_images(backend, flips[i0], 0, cols[j0], 0, *turned_out, *nowhere, False)
-        near_again(turned, task, 0 if diagonal else None, turned_out)
+        near_again(turned_sketches, task, 0 if diagonal else None, turned_out)
         for part, other in zip(all_parts, (f for name in parts for f in flipped[name]), strict=True):
             if diagonal:
                 other = np.triu(other) + np.triu(other, 1).T

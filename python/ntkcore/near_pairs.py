@@ -23,6 +23,7 @@ ERROR = 2e-6  # of the largest entry: what float32 may lose
 _ROUNDING = 2e-7  # of a product of unit vectors by BLAS in float32
 _SLACK = 1e-4  # far above it
 _PROBES = 32  # pairs at each distance
+_SKETCH = 256  # numbers of an image
 
 Pairs = npt.NDArray[np.bool_]
 Views = Sequence[Sequence[Array | None]]  # nngp, ntk: of every output its part, None where not wanted
@@ -97,29 +98,37 @@ class VectorBounds:
         return np.concatenate([*results[0], *results[1]]).astype(np.float64), largest
 
 
-def lengths(x: Array) -> Array:
-    """Of every image as a vector, and the share of its first quarter in the square: (2, n)."""
-    flat = x.reshape(len(x), -1)
-    first = flat[:, : flat.shape[1] // 4]
-    square, part = (np.einsum("ij,ij->i", y, y) for y in (flat, first))
-    return np.stack([np.sqrt(square), np.divide(part, square, out=np.zeros_like(part), where=square > 0)])
+class ImageSketches:
+    """Images as vectors: lengths, and sums of neighbouring features over the length.
+
+    Sums over sqrt(group) are a projection: those of near images are near, and few products tell most pairs apart.
+    """
+
+    def __init__(self, x: Array) -> None:
+        self.x = x.reshape(len(x), -1)
+        group = max(1, self.x.shape[1] // _SKETCH)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.lengths = np.sqrt(np.einsum("ij,ij->i", self.x, self.x))
+            sums = np.add.reduceat(self.x, np.arange(0, self.x.shape[1], group), axis=1) / np.sqrt(group, dtype=x.dtype)
+            self.sums = np.nan_to_num(sums / np.maximum(self.lengths, np.finfo(x.dtype).tiny)[:, None])
+        self.parts = np.einsum("ij,ij->i", self.sums, self.sums)
 
 
-def of_images(a: Array, b: Array, sizes: tuple[Array, Array], diagonal: int | None) -> Pairs | None:
-    """Which pairs of images, of these lengths, are near as vectors; None for none.
+def of_images(a: ImageSketches, rows: slice, b: ImageSketches, cols: slice, diagonal: int | None) -> Pairs | None:
+    """Which pairs of these images are near as vectors; None for none.
 
     ``diagonal``: only columns from row + diagonal on.
     """
-    u, v = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    quarter = u.shape[1] // 4
-    (length, part), (other, others) = sizes
-    # |u - u'|^2/2 of unit vectors is no less than of their first quarters
-    least = np.add.outer(part / 2, others / 2) - IMAGES - _SLACK
-    if not (np.abs(u[:, :quarter] @ v[:, :quarter].T) > least * np.multiply.outer(length, other)).any():
-        return None
-    near: Pairs = np.abs(u @ v.T) > np.multiply.outer(length * (1 - IMAGES - _SLACK), other)
+    parts = np.add.outer(a.parts[rows] / 2, b.parts[cols] / 2)
+    near: Pairs = np.abs(a.sums[rows] @ b.sums[cols].T) > parts - (IMAGES + _SLACK)
     if diagonal is not None:
         near = np.triu(near, diagonal)
+    if not near.any():
+        return None
+    u, v = a.x[rows], b.x[cols]
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.multiply.outer(a.lengths[rows], b.lengths[cols] * (1 - IMAGES - _SLACK))
+        near &= ~(np.abs(u @ v.T) < lengths)  # what overflows is looked at below
     for i in np.flatnonzero(near.any(axis=1)):
         j = np.flatnonzero(near[i])
         near[i, j] = _sine2(u[i : i + 1], v[j]) < 2 * IMAGES
@@ -174,7 +183,7 @@ def _sine2(u: Array, v: Array) -> Array:
     """1 - c^2 of the row u with rows v; in the same order whatever else is in v, unlike BLAS."""
     u, v = u.astype(np.float64), v.astype(np.float64)
     square = [(x * y).sum(axis=1) for x, y in ((u, v), (u, u), (v, v))]
-    return 1 - square[0] ** 2 / (square[1] * square[2])
+    return 1 - square[0] ** 2 / np.maximum(square[1] * square[2], np.finfo(float).tiny)
 
 
 def _results(like: Views, shape: tuple[int, ...]) -> tuple[Views, list[None]]:
