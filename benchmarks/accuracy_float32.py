@@ -3,14 +3,16 @@
     python benchmarks/accuracy_float32.py [part of a network's name]
 
 Both precisions see the same data; an entry of the table is the largest |float32 - float64| of nngp and ntk over the
-largest entry of the kernel, its diagonal included. Distinct rows: of normal numbers, the same plus 1, uniform ones ("pixels"), flat images with
-spots. `opposite` are pairs x, -x' at distance 1e-4, `scaled` pairs x, 2 x' at 1e-5.
+largest entry of the kernel, its diagonal included. Distinct rows: of normal numbers, the same plus 1 ("offset"),
+uniform ones ("pixels"), zeros and ones ("flat"). Pairs: at a distance relative to their length; "opposite" are x and
+-x' at 1e-4, "scaled" x and 2 x' at 1e-5.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ KINDS = ("distinct", "offset", "pixels", "flat")
 MOVED = {"opposite": (-1, 1e-4), "scaled": (2, 1e-5)}
 
 
-def activations() -> dict[str, nk.layers.Layer]:
+def activations() -> dict[str, Any]:
     return {
         "relu": nk.Relu(),
         "leaky": nk.LeakyRelu(0.1),
@@ -107,7 +109,7 @@ def near(x: np.ndarray, distance: float, seed: int = 1) -> np.ndarray:
     return (x + step).astype(np.float32)
 
 
-def error(net: nk.Serial, a: np.ndarray, b: np.ndarray | None = None, **options: object) -> float:
+def error(net: nk.Serial, a: np.ndarray, b: np.ndarray | None = None, **options: Any) -> float:
     """The largest |float32 - float64| of nngp and ntk over the largest entry of either."""
     names = ("nngp",) if nk.ArcCosine(0) in net.layers else ("nngp", "ntk")
     single = nk.kernel(net, a, b, names, dtype="float32", **options)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ntkcore import _core, near_pairs
 from ntkcore.inputs import Array
 from ntkcore.tiles import Tile, run, tiles, workers
-from ntkcore.vector_kernels import Parts, Views, check_variances, views
+from ntkcore.vector_kernels import Parts, check_variances, views
 
 LANES = 16  # strips of images start at multiples of this, whatever the dtype
 STRIP = 8  # images whose pairs with themselves the engine takes side by side
@@ -112,7 +112,9 @@ def fill(
     levels = len(next(iter(parts.values())))
     all_parts = [part for name in parts for part in parts[name]]
 
-    def near_again(x: near_pairs.ImageSketches | None, task: Tile, first: int | None, *places: Views) -> None:
+    def near_again(
+        x: near_pairs.ImageSketches | None, task: Tile, first: int | None, *places: near_pairs.Place
+    ) -> None:
         if x is None or there_too is None:
             return
         i, j = slice(*task[:2]), slice(*task[2:])

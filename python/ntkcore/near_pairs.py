@@ -1,8 +1,8 @@
 """Pairs of nearly equal, or opposite, directions in float32: once more in float64.
 
-A step of sqrt(1 - c) turns a rounding error r of the correlation c into r / sqrt(1 - c), and into sqrt(r) at c = 1. Where
-1 - |c| of the inputs is below a bound, a pair is worth twice the arithmetic. Which pairs those are, and their bits,
-depend on the pair alone, not on its tile.
+The root of 1 - c in a dual turns a rounding error r of the correlation c into r / sqrt(1 - c), and sqrt(r) at c = 1.
+Pairs whose inputs' |c| is above a bound are therefore worth the arithmetic of float64. Which those are depends on the
+pair alone, not on its tile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _PROBES = 32  # pairs at each distance
 _SKETCH = 256  # numbers of an image
 
 Pairs = npt.NDArray[np.bool_]
-Views = Sequence[Sequence[Array | None]]  # nngp, ntk: of every output its part, None where not wanted
+Views = Sequence[Array | None]  # of every output its part, None where not wanted
+Place = tuple[Views, Views]  # nngp, ntk
 
 
 class VectorBounds:
@@ -49,7 +50,9 @@ class VectorBounds:
 
     def near(self, dot: Array, rows: slice, cols: slice, diagonal: bool) -> Pairs:
         """Which are beyond the bounds of their row and column; above the diagonal only, if so said."""
-        near: Pairs = (-dot if self._below_only else np.abs(dot)) >= np.minimum.outer(self._rows[rows], self._cols[cols])
+        near: Pairs = (-dot if self._below_only else np.abs(dot)) >= np.minimum.outer(
+            self._rows[rows], self._cols[cols]
+        )
         return np.triu(near, 1) if diagonal else near
 
     def _of(self, points: _core.Points) -> Array:
@@ -82,7 +85,7 @@ class VectorBounds:
             return 1 - VECTORS
         return -1.0 if bad[-1] == 1 else float(1 - bad[-1])
 
-    def _probe(self, q: Array, dot: Array) -> tuple[Array, Array]:
+    def _probe(self, q: npt.NDArray[np.float64], dot: Array) -> tuple[Array, Array]:
         """Kernels of one point with others of variances q, (outputs and kernels, n), and their largest entries."""
         double = dot.dtype == np.float64
         row = _core.Points.of_norms(self._program, q[:1].copy(), 1, double, 1)
@@ -91,11 +94,11 @@ class VectorBounds:
         padded = np.zeros((1, -(-size // _core.STRIP) * _core.STRIP), dot.dtype)
         padded[0, :size] = dot
         outputs = len(cols.nngp)
-        results = [[np.empty((1, size), dot.dtype) for _ in range(outputs)] for _ in range(2)]
-        nothing = [None] * outputs
-        _core.evaluate(self._backend, row, 0, cols, 0, padded, *results, nothing, nothing, False)
+        nngp, ntk = ([np.empty((1, size), dot.dtype) for _ in range(outputs)] for _ in range(2))
+        nothing: Views = [None] * outputs
+        _core.evaluate(self._backend, row, 0, cols, 0, padded, nngp, ntk, nothing, nothing, False)
         largest = np.concatenate([cols.nngp, cols.ntk]).max(axis=1, keepdims=True)
-        return np.concatenate([*results[0], *results[1]]).astype(np.float64), largest
+        return np.concatenate([*nngp, *ntk]).astype(np.float64), largest
 
 
 class ImageSketches:
@@ -135,7 +138,7 @@ def of_images(a: ImageSketches, rows: slice, b: ImageSketches, cols: slice, diag
     return near if near.any() else None
 
 
-def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Views) -> None:
+def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Place) -> None:
     """Write the near pairs of the rows of `a` and `b`, of one block each, into all `places`, from float64."""
     if not near.any():
         return
@@ -156,7 +159,7 @@ def evaluate_images(
     images: tuple[Array, Array],
     heads: tuple[Any, Any],
     near: Pairs,
-    *places: Views,
+    *places: Place,
 ) -> None:
     """The same of images (rows, columns), with the features of their heads, if any: only groups with a near pair."""
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
@@ -174,25 +177,27 @@ def evaluate_images(
             _write(places, results, (0, j), (rows[row], cols[first + j]))
 
 
-def transposed(views: Views) -> Views:
+def transposed(place: Place) -> Place:
     """The same places, columns first."""
-    return [[None if view is None else view.T for view in kind] for kind in views]
+    nngp, ntk = ([None if view is None else view.T for view in kind] for kind in place)
+    return nngp, ntk
 
 
 def _sine2(u: Array, v: Array) -> Array:
     """1 - c^2 of the row u with rows v; in the same order whatever else is in v, unlike BLAS."""
     u, v = u.astype(np.float64), v.astype(np.float64)
     square = [(x * y).sum(axis=1) for x, y in ((u, v), (u, u), (v, v))]
-    return 1 - square[0] ** 2 / np.maximum(square[1] * square[2], np.finfo(float).tiny)
+    sine2: Array = 1 - square[0] ** 2 / np.maximum(square[1] * square[2], np.finfo(float).tiny)
+    return sine2
 
 
-def _results(like: Views, shape: tuple[int, ...]) -> tuple[Views, list[None]]:
+def _results(like: Place, shape: tuple[int, ...]) -> tuple[Place, Views]:
     """Arrays for what `like` holds, and no mirror."""
-    results = [[None if out is None else np.empty(shape) for out in kind] for kind in like]
-    return results, [None] * len(results[0])
+    nngp, ntk = ([None if out is None else np.empty(shape) for out in kind] for kind in like)
+    return (nngp, ntk), [None] * len(nngp)
 
 
-def _write(places: tuple[Views, ...], results: Views, source: Any, target: Any) -> None:
+def _write(places: tuple[Place, ...], results: Place, source: Any, target: Any) -> None:
     for place in places:
         for kind, values in zip(place, results, strict=True):
             for out, value in zip(kind, values, strict=True):

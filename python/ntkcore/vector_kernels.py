@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ntkcore.tiles import Tile, run, tiles
 # the result, does not depend on the number of threads or on the tiling.
 BLOCK = _core.STRIP
 Parts = dict[str, list[Array]]
-Views = Sequence[Array | None]
+Views = near_pairs.Views
 
 
 def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int = 0) -> None:
@@ -31,7 +30,7 @@ def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int 
             )
 
 
-def views(parts: Parts, levels: int, rows: slice, cols: slice) -> tuple[Views, Views]:
+def views(parts: Parts, levels: int, rows: slice, cols: slice) -> near_pairs.Place:
     """Per kernel (nngp, ntk) and output: the part of the result in these rows and columns, None where not wanted."""
     nngp, ntk = ([p[rows, cols] for p in parts[name]] if name in parts else [None] * levels for name in KERNELS)
     return nngp, ntk
