@@ -4,8 +4,8 @@
 
 Both precisions see the same data; an entry of the table is the largest |float32 - float64| of nngp and ntk over the
 largest entry of the kernel, its diagonal included. Distinct rows: of normal numbers, the same plus 1 ("offset"),
-uniform ones ("pixels"), zeros and ones ("flat"). Pairs: at a distance relative to their length; "opposite" are x and
--x' at 1e-4, "scaled" x and 2 x' at 1e-5.
+uniform ones ("pixels"), zeros and ones ("flat": images of black and white blocks). Pairs: at a distance relative to
+their length; "opposite" are x and -x' at 1e-4, "scaled" x and 2 x' at 1e-5.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def rows(shape: tuple[int, ...], kind: str, seed: int = 0) -> np.ndarray:
     x = rng.random(shape) if kind in ("pixels", "flat") else rng.standard_normal(shape) + (kind == "offset")
     if kind == "flat":
         x = np.where(x > 0.7, 1.0, 0.0)
+        if len(shape) == 4:  # white blocks of 4 x 4 on black, in all channels
+            x = np.kron(x[:, ::4, ::4, :1], np.ones((1, 4, 4, shape[3])))
     return x.astype(np.float32)
 
 
