@@ -19,7 +19,7 @@ from ntkcore.inputs import Array
 VECTORS = 2.0**-9  # 1 - |c| below which a pair is near, in any network
 IMAGES = 2.0**-5  # many layers of sums over windows round more
 LANES = 8  # columns that the engine takes side by side in float64
-ERROR = 2e-6  # of the largest entry: what float32 may lose
+ERROR = 1.5e-6  # of the largest entry: what float32 may lose
 _ROUNDING = 2e-7  # of a product of unit vectors by BLAS in float32
 _SLACK = 1e-4  # far above it
 _PROBES = 32  # pairs at each distance
