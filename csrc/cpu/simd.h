@@ -126,6 +126,8 @@ NTK_HD DoubleV exp(DoubleV x) {
   return exp_of<double, 13>(x, 6755399441055744., 0.693147180369123816490, 1.90821492927058770002e-10, -708., 709., 52);
 }
 
+NTK_HD FloatV cut(FloatV x, float t) { return x > FloatV{} + t ? x : FloatV{}; }
+NTK_HD DoubleV cut(DoubleV x, double t) { return x > DoubleV{} + t ? x : DoubleV{}; }
 NTK_HD FloatV if_negative(FloatV x, FloatV a, FloatV b) { return x < FloatV{} ? a : b; }
 NTK_HD DoubleV if_negative(DoubleV x, DoubleV a, DoubleV b) { return x < DoubleV{} ? a : b; }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore import _core
+from ntkcore import _core, near_pairs
 from ntkcore.inputs import Array
 from ntkcore.scales import check_tile
 from ntkcore.tiles import Tile, run, tiles, workers
@@ -104,9 +104,26 @@ def fill(
     keep = threads + 2
     cols = _Blocks(program, backend, columns, size, heads[1], keep)
     rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
-    flips = _Blocks(program, backend, flipped(program, a), size, heads[0], keep) if flip else None
+    turned = flipped(program, a) if flip else None
+    flips = None if turned is None else _Blocks(program, backend, turned, size, heads[0], keep)
+    single = a.dtype == np.float32
+    there_too = near_pairs.ImageSketches(columns) if single else None
+    sketches = there_too if b is None or not single else near_pairs.ImageSketches(a)
+    turned_sketches = None if turned is None or not single else near_pairs.ImageSketches(turned)
     levels = len(next(iter(parts.values())))
     all_parts = [part for name in parts for part in parts[name]]
+
+    def near_again(
+        x: near_pairs.ImageSketches | None, task: Tile, first: int | None, *places: near_pairs.Place
+    ) -> None:
+        if x is None or there_too is None:
+            return
+        i, j = slice(*task[:2]), slice(*task[2:])
+        near = near_pairs.of_images(x, i, there_too, j, first)
+        if near is not None:
+            tables = None if heads[0] is None else heads[0][:, i], None if heads[1] is None else heads[1][:, j]
+            images = x.x[i].reshape(-1, *a.shape[1:]), columns[j]
+            near_pairs.evaluate_images(program, backend, images, tables, near, *places)
 
     def evaluate(task: Tile) -> None:
         i0, i1, j0, j1 = task
@@ -115,15 +132,17 @@ def fill(
         out, mirror = views(parts, levels, *here), views(parts if symmetric else {}, levels, *there)
         found = _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
         check_tile(found, i0, j0, a.dtype)
+        near_again(sketches, task, 1 if diagonal else None, out, near_pairs.transposed(mirror))
         if diagonal and mine:
             _write_diagonal(parts, mine, i0, i1)
         if flips is None:
             return
         flipped = {name: [np.empty((i1 - i0, j1 - j0), a.dtype) for _ in parts[name]] for name in parts}
         nowhere = views({}, levels, *here)
-        own = views(flipped, levels, slice(None), slice(None))
-        found = _core.evaluate_images(backend, flips[i0], 0, cols[j0], 0, *own, *nowhere, False)
+        turned_out = views(flipped, levels, slice(None), slice(None))
+        found = _core.evaluate_images(backend, flips[i0], 0, cols[j0], 0, *turned_out, *nowhere, False)
         check_tile(found, i0, j0, a.dtype)
+        near_again(turned_sketches, task, 0 if diagonal else None, turned_out)
         for part, other in zip(all_parts, (f for name in parts for f in flipped[name]), strict=True):
             if diagonal:
                 other = np.triu(other) + np.triu(other, 1).T

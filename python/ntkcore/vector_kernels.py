@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ntkcore import _core
+from ntkcore import _core, near_pairs
 from ntkcore.inputs import KERNELS, Array
 from ntkcore.scales import check_tile
 from ntkcore.tiles import Tile, run, tiles
@@ -16,7 +15,7 @@ from ntkcore.tiles import Tile, run, tiles
 # the result, does not depend on the number of threads or on the tiling.
 BLOCK = _core.STRIP
 Parts = dict[str, list[Array]]
-Views = Sequence[Array | None]
+Views = near_pairs.Views
 
 
 def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int = 0) -> None:
@@ -32,7 +31,7 @@ def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int 
             )
 
 
-def views(parts: Parts, levels: int, rows: slice, cols: slice) -> tuple[Views, Views]:
+def views(parts: Parts, levels: int, rows: slice, cols: slice) -> near_pairs.Place:
     """Per kernel (nngp, ntk) and output: the part of the result in these rows and columns, None where not wanted."""
     nngp, ntk = ([p[rows, cols] for p in parts[name]] if name in parts else [None] * levels for name in KERNELS)
     return nngp, ntk
@@ -63,22 +62,33 @@ def fill(
     symmetric = b is None
     rows = points_of(program, a)
     cols = rows if b is None else points_of(program, b)
+    columns = a if b is None else b
     units = rows.unit, cols.unit
     levels = len(next(iter(parts.values())))
+    bounds = near_pairs.VectorBounds(program, backend, rows, cols) if a.dtype == np.float32 else None
 
     def make_worker() -> Any:
         dot = np.empty((BLOCK, width + 16), a.dtype)  # rows a power of two apart would fight for the same cache sets
 
         def evaluate(task: Tile) -> None:
             i0, i1, j0, j1 = task
+            diagonal = symmetric and i0 == j0
+            near: list[tuple[int, int, near_pairs.Pairs]] = []
             for j in range(j0, j1, BLOCK):
                 end = min(j + BLOCK, j1)
-                np.matmul(units[0][i0:i1], units[1][j:end].T, out=dot[: i1 - i0, j - j0 : end - j0])
-            diagonal = symmetric and i0 == j0
+                block = dot[: i1 - i0, j - j0 : end - j0]
+                np.matmul(units[0][i0:i1], units[1][j:end].T, out=block)
+                if bounds is not None and bounds.reached(block):
+                    near.append((j, end, bounds.near(block, slice(i0, i1), slice(j, end), diagonal)))
             here = views(parts, levels, slice(i0, i1), slice(j0, j1))
             mirror = views(parts if symmetric and not diagonal else {}, levels, slice(j0, j1), slice(i0, i1))
             found = _core.evaluate(backend, rows, i0, cols, j0, dot, *here, *mirror, diagonal)
             check_tile(found, i0, j0, a.dtype)
+            for j, end, pairs in near:
+                places = [views(parts, levels, slice(i0, i1), slice(j, end))]
+                if symmetric:
+                    places.append(near_pairs.transposed(views(parts, levels, slice(j, end), slice(i0, i1))))
+                near_pairs.evaluate_vectors(program, backend, a[i0:i1], columns[j:end], pairs, *places)
 
         return evaluate
 
