@@ -185,4 +185,4 @@ def test_nothing_read_is_executed(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", "from ntkcore.cli import main; main()", "solve", "k.zarr", "y.npy"]
     result = subprocess.run([*command, "a.npy"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert result.returncode != 0
-    assert "Python objects" in result.stderr
+    assert "pickled objects" in result.stderr

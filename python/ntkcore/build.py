@@ -197,7 +197,7 @@ def build(
     refuse_place(store)
     _check_part(part)
     found = None if dry_run else found_at(store, storage_options)
-    name = resolve(backend or (None if found is None else found["backend"]))
+    name = resolve(found["backend"] if backend is None and found is not None else backend)
     check_workers(executor, name, devices)
     exact = None
     if found is None:
@@ -212,7 +212,7 @@ def build(
         found = attributes(group, unfinished=True)
         if not found.get("making"):
             attributes(group)  # says so if an extension is not finished
-        own, name = name, resolve(backend or found["backend"])
+        own, name = name, resolve(found["backend"] if backend is None else backend)
         refuse_other(found, description(net, a, b, names, tile or found["tile"], name))
         if found.get("making"):
             if exact is None or name != own:
@@ -260,7 +260,7 @@ def resume(
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)
-    name, workers = resolve(backend or found["backend"]), thread_count(threads)
+    name, workers = resolve(found["backend"] if backend is None else backend), thread_count(threads)
     _check_part(part)
     check_workers(executor, name, devices)
     if "pending" in found:
@@ -300,7 +300,7 @@ def extend(
         raise ValueError("the store is only half made: run the same build again, then extend it")
     if new.shape[1:] != group["x"].shape[1:]:
         raise ValueError(f"the store's samples have shape {group['x'].shape[1:]}, the new ones {new.shape[1:]}")
-    name, workers = resolve(backend or found["backend"]), thread_count(threads)
+    name, workers = resolve(found["backend"] if backend is None else backend), thread_count(threads)
     check_workers(executor, name, devices)
     if digest(new) not in extensions(found) or "pending" in found:
         added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.inputs import Array
+from ntkcore.scales import not_finite
 
 VECTORS = 2.0**-9  # 1 - |c| below which a pair is near, in any network
 IMAGES = 2.0**-5  # many layers of sums over windows round more
@@ -58,7 +59,8 @@ class VectorBounds:
     def _of(self, points: _core.Points) -> Array:
         """The bound of every point."""
         size = points.nngp.shape[1]
-        orders = np.zeros(size, int) if self._below_only else np.frexp(points.arrays[0][:size] ** 2)[1]
+        roots = points.arrays[0][:size].astype(np.float64)
+        orders = np.zeros(size, int) if self._below_only else np.frexp(roots**2)[1]
         distinct, inverse = np.unique(orders, return_inverse=True)
         return np.array([self._bound(int(order)) for order in distinct], np.float32)[inverse]
 
@@ -201,5 +203,10 @@ def _write(places: tuple[Place, ...], results: Place, source: Any, target: Any) 
     for place in places:
         for kind, values in zip(place, results, strict=True):
             for out, value in zip(kind, values, strict=True):
-                if out is not None and value is not None:
-                    out[target] = value[source]
+                if out is None or value is None:
+                    continue
+                with np.errstate(over="ignore"):
+                    rounded = value[source].astype(out.dtype)
+                if not np.isfinite(rounded).all():
+                    raise not_finite("two samples of nearly one direction", out.dtype)
+                out[target] = rounded

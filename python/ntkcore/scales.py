@@ -25,8 +25,8 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
     if not isinstance(program, _core.ImageProgram):
         return x, None
     largest = np.maximum(x.max(axis=(1, 2, 3)), -x.min(axis=(1, 2, 3)))
+    _refuse_overflow(largest, x)
     if not program.homogeneous:
-        _refuse_overflow(largest, x)
         return x, None
     exponents = np.frexp(largest)[1]
     exponents[(largest == 0) | (np.abs(exponents) <= ORDINARY)] = 0
@@ -58,10 +58,15 @@ def scale_back(part: Any, rows: Exponents | None, cols: Exponents | None, xp: An
 def check_tile(found: tuple[int, int] | None, row: int, col: int, dtype: np.dtype[Any]) -> None:
     """FloatingPointError if a value was found in the tile at (row, col) that is not finite."""
     if found is not None:
-        raise FloatingPointError(
-            f"the kernel of samples {row + found[0]} and {col + found[1]} (row, column) is not finite in {dtype}: most "
-            "likely it overflows; rescale the data, reduce W_std, or use dtype='float64'"
-        )
+        raise not_finite(f"samples {row + found[0]} and {col + found[1]} (row, column)", dtype)
+
+
+def not_finite(samples: str, dtype: np.dtype[Any]) -> FloatingPointError:
+    """The error for these samples."""
+    return FloatingPointError(
+        f"the kernel of {samples} is not finite in {dtype}: most likely it overflows; rescale the data, reduce W_std, "
+        "or use dtype='float64'"
+    )
 
 
 def check_finite(part: Array) -> None:
@@ -69,5 +74,5 @@ def check_finite(part: Array) -> None:
     for first in range(0, len(part), ROWS):
         bad = ~np.isfinite(part[first : first + ROWS])
         if bad.any():
-            row, col = np.argwhere(bad)[0]
-            check_tile((int(row), int(col)), first, 0, part.dtype)
+            i, j = np.argwhere(bad)[0]
+            check_tile((int(i), int(j)), first, 0, part.dtype)
