@@ -7,20 +7,23 @@ namespace ntk {
 
 __thread const bool* stop_flag = nullptr;
 
-#define NTK_DECLARE(isa)                         \
-  namespace isa {                                \
-  void evaluate_float(const Tile<float>&);       \
-  void evaluate_double(const Tile<double>&);     \
-  void images_float(const ImageTile<float>&);    \
-  void images_double(const ImageTile<double>&);  \
-  void gradient(const GradientTile&);            \
-  void self_strip(const SelfStrip&);             \
-  std::int64_t image_bytes(const PlaneProgram&); \
-  std::int64_t workspace_bytes(const Program&);  \
+#define NTK_DECLARE(isa)                                                     \
+  namespace isa {                                                            \
+  void evaluate_float(const Tile<float>&);                                   \
+  void evaluate_double(const Tile<double>&);                                 \
+  void images_float(const ImageTile<float>&);                                \
+  void images_double(const ImageTile<double>&);                              \
+  void gradient(const GradientTile&);                                        \
+  void self_strip(const SelfStrip&);                                         \
+  std::int64_t image_bytes(const PlaneProgram&);                             \
+  Extremes extremes(const float*, std::int64_t, std::int64_t, std::int64_t); \
+  bool finite_float(const float*, std::int64_t);                             \
+  bool finite_double(const double*, std::int64_t);                           \
+  std::int64_t workspace_bytes(const Program&);                              \
   }
 #define NTK_MEMBERS(isa)                                                                                            \
   isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::gradient, isa::self_strip, \
-      isa::image_bytes
+      isa::image_bytes, isa::extremes, isa::finite_float, isa::finite_double
 
 NTK_DECLARE(generic)
 #if defined(NTK_X86)
@@ -55,7 +58,7 @@ const Backend* backends(int* count) {
        [](const Tile<double>& tile) { Emulation::vectors(tile, {}); },
        [](const ImageTile<float>& tile) { Emulation::images(tile, {}); },
        [](const ImageTile<double>& tile) { Emulation::images(tile, {}); }, generic::gradient, generic::self_strip,
-       generic::image_bytes},
+       generic::image_bytes, generic::extremes, generic::finite_float, generic::finite_double},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

@@ -60,6 +60,10 @@ struct StreamOf {
   std::uintptr_t stream;
 };
 
+struct Extremes {
+  float low, high;
+};
+
 struct Backend {
   const char* name;
   const char* missing;  // why it cannot run here; null when it can
@@ -70,6 +74,9 @@ struct Backend {
   void (*gradient)(const GradientTile&);
   void (*self_strip)(const SelfStrip&);
   std::int64_t (*image_bytes)(const PlaneProgram&);
+  Extremes (*extremes)(const float* data, std::int64_t rows, std::int64_t cols, std::int64_t stride);
+  bool (*finite_float)(const float* data, std::int64_t count);
+  bool (*finite_double)(const double* data, std::int64_t count);
 };
 
 std::int64_t workspace_bytes(const Program& program);

@@ -143,10 +143,16 @@ using Found = std::optional<std::pair<std::int64_t, std::int64_t>>;
 
 // Row and column, in the tile, of a kernel's value that is not finite.
 template <class T>
-Found not_finite(const std::vector<T*>& nngp, const std::vector<T*>& ntk, std::int64_t rows, std::int64_t cols,
-                 std::int64_t stride, bool upper) {
-  const Found found = find_not_finite(nngp.data(), int(nngp.size()), rows, cols, stride, upper);
-  return found ? found : find_not_finite(ntk.data(), int(ntk.size()), rows, cols, stride, upper);
+Found not_finite(const Backend& backend, const std::vector<T*>& nngp, const std::vector<T*>& ntk, std::int64_t rows,
+                 std::int64_t cols, std::int64_t stride, bool upper) {
+  bool (*look)(const T*, std::int64_t);
+  if constexpr (std::is_same_v<T, float>) {
+    look = backend.finite_float;
+  } else {
+    look = backend.finite_double;
+  }
+  const Found found = find_not_finite(look, nngp.data(), int(nngp.size()), rows, cols, stride, upper);
+  return found ? found : find_not_finite(look, ntk.data(), int(ntk.size()), rows, cols, stride, upper);
 }
 
 // Checks one list of results of a tile and collects their pointers.
@@ -210,7 +216,21 @@ Found evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t ro
   } else {
     backend.evaluate_double(tile);
   }
-  return not_finite(out_nngp, out_ntk, height, width, stride, false);
+  // A chain's state is a correlation: where the points' own kernels are finite, all are.
+  if (is_relu_chain(program)) return std::nullopt;
+  return not_finite(backend, out_nngp, out_ntk, height, width, stride, false);
+}
+
+const Backend& backend_named(const std::string& name);
+
+// The least and largest of a float32 matrix whose rows are contiguous.
+std::pair<float, float> extremes(const std::string& backend, const py::array& data) {
+  require(py::isinstance<py::array_t<float>>(data) && data.ndim() == 2 && data.size() > 0 &&
+              data.strides(1) == std::int64_t(sizeof(float)) && data.strides(0) % std::int64_t(sizeof(float)) == 0,
+          "extremes: data must be a float32 matrix with contiguous rows, not empty");
+  const Extremes found = backend_named(backend).extremes(static_cast<const float*>(data.data()), data.shape(0),
+                                                         data.shape(1), data.strides(0) / std::int64_t(sizeof(float)));
+  return {found.low, found.high};
 }
 
 const Backend& backend_named(const std::string& name) {
@@ -539,7 +559,7 @@ Found evaluate_images_as(const Backend& backend, const AnyImages& rows, std::int
     backend.images_double(tile);
   }
   if (stopped()) throw Stopped();  // the tile is not whole
-  return not_finite(out_nngp, out_ntk, height, width, stride, diagonal);
+  return not_finite(backend, out_nngp, out_ntk, height, width, stride, diagonal);
 }
 
 Found evaluate_images(const std::string& backend, const AnyImages& rows, std::int64_t row, const AnyImages& cols,
@@ -634,6 +654,7 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
   bind_device<Emulation>(emulated);
   m.def("image_diagonal", &image_diagonal_of, "Kernel diagonals (outputs, n), NNGP and NTK, and the head's features.",
         py::arg("program"), py::arg("backend"), py::arg("x"));
+  m.def("extremes", &extremes, "The least and largest of a float32 matrix.", py::arg("backend"), py::arg("data"));
   m.def("evaluate_images", &evaluate_images,
         "Evaluate an image program on one tile of pairs; see csrc/backend.h. Returns (row, column) of a result that is "
         "not finite, or None.",

@@ -2,6 +2,7 @@
 #include "chain.h"
 #include "gradient.h"
 #include "images.h"
+#include "look.h"
 
 namespace ntk {
 namespace {
@@ -42,6 +43,11 @@ void images_double(const ImageTile<double>& tile) { evaluate_images(tile); }
 void gradient(const GradientTile& tile) { run_gradient(tile); }
 void self_strip(const SelfStrip& self) { run_self(self); }
 std::int64_t image_bytes(const PlaneProgram& program) { return image_scratch_bytes(program); }
+Extremes extremes(const float* data, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
+  return find_extremes(data, rows, cols, stride);
+}
+bool finite_float(const float* data, std::int64_t count) { return row_is_finite(data, count); }
+bool finite_double(const double* data, std::int64_t count) { return row_is_finite(data, count); }
 std::int64_t workspace_bytes(const Program& program) {
   const std::int64_t chain = program.size * std::int64_t(sizeof(ChainLayer<double>) + sizeof(ChainEmit<double>));
   const std::int64_t strip = 2 * program.slots * kStrip * std::int64_t(sizeof(double));

@@ -95,6 +95,7 @@ def image_strips(
 def image_diagonal(
     program: ImageProgram, backend: str, x: npt.NDArray[np.floating]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def extremes(backend: str, data: npt.NDArray[np.float32]) -> tuple[float, float]: ...
 def evaluate_images(
     backend: str,
     rows: Images,

@@ -43,11 +43,12 @@ class VectorBounds:
         self._found: dict[int, float] = {}
         self._rows = self._of(rows)
         self._cols = self._rows if cols is rows else self._of(cols)
-        self._least = min(self._rows.min(), self._cols.min())
+        self._least = float(min(self._rows.min(), self._cols.min()))
 
     def reached(self, dot: Array) -> bool:
         """May any of these scalar products of unit vectors be beyond its bound?"""
-        return bool(dot.min() <= -self._least or (not self._below_only and dot.max() >= self._least))
+        low, high = _core.extremes(self._backend, dot)
+        return low <= -self._least or (not self._below_only and high >= self._least)
 
     def near(self, dot: Array, rows: slice, cols: slice, diagonal: bool) -> Pairs:
         """Which are beyond the bounds of their row and column; above the diagonal only, if so said."""
