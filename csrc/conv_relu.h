@@ -26,7 +26,7 @@ NTK_HD double sine(double c) { return sqrt(max(1 - c * c, 0.0)); }
 template <class V>
 NTK_HD V sine(const V& c) {
   using T = typename Scalar<V>::type;
-  return sqrt(cut(T(1) - c * c, T(8) * std::numeric_limits<T>::epsilon()));
+  return root_above(T(1) - c * c, T(8) * std::numeric_limits<T>::epsilon());
 }
 #endif
 

@@ -72,9 +72,9 @@ NTK_HD Pack<V, n> min(const Pack<V, n>& a, typename Scalar<V>::type b) {
   return r;
 }
 template <class V, int n>
-NTK_HD Pack<V, n> cut(const Pack<V, n>& a, typename Scalar<V>::type t) {
+NTK_HD Pack<V, n> root_above(const Pack<V, n>& a, typename Scalar<V>::type t) {
   Pack<V, n> r;
-  for (int i = 0; i < n; ++i) r.v[i] = cut(a.v[i], t);
+  for (int i = 0; i < n; ++i) r.v[i] = root_above(a.v[i], t);
   return r;
 }
 template <class V, int n>
