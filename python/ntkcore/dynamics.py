@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes, leading_modes
-from ntkcore.inputs import KERNELS
+from ntkcore.inputs import KERNELS, as_array
 from ntkcore.layers import Layer
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
 from ntkcore.training import Points, Recipe, Stop, Training, as_times
@@ -95,7 +95,9 @@ class Dynamics(Training):
         average_outputs: bool = False,
         _recipe: Recipe | None = None,
     ) -> None:
-        n = len(kernel.vectors) if isinstance(kernel, Modes) else len(np.asarray(kernel))
+        if not isinstance(kernel, Modes):
+            kernel = as_array(kernel, "the kernel matrix")
+        n = len(kernel.vectors) if isinstance(kernel, Modes) else len(np.atleast_1d(kernel))
         super().__init__(n, y, rule or GradientFlow(), f0, _recipe)
         prior = None if nngp is None else check_symmetric(nngp, "nngp")
         self.nngp = None if prior is None else check_matrix(prior, "nngp", (n, n))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.inputs import free_bytes
+from ntkcore.inputs import as_array, free_bytes
 from ntkcore.symmetry import check_real, refuse_asymmetric, single
 
 Array = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ class Modes:
 
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
     """A finite real matrix as float64 of this shape (None: any length); TypeError or ValueError naming it."""
-    array = np.asarray(matrix)
+    array = as_array(matrix, name)
     wanted = tuple("any" if length is None else length for length in shape)
     if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
         raise ValueError(f"{name} must have shape ({', '.join(map(str, wanted))}), not {array.shape}")
@@ -64,8 +64,9 @@ def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]
 
 def check_symmetric(matrix: npt.ArrayLike, name: str) -> Array:
     """A square matrix, symmetric up to rounding, as exactly symmetric float64."""
-    K = check_matrix(matrix, name, (None, None))
-    apart = refuse_asymmetric(np.asarray(matrix), name)
+    given = as_array(matrix, name)
+    K = check_matrix(given, name, (None, None))
+    apart = refuse_asymmetric(given, name)
     return (K + K.T) / 2 if apart else K
 
 
@@ -78,8 +79,9 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive semidefinite;
     MemoryError, before any work, if the eigenvectors do not fit.
     """
-    lower = single(np.asarray(kernel).dtype)
-    K = check_symmetric(kernel, name)
+    given = as_array(kernel, name)
+    lower = single(given.dtype)
+    K = check_symmetric(given, name)
     n = len(K)
     need, free = 4 * 8 * n * n, free_bytes()  # syevd holds the matrix, the vectors and 2 n^2 of workspace
     if free is not None and need > free:

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import check_symmetric
-from ntkcore.inputs import KERNELS
+from ntkcore.inputs import KERNELS, as_array
 from ntkcore.layers import Layer
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
+from ntkcore.symmetry import check_real
 from ntkcore.training import Points, Recipe, Stop, Training
 
 Array = npt.NDArray[np.float64]
@@ -32,26 +33,71 @@ STATIONARY = 1e-8  # relative change of the outputs while time grows e-fold: the
 EVALUATIONS = 200_000  # of the gradient, before an infinite time is given up
 
 
+def class_targets(y: Any, classes: int | None = None, name: str = "y") -> Array:
+    """Targets of a cross-entropy as probabilities (…, classes), float64.
+
+    ``y``: integers (n,), the classes' numbers from 0 on; or rows of numbers >= 0 that sum to 1, such as one-hot.
+    ``classes``: how many there are; None: what the rows hold, or one more than the largest number.
+    ValueError or TypeError for anything else.
+    """
+    array = as_array(y, name)
+    check_real(np.atleast_1d(array), name)
+    if array.ndim == 1:
+        return _one_hot(array, classes, name)
+    if array.ndim == 0 or array.shape[-1] < 2 or classes not in (None, array.shape[-1]):
+        raise ValueError(
+            f"{name} of shape {array.shape} is no target of a cross-entropy over {classes or 'two or more'} classes: "
+            "give class numbers (n,), or one-hot rows (n, classes)"
+        )
+    rows = array.astype(np.float64)
+    if (rows < 0).any() or not np.allclose(rows.sum(axis=-1), 1, rtol=0, atol=1e-5):
+        raise ValueError(
+            f"{name}'s rows must be probabilities, at least 0 with the sum 1: give one-hot rows, or class numbers (n,)"
+        )
+    return rows
+
+
+def _one_hot(numbers: npt.NDArray[Any], classes: int | None, name: str) -> Array:
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} (n,) must hold class numbers, integers from 0 on, not dtype {numbers.dtype}: use "
+            f"{name}.astype(int), or one-hot rows (n, classes)"
+        )
+    low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    count = max(high + 1, 2) if classes is None else classes
+    if low < 0 or high >= count or count < 2:
+        raise ValueError(
+            f"{name} holds class numbers from {low} to {high}, and they must lie in 0 … {count - 1} for {count} outputs"
+            ": labels such as -1 and 1 are numbered by numpy.unique(y, return_inverse=True)[1]"
+        )
+    return np.eye(count)[numbers]
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
     """-sum_k y_k log softmax(f)_k, the mean over samples (and outputs, with ``average_outputs``).
 
-    ``y`` (n, classes): one-hot, or probabilities. The last axis holds the classes.
+    ``y``: class numbers (n,), or rows of probabilities (n, classes) such as one-hot; see `class_targets`. The last axis
+    of f holds the classes.
     """
 
     average_outputs: bool = False
 
-    def __call__(self, f: Array, y: Array) -> float:
-        """The loss of outputs f, both (n, classes)."""
+    def targets(self, y: Any, classes: int | None = None) -> Array:
+        """What this loss takes for y, as probabilities."""
+        return class_targets(y, classes)
+
+    def __call__(self, f: Array, y: npt.ArrayLike) -> float:
+        """The loss of outputs f (n, classes)."""
         shifted = f - f.max(axis=-1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return float(((log_sum - shifted) * y).sum() / self._divisor(f))
+        return float(((log_sum - shifted) * class_targets(y, f.shape[-1])).sum() / self._divisor(f))
 
-    def gradient(self, f: Array, y: Array) -> Array:
-        """(softmax(f) sum(y) - y)/n, shape of f."""
+    def gradient(self, f: Array, y: npt.ArrayLike) -> Array:
+        """(softmax(f) - y)/n, shape of f."""
         odds = np.exp(f - f.max(axis=-1, keepdims=True))
-        odds *= y.sum(axis=-1, keepdims=True) / odds.sum(axis=-1, keepdims=True)
-        return cast(Array, (odds - y) / self._divisor(f))
+        odds /= odds.sum(axis=-1, keepdims=True)
+        return cast(Array, (odds - class_targets(y, f.shape[-1])) / self._divisor(f))
 
     def _divisor(self, f: Array) -> float:
         return f.size if self.average_outputs else f.size / f.shape[-1]
@@ -197,10 +243,11 @@ class LossDynamics(Training):
     kernel
         The kernel that trains, on the training set, (n, n), or a SciPy LinearOperator.
     y
-        Targets (n,) or (n, outputs), as the loss takes them.
+        Targets (n,) or (n, outputs), as the loss takes them; for `CrossEntropy` class numbers (n,) or one-hot rows.
     loss
         A function loss(f, y) of outputs and targets, f shaped as y, giving a number with its own normalisation; with a
-        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`.
+        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`. A method ``targets(y, outputs)``
+        checks targets and gives them f's shape.
     rule
         `GradientFlow` (default): by SciPy's ODE solver. `GradientDescent`: step by step, exactly.
     f0
@@ -225,7 +272,11 @@ class LossDynamics(Training):
         _recipe: Recipe | None = None,
     ) -> None:
         self.kernel = kernel if hasattr(kernel, "matmat") else check_symmetric(kernel, "the kernel matrix")
-        super().__init__(self.kernel.shape[0], y, rule or GradientFlow(), f0, _recipe)
+        if getattr(self.kernel, "shape", ())[:1] * 2 != tuple(self.kernel.shape):
+            raise ValueError(f"the kernel must be square, not {tuple(self.kernel.shape)}")
+        outputs = np.shape(f0)[-1] if np.ndim(f0) > 1 else None
+        given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
+        super().__init__(self.kernel.shape[0], given, rule or GradientFlow(), f0, _recipe)
         self.loss_function = loss
         self.tolerance, self.method = tolerance, method
         self._gradient = gradient_of(loss, self._shaped(self.y))
@@ -299,6 +350,11 @@ class LossDynamics(Training):
     def value(self, f: Array, y: Array, variance: Array | None) -> Array:
         """The loss at every time."""
         return np.array([float(self.loss_function(self._shaped(g), self._shaped(y))) for g in f])
+
+    def targets(self, y: npt.ArrayLike, m: int) -> Array:
+        """As the loss takes them: class numbers become one-hot rows."""
+        given = self.loss_function.targets(y, self.y.shape[1]) if hasattr(self.loss_function, "targets") else y
+        return self.outputs(given, m, "y")
 
     def _shaped(self, values: Array) -> Array:
         return values.reshape(-1, *self.axes)

@@ -25,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes
+from ntkcore.inputs import as_array
 from ntkcore.losses import gradient_of, integrate
 from ntkcore.rules import GradientFlow
+from ntkcore.symmetry import check_real
 
 __all__ = [
     "Gaussian",
@@ -102,11 +104,18 @@ class _Layout:
         return self.unflat(np.empty((math.prod(rows), math.prod(self.traced_shape))), (), rows).shape
 
 
+def _targets(y_train: Any) -> Array:
+    """Finite real numbers of any shape."""
+    y = as_array(y_train, "y_train")
+    check_real(np.atleast_1d(y), "y_train")
+    return y.astype(np.float64)
+
+
 def _matrix(kernel: Any, name: str) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """(X, X', Y, Y', …) as a matrix (X Y …, X' Y' …), and both shapes."""
-    array = np.asarray(kernel)
+    array = as_array(kernel, name)
     if array.ndim % 2:
-        raise ValueError(f"{name} must have pairs of axes, not shape {array.shape}")
+        raise ValueError(f"{name} must have pairs of axes, (n, n) for instance, not shape {array.shape}")
     rows, columns = array.shape[::2], array.shape[1::2]
     order = (*range(0, array.ndim, 2), *range(1, array.ndim, 2))
     flat = array.transpose(order).reshape(math.prod(rows), math.prod(columns))
@@ -122,26 +131,29 @@ def _zipped(covariance: Array, leading: tuple[int, ...], rows: tuple[int, ...]) 
 
 def _square(kernel: Any, name: str, layout: _Layout) -> Any:
     """A training kernel as a symmetric matrix of its own dtype; ValueError where it does not fit y_train."""
-    matrix, rows, columns = _matrix(kernel, name)
+    array = as_array(kernel, name)
+    matrix, rows, columns = _matrix(array, name)
     if rows != layout.rows_shape or columns != layout.rows_shape:
         raise ValueError(
-            f"{name} has shape {np.shape(kernel)}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
+            f"{name} has shape {array.shape}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
             f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}"
         )
-    return matrix.astype(np.asarray(kernel).dtype, copy=False)
+    return matrix.astype(array.dtype, copy=False)
 
 
 def _cross(kernel: Any, layout: _Layout) -> tuple[Array, tuple[int, ...]]:
-    matrix, rows, columns = _matrix(kernel, "k_test_train")
+    array = as_array(kernel, "k_test_train")
+    matrix, rows, columns = _matrix(array, "k_test_train")
     if columns != layout.rows_shape:
-        raise ValueError(f"k_test_train has shape {np.shape(kernel)}, and y_train {layout.shape}: they do not fit")
+        raise ValueError(f"k_test_train has shape {array.shape}, and y_train {layout.shape}: they do not fit")
     return matrix, rows
 
 
 def _times(t: npt.ArrayLike) -> tuple[Array, tuple[int, ...]]:
-    times = np.asarray(t, dtype=np.float64)
-    if not (times >= 0).all():
+    times = as_array(t, "t")
+    if times.dtype.kind not in "fiub" or not (times >= 0).all():
         raise ValueError("t must hold numbers >= 0, or be None for infinity")
+    times = times.astype(np.float64)
     return times.reshape(-1), times.shape
 
 
@@ -219,8 +231,8 @@ def gradient_descent_mse(
     ``fx_test_0`` is given, or those of the test set if ``fx_train_0`` is None; time axes lead. ValueError for shapes
     that do not fit. At t = None the training outputs are y_train, whatever diag_reg, as in neural-tangents.
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y = _targets(y_train)
+    layout = _Layout.of(y, trace_axes)
     regularised = _Regularised(k_train_train, "k_train_train", layout, diag_reg, diag_reg_absolute_scale)
 
     def predict_fn(
@@ -267,8 +279,8 @@ def gradient_descent(
     those of `gradient_descent_mse`, or an `ODEState` if one was given. With momentum, time is in units of
     learning_rate**0.5, as in neural-tangents. t = None follows the flow until it rests; ValueError if it does not.
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y = _targets(loss.targets(y_train) if hasattr(loss, "targets") else y_train)
+    layout = _Layout.of(y, trace_axes)
     K = check_symmetric(_square(k_train_train, "k_train_train", layout), "k_train_train")
     slope = gradient_of(loss, y)
     unit = learning_rate if momentum is None else learning_rate**0.5
@@ -374,8 +386,8 @@ def gp_inference(
     k_test_train=None, k_test_test=None)``: a mean, or a `Gaussian` if ``k_test_test`` is given; for a tuple ``get``
     (None: ("nngp", "ntk")) a namedtuple. ``k_test_train=None``: the training set itself, N(y_train, 0).
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y = _targets(y_train)
+    layout = _Layout.of(y, trace_axes)
 
     @functools.cache
     def regularised(name: str) -> _Regularised:
@@ -433,15 +445,15 @@ def gradient_descent_mse_ensemble(
     tuple ``get`` (None: ("nngp", "ntk")) a namedtuple. t of any shape, None for infinity; ``x_test=None`` for the
     training set.
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y = _targets(y_train)
+    layout = _Layout.of(y, trace_axes)
     kernels: dict[str, Any] = {}
     options = kernel_fn_train_train_kwargs
 
     def train_kernels(names: tuple[str, ...]) -> Any:
         missing = tuple(name for name in names if name not in kernels)
         if missing:
-            kernels.update(zip(missing, kernel_fn(x_train, None, missing, **options), strict=True))
+            kernels.update(_by_name(kernel_fn(x_train, None, missing, **options), missing))
         return _Kernels(**kernels)
 
     @functools.cache
@@ -494,8 +506,8 @@ def gradient_descent_mse_ensemble(
         needed = tuple(g for g in ("nngp", "ntk") if g in names or (g == "nngp" and compute_cov))
         cross = nngp_test = None
         if x_test is not None:
-            cross = _Kernels(**dict(zip(needed, kernel_fn(x_test, x_train, needed, **merged), strict=True)))
-            nngp_test = kernel_fn(x_test, None, "nngp", **merged) if compute_cov else None
+            cross = _Kernels(**_by_name(kernel_fn(x_test, x_train, needed, **merged), needed))
+            nngp_test = _attribute(kernel_fn(x_test, None, "nngp", **merged), "nngp") if compute_cov else None
         elif compute_cov:
             nngp_test = True
         if t is None:
@@ -525,13 +537,26 @@ def _merged(train: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
 _Kernels = namedtuple("_Kernels", ("nngp", "ntk"), defaults=(None, None))
 
 
+def _by_name(kernels: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """What kernel_fn gave for a tuple ``get``, by its fields: in which order they stand is its own affair."""
+    if not all(hasattr(kernels, name) for name in names):
+        raise TypeError(
+            f"kernel_fn, asked for get={names}, must give a namedtuple or Kernel with these fields, not a "
+            f"{type(kernels).__name__} without {', '.join(name for name in names if not hasattr(kernels, name))}"
+        )
+    return {name: getattr(kernels, name) for name in names}
+
+
 def _attribute(kernel: Any, name: str) -> Any:
     """An array itself, or the kernel's nngp or ntk."""
-    if isinstance(kernel, np.ndarray) or hasattr(kernel, "__array__"):
+    if hasattr(kernel, "__array__") or isinstance(kernel, list):
         return kernel
     value = getattr(kernel, name, None)
     if value is None:
-        raise ValueError(f"the kernel has no {name}: ask kernel_fn for it")
+        raise ValueError(
+            f"a {type(kernel).__name__} holds no kernel named {name}: pass an array, or a namedtuple or Kernel with "
+            f"the field {name}"
+        )
     return value
 
 
