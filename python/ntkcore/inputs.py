@@ -80,6 +80,13 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
+def real_array(x: Any, name: str) -> npt.NDArray[np.float64]:
+    """`as_array` in float64; TypeError for anything but real numbers."""
+    array = as_array(x, name)
+    _natural_dtype(array, name)
+    return array.astype(np.float64)
+
+
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
