@@ -8,7 +8,7 @@ import pytest
 import ntkcore as nk
 from finite_nets import torch
 from ntkcore import finite
-from test_neighbours import KERNELS_ONLY, WRONG, K, X, Y, pairs, refused_in_a_line
+from test_neighbours import ANSWERED, KERNELS_ONLY, WRONG, K, X, Y, pairs, refused_in_a_line
 
 MODULE = finite.to_torch(nk.mlp(1), 8, input_shape=3)
 READ = {"a rectangle", "one dimension", "not symmetric", "NaN", "infinity", "three dimensions", "a number", "no rows"}
@@ -42,6 +42,7 @@ TAKES_ARRAYS = {
     "nmse y": lambda y: finite.nmse(Y, y),
     "rms_deviation": lambda f: finite.rms_deviation(f, Y),
 }
+ANSWERED.add("alignment y: three dimensions")  # outputs of any shape
 NO_MODULE = {
     "nothing": None,
     "a spec": nk.mlp(1),

@@ -14,6 +14,7 @@ import pytest
 import ntkcore as nk
 from ntkcore import predict, stax
 from ntkcore.dynamics import Dynamics, eigenmodes
+from ntkcore.estimators import NTKClassifier, NTKRegressor
 from ntkcore.gradients import kernel_gradient
 from ntkcore.learning_curves import LearningCurve
 from ntkcore.losses import CrossEntropy, LossDynamics, SquaredError
@@ -122,6 +123,14 @@ TAKES_KERNELS |= {
 }
 
 
+TAKES_SAMPLES = {
+    "NTKRegressor": lambda x: NTKRegressor().fit(x, Y),
+    "NTKClassifier": lambda x: NTKClassifier().fit(x, Y > 0),
+    "NTKRegressor.predict": lambda x: NTKRegressor().fit(X, Y).predict(x),
+    "NTKRegressor y": lambda y: NTKRegressor().fit(X, y),
+}
+
+
 def pairs(entries, *objects):
     return [
         pytest.param(call, wrong, id=f"{entry}: {name}")
@@ -151,8 +160,19 @@ ANSWERED = {
     "gp_inference: a Kernel of stax",
     "max_learning_rate: a number",
     "Points.loss: a number",
+    "NTKRegressor.predict: both kernels, unnamed",
     "kernel: both kernels, unnamed",
 }
+NO_ARRAYS = (
+    "a path",
+    "text",
+    "a dictionary",
+    "a group",
+    "a Kernel of stax",
+    "both kernels",
+    "a sparse matrix",
+    "an operator",
+)
 NO_TARGETS = {name: wrong for name, wrong in WRONG.items() if name != "three dimensions"}
 
 
@@ -170,7 +190,7 @@ def test_one_line_of_ours(call, wrong):
 
 
 def test_what_holds_an_array_is_read():
-    """Lists, Dask's and Zarr's arrays, tensors with gradients, and frames with nullable columns give the same numbers."""
+    """Lists, Dask's and Zarr's arrays, tensors with gradients, frames with nullable columns: the same numbers."""
     dask, pandas, torch = (pytest.importorskip(name) for name in ("dask.array", "pandas", "torch"))
     expected_kernel, expected = nk.kernel(NET, X), Dynamics(K, Y).train.mean(3.0)
     kinds = {
@@ -192,3 +212,15 @@ def test_what_holds_an_array_is_read():
     damaged.iloc[1, 1] = pandas.NA
     with pytest.raises(ValueError, match="x1 holds NaN"):
         nk.kernel(NET, damaged)
+
+
+@pytest.mark.parametrize(("call", "wrong"), pairs(TAKES_SAMPLES, {name: WRONG[name] for name in NO_ARRAYS}))
+def test_estimators(call, wrong):
+    """Scikit-learn's own checks speak of arrays; what is none, ours."""
+    refused_in_a_line(call, wrong)
+
+
+@pytest.mark.parametrize(("call", "wrong"), pairs(TAKES_SAMPLES, WRONG))
+def test_estimators_never_answer(call, wrong):
+    with pytest.raises((ValueError, TypeError)):
+        call(wrong)

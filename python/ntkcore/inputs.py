@@ -68,9 +68,7 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     """
     if isinstance(x, np.ndarray):
         return x
-    problem = _no_array(x)
-    if problem:
-        raise TypeError(f"{name} must be an array, not {problem}")
+    refuse_no_array(x, name)
     try:
         array = np.asarray(_readable(x))
     except ValueError as error:
@@ -78,6 +76,13 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     except Exception as error:  # whatever the owner of this type raises where NumPy asks it for an array
         raise TypeError(f"{name}, a {type(x).__name__}, cannot be read as an array: {_line(error)}") from None
     return array
+
+
+def refuse_no_array(x: Any, name: str) -> None:
+    """TypeError, with the way on, for objects that NumPy would read as something else than their owner means."""
+    problem = _no_array(x)
+    if problem:
+        raise TypeError(f"{name} must be an array, not {problem}")
 
 
 def real_array(x: Any, name: str) -> npt.NDArray[np.float64]:
@@ -97,7 +102,7 @@ def _no_array(x: Any) -> str | None:
         return f"the path or text {x!r:.80}: open it and pass what it holds"
     if hasattr(x, "array_keys") or isinstance(x, Mapping):
         return f'a {type(x).__name__} of arrays: pass one of them, such as x["ntk"]'
-    if hasattr(x, "ntk") and hasattr(x, "nngp") or isinstance(x, tuple) and hasattr(x, "_fields"):
+    if (hasattr(x, "ntk") and hasattr(x, "nngp")) or (isinstance(x, tuple) and hasattr(x, "_fields")):
         return f"the {type(x).__name__} of several kernels: pass one of them, such as its .ntk or .nngp"
     if hasattr(x, "toarray"):
         return f"the sparse {type(x).__name__}: pass x.toarray()"

@@ -167,7 +167,9 @@ def spectrum(K: Any, y: npt.ArrayLike | None = None, *, leading: int | None = No
     if y is None:
         return Spectrum(modes, None, None)
     array = as_array(y, "y")
-    targets = check_matrix(array.reshape(len(array), -1) if array.ndim else array, "y", (len(modes.vectors), None))
+    targets = check_matrix(
+        array.reshape(len(array), -1) if array.ndim and array.size else array, "y", (len(modes.vectors), None)
+    )
     norm = float((targets**2).sum())
     if norm == 0:
         raise ValueError("y is zero: there is nothing to find in the modes")

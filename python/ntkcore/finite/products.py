@@ -85,7 +85,8 @@ class _Product:
             raise ValueError(f"block must be a positive number of samples, not {block!r}")
         self.left = as_tensor(module, x, "x")
         self.right = self.left if x2 is None else as_tensor(module, x2, "x2")
-        check_functional(module, self.left)
+        for data in (self.left,) if x2 is None else (self.left, self.right):
+            check_functional(module, data)
         self.f, self.parameters, self.block = as_function(module), trainable(module, parameters), block
         self.scales = share_scales(module, self.parameters, scales)
         self.outputs = output_count(module, self.parameters, self.left)
