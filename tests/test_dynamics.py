@@ -523,8 +523,11 @@ def test_losses_without_a_gradient_of_their_own(problem):
 def test_gradients_of_the_losses(average):
     rng = np.random.default_rng(0)
     f, y = rng.standard_normal((2, 4, 3))
-    for loss, given in ((CrossEntropy(average), np.exp(y) / np.exp(y).sum(1, keepdims=True)), (SquaredError(average), y)):
-        for target in (given, np.eye(3)[[0, 2, 1, 1]]):
+    for loss, own in (
+        (CrossEntropy(average), np.exp(y) / np.exp(y).sum(1, keepdims=True)),
+        (SquaredError(average), y),
+    ):
+        for target in (own, np.eye(3)[[0, 2, 1, 1]]):
             gradient = loss.gradient(f, target)
             for index in np.ndindex(f.shape):
                 moved = np.zeros_like(f)

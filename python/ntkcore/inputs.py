@@ -67,9 +67,7 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     """
     if isinstance(x, np.ndarray):
         return x
-    problem = _no_array(x)
-    if problem:
-        raise TypeError(f"{name} must be an array, not {problem}")
+    refuse_no_array(x, name)
     try:
         array = np.asarray(_readable(x))
     except ValueError as error:
@@ -77,6 +75,20 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     except Exception as error:  # whatever the owner of this type raises where NumPy asks it for an array
         raise TypeError(f"{name}, a {type(x).__name__}, cannot be read as an array: {_line(error)}") from None
     return array
+
+
+def refuse_no_array(x: Any, name: str) -> None:
+    """TypeError, with the way on, for objects that NumPy would read as something else than their owner means."""
+    problem = _no_array(x)
+    if problem:
+        raise TypeError(f"{name} must be an array, not {problem}")
+
+
+def real_array(x: Any, name: str) -> npt.NDArray[np.float64]:
+    """`as_array` in float64; TypeError for anything but real numbers."""
+    array = as_array(x, name)
+    _natural_dtype(array, name)
+    return array.astype(np.float64)
 
 
 def _line(error: Exception) -> str:

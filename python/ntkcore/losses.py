@@ -70,7 +70,7 @@ def _one_hot(numbers: npt.NDArray[Any], classes: int | None, name: str) -> Array
             f"{name} holds class numbers from {low} to {high}, and they must lie in 0 … {count - 1} for {count} outputs"
             ": labels such as -1 and 1 are numbered by numpy.unique(y, return_inverse=True)[1]"
         )
-    return np.eye(count)[numbers]
+    return cast(Array, np.eye(count)[numbers])
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,8 @@ class LossDynamics(Training):
         Targets (n,) or (n, outputs), as the loss takes them; for `CrossEntropy` class numbers (n,) or one-hot rows.
     loss
         A function loss(f, y) of outputs and targets, f shaped as y, giving a number with its own normalisation; with a
-        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`. A method ``targets(y, outputs)``
-        checks targets and gives them f's shape.
+        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`. A method
+        ``targets(y, outputs)`` checks targets and gives them f's shape.
     rule
         `GradientFlow` (default): by SciPy's ODE solver. `GradientDescent`: step by step, exactly.
     f0
@@ -274,7 +274,8 @@ class LossDynamics(Training):
         self.kernel = kernel if hasattr(kernel, "matmat") else check_symmetric(kernel, "the kernel matrix")
         if getattr(self.kernel, "shape", ())[:1] * 2 != tuple(self.kernel.shape):
             raise ValueError(f"the kernel must be square, not {tuple(self.kernel.shape)}")
-        outputs = np.shape(f0)[-1] if np.ndim(f0) > 1 else None
+        started = None if f0 is None else as_array(f0, "f0")
+        outputs = None if started is None or started.ndim < 2 else started.shape[-1]
         given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
         super().__init__(self.kernel.shape[0], given, rule or GradientFlow(), f0, _recipe)
         self.loss_function = loss

@@ -104,11 +104,11 @@ class _Layout:
         return self.unflat(np.empty((math.prod(rows), math.prod(self.traced_shape))), (), rows).shape
 
 
-def _targets(y_train: Any) -> Array:
+def _outputs(values: Any, name: str = "y_train") -> Array:
     """Finite real numbers of any shape."""
-    y = as_array(y_train, "y_train")
-    check_real(np.atleast_1d(y), "y_train")
-    return y.astype(np.float64)
+    array = as_array(values, name)
+    check_real(np.atleast_1d(array), name)
+    return array.astype(np.float64)
 
 
 def _matrix(kernel: Any, name: str) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
@@ -231,7 +231,7 @@ def gradient_descent_mse(
     ``fx_test_0`` is given, or those of the test set if ``fx_train_0`` is None; time axes lead. ValueError for shapes
     that do not fit. At t = None the training outputs are y_train, whatever diag_reg, as in neural-tangents.
     """
-    y = _targets(y_train)
+    y = _outputs(y_train)
     layout = _Layout.of(y, trace_axes)
     regularised = _Regularised(k_train_train, "k_train_train", layout, diag_reg, diag_reg_absolute_scale)
 
@@ -243,7 +243,8 @@ def gradient_descent_mse(
     ) -> Any:
         """Outputs at time t: of the training set, the test set, or (train, test)."""
         _check_inputs(fx_train_0, fx_test_0, k_test_train)
-        error = layout.flat(y if fx_train_0 is None else y - np.asarray(fx_train_0, dtype=np.float64))
+        start = 0.0 if fx_train_0 is None else _outputs(fx_train_0, "fx_train_0")
+        error = layout.flat(y - start)
         cross, rows = (None, ()) if fx_test_0 is None else _cross(k_test_train, layout)
         if t is None:
             train = y.copy()
@@ -253,12 +254,12 @@ def gradient_descent_mse(
             rho, gain = regularised.flow(times * learning_rate, y.size)
             vectors = regularised.modes.vectors
             learned = layout.unflat(regularised.apply(vectors, 1 - rho, error), shape, layout.rows_shape)
-            train = learned + (0.0 if fx_train_0 is None else np.asarray(fx_train_0))
+            train = learned + start
             basis = None if cross is None else cross @ vectors
             change = None if basis is None else layout.unflat(regularised.apply(basis, gain, error), shape, rows)
         if change is None:
             return train
-        test = change + np.asarray(fx_test_0, dtype=np.float64)
+        test = change + _outputs(fx_test_0, "fx_test_0")
         return test if fx_train_0 is None else (train, test)
 
     return predict_fn
@@ -279,7 +280,7 @@ def gradient_descent(
     those of `gradient_descent_mse`, or an `ODEState` if one was given. With momentum, time is in units of
     learning_rate**0.5, as in neural-tangents. t = None follows the flow until it rests; ValueError if it does not.
     """
-    y = _targets(loss.targets(y_train) if hasattr(loss, "targets") else y_train)
+    y = _outputs(loss.targets(y_train) if hasattr(loss, "targets") else y_train)
     layout = _Layout.of(y, trace_axes)
     K = check_symmetric(_square(k_train_train, "k_train_train", layout), "k_train_train")
     slope = gradient_of(loss, y)
@@ -360,7 +361,7 @@ def _phi(drag: float, s: Any) -> Any:
 
 def _filled(values: Any, shape: tuple[int, ...], layout: _Layout) -> Array:
     """Initial values, a number or an array, as (rows, traced); None is 0."""
-    return layout.flat(np.broadcast_to(np.asarray(0.0 if values is None else values, dtype=np.float64), shape))
+    return layout.flat(np.broadcast_to(0.0 if values is None else _outputs(values, "the initial outputs"), shape))
 
 
 def _check_inputs(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
@@ -386,7 +387,7 @@ def gp_inference(
     k_test_train=None, k_test_test=None)``: a mean, or a `Gaussian` if ``k_test_test`` is given; for a tuple ``get``
     (None: ("nngp", "ntk")) a namedtuple. ``k_test_train=None``: the training set itself, N(y_train, 0).
     """
-    y = _targets(y_train)
+    y = _outputs(y_train)
     layout = _Layout.of(y, trace_axes)
 
     @functools.cache
@@ -445,7 +446,7 @@ def gradient_descent_mse_ensemble(
     tuple ``get`` (None: ("nngp", "ntk")) a namedtuple. t of any shape, None for infinity; ``x_test=None`` for the
     training set.
     """
-    y = _targets(y_train)
+    y = _outputs(y_train)
     layout = _Layout.of(y, trace_axes)
     kernels: dict[str, Any] = {}
     options = kernel_fn_train_train_kwargs

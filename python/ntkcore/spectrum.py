@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ntkcore.dynamics import Dynamics
 from ntkcore.eigenmodes import Modes, check_matrix, eigenmodes, leading_modes
+from ntkcore.inputs import as_array
 from ntkcore.rules import GradientFlow
 
 Array = npt.NDArray[np.float64]
@@ -165,8 +166,10 @@ def spectrum(K: Any, y: npt.ArrayLike | None = None, *, leading: int | None = No
         modes = leading_modes(K, leading, trace=trace)
     if y is None:
         return Spectrum(modes, None, None)
-    array = np.asarray(y)
-    targets = check_matrix(array.reshape(len(array), -1) if array.ndim else array, "y", (len(modes.vectors), None))
+    array = as_array(y, "y")
+    targets = check_matrix(
+        array.reshape(len(array), -1) if array.ndim and array.size else array, "y", (len(modes.vectors), None)
+    )
     norm = float((targets**2).sum())
     if norm == 0:
         raise ValueError("y is zero: there is nothing to find in the modes")

@@ -18,13 +18,15 @@ Parameters = Mapping[str, Tensor]
 EMBEDDINGS = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
-def home(module: Module) -> Tensor:
-    """A tensor of the module's dtype and device: its first parameter. ValueError for a module without any.
-
-    TypeError for what is no module.
-    """
+def check_module(module: Any) -> None:
+    """TypeError for what is no module."""
     if not isinstance(module, Module):
         raise TypeError(f"the module must be a torch.nn.Module, such as to_torch makes, not {type(module).__name__}")
+
+
+def home(module: Module) -> Tensor:
+    """A tensor of the module's dtype and device: its first parameter. ValueError for a module without any."""
+    check_module(module)
     parameter = next(module.parameters(), None)
     if parameter is None:
         raise ValueError(f"the module has no parameters: {type(module).__name__}")
@@ -62,6 +64,7 @@ def trainable(module: Module, parameters: Parameters | None = None) -> dict[str,
 
     ValueError for names or shapes that are not the module's.
     """
+    check_module(module)
     own = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not own:
         raise ValueError("the module has no trainable parameters: none has requires_grad")

@@ -81,7 +81,8 @@ def empirical_ntk(
     a = as_tensor(module, x1, "x1")
     b = None if x2 is None else as_tensor(module, x2, "x2")
     own = trainable(module, parameters)
-    check_functional(module, a)
+    for data in (a,) if b is None else (a, b):
+        check_functional(module, data)
     structured = _structured(module, method)
     make = structured_factors if structured else jacobian_factors
     maker = make(module, own, share_scales(module, own, scales))

@@ -90,10 +90,12 @@ def _one_by_one(f: Any, parameters: Parameters, x: Tensor) -> dict[str, Tensor]:
     for sample in x:
         with torch.enable_grad():
             outputs = f(own, sample[None])[0]
-        rows.append([
-            torch.autograd.grad(output, list(own.values()), retain_graph=True, materialize_grads=True)
-            for output in outputs
-        ])
+        rows.append(
+            [
+                torch.autograd.grad(output, list(own.values()), retain_graph=True, materialize_grads=True)
+                for output in outputs
+            ]
+        )
     return {name: torch.stack([torch.stack([g[i] for g in row]) for row in rows]) for i, name in enumerate(own)}
 
 

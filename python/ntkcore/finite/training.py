@@ -71,7 +71,7 @@ def entropy_targets(y: Any, outputs: int) -> Any:
     if outputs > 1:
         return class_targets(y, outputs)
     signs = as_array(y, "y")
-    if signs.shape not in {(len(signs),), (len(signs), 1)} or not np.isin(signs, (-1, 1)).all():
+    if signs.ndim not in (1, 2) or signs.size != len(signs) or not np.isin(signs, (-1, 1)).all():
         raise ValueError(
             "y of a cross-entropy on one output must hold -1 and 1, as (n,) or (n, 1): for class numbers give the "
             "network one output a class"
