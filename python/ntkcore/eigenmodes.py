@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
@@ -41,7 +42,7 @@ class Modes:
 
     def ridge(self, ridge: float, absolute: bool) -> float:
         """What is added to every eigenvalue: ``ridge``, in units of trace/n unless ``absolute``."""
-        if not (math.isfinite(ridge) and ridge >= 0):
+        if not isinstance(ridge, Real) or not (math.isfinite(ridge) and ridge >= 0):
             raise ValueError(f"the ridge must be finite and >= 0, not {ridge!r}")
         if absolute or ridge == 0:
             return float(ridge)
@@ -113,12 +114,18 @@ def leading_modes(operator: Any, k: int, *, trace: float | None = None, toleranc
     ArpackNoConvergence (a RuntimeError) if Lanczos does not converge.
     """
     try:
+        from scipy.sparse import issparse
         from scipy.sparse.linalg import aslinearoperator, eigsh
     except ImportError as error:
         raise ImportError('modes of an operator need SciPy: pip install "ntkcore[sklearn]"') from error
+    if not hasattr(operator, "matmat") and not issparse(operator):
+        operator = check_symmetric(operator, "the kernel matrix")
+        trace = float(operator.trace()) if trace is None else trace
     linear = aslinearoperator(operator)
+    if np.issubdtype(linear.dtype, np.complexfloating):
+        raise TypeError(f"the operator must be real, not of dtype {linear.dtype}")
     n = linear.shape[0]
-    if linear.shape != (n, n) or not 1 <= k < n:
+    if linear.shape != (n, n) or not isinstance(k, Integral) or not 1 <= k < n:
         raise ValueError(f"an operator of shape {linear.shape} has no {k!r} leading modes: k must lie in 1 … n - 1")
     start = np.random.default_rng(0).standard_normal(n)  # ARPACK's own start is random: this makes calls repeatable
     values, vectors = eigsh(linear, k, which="LA", tol=tolerance, v0=start)

@@ -22,14 +22,15 @@ import numpy.typing as npt
 from ntkcore.eigenmodes import check_symmetric
 from ntkcore.inputs import KERNELS, as_array
 from ntkcore.layers import Layer
-from ntkcore.rules import GradientDescent, GradientFlow, Rule
+from ntkcore.rules import GradientDescent, GradientFlow, Rule, positive
 from ntkcore.symmetry import check_real
-from ntkcore.training import Points, Recipe, Stop, Training
+from ntkcore.training import Points, Recipe, Stop, Training, as_goal, as_times, check_points
 
 Array = npt.NDArray[np.float64]
 Field = Callable[[Array], Array]
 
 STATIONARY = 1e-8  # relative change of the outputs while time grows e-fold: there the training has ended
+MOST_CLASSES = 100_000  # beyond, numbers are identifiers, no classes
 EVALUATIONS = 200_000  # of the gradient, before an infinite time is given up
 
 
@@ -70,7 +71,14 @@ def _one_hot(numbers: npt.NDArray[Any], classes: int | None, name: str) -> Array
             f"{name} holds class numbers from {low} to {high}, and they must lie in 0 … {count - 1} for {count} outputs"
             ": labels such as -1 and 1 are numbered by numpy.unique(y, return_inverse=True)[1]"
         )
-    return cast(Array, np.eye(count)[numbers])
+    if count > MOST_CLASSES:
+        raise ValueError(
+            f"{name} holds the class number {high}, of more than {MOST_CLASSES} classes: number labels by "
+            "numpy.unique(y, return_inverse=True)[1]"
+        )
+    rows = np.zeros((len(numbers), count))
+    rows[np.arange(len(numbers)), numbers] = 1
+    return rows
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def gradient_of(loss: Any, y: Array) -> Field:
     TypeError for a loss that is not callable or does not give one float64 number.
     """
     if hasattr(loss, "gradient"):
-        return lambda f: np.asarray(loss.gradient(f, y), dtype=np.float64)
+        return lambda f: _of_shape(loss.gradient(f, y), f)
     if not callable(loss):
         raise TypeError(f"a loss is a function loss(f, y) of outputs and targets, not {loss!r}")
     jax = sys.modules.get("jax")
@@ -141,6 +149,13 @@ def gradient_of(loss: Any, y: Array) -> Field:
             "double precision; or give the loss a method gradient(f, y)"
         )
     return lambda f: _differences(loss, f, y)
+
+
+def _of_shape(gradient: Any, f: Array) -> Array:
+    found = np.asarray(gradient, dtype=np.float64)
+    if found.shape != f.shape:
+        raise ValueError(f"the loss's gradient has shape {found.shape}, and the outputs {f.shape}")
+    return found
 
 
 def _tried(call: Callable[[], Any]) -> Any:
@@ -277,7 +292,7 @@ class LossDynamics(Training):
         started = None if f0 is None else as_array(f0, "f0")
         outputs = None if started is None or started.ndim < 2 else started.shape[-1]
         given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
-        super().__init__(self.kernel.shape[0], given, rule or GradientFlow(), f0, _recipe)
+        super().__init__(self.kernel.shape[0], given, GradientFlow() if rule is None else rule, f0, _recipe)
         self.loss_function = loss
         self.tolerance, self.method = tolerance, method
         self._gradient = gradient_of(loss, self._shaped(self.y))
@@ -307,7 +322,7 @@ class LossDynamics(Training):
 
     def time_to_loss(self, loss: float, max_time: float) -> float:
         """First time, or step, at which the training loss is at most ``loss``; infinity if after ``max_time``."""
-        goal = float(loss)
+        goal, max_time = as_goal(loss), positive("max_time", max_time)
         if self._value(self._outputs(np.zeros_like(self.y))) <= goal:
             return 0.0
         if isinstance(self.rule, GradientDescent):
@@ -334,7 +349,10 @@ class LossDynamics(Training):
 
     def early_stopping(self, validation: Points, y: npt.ArrayLike, times: npt.ArrayLike) -> Stop:
         """The best of these times for the validation loss; `Stop.gain` is relative to the last of them."""
-        t = np.unique(np.asarray(times, dtype=float))
+        check_points(validation)
+        t = np.unique(as_times(times, self.rule)[0])
+        if not t.size:
+            raise ValueError("times must hold one or more")
         losses = validation.loss(t, y)
         best = int(losses.argmin())
         return Stop(float(t[best]), float(losses[best]), float(losses[-1] - losses[best]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +16,7 @@ from ntkcore.inputs import as_array
 from ntkcore.kernels import kernel as compute_kernel
 from ntkcore.kernels import kernel_diag
 from ntkcore.layers import Layer
-from ntkcore.rules import Rule
+from ntkcore.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
 
@@ -44,6 +46,21 @@ class Recipe:
         return found[0], (found[-1] if prior else None)
 
 
+def check_points(points: Any) -> None:
+    """TypeError for what is no `Points`."""
+    if not isinstance(points, Points):
+        raise TypeError(
+            f"validation must be Points, as points(kernel_test_train) or at(x) give them, not {type(points).__name__}"
+        )
+
+
+def as_goal(loss: Any) -> float:
+    """A loss to be reached: a number; ValueError for anything else."""
+    if isinstance(loss, bool) or not isinstance(loss, Real) or math.isnan(loss):
+        raise ValueError(f"loss must be a number to be reached, not {loss!r:.60}")
+    return float(loss)
+
+
 def as_times(times: npt.ArrayLike, rule: Rule) -> tuple[Array, tuple[int, ...]]:
     """Times as a flat float64 array, and their shape; ValueError for NaN, negative ones, or what the rule refuses."""
     t = as_array(times, "times")
@@ -58,9 +75,13 @@ class Training:
     """What every kind of training has: targets, a rule, initial outputs, points at which to predict."""
 
     def __init__(self, n: int, y: npt.ArrayLike, rule: Rule, f0: npt.ArrayLike | None, recipe: Recipe | None) -> None:
+        if not isinstance(rule, (GradientFlow, GradientDescent)):
+            raise TypeError(f"rule must be GradientFlow() or GradientDescent(), not {rule!r:.60}")
         self.rule = rule
         targets = as_array(y, "y")
         check_matrix(targets, "y", (n, *targets.shape[1:]))
+        if not targets.size:
+            raise ValueError(f"y has no columns: shape {targets.shape}")
         self.axes = targets.shape[1:]  # of the outputs; inside there is always one
         self.y = self.outputs(targets, n, "y")
         self.f0 = None if f0 is None else self.outputs(f0, n, "f0")
