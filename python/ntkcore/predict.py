@@ -424,6 +424,12 @@ def gp_inference(
     def predict_fn(get: Any = None, k_test_train: Any = None, k_test_test: Any = None) -> Any:
         """Mean, or mean and covariance, of every kind that ``get`` names."""
         names, pack = _canonical(get, ("nngp", "ntk", "ntkgp"))
+        for kernel, what in ((k_train_train, "k_train_train"), (k_test_train, "k_test_train")):
+            if hasattr(kernel, "__array__") and "nngp" in names and len(names) > 1:
+                raise ValueError(
+                    f"{what} is one array, and {', '.join(names)} take two kernels: pass a namedtuple or Kernel with "
+                    "nngp and ntk, or name in get the one that it is"
+                )
         return pack([one(name, k_test_train, k_test_test) for name in names])
 
     return predict_fn
