@@ -254,6 +254,12 @@ def test_errors(call, error, words):
         call()
 
 
+@pytest.mark.parametrize("fn", [predict.gradient_descent_mse, predict.gp_inference])
+def test_targets_without_an_axis_for_outputs(fn):
+    with pytest.raises(ValueError, match=r"y_train \(5,\).*y_train\[:, None\]"):
+        fn(np.eye(5), np.ones(5))("ntk" if fn is predict.gp_inference else 1.0)
+
+
 def test_one_array_is_not_two_kernels():
     for train, test, what in ((DD.ntk, TD, "k_train_train"), (DD, TD.ntk, "k_test_train")):
         with pytest.raises(ValueError, match=f"{what} is one array"):

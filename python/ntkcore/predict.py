@@ -134,9 +134,10 @@ def _square(kernel: Any, name: str, layout: _Layout) -> Any:
     array = as_array(kernel, name)
     matrix, rows, columns = _matrix(array, name)
     if rows != layout.rows_shape or columns != layout.rows_shape:
+        hint = "; targets (n,) are y_train[:, None]" if len(layout.shape) == 1 else ""
         raise ValueError(
             f"{name} has shape {array.shape}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
-            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}"
+            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}{hint}"
         )
     return matrix.astype(array.dtype, copy=False)
 
