@@ -57,6 +57,7 @@ WRONG = {
     "a Kernel of stax": KERNEL_FN(X),
     "another namedtuple": namedtuple("Mine", ("a", "b"))(K, K),
     "a sparse matrix": sparse.csr_matrix(K),
+    "a sparse mapping": sparse.dok_matrix(K),
     "an operator": sparse.linalg.aslinearoperator(sparse.csr_matrix(K)),
     "a function": KERNEL_FN,
     "a network": NET,

@@ -254,6 +254,20 @@ def test_errors(call, error, words):
         call()
 
 
+@pytest.mark.parametrize("fn", [predict.gradient_descent_mse, predict.gp_inference])
+def test_targets_without_an_axis_for_outputs(fn):
+    with pytest.raises(ValueError, match=r"y_train \(5,\).*y_train\[:, None\]"):
+        fn(np.eye(5), np.ones(5))("ntk" if fn is predict.gp_inference else 1.0)
+
+
+def test_one_array_is_not_two_kernels():
+    for train, test, what in ((DD.ntk, TD, "k_train_train"), (DD, TD.ntk, "k_test_train")):
+        with pytest.raises(ValueError, match=f"{what} is one array"):
+            predict.gp_inference(train, Y)(k_test_train=test)
+        agreed = predict.gp_inference(train, Y)("ntk", test)
+        np.testing.assert_array_equal(agreed, predict.gp_inference(DD, Y)("ntk", TD))
+
+
 @pytest.mark.parametrize("order", [("nngp", "ntk"), ("ntk", "nngp")])
 def test_kernels_are_read_by_name(order):
     """A kernel_fn may give its fields in any order; one that gives none is refused."""

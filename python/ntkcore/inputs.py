@@ -99,12 +99,12 @@ def _no_array(x: Any) -> str | None:
     """What an object is that NumPy would read as something else, and the way on."""
     if isinstance(x, (str, bytes, os.PathLike)):
         return f"the path or text {x!r:.80}: open it and pass what it holds"
+    if hasattr(x, "toarray"):
+        return f"the sparse {type(x).__name__}: pass x.toarray()"
     if hasattr(x, "array_keys") or isinstance(x, Mapping):
         return f'a {type(x).__name__} of arrays: pass one of them, such as x["ntk"]'
     if (hasattr(x, "ntk") and hasattr(x, "nngp")) or (isinstance(x, tuple) and hasattr(x, "_fields")):
         return f"the {type(x).__name__} of several kernels: pass one of them, such as its .ntk or .nngp"
-    if hasattr(x, "toarray"):
-        return f"the sparse {type(x).__name__}: pass x.toarray()"
     if hasattr(x, "matmat") and not hasattr(x, "__array__"):
         return f"the operator {type(x).__name__}: this needs the matrix itself"
     return None

@@ -144,9 +144,10 @@ def _square(kernel: Any, name: str, layout: _Layout) -> Any:
     array = as_array(kernel, name)
     matrix, rows, columns = _matrix(array, name)
     if rows != layout.rows_shape or columns != layout.rows_shape:
+        hint = "; targets (n,) are y_train[:, None]" if len(layout.shape) == 1 else ""
         raise ValueError(
             f"{name} has shape {array.shape}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
-            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}"
+            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}{hint}"
         )
     return matrix.astype(array.dtype, copy=False)
 
@@ -440,6 +441,12 @@ def gp_inference(
     def predict_fn(get: Any = None, k_test_train: Any = None, k_test_test: Any = None) -> Any:
         """Mean, or mean and covariance, of every kind that ``get`` names."""
         names, pack = _canonical(get, ("nngp", "ntk", "ntkgp"))
+        for kernel, what in ((k_train_train, "k_train_train"), (k_test_train, "k_test_train")):
+            if hasattr(kernel, "__array__") and "nngp" in names and len(names) > 1:
+                raise ValueError(
+                    f"{what} is one array, and {', '.join(names)} take two kernels: pass a namedtuple or Kernel with "
+                    "nngp and ntk, or name in get the one that it is"
+                )
         return pack([one(name, k_test_train, k_test_test) for name in names])
 
     return predict_fn
