@@ -65,6 +65,7 @@ WRONG = {
     "complex numbers": K * 1j,
     "NaN": with_hole(),
     "infinity": np.full((N, N), np.inf),
+    "a masked array": np.ma.masked_less(K, K.mean()),
     "objects": np.full((N, N), None),
     "strings": np.full((N, N), "a"),
     "dates": np.full((N, N), "2020", "M8[D]"),
@@ -172,6 +173,7 @@ NO_ARRAYS = (
     "a Kernel of stax",
     "both kernels",
     "a sparse matrix",
+    "a masked array",
     "an operator",
 )
 NO_TARGETS = {name: wrong for name, wrong in WRONG.items() if name != "three dimensions"}

@@ -54,10 +54,6 @@ def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
 def _array(x: Any, name: str, xp: Any) -> Any:
     if xp is not np and isinstance(x, xp.ndarray):
         return x
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise TypeError(
-            f"{name} is a masked array with masked entries, and a kernel has no place for a mask: fill them"
-        )
     return as_array(x, name)
 
 
@@ -65,9 +61,9 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     """NumPy's array of what a caller has: lists, Dask's and Zarr's arrays, tensors (also with gradients, bfloat16),
     pandas with nullable columns (missing values are NaN). TypeError or ValueError, naming it, for all that is none.
     """
+    refuse_no_array(x, name)
     if isinstance(x, np.ndarray):
         return x
-    refuse_no_array(x, name)
     try:
         array = np.asarray(_readable(x))
     except ValueError as error:
@@ -97,6 +93,8 @@ def _line(error: Exception) -> str:
 
 def _no_array(x: Any) -> str | None:
     """What an object is that NumPy would read as something else, and the way on."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        return "one with masked entries, for which there is no place here: fill or drop them"
     if isinstance(x, (str, bytes, os.PathLike)):
         return f"the path or text {x!r:.80}: open it and pass what it holds"
     if hasattr(x, "toarray"):
