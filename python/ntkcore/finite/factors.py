@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters
-from ntkcore.finite.functional import as_function
+from ntkcore.finite.functional import as_function, plain_attention
 from ntkcore.finite.networks import FiniteNet, channels_first
 
 
@@ -71,7 +71,8 @@ def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str
         nonlocal batched
         if batched:
             try:
-                found = jacobians(dict(parameters), x)
+                with plain_attention():
+                    found = jacobians(dict(parameters), x)
             except torch.cuda.OutOfMemoryError:
                 raise
             except (RuntimeError, NotImplementedError):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntkcore.finite.arrays import Parameters
 
@@ -28,10 +29,39 @@ def as_function(module: Module) -> Function:
 
 
 def jvp(function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters) -> tuple[Tensor, Tensor]:
-    """(value, derivative along the direction)."""
+    """(value, derivative along the direction); ValueError for a module that torch.func cannot differentiate so."""
     _load_forward_mode()
-    value, change = torch.func.jvp(function, (dict(at),), (dict(direction),))
+    with _derivatives():
+        value, change = torch.func.jvp(function, (dict(at),), (dict(direction),))
     return value, change
+
+
+def pull_back(function: Callable[[Parameters], Tensor], at: Parameters, weights: Tensor) -> dict[str, Tensor]:
+    """J^T weights; ValueError as for `jvp`."""
+    with _derivatives():
+        _, pull = torch.func.vjp(function, dict(at))
+        found: dict[str, Tensor] = pull(weights)[0]
+    return found
+
+
+def plain_attention() -> Any:
+    """Attention by products of matrices: torch's fused kernels lack vmap and forward derivatives."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+@contextmanager
+def _derivatives() -> Iterator[None]:
+    """Room for torch.func's derivatives, whose errors become one line."""
+    try:
+        with plain_attention():
+            yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"torch.func cannot differentiate this module as a whole: {reason} (empirical_ntk can, sample by sample)"
+        ) from None
 
 
 @functools.cache

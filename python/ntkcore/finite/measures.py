@@ -21,7 +21,7 @@ from torch.nn import Module
 from ntkcore.eigenmodes import check_matrix
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk, features
-from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of
+from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of, pull_back
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
 from ntkcore.inputs import real_array
@@ -119,6 +119,9 @@ def activations(module: Module, x: Any) -> dict[str, Array]:
     finally:
         for handle in handles:
             handle.remove()
+    for name, value in caught.items():
+        if len(value) != len(data):
+            raise ValueError(f"the layer {name!r} is not called with all samples at once: its outputs are {len(value)}")
     return {name: numpy(value) for name, value in caught.items()}
 
 
@@ -245,9 +248,8 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
         slope = functools.partial(_slope, f, x, u)
         _, r = jvp(slope, own, u)
         size = max(size, float(torch.linalg.norm(r)))
-        _, pull = torch.func.vjp(slope, own)
         shift = torch.sum(r**2) / 2
-        u = {name: part + shift * u[name] for name, part in pull(r)[0].items()}
+        u = {name: part + shift * u[name] for name, part in pull_back(slope, own, r).items()}
     return size
 
 

@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.empirical import output_count, share_scales
-from ntkcore.finite.functional import as_function, check_functional, jvp
+from ntkcore.finite.functional import as_function, check_functional, jvp, pull_back
 from ntkcore.inputs import real_array
 
 Array = npt.NDArray[Any]
@@ -103,8 +103,8 @@ class _Product:
         """J(x2)^T v, each parameter's share scaled."""
         total = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         for rows in batches(self.n2, self.block):
-            _, pull = torch.func.vjp(functools.partial(self.f, x=self.right[rows]), self.parameters)
-            for name, share in pull(v[rows])[0].items():
+            shares = pull_back(functools.partial(self.f, x=self.right[rows]), self.parameters, v[rows])
+            for name, share in shares.items():
                 total[name] += self.scales[name] * share
         return total
 
