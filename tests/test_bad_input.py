@@ -72,7 +72,7 @@ def gaussian(b, *more):
         (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.LayerNorm(0.0)), 0 * X), ValueError, "not finite"),
         (lambda: nk.kernel(NET, X, 1e200 * X), ValueError, "variance that is not finite"),
         (lambda: nk.kernel(NET, None), TypeError, "x1 must hold real numbers"),
-        (lambda: nk.kernel(NET, X, {}), TypeError, "x2 must hold real numbers"),
+        (lambda: nk.kernel(NET, X, {}), TypeError, "x2 must be an array, not a dict"),
         (lambda: nk.kernel(NET, np.array([["2020"]], "M8[D]")), TypeError, "real numbers"),
         (lambda: nk.kernel(NET, [[10**400]]), TypeError, "real numbers"),
         (lambda: nk.kernel(NET, X, [[1.0, np.inf, 0.0]]), ValueError, "x2 holds NaN or infinity"),

@@ -1,6 +1,7 @@
 """neural-tangents' predict: its own numbers (tools/predict_reference.py, shared references), shapes and names."""
 
 import inspect
+from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -251,3 +252,40 @@ def test_singular_kernels_give_finite_numbers():
 def test_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("fn", [predict.gradient_descent_mse, predict.gp_inference])
+def test_targets_without_an_axis_for_outputs(fn):
+    with pytest.raises(ValueError, match=r"y_train \(5,\).*y_train\[:, None\]"):
+        fn(np.eye(5), np.ones(5))("ntk" if fn is predict.gp_inference else 1.0)
+
+
+def test_one_array_is_not_two_kernels():
+    for train, test, what in ((DD.ntk, TD, "k_train_train"), (DD, TD.ntk, "k_test_train")):
+        with pytest.raises(ValueError, match=f"{what} is one array"):
+            predict.gp_inference(train, Y)(k_test_train=test)
+        agreed = predict.gp_inference(train, Y)("ntk", test)
+        np.testing.assert_array_equal(agreed, predict.gp_inference(DD, Y)("ntk", TD))
+
+
+@pytest.mark.parametrize("order", [("nngp", "ntk"), ("ntk", "nngp")])
+def test_kernels_are_read_by_name(order):
+    """A kernel_fn may give its fields in any order; one that gives none is refused."""
+    given = kernel_fn()
+
+    def swapped(x1, x2, get, **options):
+        kernels = given(x1, x2, get, **options)
+        mine = [name for name in order if name in get]
+        return kernels if isinstance(get, str) else namedtuple("Mine", mine)(*(getattr(kernels, k) for k in mine))
+
+    arguments = (X, Y, 0.7, 1e-3)
+    asked = {"x_test": Z, "get": ("nngp", "ntk"), "compute_cov": True}
+    for t in (None, 2.0):
+        expected = predict.gradient_descent_mse_ensemble(given, *arguments)(t, **asked)
+        found = predict.gradient_descent_mse_ensemble(swapped, *arguments)(t, **asked)
+        for name in ("nngp", "ntk"):
+            np.testing.assert_array_equal(getattr(found, name).mean, getattr(expected, name).mean)
+            np.testing.assert_array_equal(getattr(found, name).covariance, getattr(expected, name).covariance)
+    unnamed = lambda *data, **options: tuple(given(*data, **options))  # noqa: E731
+    with pytest.raises(TypeError, match=r"kernel_fn, asked for get=.*namedtuple"):
+        predict.gradient_descent_mse_ensemble(unnamed, *arguments)(2.0, Z)

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes, leading_modes
-from ntkcore.inputs import KERNELS
+from ntkcore.inputs import KERNELS, as_array
 from ntkcore.layers import Layer
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
-from ntkcore.training import Points, Recipe, Stop, Training, as_times
+from ntkcore.training import Points, Recipe, Stop, Training, as_goal, as_times, check_points
 
 __all__ = [
     "Dynamics",
@@ -95,8 +95,10 @@ class Dynamics(Training):
         average_outputs: bool = False,
         _recipe: Recipe | None = None,
     ) -> None:
-        n = len(kernel.vectors) if isinstance(kernel, Modes) else len(np.asarray(kernel))
-        super().__init__(n, y, rule or GradientFlow(), f0, _recipe)
+        if not isinstance(kernel, Modes):
+            kernel = as_array(kernel, "the kernel matrix")
+        n = len(kernel.vectors) if isinstance(kernel, Modes) else len(np.atleast_1d(kernel))
+        super().__init__(n, y, GradientFlow() if rule is None else rule, f0, _recipe)
         prior = None if nngp is None else check_symmetric(nngp, "nngp")
         self.nngp = None if prior is None else check_matrix(prior, "nngp", (n, n))
         self.modes = kernel if isinstance(kernel, Modes) else eigenmodes(kernel)
@@ -163,6 +165,7 @@ class Dynamics(Training):
         With `GradientDescent` the first step. Momentum makes the loss oscillate: its steps are looked at one by one.
         ValueError if the training diverges.
         """
+        loss = as_goal(loss)
         if loss >= self.train_loss(0.0):
             return 0.0
         if not loss > self.train_loss(np.inf):
@@ -181,6 +184,7 @@ class Dynamics(Training):
         the best of them is refined: a narrow dip beside a wide one can be missed. ``expected``: the loss of one network
         instead of that of the ensemble's mean.
         """
+        check_points(validation)
         loss = functools.partial(validation.loss, y=y, expected=expected)
         grid = self._grid()
         losses = loss(grid)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.inputs import free_bytes
+from ntkcore.inputs import as_array, free_bytes
 from ntkcore.symmetry import check_real, refuse_asymmetric, single
 
 Array = npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ class Modes:
 
     def ridge(self, ridge: float, absolute: bool) -> float:
         """What is added to every eigenvalue: ``ridge``, in units of trace/n unless ``absolute``."""
-        if not (math.isfinite(ridge) and ridge >= 0):
+        if not isinstance(ridge, Real) or not (math.isfinite(ridge) and ridge >= 0):
             raise ValueError(f"the ridge must be finite and >= 0, not {ridge!r}")
         if absolute or ridge == 0:
             return float(ridge)
@@ -54,7 +55,7 @@ class Modes:
 
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
     """A finite real matrix as float64 of this shape (None: any length); TypeError or ValueError naming it."""
-    array = np.asarray(matrix)
+    array = as_array(matrix, name)
     wanted = tuple("any" if length is None else length for length in shape)
     if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
         raise ValueError(f"{name} must have shape ({', '.join(map(str, wanted))}), not {array.shape}")
@@ -64,8 +65,9 @@ def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]
 
 def check_symmetric(matrix: npt.ArrayLike, name: str) -> Array:
     """A square matrix, symmetric up to rounding, as exactly symmetric float64."""
-    K = check_matrix(matrix, name, (None, None))
-    apart = refuse_asymmetric(np.asarray(matrix), name)
+    given = as_array(matrix, name)
+    K = check_matrix(given, name, (None, None))
+    apart = refuse_asymmetric(given, name)
     return (K + K.T) / 2 if apart else K
 
 
@@ -78,8 +80,9 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive semidefinite;
     MemoryError, before any work, if the eigenvectors do not fit.
     """
-    lower = single(np.asarray(kernel).dtype)
-    K = check_symmetric(kernel, name)
+    given = as_array(kernel, name)
+    lower = single(given.dtype)
+    K = check_symmetric(given, name)
     n = len(K)
     need, free = 4 * 8 * n * n, free_bytes()  # syevd holds the matrix, the vectors and 2 n^2 of workspace
     if free is not None and need > free:
@@ -111,12 +114,18 @@ def leading_modes(operator: Any, k: int, *, trace: float | None = None, toleranc
     ArpackNoConvergence (a RuntimeError) if Lanczos does not converge.
     """
     try:
+        from scipy.sparse import issparse
         from scipy.sparse.linalg import aslinearoperator, eigsh
     except ImportError as error:
         raise ImportError('modes of an operator need SciPy: pip install "ntkcore[sklearn]"') from error
+    if not hasattr(operator, "matmat") and not issparse(operator):
+        operator = check_symmetric(operator, "the kernel matrix")
+        trace = float(operator.trace()) if trace is None else trace
     linear = aslinearoperator(operator)
+    if np.issubdtype(linear.dtype, np.complexfloating):
+        raise TypeError(f"the operator must be real, not of dtype {linear.dtype}")
     n = linear.shape[0]
-    if linear.shape != (n, n) or not 1 <= k < n:
+    if linear.shape != (n, n) or not isinstance(k, Integral) or not 1 <= k < n:
         raise ValueError(f"an operator of shape {linear.shape} has no {k!r} leading modes: k must lie in 1 … n - 1")
     start = np.random.default_rng(0).standard_normal(n)  # ARPACK's own start is random: this makes calls repeatable
     values, vectors = eigsh(linear, k, which="LA", tol=tolerance, v0=start)

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.gradients import kernel_gradient
-from ntkcore.inputs import KERNELS
+from ntkcore.inputs import KERNELS, refuse_no_array
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
 from ntkcore.nets import mlp
+from ntkcore.symmetry import check_real
 
 try:
     from scipy.linalg import eigh, get_lapack_funcs
@@ -64,6 +65,12 @@ def _get(model: Any) -> str:
 
 def _samples(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
     """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels); (X, y) if ``y`` is an option."""
+    refuse_no_array(X, "X")
+    dtype = getattr(X, "dtype", None)
+    if getattr(dtype, "kind", "f") in "mM":
+        raise TypeError(f"X must hold real numbers, not dtype {dtype}: dates have no kernel")
+    if "y" in options:
+        refuse_no_array(options["y"], "y")
     return _validate_data(model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) == 4, **options)
 
 
@@ -246,6 +253,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
             If the kernel matrix does not fit into the memory that is free.
         """
         x, targets = _samples(self, X, y=y, multi_output=True, y_numeric=True)
+        check_real(targets, "y")  # scikit-learn reads None as NaN
         self.dual_coef_ = self._solve_dual(x, targets.reshape(len(x), -1), sample_weight).reshape(targets.shape)
         self.X_fit_ = x
         return self

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.backends import cpu_backends, resolve
-from ntkcore.inputs import Array, allocate, check_data, kernel_names, thread_count
+from ntkcore.inputs import Array, allocate, as_array, check_data, kernel_names, thread_count
 from ntkcore.kernels import kernel
 from ntkcore.layers import Dense, Layer, _Container
 from ntkcore.lowering import lower
@@ -309,7 +309,7 @@ def input_vjp(
     K(x1_i, x1_j) move. Other arguments, errors and what happens at equal vectors: as for `input_gradient`.
     """
     pairs = _Pairs(net, x1, x2, get, threads, backend)
-    weights = np.asarray(G)
+    weights = as_array(G, "G")
     if weights.shape != pairs.shape or weights.dtype.kind not in "fiub" or not np.isfinite(weights).all():
         raise ValueError(
             f"G must hold finite numbers in the kernel's shape {pairs.shape}, not {weights.dtype} of {weights.shape}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -44,9 +44,9 @@ def packed(get: Get, results: dict[str, Array]) -> Any:
 def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
     """float64 data and integers are computed in float64, float32 and float16 in float32."""
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must hold real numbers, not dtype {array.dtype}; complex or ragged data and text have no kernel"
-        )
+        why = {"c": "complex data have no kernel", "O": "is it ragged, or does it hold None or text?"}
+        hint = why.get(array.dtype.kind, "text and dates have no kernel")
+        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}: {hint}")
     small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
     return PRECISIONS[0] if small else PRECISIONS[1]
 
@@ -54,14 +54,70 @@ def _natural_dtype(array: np.ndarray[Any, Any], name: str) -> np.dtype[Any]:
 def _array(x: Any, name: str, xp: Any) -> Any:
     if xp is not np and isinstance(x, xp.ndarray):
         return x
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise TypeError(
-            f"{name} is a masked array with masked entries, and a kernel has no place for a mask: fill them"
-        )
+    return as_array(x, name)
+
+
+def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
+    """NumPy's array of what a caller has: lists, Dask's and Zarr's arrays, tensors (also with gradients, bfloat16),
+    pandas with nullable columns (missing values are NaN). TypeError or ValueError, naming it, for all that is none.
+    """
+    refuse_no_array(x, name)
+    if isinstance(x, np.ndarray):
+        return x
     try:
-        return np.asarray(x)
+        array = np.asarray(_readable(x))
     except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+        raise ValueError(f"{name} is not a rectangular array: {_line(error)}") from None
+    except Exception as error:  # whatever the owner of this type raises where NumPy asks it for an array
+        raise TypeError(f"{name}, a {type(x).__name__}, cannot be read as an array: {_line(error)}") from None
+    return array
+
+
+def refuse_no_array(x: Any, name: str) -> None:
+    """TypeError, with the way on, for objects that NumPy would read as something else than their owner means."""
+    problem = _no_array(x)
+    if problem:
+        raise TypeError(f"{name} must be an array, not {problem}")
+
+
+def real_array(x: Any, name: str) -> npt.NDArray[np.float64]:
+    """`as_array` in float64; TypeError for anything but real numbers."""
+    array = as_array(x, name)
+    _natural_dtype(array, name)
+    return array.astype(np.float64)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _no_array(x: Any) -> str | None:
+    """What an object is that NumPy would read as something else, and the way on."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        return "one with masked entries, for which there is no place here: fill or drop them"
+    if isinstance(x, (str, bytes, os.PathLike)):
+        return f"the path or text {x!r:.80}: open it and pass what it holds"
+    if hasattr(x, "toarray"):
+        return f"the sparse {type(x).__name__}: pass x.toarray()"
+    if hasattr(x, "array_keys") or isinstance(x, Mapping):
+        return f'a {type(x).__name__} of arrays: pass one of them, such as x["ntk"]'
+    if (hasattr(x, "ntk") and hasattr(x, "nngp")) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        return f"the {type(x).__name__} of several kernels: pass one of them, such as its .ntk or .nngp"
+    if hasattr(x, "matmat") and not hasattr(x, "__array__"):
+        return f"the operator {type(x).__name__}: this needs the matrix itself"
+    return None
+
+
+def _readable(x: Any) -> Any:
+    """Tensors without their gradients, bfloat16 (which NumPy lacks) as float32, nullable columns as float64."""
+    if hasattr(x, "detach") and hasattr(x, "requires_grad"):
+        x = x.detach().cpu()
+        return x.float() if str(x.dtype) == "torch.bfloat16" else x
+    if hasattr(x, "to_numpy") and hasattr(x, "convert_dtypes") and np.asarray(x).dtype == object:
+        kinds = np.atleast_1d(np.asarray(x.dtypes, dtype=object))
+        if all(getattr(kind, "kind", "O") in "fiub" for kind in kinds):
+            return x.to_numpy(dtype=np.float64, na_value=np.nan)
+    return x
 
 
 def check_data(x1: Any, x2: Any, dtype: npt.DTypeLike | None, xp: Any = np) -> tuple[Array, Array | None]:

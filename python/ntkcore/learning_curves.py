@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import check_matrix
+from ntkcore.inputs import real_array
 from ntkcore.kernels import kernel
 from ntkcore.layers import Layer
 from ntkcore.spectrum import spectrum
@@ -67,7 +68,7 @@ class LearningCurve:
         """
         found = spectrum(K, y)
         n = len(found.eigenvalues)
-        targets = np.asarray(y, np.float64)
+        targets = real_array(y, "y")
         assert found.power is not None
         return cls(found.eigenvalues / n, ridge=ridge), found.power * float((targets**2).sum()) / n
 
@@ -141,7 +142,7 @@ class LearningCurve:
 
 
 def _samples(samples: npt.ArrayLike) -> Array:
-    P = np.asarray(samples, np.float64)
+    P = real_array(samples, "samples")
     if not np.isfinite(P).all() or (P < 0).any():
         raise ValueError("numbers of samples must be finite and >= 0")
     return P

@@ -20,38 +20,92 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import check_symmetric
-from ntkcore.inputs import KERNELS
+from ntkcore.inputs import KERNELS, as_array
 from ntkcore.layers import Layer
-from ntkcore.rules import GradientDescent, GradientFlow, Rule
-from ntkcore.training import Points, Recipe, Stop, Training
+from ntkcore.rules import GradientDescent, GradientFlow, Rule, positive
+from ntkcore.symmetry import check_real
+from ntkcore.training import Points, Recipe, Stop, Training, as_goal, as_times, check_points
 
 Array = npt.NDArray[np.float64]
 Field = Callable[[Array], Array]
 
 STATIONARY = 1e-8  # relative change of the outputs while time grows e-fold: there the training has ended
+MOST_CLASSES = 100_000  # beyond, numbers are identifiers, no classes
 EVALUATIONS = 200_000  # of the gradient, before an infinite time is given up
+
+
+def class_targets(y: Any, classes: int | None = None, name: str = "y") -> Array:
+    """Targets of a cross-entropy as probabilities (…, classes), float64.
+
+    ``y``: integers (n,), the classes' numbers from 0 on; or rows of numbers >= 0 that sum to 1, such as one-hot.
+    ``classes``: how many there are; None: what the rows hold, or one more than the largest number.
+    ValueError or TypeError for anything else.
+    """
+    array = as_array(y, name)
+    check_real(np.atleast_1d(array), name)
+    if array.ndim == 1:
+        return _one_hot(array, classes, name)
+    if array.ndim == 0 or array.shape[-1] < 2 or classes not in (None, array.shape[-1]):
+        raise ValueError(
+            f"{name} of shape {array.shape} is no target of a cross-entropy over {classes or 'two or more'} classes: "
+            "give class numbers (n,), or one-hot rows (n, classes)"
+        )
+    rows = array.astype(np.float64)
+    if (rows < 0).any() or not np.allclose(rows.sum(axis=-1), 1, rtol=0, atol=1e-5):
+        raise ValueError(
+            f"{name}'s rows must be probabilities, at least 0 with the sum 1: give one-hot rows, or class numbers (n,)"
+        )
+    return rows
+
+
+def _one_hot(numbers: npt.NDArray[Any], classes: int | None, name: str) -> Array:
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} (n,) must hold class numbers, integers from 0 on, not dtype {numbers.dtype}: use "
+            f"{name}.astype(int), or one-hot rows (n, classes)"
+        )
+    low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    count = max(high + 1, 2) if classes is None else classes
+    if low < 0 or high >= count or count < 2:
+        raise ValueError(
+            f"{name} holds class numbers from {low} to {high}, and they must lie in 0 … {count - 1} for {count} outputs"
+            ": labels such as -1 and 1 are numbered by numpy.unique(y, return_inverse=True)[1]"
+        )
+    if count > MOST_CLASSES:
+        raise ValueError(
+            f"{name} holds the class number {high}, of more than {MOST_CLASSES} classes: number labels by "
+            "numpy.unique(y, return_inverse=True)[1]"
+        )
+    rows = np.zeros((len(numbers), count))
+    rows[np.arange(len(numbers)), numbers] = 1
+    return rows
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """-sum_k y_k log softmax(f)_k, the mean over samples (and outputs, with ``average_outputs``).
 
-    ``y`` (n, classes): one-hot, or probabilities. The last axis holds the classes.
+    ``y``: class numbers (n,), or rows of probabilities (n, classes) such as one-hot; see `class_targets`. The last axis
+    of f holds the classes.
     """
 
     average_outputs: bool = False
 
-    def __call__(self, f: Array, y: Array) -> float:
-        """The loss of outputs f, both (n, classes)."""
+    def targets(self, y: Any, classes: int | None = None) -> Array:
+        """What this loss takes for y, as probabilities."""
+        return class_targets(y, classes)
+
+    def __call__(self, f: Array, y: npt.ArrayLike) -> float:
+        """The loss of outputs f (n, classes)."""
         shifted = f - f.max(axis=-1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return float(((log_sum - shifted) * y).sum() / self._divisor(f))
+        return float(((log_sum - shifted) * class_targets(y, f.shape[-1])).sum() / self._divisor(f))
 
-    def gradient(self, f: Array, y: Array) -> Array:
-        """(softmax(f) sum(y) - y)/n, shape of f."""
+    def gradient(self, f: Array, y: npt.ArrayLike) -> Array:
+        """(softmax(f) - y)/n, shape of f."""
         odds = np.exp(f - f.max(axis=-1, keepdims=True))
-        odds *= y.sum(axis=-1, keepdims=True) / odds.sum(axis=-1, keepdims=True)
-        return cast(Array, (odds - y) / self._divisor(f))
+        odds /= odds.sum(axis=-1, keepdims=True)
+        return cast(Array, (odds - class_targets(y, f.shape[-1])) / self._divisor(f))
 
     def _divisor(self, f: Array) -> float:
         return f.size if self.average_outputs else f.size / f.shape[-1]
@@ -82,7 +136,7 @@ def gradient_of(loss: Any, y: Array) -> Field:
     TypeError for a loss that is not callable or does not give one float64 number.
     """
     if hasattr(loss, "gradient"):
-        return lambda f: np.asarray(loss.gradient(f, y), dtype=np.float64)
+        return lambda f: _of_shape(loss.gradient(f, y), f)
     if not callable(loss):
         raise TypeError(f"a loss is a function loss(f, y) of outputs and targets, not {loss!r}")
     jax = sys.modules.get("jax")
@@ -95,6 +149,13 @@ def gradient_of(loss: Any, y: Array) -> Field:
             "double precision; or give the loss a method gradient(f, y)"
         )
     return lambda f: _differences(loss, f, y)
+
+
+def _of_shape(gradient: Any, f: Array) -> Array:
+    found = np.asarray(gradient, dtype=np.float64)
+    if found.shape != f.shape:
+        raise ValueError(f"the loss's gradient has shape {found.shape}, and the outputs {f.shape}")
+    return found
 
 
 def _tried(call: Callable[[], Any]) -> Any:
@@ -197,10 +258,11 @@ class LossDynamics(Training):
     kernel
         The kernel that trains, on the training set, (n, n), or a SciPy LinearOperator.
     y
-        Targets (n,) or (n, outputs), as the loss takes them.
+        Targets (n,) or (n, outputs), as the loss takes them; for `CrossEntropy` class numbers (n,) or one-hot rows.
     loss
         A function loss(f, y) of outputs and targets, f shaped as y, giving a number with its own normalisation; with a
-        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`.
+        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`. A method
+        ``targets(y, outputs)`` checks targets and gives them f's shape.
     rule
         `GradientFlow` (default): by SciPy's ODE solver. `GradientDescent`: step by step, exactly.
     f0
@@ -225,7 +287,12 @@ class LossDynamics(Training):
         _recipe: Recipe | None = None,
     ) -> None:
         self.kernel = kernel if hasattr(kernel, "matmat") else check_symmetric(kernel, "the kernel matrix")
-        super().__init__(self.kernel.shape[0], y, rule or GradientFlow(), f0, _recipe)
+        if getattr(self.kernel, "shape", ())[:1] * 2 != tuple(self.kernel.shape):
+            raise ValueError(f"the kernel must be square, not {tuple(self.kernel.shape)}")
+        started = None if f0 is None else as_array(f0, "f0")
+        outputs = None if started is None or started.ndim < 2 else started.shape[-1]
+        given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
+        super().__init__(self.kernel.shape[0], given, GradientFlow() if rule is None else rule, f0, _recipe)
         self.loss_function = loss
         self.tolerance, self.method = tolerance, method
         self._gradient = gradient_of(loss, self._shaped(self.y))
@@ -255,7 +322,7 @@ class LossDynamics(Training):
 
     def time_to_loss(self, loss: float, max_time: float) -> float:
         """First time, or step, at which the training loss is at most ``loss``; infinity if after ``max_time``."""
-        goal = float(loss)
+        goal, max_time = as_goal(loss), positive("max_time", max_time)
         if self._value(self._outputs(np.zeros_like(self.y))) <= goal:
             return 0.0
         if isinstance(self.rule, GradientDescent):
@@ -282,7 +349,10 @@ class LossDynamics(Training):
 
     def early_stopping(self, validation: Points, y: npt.ArrayLike, times: npt.ArrayLike) -> Stop:
         """The best of these times for the validation loss; `Stop.gain` is relative to the last of them."""
-        t = np.unique(np.asarray(times, dtype=float))
+        check_points(validation)
+        t = np.unique(as_times(times, self.rule)[0])
+        if not t.size:
+            raise ValueError("times must hold one or more")
         losses = validation.loss(t, y)
         best = int(losses.argmin())
         return Stop(float(t[best]), float(losses[best]), float(losses[-1] - losses[best]))
@@ -299,6 +369,11 @@ class LossDynamics(Training):
     def value(self, f: Array, y: Array, variance: Array | None) -> Array:
         """The loss at every time."""
         return np.array([float(self.loss_function(self._shaped(g), self._shaped(y))) for g in f])
+
+    def targets(self, y: npt.ArrayLike, m: int) -> Array:
+        """As the loss takes them: class numbers become one-hot rows."""
+        given = self.loss_function.targets(y, self.y.shape[1]) if hasattr(self.loss_function, "targets") else y
+        return self.outputs(given, m, "y")
 
     def _shaped(self, values: Array) -> Array:
         return values.reshape(-1, *self.axes)

@@ -25,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes
+from ntkcore.inputs import as_array
 from ntkcore.losses import gradient_of, integrate
-from ntkcore.rules import GradientFlow
+from ntkcore.rules import GradientFlow, positive
+from ntkcore.symmetry import check_real
 
 __all__ = [
     "Gaussian",
@@ -73,10 +75,10 @@ class _Layout:
     @classmethod
     def of(cls, y: Any, trace_axes: Axes) -> _Layout:
         shape = np.shape(y)
-        axes = [trace_axes] if isinstance(trace_axes, int) else list(trace_axes)
-        if not shape or any(not -len(shape) <= a < len(shape) for a in axes):
+        axes = list(trace_axes) if isinstance(trace_axes, Sequence) else [trace_axes]
+        if any(not isinstance(a, (int, np.integer)) or not -len(shape) <= a < len(shape) for a in axes):
             raise ValueError(f"trace_axes={trace_axes!r} are not axes of y_train, which has shape {shape}")
-        return cls(shape, tuple(sorted({a % len(shape) - len(shape) for a in axes})))
+        return cls(shape, tuple(sorted({int(a) % len(shape) - len(shape) for a in axes})))
 
     @property
     def traced_shape(self) -> tuple[int, ...]:
@@ -102,11 +104,28 @@ class _Layout:
         return self.unflat(np.empty((math.prod(rows), math.prod(self.traced_shape))), (), rows).shape
 
 
+def _outputs(values: Any, name: str = "y_train") -> Array:
+    """Finite real numbers of any shape, not empty."""
+    array = as_array(values, name)
+    check_real(np.atleast_1d(array), name)
+    if not array.size:
+        raise ValueError(f"{name} is empty: shape {array.shape}")
+    return array.astype(np.float64)
+
+
+def _initial(values: Any, shape: tuple[int, ...], name: str) -> Array:
+    """Outputs before training, of the set's shape or one number for all; None is 0."""
+    given = _outputs(0.0 if values is None else values, name)
+    if given.shape not in {(), shape}:
+        raise ValueError(f"{name} must be a number or have the outputs' shape {shape}, not {given.shape}")
+    return np.broadcast_to(given, shape)
+
+
 def _matrix(kernel: Any, name: str) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """(X, X', Y, Y', …) as a matrix (X Y …, X' Y' …), and both shapes."""
-    array = np.asarray(kernel)
+    array = as_array(kernel, name)
     if array.ndim % 2:
-        raise ValueError(f"{name} must have pairs of axes, not shape {array.shape}")
+        raise ValueError(f"{name} must have pairs of axes, (n, n) for instance, not shape {array.shape}")
     rows, columns = array.shape[::2], array.shape[1::2]
     order = (*range(0, array.ndim, 2), *range(1, array.ndim, 2))
     flat = array.transpose(order).reshape(math.prod(rows), math.prod(columns))
@@ -122,26 +141,38 @@ def _zipped(covariance: Array, leading: tuple[int, ...], rows: tuple[int, ...]) 
 
 def _square(kernel: Any, name: str, layout: _Layout) -> Any:
     """A training kernel as a symmetric matrix of its own dtype; ValueError where it does not fit y_train."""
-    matrix, rows, columns = _matrix(kernel, name)
+    array = as_array(kernel, name)
+    matrix, rows, columns = _matrix(array, name)
     if rows != layout.rows_shape or columns != layout.rows_shape:
+        hint = "; targets (n,) are y_train[:, None]" if len(layout.shape) == 1 else ""
         raise ValueError(
-            f"{name} has shape {np.shape(kernel)}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
-            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}"
+            f"{name} has shape {array.shape}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
+            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}{hint}"
         )
-    return matrix.astype(np.asarray(kernel).dtype, copy=False)
+    return matrix.astype(array.dtype, copy=False)
 
 
 def _cross(kernel: Any, layout: _Layout) -> tuple[Array, tuple[int, ...]]:
-    matrix, rows, columns = _matrix(kernel, "k_test_train")
+    array = as_array(kernel, "k_test_train")
+    matrix, rows, columns = _matrix(array, "k_test_train")
     if columns != layout.rows_shape:
-        raise ValueError(f"k_test_train has shape {np.shape(kernel)}, and y_train {layout.shape}: they do not fit")
+        raise ValueError(f"k_test_train has shape {array.shape}, and y_train {layout.shape}: they do not fit")
     return matrix, rows
 
 
+def _own(kernel: Any, name: str, rows: tuple[int, ...]) -> Array:
+    """A kernel of the test points among themselves; ValueError where it is not as large as the test-train one."""
+    matrix, *sides = _matrix(kernel, name)
+    if sides != [rows, rows]:
+        raise ValueError(f"{name} has shape {np.shape(kernel)}, and the test points are {rows}: they do not fit")
+    return matrix
+
+
 def _times(t: npt.ArrayLike) -> tuple[Array, tuple[int, ...]]:
-    times = np.asarray(t, dtype=np.float64)
-    if not (times >= 0).all():
+    times = as_array(t, "t")
+    if times.dtype.kind not in "fiub" or not (times >= 0).all():
         raise ValueError("t must hold numbers >= 0, or be None for infinity")
+    times = times.astype(np.float64)
     return times.reshape(-1), times.shape
 
 
@@ -219,8 +250,8 @@ def gradient_descent_mse(
     ``fx_test_0`` is given, or those of the test set if ``fx_train_0`` is None; time axes lead. ValueError for shapes
     that do not fit. At t = None the training outputs are y_train, whatever diag_reg, as in neural-tangents.
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y, learning_rate = _outputs(y_train), positive("learning_rate", learning_rate)
+    layout = _Layout.of(y, trace_axes)
     regularised = _Regularised(k_train_train, "k_train_train", layout, diag_reg, diag_reg_absolute_scale)
 
     def predict_fn(
@@ -231,7 +262,8 @@ def gradient_descent_mse(
     ) -> Any:
         """Outputs at time t: of the training set, the test set, or (train, test)."""
         _check_inputs(fx_train_0, fx_test_0, k_test_train)
-        error = layout.flat(y if fx_train_0 is None else y - np.asarray(fx_train_0, dtype=np.float64))
+        start = _initial(fx_train_0, y.shape, "fx_train_0")
+        error = layout.flat(y - start)
         cross, rows = (None, ()) if fx_test_0 is None else _cross(k_test_train, layout)
         if t is None:
             train = y.copy()
@@ -241,12 +273,12 @@ def gradient_descent_mse(
             rho, gain = regularised.flow(times * learning_rate, y.size)
             vectors = regularised.modes.vectors
             learned = layout.unflat(regularised.apply(vectors, 1 - rho, error), shape, layout.rows_shape)
-            train = learned + (0.0 if fx_train_0 is None else np.asarray(fx_train_0))
+            train = learned + start
             basis = None if cross is None else cross @ vectors
             change = None if basis is None else layout.unflat(regularised.apply(basis, gain, error), shape, rows)
         if change is None:
             return train
-        test = change + np.asarray(fx_test_0, dtype=np.float64)
+        test = change + _initial(fx_test_0, layout.outputs_shape(rows), "fx_test_0")
         return test if fx_train_0 is None else (train, test)
 
     return predict_fn
@@ -267,10 +299,11 @@ def gradient_descent(
     those of `gradient_descent_mse`, or an `ODEState` if one was given. With momentum, time is in units of
     learning_rate**0.5, as in neural-tangents. t = None follows the flow until it rests; ValueError if it does not.
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y = _outputs(loss.targets(y_train) if hasattr(loss, "targets") else y_train)
+    layout = _Layout.of(y, trace_axes)
     K = check_symmetric(_square(k_train_train, "k_train_train", layout), "k_train_train")
     slope = gradient_of(loss, y)
+    learning_rate = positive("learning_rate", learning_rate)
     unit = learning_rate if momentum is None else learning_rate**0.5
     drag = 0.0 if momentum is None else (momentum - 1.0) / unit
     norm = float(np.abs(K).sum(axis=0).max())
@@ -316,7 +349,7 @@ def gradient_descent(
             raise ValueError("Got passed momentum state variables, while `momentum is None`.")
         times, shape = _times(np.inf if t is None else t)
         s = times * unit
-        f0, q0 = (_filled(values, y.shape, layout) for values in (state.fx_train, state.qx_train))
+        f0, q0 = (layout.flat(_initial(getattr(state, of), y.shape, of)) for of in ("fx_train", "qx_train"))
         a, b = path(s, f0, q0)
         phi, fade = _phi(drag, s)[:, None, None], np.exp(drag * s)[:, None, None] if momentum is not None else 0.0
 
@@ -330,7 +363,7 @@ def gradient_descent(
         if state.fx_test is not None:
             cross, rows = _cross(k_test_train, layout)
             outer = layout.outputs_shape(rows)
-            g0, p0 = (_filled(values, outer, layout) for values in (state.fx_test, state.qx_test))
+            g0, p0 = (layout.flat(_initial(getattr(state, of), outer, of)) for of in ("fx_test", "qx_test"))
             test, q_test = outputs(g0, p0, cross, rows)
         if isinstance(given, ODEState):
             return ODEState(train, test, q_train, q_test)
@@ -344,11 +377,6 @@ def gradient_descent(
 def _phi(drag: float, s: Any) -> Any:
     """The integral of e^(drag s)."""
     return np.expm1(drag * s) / drag if drag else s
-
-
-def _filled(values: Any, shape: tuple[int, ...], layout: _Layout) -> Array:
-    """Initial values, a number or an array, as (rows, traced); None is 0."""
-    return layout.flat(np.broadcast_to(np.asarray(0.0 if values is None else values, dtype=np.float64), shape))
 
 
 def _check_inputs(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
@@ -374,8 +402,8 @@ def gp_inference(
     k_test_train=None, k_test_test=None)``: a mean, or a `Gaussian` if ``k_test_test`` is given; for a tuple ``get``
     (None: ("nngp", "ntk")) a namedtuple. ``k_test_train=None``: the training set itself, N(y_train, 0).
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    y = _outputs(y_train)
+    layout = _Layout.of(y, trace_axes)
 
     @functools.cache
     def regularised(name: str) -> _Regularised:
@@ -397,8 +425,10 @@ def gp_inference(
                 'the covariance of "ntk" needs both NNGP and NTK of train-train and test-train: pass namedtuples or '
                 "Kernel objects with attributes nngp and ntk"
             )
-        own = _matrix(_attribute(k_test_test, prior), "k_test_test")[0]
-        first = _cross(_attribute(k_test_train, prior), layout)[0]
+        own = _own(_attribute(k_test_test, prior), "k_test_test", rows)
+        first, others = _cross(_attribute(k_test_train, prior), layout)
+        if others != rows:
+            raise ValueError(f"k_test_train's nngp and ntk are of {others} and {rows} test points: they do not fit")
         mixed = cross @ solver.solve(first.T)
         if g == "ntk":
             b = solver.solve(cross.T)
@@ -411,6 +441,12 @@ def gp_inference(
     def predict_fn(get: Any = None, k_test_train: Any = None, k_test_test: Any = None) -> Any:
         """Mean, or mean and covariance, of every kind that ``get`` names."""
         names, pack = _canonical(get, ("nngp", "ntk", "ntkgp"))
+        for kernel, what in ((k_train_train, "k_train_train"), (k_test_train, "k_test_train")):
+            if hasattr(kernel, "__array__") and "nngp" in names and len(names) > 1:
+                raise ValueError(
+                    f"{what} is one array, and {', '.join(names)} take two kernels: pass a namedtuple or Kernel with "
+                    "nngp and ntk, or name in get the one that it is"
+                )
         return pack([one(name, k_test_train, k_test_test) for name in names])
 
     return predict_fn
@@ -433,15 +469,19 @@ def gradient_descent_mse_ensemble(
     tuple ``get`` (None: ("nngp", "ntk")) a namedtuple. t of any shape, None for infinity; ``x_test=None`` for the
     training set.
     """
-    layout = _Layout.of(y_train, trace_axes)
-    y = np.asarray(y_train, dtype=np.float64)
+    if not callable(kernel_fn):
+        raise TypeError(
+            f"kernel_fn must be a function such as the last of stax.serial(…)'s three, not {type(kernel_fn).__name__}"
+        )
+    y, learning_rate = _outputs(y_train), positive("learning_rate", learning_rate)
+    layout = _Layout.of(y, trace_axes)
     kernels: dict[str, Any] = {}
     options = kernel_fn_train_train_kwargs
 
     def train_kernels(names: tuple[str, ...]) -> Any:
         missing = tuple(name for name in names if name not in kernels)
         if missing:
-            kernels.update(zip(missing, kernel_fn(x_train, None, missing, **options), strict=True))
+            kernels.update(_by_name(kernel_fn(x_train, None, missing, **options), missing))
         return _Kernels(**kernels)
 
     @functools.cache
@@ -468,14 +508,14 @@ def gradient_descent_mse_ensemble(
             if cross is None:
                 parts = [(vectors * (solver.values * r**2)) @ vectors.T for r in rho]
             else:
-                own = _matrix(nngp_test, "the NNGP of x_test")[0]
+                own = _own(nngp_test, "the NNGP of x_test", rows)
                 parts = [own - (basis * (h * (1 + r))) @ basis.T for r, h in zip(rho, gain, strict=True)]
         else:
             prior = vectors.T @ _square(train_kernels(("nngp",)).nngp, "the NNGP of x_train", layout) @ vectors
             if cross is None:
                 parts = [(vectors * r) @ prior @ (vectors * r).T for r in rho]
             else:
-                own = _matrix(nngp_test, "the NNGP of x_test")[0]
+                own = _own(nngp_test, "the NNGP of x_test", rows)
                 first = _cross(cross.nngp, layout)[0] @ vectors
                 parts = [own + _against(basis * h, prior, first) for h in gain]
         covariance = np.array(parts).reshape(-1, math.prod(rows), math.prod(rows))
@@ -494,8 +534,8 @@ def gradient_descent_mse_ensemble(
         needed = tuple(g for g in ("nngp", "ntk") if g in names or (g == "nngp" and compute_cov))
         cross = nngp_test = None
         if x_test is not None:
-            cross = _Kernels(**dict(zip(needed, kernel_fn(x_test, x_train, needed, **merged), strict=True)))
-            nngp_test = kernel_fn(x_test, None, "nngp", **merged) if compute_cov else None
+            cross = _Kernels(**_by_name(kernel_fn(x_test, x_train, needed, **merged), needed))
+            nngp_test = _attribute(kernel_fn(x_test, None, "nngp", **merged), "nngp") if compute_cov else None
         elif compute_cov:
             nngp_test = True
         if t is None:
@@ -525,13 +565,26 @@ def _merged(train: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
 _Kernels = namedtuple("_Kernels", ("nngp", "ntk"), defaults=(None, None))
 
 
+def _by_name(kernels: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """What kernel_fn gave for a tuple ``get``, by its fields: in which order they stand is its own affair."""
+    if not all(hasattr(kernels, name) for name in names):
+        raise TypeError(
+            f"kernel_fn, asked for get={names}, must give a namedtuple or Kernel with these fields, not a "
+            f"{type(kernels).__name__} without {', '.join(name for name in names if not hasattr(kernels, name))}"
+        )
+    return {name: getattr(kernels, name) for name in names}
+
+
 def _attribute(kernel: Any, name: str) -> Any:
     """An array itself, or the kernel's nngp or ntk."""
-    if isinstance(kernel, np.ndarray) or hasattr(kernel, "__array__"):
+    if hasattr(kernel, "__array__") or isinstance(kernel, list):
         return kernel
     value = getattr(kernel, name, None)
     if value is None:
-        raise ValueError(f"the kernel has no {name}: ask kernel_fn for it")
+        raise ValueError(
+            f"a {type(kernel).__name__} holds no kernel named {name}: pass an array, or a namedtuple or Kernel with "
+            f"the field {name}"
+        )
     return value
 
 
@@ -542,9 +595,12 @@ def _tuple_type(names: tuple[str, ...]) -> Callable[..., Any]:
 
 def _canonical(get: Any, known: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[list[Any]], Any]]:
     """Names asked for, and what packs their results: one value for a string, else a namedtuple."""
-    if get is not None and not get:
+    if get is not None and isinstance(get, Sequence) and not get:
         raise ValueError('"get" must be non-empty.')
-    names = ("nngp", "ntk") if get is None else tuple(s.lower() for s in ((get,) if isinstance(get, str) else get))
+    asked = ("nngp", "ntk") if get is None else (get,) if isinstance(get, str) else get
+    if not isinstance(asked, Sequence) or not all(isinstance(name, str) for name in asked):
+        raise TypeError(f"get must be a name or a tuple of names, of {', '.join(known)}, not {get!r:.60}")
+    names = tuple(name.lower() for name in asked)
     if len(set(names)) < len(names):
         raise ValueError(f'All entries in "get" must be unique. Got {get!r}')
     unknown = [name for name in names if name not in known]
@@ -568,5 +624,5 @@ def max_learning_rate(
         top = eigvalsh(K, subset_by_index=(len(K) - 1, len(K) - 1))[-1]
     except ImportError:
         top = np.linalg.eigvalsh(K)[-1]
-    size = len(K) if y_train_size is None else y_train_size
+    size = len(K) if y_train_size is None else positive("y_train_size", y_train_size)
     return float(2 * (1 + momentum) * size / (top + eps))

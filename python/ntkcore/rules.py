@@ -41,7 +41,8 @@ class Rule(Protocol):
         """The step size at which a mode of this rate stops converging under steps."""
 
 
-def _positive(name: str, value: Any) -> float:
+def positive(name: str, value: Any) -> float:
+    """A positive finite number; ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a positive finite number, not {value!r}")
     return float(value)
@@ -73,7 +74,7 @@ class GradientFlow:
     learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learning_rate", _positive("learning_rate", self.learning_rate))
+        object.__setattr__(self, "learning_rate", positive("learning_rate", self.learning_rate))
 
     def check(self, times: Array) -> None:
         """Every time is a state of the flow."""
@@ -114,7 +115,7 @@ class GradientDescent:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learning_rate", _positive("learning_rate", self.learning_rate))
+        object.__setattr__(self, "learning_rate", positive("learning_rate", self.learning_rate))
         beta = self.momentum
         if isinstance(beta, bool) or not isinstance(beta, Real) or not 0 <= float(beta) < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {beta!r}")

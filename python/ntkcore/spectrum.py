@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ntkcore.dynamics import Dynamics
 from ntkcore.eigenmodes import Modes, check_matrix, eigenmodes, leading_modes
+from ntkcore.inputs import as_array
 from ntkcore.rules import GradientFlow
 
 Array = npt.NDArray[np.float64]
@@ -161,15 +162,17 @@ def spectrum(K: Any, y: npt.ArrayLike | None = None, *, leading: int | None = No
     elif leading is None:
         modes = eigenmodes(K)
     else:
-        trace = float(K.diagonal().sum()) if hasattr(K, "diagonal") else None
+        trace = float(K.diagonal().sum()) if hasattr(K, "diagonal") and not np.iscomplexobj(K) else None
         modes = leading_modes(K, leading, trace=trace)
     if y is None:
         return Spectrum(modes, None, None)
-    array = np.asarray(y)
-    targets = check_matrix(array.reshape(len(array), -1) if array.ndim else array, "y", (len(modes.vectors), None))
+    array = as_array(y, "y")
+    targets = check_matrix(
+        array.reshape(len(array), -1) if array.ndim and array.size else array, "y", (len(modes.vectors), None)
+    )
     norm = float((targets**2).sum())
     if norm == 0:
-        raise ValueError("y is zero: there is nothing to find in the modes")
+        raise ValueError("y is zero, or has no columns: there is nothing to find in the modes")
     power: Array = ((modes.vectors.T @ targets) ** 2).sum(1) / norm
     frobenius = math.sqrt(float((modes.values**2).sum()))
     gram = math.sqrt(float(((targets.T @ targets) ** 2).sum()))  # |y y^T|_F

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import check_matrix
+from ntkcore.inputs import real_array
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
 
@@ -38,7 +39,7 @@ def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
 
     (k + d - 2) P_(k+1) = (2k + d - 2) t P_k - k P_(k-1); on the circle, d = 2, P_k = cos(k angle): Fourier modes.
     """
-    x = np.clip(np.asarray(t, np.float64), -1, 1)
+    x = np.clip(real_array(t, "t"), -1, 1)
     out = np.empty((orders, *x.shape))
     for k in range(orders):
         if k < 2:
@@ -50,7 +51,7 @@ def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
 
 def dot_product_kernel(net: Layer, angles: npt.ArrayLike, d: int, get: str = "ntk", *, norm: float = 1.0) -> Array:
     """K at pairs of vectors of R^d of length ``norm`` with these ``angles`` in [0, pi], float64, of the same shape."""
-    theta = np.asarray(angles, np.float64)
+    theta = real_array(angles, "angles")
     x = np.zeros((theta.size + 1, d))
     x[0, 0] = norm
     x[1:, 0], x[1:, 1] = norm * np.cos(theta.ravel()), norm * np.sin(theta.ravel())

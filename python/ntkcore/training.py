@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.eigenmodes import check_matrix, check_symmetric
+from ntkcore.inputs import as_array
 from ntkcore.kernels import kernel as compute_kernel
 from ntkcore.kernels import kernel_diag
 from ntkcore.layers import Layer
-from ntkcore.rules import Rule
+from ntkcore.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
 
@@ -43,11 +46,27 @@ class Recipe:
         return found[0], (found[-1] if prior else None)
 
 
+def check_points(points: Any) -> None:
+    """TypeError for what is no `Points`."""
+    if not isinstance(points, Points):
+        raise TypeError(
+            f"validation must be Points, as points(kernel_test_train) or at(x) give them, not {type(points).__name__}"
+        )
+
+
+def as_goal(loss: Any) -> float:
+    """A loss to be reached: a number; ValueError for anything else."""
+    if isinstance(loss, bool) or not isinstance(loss, Real) or math.isnan(loss):
+        raise ValueError(f"loss must be a number to be reached, not {loss!r:.60}")
+    return float(loss)
+
+
 def as_times(times: npt.ArrayLike, rule: Rule) -> tuple[Array, tuple[int, ...]]:
     """Times as a flat float64 array, and their shape; ValueError for NaN, negative ones, or what the rule refuses."""
-    t = np.asarray(times, dtype=np.float64)
-    if not (t >= 0).all():
+    t = as_array(times, "times")
+    if t.dtype.kind not in "fiub" or not (t >= 0).all():
         raise ValueError("times must be numbers >= 0 (infinity included)")
+    t = t.astype(np.float64)
     rule.check(t)
     return t.reshape(-1), t.shape
 
@@ -56,9 +75,13 @@ class Training:
     """What every kind of training has: targets, a rule, initial outputs, points at which to predict."""
 
     def __init__(self, n: int, y: npt.ArrayLike, rule: Rule, f0: npt.ArrayLike | None, recipe: Recipe | None) -> None:
+        if not isinstance(rule, (GradientFlow, GradientDescent)):
+            raise TypeError(f"rule must be GradientFlow() or GradientDescent(), not {rule!r:.60}")
         self.rule = rule
-        targets = np.asarray(y)
+        targets = as_array(y, "y")
         check_matrix(targets, "y", (n, *targets.shape[1:]))
+        if not targets.size:
+            raise ValueError(f"y has no columns: shape {targets.shape}")
         self.axes = targets.shape[1:]  # of the outputs; inside there is always one
         self.y = self.outputs(targets, n, "y")
         self.f0 = None if f0 is None else self.outputs(f0, n, "f0")
@@ -66,9 +89,13 @@ class Training:
 
     def outputs(self, values: npt.ArrayLike, m: int, name: str) -> Array:
         """Values of shape (m, …), … that of one sample's output, or one number for all, as (m, outputs)."""
-        array = np.asarray(values)
+        array = as_array(values, name)
         array = np.broadcast_to(array, (m, *self.axes)) if array.ndim == 0 else array
         return check_matrix(array, name, (m, *self.axes)).reshape(m, -1)
+
+    def targets(self, y: npt.ArrayLike, m: int) -> Array:
+        """Targets of m points, as (m, outputs)."""
+        return self.outputs(y, m, "y")
 
     def mean(self, points: Points, times: Array) -> Array:
         """Predictions (times, m, outputs) at flat times."""
@@ -149,7 +176,8 @@ class Training:
 def _block(block: npt.ArrayLike | None, name: str, m: int) -> Array | None:
     if block is None:
         return None
-    if np.ndim(block) == 1:
+    block = as_array(block, name)
+    if block.ndim == 1:
         return check_matrix(block, name, (m,))
     return check_matrix(check_symmetric(block, name), name, (m, m))
 
@@ -200,7 +228,7 @@ class Points:
         if y is None and self.kernel_cross is not None:
             raise ValueError("the loss away from the training set needs its targets y")
         t, shape = as_times(times, self.training.rule)
-        targets = self.training.y if y is None else self.training.outputs(y, self.m, "y")
+        targets = self.training.y if y is None else self.training.targets(y, self.m)
         variance = self.training.covariance(self, t, True) if expected else None
         return cast(Array, self.training.value(self.training.mean(self, t), targets, variance)).reshape(shape)
 

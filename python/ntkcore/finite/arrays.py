@@ -11,11 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.inputs import as_array
+
 Parameters = Mapping[str, Tensor]
+
+EMBEDDINGS = (torch.nn.Embedding, torch.nn.EmbeddingBag)
+
+
+def check_module(module: Any) -> None:
+    """TypeError for what is no module."""
+    if not isinstance(module, Module):
+        raise TypeError(f"the module must be a torch.nn.Module, such as to_torch makes, not {type(module).__name__}")
 
 
 def home(module: Module) -> Tensor:
     """A tensor of the module's dtype and device: its first parameter. ValueError for a module without any."""
+    check_module(module)
     parameter = next(module.parameters(), None)
     if parameter is None:
         raise ValueError(f"the module has no parameters: {type(module).__name__}")
@@ -23,18 +34,22 @@ def home(module: Module) -> Tensor:
 
 
 def as_tensor(module: Module, x: Any, name: str) -> Tensor:
-    """Data where the module is, real numbers in its dtype; integers stay what they are if they are tensors.
+    """Data where the module is, real numbers in its dtype; integers stay what they are if they are tensors, or if the
+    module has an embedding, which takes them as numbers of its rows.
 
-    ValueError for NaN, infinity, or no samples; TypeError for what is no array.
+    ValueError for NaN, infinity, or no samples; TypeError for what is no array, and for a module that is none.
     """
     like = home(module)
     if isinstance(x, torch.Tensor):
+        if x.is_complex():
+            raise TypeError(f"{name} must hold real numbers, not dtype {x.dtype}")
         tensor = x.detach().to(like.device)
     else:
-        array = np.asarray(x)
+        array = as_array(x, name)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
-        tensor = torch.tensor(array, dtype=like.dtype, device=like.device)
+        numbers = array.dtype.kind in "iu" and any(isinstance(part, EMBEDDINGS) for part in module.modules())
+        tensor = torch.tensor(array, dtype=torch.int64 if numbers else like.dtype, device=like.device)
     if tensor.is_floating_point():
         tensor = tensor.to(like.dtype)
         if not torch.isfinite(tensor).all():
@@ -49,6 +64,7 @@ def trainable(module: Module, parameters: Parameters | None = None) -> dict[str,
 
     ValueError for names or shapes that are not the module's.
     """
+    check_module(module)
     own = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not own:
         raise ValueError("the module has no trainable parameters: none has requires_grad")
@@ -71,5 +87,6 @@ def batches(n: int, size: int) -> Iterator[slice]:
 
 
 def numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    """On the host, as NumPy."""
-    return np.asarray(tensor.detach().cpu())
+    """On the host, as NumPy, which has no bfloat16: that becomes float32."""
+    host = tensor.detach().cpu()
+    return np.asarray(host.float() if host.dtype == torch.bfloat16 else host)

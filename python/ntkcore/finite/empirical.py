@@ -81,7 +81,8 @@ def empirical_ntk(
     a = as_tensor(module, x1, "x1")
     b = None if x2 is None else as_tensor(module, x2, "x2")
     own = trainable(module, parameters)
-    check_functional(module, a)
+    for data in (a,) if b is None else (a, b):
+        check_functional(module, data)
     structured = _structured(module, method)
     make = structured_factors if structured else jacobian_factors
     maker = make(module, own, share_scales(module, own, scales))
@@ -212,10 +213,20 @@ def _features(module: Module, x: Tensor, parameters: Parameters | None) -> tuple
             for rows in batches(len(x), ROWS):
                 caught.clear()
                 torch.func.functional_call(module, own, (x[rows],))
-                found.append(caught[0].flatten(1))  # a centred network calls its layers a second time
+                _check_calls(module, caught, len(x[rows]))
+                found.append(caught[0].flatten(1))
     finally:
         handle.remove()
     return torch.cat(found), layer
+
+
+def _check_calls(module: Module, caught: list[Tensor], count: int) -> None:
+    """ValueError unless the read-out was handed all samples, once (a centred network's twice)."""
+    if not caught or len(caught[0]) != count or (len(caught) > 1 and not isinstance(module, FiniteNet)):
+        raise ValueError(
+            f"{type(module).__name__} has no features: its last affine layer is called {len(caught)} times for {count} "
+            "samples, and must be once, with all of them"
+        )
 
 
 def readout(module: Module) -> Any:

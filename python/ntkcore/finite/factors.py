@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters
-from ntkcore.finite.functional import as_function
+from ntkcore.finite.functional import as_function, plain_attention
 from ntkcore.finite.networks import FiniteNet, channels_first
 
 
@@ -57,8 +57,10 @@ Maker = Callable[[Tensor], Factors]
 
 
 def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str, float]) -> Maker:
-    """Factors of any module, by torch.func."""
-    f = as_function(module)
+    """Factors of any module: by torch.func, or where vmap cannot batch it (LSTM, masks, ``.item()``) by plain backward
+    passes, sample by sample and output by output.
+    """
+    f, batched = as_function(module), True
 
     def one(p: Parameters, x: Tensor) -> Tensor:
         return f(p, x[None])[0]
@@ -66,10 +68,36 @@ def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str
     jacobians = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0))
 
     def make(x: Tensor) -> Factors:
-        found = jacobians(dict(parameters), x)
+        nonlocal batched
+        if batched:
+            try:
+                with plain_attention():
+                    found = jacobians(dict(parameters), x)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (RuntimeError, NotImplementedError):
+                batched = False
+        if not batched:
+            found = _one_by_one(f, parameters, x)
         return {name: Rows(math.sqrt(scales[name]) * j.detach().reshape(*j.shape[:2], -1)) for name, j in found.items()}
 
     return make
+
+
+def _one_by_one(f: Any, parameters: Parameters, x: Tensor) -> dict[str, Tensor]:
+    """Jacobians (samples, outputs, …) by autograd, a backward pass for each sample and output."""
+    own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+    rows = []
+    for sample in x:
+        with torch.enable_grad():
+            outputs = f(own, sample[None])[0]
+        rows.append(
+            [
+                torch.autograd.grad(output, list(own.values()), retain_graph=True, materialize_grads=True)
+                for output in outputs
+            ]
+        )
+    return {name: torch.stack([torch.stack([g[i] for g in row]) for row in rows]) for i, name in enumerate(own)}
 
 
 def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mapping[str, float]) -> Maker:

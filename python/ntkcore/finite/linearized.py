@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from ntkcore.dynamics import Dynamics
-from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
+from ntkcore.finite.arrays import Parameters, as_tensor, batches, check_module, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk
 from ntkcore.finite.functional import as_function, jvp
+from ntkcore.inputs import real_array
 from ntkcore.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
@@ -111,6 +112,7 @@ class Linearized:
         absolute_ridge: bool = False,
         block: int | None = None,
     ) -> None:
+        check_module(module)
         self.module = copy.deepcopy(module).double()
         with torch.no_grad():
             own = dict(self.module.named_parameters())
@@ -119,7 +121,7 @@ class Linearized:
         self.x, self.block = x, block
         f0 = self._outputs(x)
         self.outputs = f0.shape[1]
-        targets = numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y)
+        targets = real_array(y, "y")
         if targets.shape not in {(len(f0),), f0.shape} or targets.size != f0.size:
             raise ValueError(f"y of shape {targets.shape} does not fit the outputs of shape {f0.shape}")
         self.axes = targets.shape[1:]
@@ -146,7 +148,7 @@ class Linearized:
         if (x is None) != (y is None):
             raise ValueError("give both x and y, or neither for the training set")
         f = self.predict(times, x)
-        targets = self.dynamics.y.reshape(-1, *self.axes) if y is None else np.asarray(y)
+        targets = self.dynamics.y.reshape(-1, *self.axes) if y is None else real_array(y, "y")
         if targets.shape != f.shape[np.ndim(times) :]:
             raise ValueError(f"y must have shape {f.shape[np.ndim(times) :]}, not {targets.shape}")
         squares = ((f - targets) ** 2).reshape(*np.shape(times), -1).sum(axis=-1)

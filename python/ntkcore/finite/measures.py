@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.eigenmodes import check_matrix
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk, features
-from ntkcore.finite.functional import as_function, check_functional, jvp
+from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of, pull_back
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
+from ntkcore.inputs import real_array
 
 Array = npt.NDArray[Any]
 
@@ -53,8 +56,11 @@ def kernel_velocity(K_t: npt.ArrayLike, K_s: npt.ArrayLike, dt: float) -> float:
 
 def alignment(K: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """<K, y y^T>/(||K|| ||y y^T||), y (n,) or (n, outputs): of one output y^T K y/(||K|| ||y||^2)."""
-    kernel = np.asarray(K, np.float64)
-    targets = np.asarray(y, np.float64).reshape(len(kernel), -1)
+    kernel = check_matrix(K, "K", (None, None))
+    targets = real_array(y, "y")
+    if len(kernel) != kernel.shape[1] or targets.shape[:1] != kernel.shape[:1]:
+        raise ValueError(f"K of shape {kernel.shape} and y of shape {targets.shape} must be (n, n) and (n, …)")
+    targets = targets.reshape(len(kernel), -1)
     norm = np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets)
     if not 0 < norm < math.inf:
         raise ValueError("the alignment needs a kernel and targets that are finite and not 0")
@@ -62,7 +68,7 @@ def alignment(K: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 
 def _kernels(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> tuple[Array, Array]:
-    after, before = np.asarray(K_t, np.float64), np.asarray(K_0, np.float64)
+    after, before = real_array(K_t, "K_t"), real_array(K_0, "K_0")
     if after.shape != before.shape:
         raise ValueError(f"the kernels differ in shape: {after.shape} and {before.shape}")
     if not (np.isfinite(after).all() and np.isfinite(before).all() and after.any() and before.any()):
@@ -80,6 +86,8 @@ def parameter_movement(module_t: Module, module_0: Module | Parameters, *, relat
     the width, the relative one does.
     """
     after = trainable(module_t)
+    if not isinstance(module_0, (Module, Mapping)):
+        raise TypeError(f"module_0 must be a module, or its parameters by name, not {type(module_0).__name__}")
     start = dict(module_0.named_parameters()) if isinstance(module_0, Module) else module_0
     before = trainable(module_t, start)
     moved = math.sqrt(sum(float(((after[name] - p).double() ** 2).sum()) for name, p in before.items()))
@@ -107,10 +115,13 @@ def activations(module: Module, x: Any) -> dict[str, Array]:
     ]
     try:
         with torch.no_grad():
-            module(data)
+            outputs_of(module, data)
     finally:
         for handle in handles:
             handle.remove()
+    for name, value in caught.items():
+        if len(value) != len(data):
+            raise ValueError(f"the layer {name!r} is not called with all samples at once: its outputs are {len(value)}")
     return {name: numpy(value) for name, value in caught.items()}
 
 
@@ -132,7 +143,7 @@ def _rms(values: Array) -> float:
 
 def rms_deviation(f: npt.ArrayLike, f_lin: npt.ArrayLike) -> float:
     """RMS over samples and outputs of the difference of two predictions of the same shape."""
-    a, b = np.asarray(f, np.float64), np.asarray(f_lin, np.float64)
+    a, b = real_array(f, "f"), real_array(f_lin, "f_lin")
     if a.shape != b.shape:
         raise ValueError(f"the predictions differ in shape: {a.shape} and {b.shape}")
     return _rms(a - b)
@@ -157,11 +168,13 @@ def linearization_error(module_t: Module, module_0: Module, x: Any) -> float:
 
 def nmse(f: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """||f - y||^2/||y - mean y||^2: 0 is perfect, 1 the best constant."""
-    targets = np.asarray(y, np.float64)
+    targets, outputs = real_array(y, "y"), real_array(f, "f")
+    if outputs.size != targets.size or outputs.shape[:1] != targets.shape[:1]:
+        raise ValueError(f"f of shape {outputs.shape} does not fit y of shape {targets.shape}")
     spread = ((targets - targets.mean(axis=0)) ** 2).sum()
     if not spread > 0:
         raise ValueError("the targets are constant: a relative error needs some that differ")
-    return float(((np.asarray(f, np.float64).reshape(targets.shape) - targets) ** 2).sum() / spread)
+    return float(((outputs.reshape(targets.shape) - targets) ** 2).sum() / spread)
 
 
 @dataclass(frozen=True)
@@ -183,7 +196,7 @@ def linearized_error(
     the rest of training needs no more features (Fort et al. 2020, figure 4).
     """
     linear = Linearized(module, x, y, **options)
-    y, y_test = (np.asarray(numpy(v) if isinstance(v, torch.Tensor) else v) for v in (y, y_test))
+    y, y_test = (real_array(v, name) for v, name in ((y, "y"), (y_test, "y_test")))
     now, later = linear.predict([0.0, time], x_test)
     start, end = linear.predict([0.0, time])
     return LinearizedError(nmse(start, y), nmse(now, y_test), nmse(end, y), nmse(later, y_test))
@@ -206,7 +219,10 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
     f = as_function(module)
     with torch.no_grad():
         value = f(own, data)
-        targets = as_tensor(module, y, "y").reshape(value.shape)
+        targets = as_tensor(module, y, "y")
+        if len(targets) != len(value) or targets.numel() != value.numel():
+            raise ValueError(f"y of shape {tuple(targets.shape)} does not fit outputs of shape {tuple(value.shape)}")
+        targets = targets.reshape(value.shape)
         distance = float(torch.linalg.norm(value - targets)) / math.sqrt(len(data))
     full = empirical_ntk(module, data, outputs="full").astype(np.float64)
     n, _, outputs, _ = full.shape
@@ -232,9 +248,8 @@ def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, gener
         slope = functools.partial(_slope, f, x, u)
         _, r = jvp(slope, own, u)
         size = max(size, float(torch.linalg.norm(r)))
-        _, pull = torch.func.vjp(slope, own)
         shift = torch.sum(r**2) / 2
-        u = {name: part + shift * u[name] for name, part in pull(r)[0].items()}
+        u = {name: part + shift * u[name] for name, part in pull_back(slope, own, r).items()}
     return size
 
 

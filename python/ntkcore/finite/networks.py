@@ -23,6 +23,7 @@ from ntkcore import convolutions as images
 from ntkcore import layers as specs
 from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
+from ntkcore.finite.arrays import check_module
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
 from ntkcore.lowering import flat, lower
 from ntkcore.program import Window, same_window, valid_window
@@ -302,6 +303,7 @@ def parameter_groups(
 
     References: Yang & Hu 2021; Yang et al. 2022, table 3.
     """
+    check_module(module)
     if optimizer not in SGD + ADAM:
         raise ValueError(f"optimizer must be one of {', '.join(SGD + ADAM)}, not {optimizer!r}")
     groups = []

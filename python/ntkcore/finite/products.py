@@ -18,7 +18,8 @@ from torch.nn import Module
 
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.empirical import output_count, share_scales
-from ntkcore.finite.functional import as_function, check_functional, jvp
+from ntkcore.finite.functional import as_function, check_functional, jvp, pull_back
+from ntkcore.inputs import real_array
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,7 @@ def ntk_vector_product(
     ``x``. ``block``: samples at a time. Other arguments and errors as for `empirical_ntk`.
     """
     product = _Product(module, x, x2, parameters, block, scales)
-    given = np.asarray(v)
+    given = real_array(v, "v")
     if given.shape != (product.n2, product.outputs) and not (product.outputs == 1 and given.shape == (product.n2,)):
         raise ValueError(f"v must have shape ({product.n2}, {product.outputs}), not {given.shape}")
     result = product(given.reshape(product.n2, product.outputs))
@@ -84,7 +85,8 @@ class _Product:
             raise ValueError(f"block must be a positive number of samples, not {block!r}")
         self.left = as_tensor(module, x, "x")
         self.right = self.left if x2 is None else as_tensor(module, x2, "x2")
-        check_functional(module, self.left)
+        for data in (self.left,) if x2 is None else (self.left, self.right):
+            check_functional(module, data)
         self.f, self.parameters, self.block = as_function(module), trainable(module, parameters), block
         self.scales = share_scales(module, self.parameters, scales)
         self.outputs = output_count(module, self.parameters, self.left)
@@ -101,8 +103,8 @@ class _Product:
         """J(x2)^T v, each parameter's share scaled."""
         total = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         for rows in batches(self.n2, self.block):
-            _, pull = torch.func.vjp(functools.partial(self.f, x=self.right[rows]), self.parameters)
-            for name, share in pull(v[rows])[0].items():
+            shares = pull_back(functools.partial(self.f, x=self.right[rows]), self.parameters, v[rows])
+            for name, share in shares.items():
                 total[name] += self.scales[name] * share
         return total
 

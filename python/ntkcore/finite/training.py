@@ -14,7 +14,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from ntkcore.finite.arrays import as_tensor, batches
+from ntkcore.finite.functional import outputs_of, undisturbed
 from ntkcore.finite.networks import parameter_groups
+from ntkcore.inputs import as_array
+from ntkcore.losses import class_targets
 
 Array = npt.NDArray[np.float64]
 Callback = Callable[[int, Module], Mapping[str, float] | None]
@@ -57,13 +60,23 @@ def squared_loss(f: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy(f: Tensor, y: Tensor) -> Tensor:
-    """Mean of -log softmax(f)[y], y class numbers (n,) or probabilities (n, classes).
-
-    Of one output: log(1 + exp(-f y)), y = ±1.
-    """
+    """Mean of -log softmax(f)[y], y probabilities (n, classes). Of one output: log(1 + exp(-f y)), y = ±1."""
     if f.shape[1] == 1:
         return torch.nn.functional.softplus(-f[:, 0] * y.reshape(len(f))).mean()
-    return torch.nn.functional.cross_entropy(f, y if y.ndim == 2 else y.long())
+    return torch.nn.functional.cross_entropy(f, y)
+
+
+def entropy_targets(y: Any, outputs: int) -> Any:
+    """Targets of `cross_entropy`, checked: ±1 for one output, else what `class_targets` takes, as probabilities."""
+    if outputs > 1:
+        return class_targets(y, outputs)
+    signs = as_array(y, "y")
+    if signs.ndim not in (1, 2) or signs.size != len(signs) or not np.isin(signs, (-1, 1)).all():
+        raise ValueError(
+            "y of a cross-entropy on one output must hold -1 and 1, as (n,) or (n, 1): for class numbers give the "
+            "network one output a class"
+        )
+    return signs
 
 
 LOSSES: dict[str, Loss] = {"mse": squared_loss, "cross_entropy": cross_entropy}
@@ -93,8 +106,8 @@ def train(
     module
         Made by `to_torch`, with learning rates by its parameterization (`parameter_groups`), or any other.
     x, y
-        Samples and targets, arrays or tensors: y (n,) or (n, outputs) for "mse", (n,) class numbers for
-        "cross_entropy".
+        Samples and targets, arrays or tensors: y (n,) or (n, outputs) for "mse"; for "cross_entropy" class numbers
+        (n,) or rows of probabilities (n, outputs), of one output -1 and 1.
     optimizer
         "sgd", "adam", "adamw", or a function of parameter groups that gives a torch optimizer.
     batch_size
@@ -117,7 +130,7 @@ def train(
         For data and options that do not fit.
     """
     criterion = _loss(loss)
-    data, targets = _data(module, x, y)
+    data, targets = _data(module, x, y, criterion)
     _check(lr, steps, batch_size, len(data))
     stepper = _optimizer(module, optimizer, lr, base_width, weight_decay, momentum)
     looks = _looks(every, steps)
@@ -146,8 +159,15 @@ def _loss(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def _data(module: Module, x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    data, targets = as_tensor(module, x, "x"), as_tensor(module, y, "y")
+def _data(module: Module, x: Any, y: Any, criterion: Loss) -> tuple[Tensor, Tensor]:
+    data = as_tensor(module, x, "x")
+    with undisturbed(module, data):
+        outputs = outputs_of(module, data[:2])
+    if criterion is cross_entropy:
+        if outputs.ndim != 2:
+            raise ValueError(f"a cross-entropy needs outputs (samples, classes), not {tuple(outputs.shape)}")
+        y = entropy_targets(y, outputs.shape[1])
+    targets = as_tensor(module, y, "y")
     if len(data) != len(targets) or len(data) == 0:
         raise ValueError(f"x holds {len(data)} samples, y {len(targets)} targets: as many of both, at least one")
     return data, targets
