@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def kernel(
         executor, on_device = _executor(backend, devices, x1, x2)
         module = _module(a, augment)
         leading = _leading(depths, pool_windows)
-        program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
+        program = _program(net, a.shape[1:], "ntk" in names, depths, pool_windows)
         workers = thread_count(threads)
         shape = (len(a), len(a if b is None else b))
         results = (device_arrays if on_device else inputs).allocate(out, get, leading + shape, a.dtype)
@@ -146,7 +147,7 @@ def kernel_diag(
         executor, on_device = _executor(backend, None, x)
         module = _module(a, augment)
         shape = (*_leading(depths, pool_windows), len(a))
-        program = lower(net, a.shape[1:], wants_ntk="ntk" in names, depths=depths, pool_windows=pool_windows)
+        program = _program(net, a.shape[1:], "ntk" in names, depths, pool_windows)
         workers = thread_count(threads)
         if xp is np:
             on_cpu = cpu_backends()[0] if executor == "cuda" else executor
@@ -161,6 +162,24 @@ def kernel_diag(
         if on_device:
             results = {name: device_arrays.to_device(array) for name, array in results.items()}
     return packed(get, results)
+
+
+def _program(
+    net: Layer,
+    shape: tuple[int, ...],
+    wants_ntk: bool,
+    depths: Sequence[int] | None,
+    pool_windows: Sequence[PoolWindow] | None,
+) -> Any:
+    """`lower`, of what was lowered lately not again."""
+    cached = _lowered if isinstance(net, Layer) else _lowered.__wrapped__
+    asked = (None if given is None else tuple(given) for given in (depths, pool_windows))
+    return cached(net, shape, wants_ntk, *asked)
+
+
+@functools.lru_cache(maxsize=32)
+def _lowered(net: Layer, shape: tuple[int, ...], wants_ntk: bool, depths: Any, pool_windows: Any) -> Any:
+    return lower(net, shape, wants_ntk=wants_ntk, depths=depths, pool_windows=pool_windows)
 
 
 def _executor(backend: str | None, devices: Sequence[int] | None, *data: Any) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ pair alone, not on its tile.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,6 @@ class VectorBounds:
 
     def __init__(self, program: _core.Program, backend: str, rows: _core.Points, cols: _core.Points) -> None:
         self._program, self._backend, self._below_only = program, backend, program.is_relu_chain
-        self._found: dict[int, float] = {}
         self._rows = self._of(rows)
         self._cols = self._rows if cols is rows else self._of(cols)
         self._least = float(min(self._rows.min(), self._cols.min()))
@@ -66,42 +66,43 @@ class VectorBounds:
         return np.array([self._bound(int(order)) for order in distinct], np.float32)[inverse]
 
     def _bound(self, order: int) -> float:
-        if order not in self._found:
-            self._found[order] = 1 - VECTORS if self._below_only else self._tried(order)
-        return self._found[order]
+        return 1 - VECTORS if self._below_only else _tried(self._program, self._backend, order)
 
-    def _tried(self, order: int) -> float:
-        """1 - y of the largest y = 2^-9 ... 1 where pairs with rounded products lose more than ERROR."""
-        levels = 2.0 ** np.arange(-8, 1)
-        rng = np.random.default_rng(0)
-        y = np.repeat(levels, _PROBES)
-        y *= rng.uniform(0.5, 1.0, len(y))
-        c = (1 - y) * np.where(np.arange(len(y)) % 4 == 0, -1, 1)
-        q = 2.0**order * rng.uniform(0.5, 1.0, len(y))
-        rounded = c + _ROUNDING * rng.uniform(-1, 1, len(y))
-        with np.errstate(all="ignore"):  # a variance of this order may have no finite kernel
-            single, _ = self._probe(q, rounded.astype(np.float32))
-            double, largest = self._probe(q, c)
-            lost = np.nan_to_num(np.abs(single - double) / largest).max(axis=0).reshape(len(levels), -1).max(axis=1)
-        bad = levels[lost > ERROR]
-        if not bad.size:
-            return 1 - VECTORS
-        return -1.0 if bad[-1] == 1 else float(1 - bad[-1])
 
-    def _probe(self, q: npt.NDArray[np.float64], dot: Array) -> tuple[Array, Array]:
-        """Kernels of one point with others of variances q, (outputs and kernels, n), and their largest entries."""
-        double = dot.dtype == np.float64
-        row = _core.Points.of_norms(self._program, q[:1].copy(), 1, double, 1)
-        cols = _core.Points.of_norms(self._program, q, 1, double, 1)
-        size = len(q)
-        padded = np.zeros((1, -(-size // _core.STRIP) * _core.STRIP), dot.dtype)
-        padded[0, :size] = dot
-        outputs = len(cols.nngp)
-        nngp, ntk = ([np.empty((1, size), dot.dtype) for _ in range(outputs)] for _ in range(2))
-        nothing: Views = [None] * outputs
-        _core.evaluate(self._backend, row, 0, cols, 0, padded, nngp, ntk, nothing, nothing, False)
-        largest = np.concatenate([cols.nngp, cols.ntk]).max(axis=1, keepdims=True)
-        return np.concatenate([*nngp, *ntk]).astype(np.float64), largest
+@functools.lru_cache(maxsize=1024)
+def _tried(program: _core.Program, backend: str, order: int) -> float:
+    """1 - y of the largest y = 2^-9 ... 1 where pairs with rounded products lose more than ERROR."""
+    levels = 2.0 ** np.arange(-8, 1)
+    rng = np.random.default_rng(0)
+    y = np.repeat(levels, _PROBES)
+    y *= rng.uniform(0.5, 1.0, len(y))
+    c = (1 - y) * np.where(np.arange(len(y)) % 4 == 0, -1, 1)
+    q = 2.0**order * rng.uniform(0.5, 1.0, len(y))
+    rounded = c + _ROUNDING * rng.uniform(-1, 1, len(y))
+    with np.errstate(all="ignore"):  # a variance of this order may have no finite kernel
+        single, _ = _probe(program, backend, q, rounded.astype(np.float32))
+        double, largest = _probe(program, backend, q, c)
+        lost = np.nan_to_num(np.abs(single - double) / largest).max(axis=0).reshape(len(levels), -1).max(axis=1)
+    bad = levels[lost > ERROR]
+    if not bad.size:
+        return 1 - VECTORS
+    return -1.0 if bad[-1] == 1 else float(1 - bad[-1])
+
+
+def _probe(program: _core.Program, backend: str, q: npt.NDArray[np.float64], dot: Array) -> tuple[Array, Array]:
+    """Kernels of one point with others of variances q, (outputs and kernels, n), and their largest entries."""
+    double = dot.dtype == np.float64
+    row = _core.Points.of_norms(program, q[:1].copy(), 1, double, 1)
+    cols = _core.Points.of_norms(program, q, 1, double, 1)
+    size = len(q)
+    padded = np.zeros((1, -(-size // _core.STRIP) * _core.STRIP), dot.dtype)
+    padded[0, :size] = dot
+    outputs = len(cols.nngp)
+    nngp, ntk = ([np.empty((1, size), dot.dtype) for _ in range(outputs)] for _ in range(2))
+    nothing: Views = [None] * outputs
+    _core.evaluate(backend, row, 0, cols, 0, padded, nngp, ntk, nothing, nothing, False)
+    largest = np.concatenate([cols.nngp, cols.ntk]).max(axis=1, keepdims=True)
+    return np.concatenate([*nngp, *ntk]).astype(np.float64), largest
 
 
 class ImageSketches:
