@@ -7,7 +7,7 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help demo test slow fuzz docs ptx dev lint format cuda-report bench clean
+.PHONY: help demo test slow chaos fuzz docs ptx dev lint format cuda-report bench clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -21,6 +21,9 @@ test: $(VENV)/installed-test  ## build, then run the tests (those marked slow ex
 
 slow: $(VENV)/installed-test  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/installed-test  ## kills, damage, full disks, many writers; writes the table of docs/promises.md
+	NTKCORE_CHAOS=1 $(BIN)/python -m pytest -m chaos
 
 # Python itself is not built for ASan, so its runtime comes first.
 SANITIZED := PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 NTKCORE_FUZZ=1 \

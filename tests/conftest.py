@@ -42,3 +42,32 @@ def data_folder():
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}: set NTKCORE_DATA")
     return folder
+
+
+# --- the table of docs/promises.md: what tests marked `chaos` tried
+
+PAGE = ROOT / "docs" / "promises.md"
+TABLE = "<!-- written by `make chaos` -->\n"
+_tried: dict[str, list[tuple[int, bool]]] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    mark = item.get_closest_marker("chaos")
+    if mark and mark.args and call.when == "call" and not report.skipped:
+        times = dict(item.user_properties).get("times", 1)
+        _tried.setdefault(mark.args[0], []).append((times, report.passed))
+    return report
+
+
+def pytest_sessionfinish():
+    if not os.environ.get("NTKCORE_CHAOS") or not _tried:
+        return
+    rows = ["| fault | times | outcome |", "|---|---|---|"]
+    for fault, found in _tried.items():
+        failed = sum(not passed for _, passed in found)
+        outcome = f"WRONG in {failed} tests" if failed else "right every time"
+        rows.append(f"| {fault} | {sum(times for times, _ in found)} | {outcome} |")
+    before, _, after = PAGE.read_text(encoding="utf-8").split(TABLE)
+    PAGE.write_text(TABLE.join([before, "\n".join(rows) + "\n", after]), encoding="utf-8")

@@ -151,18 +151,24 @@ def writes_of(call):
     return counter.writes
 
 
-MANY = [pytest.mark.slow, pytest.mark.chaos]
-STEPS = pytest.mark.parametrize("step", [5, pytest.param(1, marks=MANY)])
+def many(fault):
+    """Marks of a test that `make chaos` runs, and tells by these words."""
+    return [pytest.mark.slow, pytest.mark.chaos(fault)]
 
 
-@STEPS
+def steps(fault):
+    return pytest.mark.parametrize("step", [5, pytest.param(1, marks=many(fault))])
+
+
+@steps("a write of a build fails, any of them; the same build again")
 @pytest.mark.parametrize("x2", [None, data(37, seed=1)], ids=["symmetric", "rectangular"])
-def test_a_build_that_fails_at_any_write(tmp_path, step, x2):
+def test_a_build_that_fails_at_any_write(tmp_path, step, x2, record_property):
     """The same call again gives the same bytes."""
     x = data(40)
     build(NET, x, tmp_path / "whole.zarr", x2, BOTH, tile=16)
     count = writes_of(lambda: build(NET, x, tmp_path / "count.zarr", x2, BOTH, tile=16))
     assert count > 30
+    record_property("times", len(range(0, count, step)))
     for k in range(0, count, step):
         store = tmp_path / f"{k}.zarr"
         with chaos.fail_at(k), pytest.raises(OSError, match="on purpose"):
@@ -203,15 +209,16 @@ def words_of_error(words):
             raise
 
 
-@STEPS
+@steps("a write of an extend fails, any of them; the same extend or resume again")
 @pytest.mark.parametrize("way", AGAIN)
-def test_an_extension_that_fails_at_any_write(tmp_path, way, step):
+def test_an_extension_that_fails_at_any_write(tmp_path, way, step, record_property):
     """At every point: never two times the samples, nor the old kernel for the new one, nor arrays that disagree."""
     rows = small_store(tmp_path / "whole.zarr")
     count = writes_of(lambda: extend(tmp_path / "whole.zarr", rows))
     build(NET, data(60)[:43], tmp_path / "direct.zarr", get=BOTH, tile=16)
     assert same(tmp_path / "whole.zarr", tmp_path / "direct.zarr")
     assert count > 25
+    record_property("times", len(range(0, count, step)))
     pending, expected = 0, product(tmp_path / "direct.zarr")
     for k in range(0, count, step):
         store = tmp_path / f"{k}.zarr"
@@ -338,8 +345,14 @@ def together(calls):
     return raised
 
 
+def attempts(fault):
+    return [*range(3), *(pytest.param(k, marks=many(fault)) for k in range(3, 60))]
+
+
 @pytest.mark.parametrize("where", ["{}/k.zarr", "memory://{}/k.zarr"])
-@pytest.mark.parametrize("attempt", [*range(3), *(pytest.param(k, marks=MANY) for k in range(3, 60))])
+@pytest.mark.parametrize(
+    "attempt", [*range(3), *(pytest.param(k, marks=many("six starters of one build at once")) for k in range(3, 60))]
+)
 def test_builds_that_start_together(tmp_path, where, attempt):
     store = where.format(tmp_path)
     call = {"net": NET, "x": data(60), "store": store, "threads": 1, "tile": 16}
@@ -349,7 +362,10 @@ def test_builds_that_start_together(tmp_path, where, attempt):
     assert verify(store, sample=100).ok
 
 
-@pytest.mark.parametrize("attempt", [*range(3), *(pytest.param(k, marks=MANY) for k in range(3, 60))])
+@pytest.mark.parametrize(
+    "attempt",
+    [*range(3), *(pytest.param(k, marks=many("four different builds at once on one store")) for k in range(3, 60))],
+)
 def test_different_builds_that_start_together(tmp_path, attempt):
     """One gets the place, the others are told; no tile of one among another's."""
     nets = [nk.mlp(depth) for depth in range(1, 5)]
@@ -450,17 +466,18 @@ def test_killed_at_a_write(folder, name):
 
 
 @pytest.mark.slow
-@pytest.mark.chaos
+@pytest.mark.chaos("SIGKILL of `ntkcore build` or `extend` at any write; the same command again")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_every_write(folder, name):
+def test_killed_at_every_write(folder, name, record_property):
     k = 0
     while killed_then_again(folder, name, k):
         k += 1
     assert k > 20
+    record_property("times", k)
 
 
 @pytest.mark.slow
-@pytest.mark.chaos
+@pytest.mark.chaos("five processes build one store, three of them killed at a write")
 @pytest.mark.parametrize("attempt", range(4))
 def test_starters_of_which_some_die(folder, attempt):
     """Processes that start together, some killed while they make the store: the others finish it."""
@@ -480,8 +497,8 @@ def markers(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.chaos
-def test_an_extension_killed_at_any_moment(tmp_path):
+@pytest.mark.chaos("SIGKILL of `ntkcore extend` at any moment; the same extend again")
+def test_an_extension_killed_at_any_moment(tmp_path, record_property):
     """In the middle of a write too, again and again until one call is left in peace."""
     rng, x, seen = np.random.default_rng(0), data(600), set()
     np.save(tmp_path / "more.npy", x[100:])
@@ -496,6 +513,7 @@ def test_an_extension_killed_at_any_moment(tmp_path):
         found = open_store(tmp_path / "k.zarr", unfinished=True)
         seen.add((found.attrs["ntkcore"]["n"], found["ntk"].shape, int(found["done"][...].sum())))
     assert len(seen) > 3, seen
+    record_property("times", 20)
     extend(tmp_path / "k.zarr", x[100:])
     assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
 

@@ -33,7 +33,17 @@ from ntkcore.making import (
     refuse_place,
     rows_of_pending,
 )
-from ntkcore.store import Tiles, attributes, description, digest, local_folder, open_store, refuse_other, using
+from ntkcore.store import (
+    Tiles,
+    attributes,
+    damaged_data,
+    description,
+    digest,
+    local_folder,
+    open_store,
+    refuse_other,
+    using,
+)
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
@@ -220,9 +230,16 @@ def build(
             with going_on():
                 furnish(group, a, b, exact)
         group = open_store(store, storage_options)
+        _write_damaged(group, {"x": a, "x2": b})
         if not prepare:
             _fill(group, workers, name, devices, executor, part, progress)
     return group
+
+
+def _write_damaged(group: Any, given: dict[str, Array | None]) -> None:
+    """Data of the store that are no longer what they were: again, from the same data."""
+    for name in damaged_data(Tiles(group)):
+        group[name][...] = given[name]
 
 
 def _diagonals(net: Layer, a: Array, b: Array | None, names: tuple[str, ...], backend: str) -> dict[str, Array]:
@@ -239,7 +256,9 @@ def _fill(
     progress: bool | None,
 ) -> None:
     tiles = Tiles(group)
-    fill(tiles, _part(tiles, part), workers_for(executor, tiles, backend, threads, devices), progress)
+    if work := _part(tiles, part):
+        tiles.check_data()
+    fill(tiles, work, workers_for(executor, tiles, backend, threads, devices), progress)
 
 
 def resume(

@@ -303,6 +303,7 @@ def verify_command(
         "ok": report.ok,
         "missing": len(report.missing),
         "bad": {f"{i},{j}": reason for (i, j), reason in report.bad.items()},
+        "parts": report.parts,
         "recomputed": report.recomputed,
         "swept": report.swept,
     }
@@ -311,7 +312,7 @@ def verify_command(
     else:
         for name, value in found.items():
             typer.echo(f"{name + ':':12}{value}")
-    if not report.ok and not repair:
+    if not report.ok and not report.repaired:
         raise typer.Exit(1)
 
 

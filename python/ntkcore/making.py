@@ -23,7 +23,7 @@ import numpy as np
 from ntkcore.inputs import Array
 from ntkcore.kernels import kernel_diag
 from ntkcore.layers import Layer, from_json
-from ntkcore.store import attributes, digest, local_folder, open_store, zarr_module
+from ntkcore.store import attributes, digest, local_folder, open_store, sealed, zarr_module
 
 # What a process leaves that is killed while it writes a marker.
 LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
@@ -88,7 +88,7 @@ def claim(store: Any, wanted: dict[str, Any], options: Mapping[str, Any] | None)
     """Put the marker of a store where nothing lies: then it stands there, or that of who was first."""
     from zarr.core.sync import sync
 
-    marker = {"zarr_format": 3, "node_type": "group", "attributes": {"ntkcore": {**wanted, "making": True}}}
+    marker = {"zarr_format": 3, "node_type": "group", "attributes": {"ntkcore": sealed({**wanted, "making": True})}}
     problem: OSError | None = None
     try:
         sync(_put_new(_place(store, options) / "zarr.json", json.dumps(marker, indent=2).encode()))
@@ -156,7 +156,7 @@ def furnish(group: Any, a: Array, b: Array | None, exact: dict[str, Array]) -> N
             _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[...] = data
     now = open_store(group, unfinished=True)
     if attributes(now, unfinished=True).pop("making", False):  # no other starter came first
-        now.attrs["ntkcore"] = {key: value for key, value in wanted.items() if key != "making"}
+        now.attrs["ntkcore"] = sealed({key: value for key, value in wanted.items() if key != "making"})
 
 
 # --- enlarging
@@ -189,7 +189,7 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
     if digest(before) != found["x"]:
         raise ValueError("the store's x is not what it was built from: it was damaged, build the kernel anew")
     exact = diagonals(from_json(found["net"]), new, found["kernels"], backend)
-    group.attrs["ntkcore"] = {**found, "pending": pending}
+    group.attrs["ntkcore"] = sealed({**found, "pending": pending})
     group["x"].resize((n, *new.shape[1:]))
     group["x"][old:n] = new
     for name, values in exact.items():
@@ -202,7 +202,7 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
         group["done"][old // tile, :] = 0
         group["done"][:, old // tile] = 0
     whole = {"n": n, "x": digest(np.concatenate([before, new])), "extensions": [*extensions(found), pending["x"]]}
-    group.attrs["ntkcore"] = {key: value for key, value in found.items() if key != "pending"} | whole
+    group.attrs["ntkcore"] = sealed({key: value for key, value in found.items() if key != "pending"} | whole)
 
 
 def extensions(found: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,12 +112,23 @@ def description(
     }
 
 
+def sealed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with their own digest, which tells what was written from what was changed since."""
+    bare = {key: value for key, value in said.items() if key != "seal"}
+    return {**bare, "seal": hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()}
+
+
 def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
-    """The `description` of a store; ValueError for a group that is not ours, or (by default) not finished."""
+    """The `description` of a store; ValueError for a group that is not ours, damaged, or (by default) not finished."""
     found = dict(group.attrs).get("ntkcore")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(
             "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
+        )
+    if found.get("seal", seal := sealed(found)["seal"]) != seal:
+        raise ValueError(
+            "the store's attributes (zarr.json) were changed since they were written: nothing is computed from them; "
+            "restore that file from a copy, or build the kernel anew in another store"
         )
     if not unfinished:
         _refuse_unfinished(found)
@@ -193,12 +205,27 @@ class Tiles:
         self.arrays["x2"] = self.arrays[data[-1]]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
-        for name in self.names:
-            if self.arrays[name].shape != self.shape:
+        self.diagonals = {name: _array(group, f"diagonal_{name}") for name in self.names if self.symmetric}
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        tile, (n, m) = int(self.attributes["tile"]), self.shape
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.names, self.shape)
+        shapes |= {"x": (n, *self.arrays["x"].shape[1:]), "x2": (m, *self.arrays["x2"].shape[1:])}
+        shapes |= {"done": (-(-n // tile), -(-m // tile))} | {f"diagonal_{name}": (n,) for name in self.diagonals}
+        arrays = self.arrays | {f"diagonal_{name}": array for name, array in self.diagonals.items()}
+        for name, shape in shapes.items():
+            found, chunks = arrays[name].shape, arrays[name].chunks
+            if found != shape or (name in self.names and chunks != (tile, tile)):
                 raise ValueError(
-                    f"the store's {name} has shape {self.arrays[name].shape}, its attributes say {self.shape}: if an "
-                    "extend was interrupted, run it again; else the store was damaged, build it anew"
+                    f"the store's {name} has shape {found} in chunks of {chunks}, its attributes say {shape} in tiles "
+                    f"of {tile}: it was damaged; build the kernel anew in another store"
                 )
+
+    def check_data(self) -> None:
+        """ValueError where the stored data are not those that the kernel was built from."""
+        for name, problem in damaged_data(self).items():
+            raise ValueError(f"the store's {name} {problem}")
 
     def slices(self, task: Task) -> tuple[slice, slice]:
         """Rows and columns of a tile."""
@@ -244,3 +271,17 @@ class Tiles:
         if mirrored:
             self.arrays["done"][task[1], task[0]] = 1
         self.arrays["done"][task] = 1  # last: the one that a resumed build looks at
+
+
+def damaged_data(tiles: Tiles) -> dict[str, str]:
+    """What is wrong with the data of a store, by array, and the way on."""
+    found: dict[str, str] = {}
+    for name in ("x",) if tiles.symmetric else ("x", "x2"):
+        try:
+            same = digest(tiles.arrays[name][...]) == tiles.attributes[name]
+            reason = "" if same else "is not what the kernel was built from"
+        except Exception as error:  # whatever the codecs say of a damaged chunk
+            reason = f"cannot be read ({error})"
+        if reason:
+            found[name] = f"{reason}: run the same build again with the data it was built from, which writes them anew"
+    return found

@@ -1,32 +1,41 @@
-"""Is a store complete and right? Checksums, NaN, symmetry, markers, a sample computed again; and its repair."""
+"""Is a store complete and right? All that it holds is looked at; and its repair."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ntkcore.backends import resolve
 from ntkcore.executors import fill, workers_for
-from ntkcore.inputs import thread_count
-from ntkcore.store import Task, Tiles, local_folder, open_store
+from ntkcore.inputs import Array, thread_count
+from ntkcore.making import diagonals
+from ntkcore.store import Task, Tiles, damaged_data, local_folder, open_store, using
+
+PARTIAL = re.compile(r"[^.]+\.[0-9a-f]{32}\.partial")  # Zarr's name of a file that is being written
+TOLERANCE = {4: 1e-5, 8: 1e-10}  # of diagonals, by itemsize: instruction sets differ in last bits
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tiles that are not there; bad ones, with the reason; how many were recomputed; partial files that were swept."""
+    """Tiles that are not there; bad ones, with the reason; other damaged parts, with the way on; how many tiles were
+    recomputed; partial files that were swept; whether all that was found has been repaired.
+    """
 
     missing: list[Task]
     bad: dict[Task, str]
-    recomputed: int
-    swept: int
+    parts: dict[str, str] = field(default_factory=dict)
+    recomputed: int = 0
+    swept: int = 0
+    repaired: bool = False
 
     @property
     def ok(self) -> bool:
-        """Is the store complete and right?"""
-        return not self.missing and not self.bad
+        """Was the store complete and right, before any repair?"""
+        return not (self.missing or self.bad or self.parts)
 
 
 def verify(
@@ -39,28 +48,88 @@ def verify(
     backend: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Read every tile (checksums, NaN, symmetry), recompute a random sample bit for bit, sweep partial files.
+    """Look at all that a store holds: attributes, shapes, data, diagonals, markers, every tile; recompute a sample.
 
-    Not while a build is running on the store: its partial files would be swept. ``repair`` clears the markers of bad
-    and missing tiles and computes them again; the report is of the state before. ``backend``: by default the one that
-    built the store (another one differs in last bits).
+    Data are compared with the digests of what the kernel was built from before anything is computed: while they are
+    damaged, no tile is judged by them or computed again. A random ``sample`` of tiles is recomputed bit for bit.
+    ``repair`` computes bad and missing tiles again, and diagonals; the report is of the state before. ``backend``: by
+    default the one that built the store (another one differs in last bits). Partial files that a killed writer left
+    beside the store's chunks are removed.
+
+    Raises
+    ------
+    ValueError
+        For a store whose attributes or shapes were changed, or that is half made or half extended: the message names
+        the way on.
+    BlockingIOError
+        While another process builds or extends the store (seen in local folders).
     """
-    tiles = Tiles(open_store(store, storage_options))
-    executor = resolve(backend or tiles.attributes["backend"])
-    missing = tiles.missing()
-    present = [task for task in tiles.all() if task not in set(missing)]
-    bad = {task: reason for task in present if (reason := _problem(tiles, task))}
-    whole = [task for task in present if task not in bad]
-    chosen = np.random.default_rng(seed).permutation(len(whole))[:sample]
-    bad |= dict.fromkeys(_differing(tiles, whole, chosen, executor), "differs from what this machine computes")
-    report = Report(missing, bad, len(chosen), _sweep(store))
-    if repair and not report.ok:
-        for i, j in bad:
-            tiles.arrays["done"][i, j] = 0
-            if tiles.symmetric:
-                tiles.arrays["done"][j, i] = 0
-        fill(tiles, tiles.missing(), workers_for(None, tiles, executor, thread_count(threads), None), False)
-    return report
+    group = open_store(store, storage_options)
+    with using(store, alone=True):
+        tiles = Tiles(group)
+        executor = resolve(tiles.attributes["backend"] if backend is None else backend)
+        workers, swept = thread_count(threads), _sweep(store, tiles)
+        data, marks = damaged_data(tiles), _unreadable_marks(tiles)
+        missing = _missing(tiles, marks)
+        present = [task for task in tiles.all() if task not in set(missing)]
+        exact = (
+            {} if data or not tiles.symmetric else diagonals(tiles.net, tiles.arrays["x"][...], tiles.names, executor)
+        )
+        wrong = _wrong_diagonals(tiles, exact)
+        bad = {task: reason for task in present if (reason := _problem(tiles, task, exact))}
+        whole = [task for task in present if task not in bad]
+        chosen = np.random.default_rng(seed).permutation(len(whole))[: 0 if data else sample]
+        bad |= dict.fromkeys(_differing(tiles, whole, chosen, executor), "differs from what this machine computes")
+        parts = (
+            data
+            | wrong
+            | ({"done": f"{len(marks)} markers cannot be read: --repair computes their tiles"} if marks else {})
+        )
+        if repair and not data:
+            _repair(tiles, bad, marks, {name: exact[name[len("diagonal_") :]] for name in wrong})
+            fill(tiles, tiles.missing(), workers_for(None, tiles, executor, workers, None), False)
+    return Report(missing, bad, parts, len(chosen), swept, repair and not data)
+
+
+def _unreadable_marks(tiles: Tiles) -> list[Task]:
+    try:
+        tiles.arrays["done"][...]
+    except Exception:  # whatever the codecs say: find out which
+        return [task for task in np.ndindex(tiles.arrays["done"].shape) if not _readable(tiles.arrays["done"], task)]
+    return []
+
+
+def _readable(array: Any, at: Task) -> bool:
+    try:
+        array[at]
+    except Exception:
+        return False
+    return True
+
+
+def _missing(tiles: Tiles, marks: list[Task]) -> list[Task]:
+    """Tiles without a marker that can be read."""
+    if not marks:
+        return tiles.missing()
+    unknown = set(marks)
+    return [task for task in tiles.all() if task in unknown or tiles.arrays["done"][task] == 0]
+
+
+def _wrong_diagonals(tiles: Tiles, exact: Mapping[str, Array]) -> dict[str, str]:
+    """Which stored diagonals are not those of the data."""
+    found = {}
+    for name, values in exact.items():
+        try:
+            reason = "" if _close(tiles.diagonals[name][...], values) else "is not that of the data"
+        except Exception as error:  # whatever the codecs say
+            reason = f"cannot be read ({error})"
+        if reason:
+            found[f"diagonal_{name}"] = f"{reason}: --repair computes it"
+    return found
+
+
+def _close(stored: Array, exact: Array) -> bool:
+    return bool(np.allclose(stored, exact, rtol=TOLERANCE[exact.itemsize], atol=0))
 
 
 def _differing(tiles: Tiles, whole: list[Task], chosen: Any, backend: str) -> list[Task]:
@@ -72,7 +141,7 @@ def _differing(tiles: Tiles, whole: list[Task], chosen: Any, backend: str) -> li
     return out
 
 
-def _problem(tiles: Tiles, task: Task) -> str | None:
+def _problem(tiles: Tiles, task: Task, exact: Mapping[str, Array]) -> str | None:
     rows, cols = tiles.slices(task)
     for name in tiles.names:
         try:
@@ -84,14 +153,28 @@ def _problem(tiles: Tiles, task: Task) -> str | None:
             return f"{name} holds NaN: its chunk is lost"
         if mirror is not None and not np.array_equal(block, mirror.T):
             return f"{name} is not symmetric"
+        if name in exact and rows == cols and not _close(np.diagonal(block), exact[name][rows]):
+            return f"{name} has the diagonal of other samples"
     return None
 
 
-def _sweep(store: Any) -> int:
-    """Files that a killed writer left beside its chunk; deleted where the store is a local folder."""
+def _repair(tiles: Tiles, bad: Mapping[Task, str], marks: list[Task], exact: Mapping[str, Array]) -> None:
+    """Clear the markers of bad tiles, and write diagonals."""
+    for i, j in [*bad, *marks]:
+        tiles.arrays["done"][i, j] = 0
+        if tiles.symmetric:
+            tiles.arrays["done"][j, i] = 0
+    for name, values in exact.items():
+        tiles.group[name][:] = values
+
+
+def _sweep(store: Any, tiles: Tiles) -> int:
+    """Files that a killed writer left beside its chunk; removed where the store is a local folder."""
     if (folder := local_folder(store)) is None:
         return 0
-    left = [p for p in folder.rglob("*.partial") if p.is_file()]
+    arrays = [*tiles.arrays, *(f"diagonal_{name}" for name in tiles.diagonals)]
+    places = [*folder.glob("*.partial"), *(p for name in arrays for p in (folder / name).rglob("*.partial"))]
+    left = [path for path in places if path.is_file() and PARTIAL.fullmatch(path.name)]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
