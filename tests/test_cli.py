@@ -55,7 +55,7 @@ def test_build_verify_extend_solve(tmp_path):
     assert "say which array" in run("extend", store, more).stderr
     assert run("extend", store, f"{more}:new").returncode == 0
     assert json.loads(run("verify", store, "--json").stdout) == {
-        **{"ok": True, "missing": 0, "bad": {}, "recomputed": 8, "swept": 0}
+        **{"ok": True, "missing": 0, "bad": {}, "parts": {}, "recomputed": 8, "swept": 0}
     }
     assert run("solve", store, y, out, "--ridge", "0.1").returncode == 0
     K = nk.kernel(nk.mlp(2), x)
