@@ -569,9 +569,9 @@ def test_a_loss_is_waited_for_until_a_finite_time(bad):
 
 
 def test_a_gradient_of_another_shape():
-    class Transposed(SquaredError):
+    class TransposedError(SquaredError):
         def gradient(self, f, y):
             return super().gradient(f, y).T
 
     with pytest.raises(ValueError, match=r"gradient has shape \(2, 3\), and the outputs \(3, 2\)"):
-        LossDynamics(np.eye(3), np.ones((3, 2)), Transposed()).train.mean(1.0)
+        LossDynamics(np.eye(3), np.ones((3, 2)), TransposedError()).train.mean(1.0)
