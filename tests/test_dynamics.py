@@ -549,7 +549,7 @@ def test_gradients_of_the_losses(average):
         (lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss(np.nan), ValueError, "loss must be a number"),
         (lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss("a"), ValueError, "loss must be a number"),
         (lambda: Dynamics(np.eye(3), np.ones(3)).early_stopping(np.eye(3), np.ones(3)), TypeError, "must be Points"),
-        (lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), tolerance=np.nan), ValueError, "tolerance must be"),
+        (lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), tolerance=0.0), ValueError, "tolerance must"),
         (lambda: leading_modes(np.triu(np.ones((3, 3))), 1), ValueError, "not symmetric"),
         (lambda: leading_modes(np.full((3, 3), np.nan), 1), ValueError, "NaN"),
         (lambda: leading_modes(np.eye(3) * 1j, 1), TypeError, "real"),
