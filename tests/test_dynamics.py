@@ -535,3 +535,44 @@ def test_gradients_of_the_losses(average):
                 slope = (loss(f + moved, target) - loss(f - moved, target)) / 2e-6
                 assert gradient[index] == pytest.approx(slope, abs=1e-8)
     assert np.isfinite(CrossEntropy()(1e4 * f, [0, 2, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: Dynamics(np.eye(3), np.ones(3), "sgd"), TypeError, "rule must be"),
+        (lambda: Dynamics(np.eye(3), np.ones(3), 0.0), TypeError, "rule must be"),
+        (lambda: Dynamics(np.eye(3), np.ones(3), GradientFlow), TypeError, "rule must be"),
+        (lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), "sgd"), TypeError, "rule must be"),
+        (lambda: Dynamics(np.eye(3), np.ones((3, 0))), ValueError, "y has no columns"),
+        (lambda: Dynamics(np.eye(3), np.ones(3), ridge="1"), ValueError, "ridge must be"),
+        (lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss(np.nan), ValueError, "loss must be a number"),
+        (lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss("a"), ValueError, "loss must be a number"),
+        (lambda: Dynamics(np.eye(3), np.ones(3)).early_stopping(np.eye(3), np.ones(3)), TypeError, "must be Points"),
+        (lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), tolerance=0.0), ValueError, "tolerance must"),
+        (lambda: leading_modes(np.triu(np.ones((3, 3))), 1), ValueError, "not symmetric"),
+        (lambda: leading_modes(np.full((3, 3), np.nan), 1), ValueError, "NaN"),
+        (lambda: leading_modes(np.eye(3) * 1j, 1), TypeError, "real"),
+        (lambda: leading_modes("k.zarr", 1), TypeError, "path or text"),
+        (lambda: leading_modes(np.eye(3), 2.0), ValueError, "leading modes"),
+    ],
+)
+def test_what_is_no_rule_target_or_kernel(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_loss_is_waited_for_until_a_finite_time(bad):
+    training = LossDynamics(np.eye(3), np.ones(3), SquaredError(), GradientDescent(0.5))
+    with pytest.raises(ValueError, match="max_time must be a positive finite"):
+        training.time_to_loss(-1.0, bad)
+
+
+def test_a_gradient_of_another_shape():
+    class TransposedError(SquaredError):
+        def gradient(self, f, y):
+            return super().gradient(f, y).T
+
+    with pytest.raises(ValueError, match=r"gradient has shape \(2, 3\), and the outputs \(3, 2\)"):
+        LossDynamics(np.eye(3), np.ones((3, 2)), TransposedError()).train.mean(1.0)

@@ -385,3 +385,15 @@ def test_features_of_a_read_out_that_is_not_called_with_all_samples():
         features(module, np.ones((4, 2, 3)))
     with pytest.raises(ValueError, match=r"'read' is not called with all samples"):
         activations(module, np.ones((4, 2, 3)))
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d(4), torch.nn.Dropout()])
+@pytest.mark.parametrize("measure", [features, activations, empirical_nngp])
+def test_features_of_a_module_in_training_mode(layer, measure):
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), layer, torch.nn.Linear(4, 1)).double().train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    with pytest.raises(ValueError, match=r"no function of its parameters and one sample.*eval\(\)"):
+        measure(module, x)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert np.isfinite(measure(module.eval(), x)["0"] if measure is activations else measure(module.eval(), x)).all()

@@ -127,6 +127,11 @@ def test_divergence_is_named():
         ({"steps": -1}, "steps must be"),
         ({"batch_size": 13}, "between 1 and the 12 samples"),
         ({"every": 0}, "every must be a positive number"),
+        ({"lr": "1"}, "lr must be a positive finite number"),
+        ({"steps": 1.5}, "steps must be"),
+        ({"batch_size": 2.5}, "between 1 and the 12 samples"),
+        ({"loss": lambda f, y: f[:, 0] - y.reshape(-1)[:3]}, r"the loss cannot take outputs \(12, 1\)"),
+        ({"loss": torch.nn.functional.cross_entropy, "y": np.zeros(12, int)}, "a tensor of integers keeps its own"),
         ({"loss": "hinge"}, "loss must be one of mse, cross_entropy"),
         ({"optimizer": "newton"}, "optimizer must be one of"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum is SGD's"),
@@ -140,6 +145,24 @@ def test_bad_arguments(options, message):
         train(make(), **{"x": X, "y": Y, "lr": 0.1, "steps": 3, **options})
     with pytest.raises(ValueError, match="nothing to train"):
         train(make().requires_grad_(False), X, Y, lr=0.1, steps=1)
+
+
+def test_what_losses_and_callbacks_give():
+    options = {"lr": 0.1, "steps": 1}
+    with pytest.raises(TypeError, match=r"tensor of one number, the mean over samples, not shape \(12, 1\)"):
+        train(make(), X, Y, loss=lambda f, y: f**2, **options)
+    with pytest.raises(TypeError, match="one number, the mean over samples, not float"):
+        train(make(), X, Y, loss=lambda f, y: 1.0, **options)
+    with pytest.raises(TypeError, match="put the one into brackets"):
+        train(make(), X, Y, callbacks=lambda step, module: {}, **options)
+    with pytest.raises(TypeError, match="None or numbers by name, not str"):
+        train(make(), X, Y, callbacks=[lambda step, module: "a"], **options)
+
+
+def test_targets_of_true_and_false():
+    truth = torch.tensor([True, False] * 6)
+    history = train(make(), X, truth, lr=0.1, steps=2)
+    np.testing.assert_array_equal(history.loss, train(make(), X, truth.double(), lr=0.1, steps=2).loss)
 
 
 # --- the linearised network

@@ -304,7 +304,7 @@ def test_a_gpu_is_refused_where_asked_for_and_passed_over_where_preferred(monkey
 def test_bad_weights_and_values():
     net = nk.mlp(1)
     for G in (np.ones((5, 4)), np.full((5, 5), np.nan), np.ones((5, 5), complex), "G", None):
-        with pytest.raises(ValueError, match="G must hold finite numbers"):
+        with pytest.raises((ValueError, TypeError), match=r"G must (hold finite numbers|be an array)"):
             input_vjp(net, X1, None, G)
     with pytest.raises(ValueError, match="has 2 parameters, not 1"):
         with_parameters(net, [1.0])

@@ -80,6 +80,12 @@ def test_everything_else_is_refused(name, face):
         calls[face]()
 
 
+def test_identifiers_are_no_classes():
+    with pytest.raises(ValueError, match=r"class number 10000000000, of more than 100000"):
+        LossDynamics(K, [0, 10**10, 1, 1, 1, 1], CrossEntropy())
+    assert class_targets([0, 99_999]).shape == (2, 100_000)
+
+
 def test_labels_out_of_range():
     with pytest.raises(ValueError, match=r"from 0 to 3.*0 … 2 for 3 outputs"):
         LossDynamics(K, LABELS, CrossEntropy()).points(K[:2]).loss(1.0, [0, 3])

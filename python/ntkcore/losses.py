@@ -294,7 +294,7 @@ class LossDynamics(Training):
         given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
         super().__init__(self.kernel.shape[0], given, GradientFlow() if rule is None else rule, f0, _recipe)
         self.loss_function = loss
-        self.tolerance, self.method = tolerance, method
+        self.tolerance, self.method = positive("tolerance", tolerance), method
         self._gradient = gradient_of(loss, self._shaped(self.y))
         self._scale = _norm(self.kernel)
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ntkcore.dynamics import Dynamics
 from ntkcore.eigenmodes import Modes, check_matrix, eigenmodes, leading_modes
-from ntkcore.inputs import as_array
+from ntkcore.inputs import as_array, real_array
 from ntkcore.rules import GradientFlow
 
 Array = npt.NDArray[np.float64]
@@ -217,7 +217,9 @@ def certified_decay(dynamics: Dynamics, times: npt.ArrayLike) -> tuple[Array, Ar
 
     ValueError with a ridge, which keeps the error from vanishing, and with momentum, which the theorem leaves out.
     """
-    at = np.atleast_1d(np.asarray(times, np.float64))
+    if not isinstance(dynamics, Dynamics):
+        raise TypeError(f"dynamics must be a Dynamics, not {type(dynamics).__name__}")
+    at = np.atleast_1d(real_array(times, "times"))
     rule, lowest = dynamics.rule, float(dynamics.rates.min())
     if getattr(rule, "momentum", 0.0):
         raise ValueError("the bound is that of gradient descent without momentum")

@@ -204,6 +204,7 @@ def empirical_nngp(module: Module, x1: Any, x2: Any = None, *, parameters: Param
 
 def _features(module: Module, x: Tensor, parameters: Parameters | None) -> tuple[Tensor, Module]:
     layer = readout(module)
+    check_functional(module, x)
     caught: list[Tensor] = []
     own = {} if parameters is None else {name: p.detach() for name, p in parameters.items()}
     found = []

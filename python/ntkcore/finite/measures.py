@@ -103,6 +103,7 @@ def feature_movement(module_t: Module, module_0: Module, x: Any) -> float:
 def activations(module: Module, x: Any) -> dict[str, Array]:
     """The output of every affine layer (to_torch's, torch's Linear) by its name, as the module gives it: (n, …)."""
     data = as_tensor(module, x, "x")
+    check_functional(module, data)
     caught: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:

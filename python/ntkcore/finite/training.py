@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ntkcore.finite.functional import outputs_of, undisturbed
 from ntkcore.finite.networks import parameter_groups
 from ntkcore.inputs import as_array
 from ntkcore.losses import class_targets
+from ntkcore.rules import positive
 
 Array = npt.NDArray[np.float64]
 Callback = Callable[[int, Module], Mapping[str, float] | None]
@@ -56,7 +58,7 @@ def squared_loss(f: Tensor, y: Tensor) -> Tensor:
     """||f - y||^2/(2N), N samples: that of `ntkcore.dynamics`."""
     if f.numel() != y.numel() or len(f) != len(y):
         raise ValueError(f"targets of shape {tuple(y.shape)} do not fit outputs of shape {tuple(f.shape)}")
-    return ((f - y.reshape(f.shape)) ** 2).sum() / (2 * len(f))
+    return ((f - y.reshape(f.shape).to(f.dtype)) ** 2).sum() / (2 * len(f))
 
 
 def cross_entropy(f: Tensor, y: Tensor) -> Tensor:
@@ -132,6 +134,8 @@ def train(
     criterion = _loss(loss)
     data, targets = _data(module, x, y, criterion)
     _check(lr, steps, batch_size, len(data))
+    if callable(callbacks):
+        raise TypeError("callbacks must be a sequence of functions: put the one into brackets")
     stepper = _optimizer(module, optimizer, lr, base_width, weight_decay, momentum)
     looks = _looks(every, steps)
     records: list[dict[str, float]] = []
@@ -143,7 +147,7 @@ def train(
             break
         rows = next(order)
         stepper.zero_grad(set_to_none=True)
-        value = criterion(module(data[rows]), targets[rows])
+        value = _value(criterion, module(data[rows]), targets[rows])
         if not math.isfinite(value.item()):
             raise DivergedError(step, value.item(), lr)
         value.backward()
@@ -174,11 +178,10 @@ def _data(module: Module, x: Any, y: Any, criterion: Loss) -> tuple[Tensor, Tens
 
 
 def _check(lr: float, steps: int, batch_size: int | None, n: int) -> None:
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be a positive finite number, not {lr!r}")
-    if steps < 0:
+    positive("lr", lr)
+    if not isinstance(steps, Integral) or steps < 0:
         raise ValueError(f"steps must be a number of steps, not {steps!r}")
-    if batch_size is not None and not 1 <= batch_size <= n:
+    if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= n):
         raise ValueError(f"batch_size must lie between 1 and the {n} samples there are, not {batch_size!r}")
 
 
@@ -219,17 +222,38 @@ def _order(n: int, batch_size: int | None, seed: int) -> Iterator[Any]:
         yield from order[: n - n % batch_size].split(batch_size)
 
 
+def _value(criterion: Loss, f: Tensor, y: Tensor) -> Tensor:
+    """The loss, one number; ValueError or TypeError in a line where it is none, or its function fails."""
+    try:
+        value = criterion(f, y)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, IndexError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"the loss cannot take outputs {tuple(f.shape)} and targets {tuple(y.shape)} of {y.dtype}: {reason} "
+            "(arrays become the module's dtype; a tensor of integers keeps its own)"
+        ) from None
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        what = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"the loss must give a tensor of one number, the mean over samples, not {what}")
+    return value
+
+
 def _look(
     step: int, module: Module, x: Tensor, y: Tensor, criterion: Loss, callbacks: Sequence[Callback], lr: float
 ) -> dict[str, float]:
     with torch.no_grad():
-        parts = [len(y[rows]) * criterion(module(x[rows]), y[rows]).item() for rows in batches(len(x), ROWS)]
+        parts = [len(y[rows]) * _value(criterion, module(x[rows]), y[rows]).item() for rows in batches(len(x), ROWS)]
     loss = sum(parts) / len(x)
     if not math.isfinite(loss):
         raise DivergedError(step, loss, lr)
     record = {"loss": loss}
     for callback in callbacks:
-        record.update({name: float(value) for name, value in (callback(step, module) or {}).items()})
+        found = callback(step, module) or {}
+        if not isinstance(found, Mapping):
+            raise TypeError(f"a callback must return None or numbers by name, not {type(found).__name__}")
+        record.update({name: float(value) for name, value in found.items()})
     return record
 
 
