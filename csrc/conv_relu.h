@@ -12,9 +12,8 @@
 
 namespace ntk {
 
-// s, where rounding may leave less than 0 below the root, and the root of a rounding error is large: what rounding can
-// make of c = 1, as where images share a patch, counts as 1. The GPU cuts off below 0 for free, which its compiler does
-// not see.
+// s, where rounding may leave less than 0 below the root. The GPU cuts it off for free, which its compiler does not see;
+// elsewhere the root of the absolute value does.
 #if defined(__CUDA_ARCH__)
 NTK_HD float sine(float c) {
   float z;
@@ -26,7 +25,7 @@ NTK_HD double sine(double c) { return sqrt(max(1 - c * c, 0.0)); }
 template <class V>
 NTK_HD V sine(const V& c) {
   using T = typename Scalar<V>::type;
-  return root_above(T(1) - c * c, T(8) * std::numeric_limits<T>::epsilon());
+  return sqrt(abs(T(1) - c * c));
 }
 #endif
 

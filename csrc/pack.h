@@ -72,12 +72,6 @@ NTK_HD Pack<V, n> min(const Pack<V, n>& a, typename Scalar<V>::type b) {
   return r;
 }
 template <class V, int n>
-NTK_HD Pack<V, n> root_above(const Pack<V, n>& a, typename Scalar<V>::type t) {
-  Pack<V, n> r;
-  for (int i = 0; i < n; ++i) r.v[i] = root_above(a.v[i], t);
-  return r;
-}
-template <class V, int n>
 NTK_HD Pack<V, n> if_negative(const Pack<V, n>& x, const Pack<V, n>& a, const Pack<V, n>& b) {
   Pack<V, n> r;
   for (int i = 0; i < n; ++i) r.v[i] = if_negative(x.v[i], a.v[i], b.v[i]);

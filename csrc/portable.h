@@ -31,9 +31,6 @@ NTK_HD float max(float a, float b) { return a > b ? a : b; }
 NTK_HD double max(double a, double b) { return a > b ? a : b; }
 NTK_HD float min(float a, float b) { return a < b ? a : b; }
 NTK_HD double min(double a, double b) { return a < b ? a : b; }
-// The root of x where x is above t, else 0.
-NTK_HD float root_above(float x, float t) { return x > t ? sqrt(x) : 0; }
-NTK_HD double root_above(double x, double t) { return x > t ? sqrt(x) : 0; }
 NTK_HD float if_negative(float x, float a, float b) { return x < 0 ? a : b; }
 NTK_HD double if_negative(double x, double a, double b) { return x < 0 ? a : b; }
 

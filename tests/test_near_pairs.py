@@ -112,15 +112,6 @@ def test_levels_and_flips():
     assert worst(VECTORS["erf, relu"], rows, near(rows, 1e-5), depths=(1, 2)) < 2e-6
 
 
-@pytest.mark.parametrize("head", ["gap", "flatten"])
-@pytest.mark.parametrize("b_std", [None, 0.5])
-@pytest.mark.parametrize("depth", [2, 5, 20])
-def test_distinct_images_that_share_patches(depth, head, b_std):
-    """Black and white blocks: c is 1 at many pixels of images that are not near."""
-    x = np.kron(np.random.default_rng(0).random((16, 4, 4, 1)) > 0.6, np.ones((1, 4, 4, 1))).astype(np.float32)
-    assert worst(nk.cntk(depth, head, b_std=b_std), x) < 2e-6
-
-
 def test_dark_and_huge_images():
     """Zero images have no direction; squares beyond float32 raise nothing on the way to the engine's own refusal."""
     x = normal(4, 4, 4, 1)

@@ -126,19 +126,6 @@ NTK_HD DoubleV exp(DoubleV x) {
   return exp_of<double, 13>(x, 6755399441055744., 0.693147180369123816490, 1.90821492927058770002e-10, -708., 709., 52);
 }
 
-#if defined(__AVX512F__)
-NTK_HD FloatV root_above(FloatV x, float t) {
-  const __mmask16 above = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(t), _CMP_GT_OQ);
-  return (FloatV)_mm512_maskz_sqrt_ps(above, (__m512)x);
-}
-NTK_HD DoubleV root_above(DoubleV x, double t) {
-  const __mmask8 above = _mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(t), _CMP_GT_OQ);
-  return (DoubleV)_mm512_maskz_sqrt_pd(above, (__m512d)x);
-}
-#else
-NTK_HD FloatV root_above(FloatV x, float t) { return sqrt(x > splat(t) ? x : FloatV{}); }
-NTK_HD DoubleV root_above(DoubleV x, double t) { return sqrt(x > splat(t) ? x : DoubleV{}); }
-#endif
 NTK_HD FloatV if_negative(FloatV x, FloatV a, FloatV b) { return x < FloatV{} ? a : b; }
 NTK_HD DoubleV if_negative(DoubleV x, DoubleV a, DoubleV b) { return x < DoubleV{} ? a : b; }
 

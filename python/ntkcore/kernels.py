@@ -59,7 +59,7 @@ def kernel(
         float32 or float64: of the arithmetic and the result. By default float64 data give float64, float32 and float16
         give float32, integers and booleans float64. Variances are always followed in float64, on the CPU also pairs of
         nearly equal or opposite directions: float32 is then within 5e-6 of the largest entry, 2e-6 for images, but for
-        distinct images that share whole patches (black and white drawings) in other convolutions than 3x3 with ReLU.
+        distinct images that share whole patches (drawings on white ground: up to 4e-4).
     threads
         Number of worker threads; by default $NTKCORE_NUM_THREADS, $OMP_NUM_THREADS or the cores this process may use.
         The result does not depend on it, bit for bit.
