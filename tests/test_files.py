@@ -41,6 +41,13 @@ def test_an_input_is_not_overwritten_by_the_result(tmp_path, name):
     assert files.check_place(tmp_path / "y", ".npy", [tmp_path / "x.npy"]) == tmp_path / "y.npy"
 
 
+@pytest.mark.parametrize("below", [".", "deeper"])
+def test_a_file_is_no_folder_of_results(tmp_path, below):
+    (tmp_path / "x.npy").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="choose another folder"):
+        files.make_folder(tmp_path / "x.npy" / below)
+
+
 @pytest.mark.parametrize("name", ["spectral_bias.png", "spectral_bias.json", "index.md"])
 def test_an_experiment_overwrites_nobodys_files(tmp_path, name):
     (tmp_path / name).write_text("mine")

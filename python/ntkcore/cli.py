@@ -438,7 +438,7 @@ def run_command(
         "ntkcore-experiments"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """A figure of the literature, run again; without a name, the list. Exit code 1 where a criterion is not met.

@@ -36,6 +36,16 @@ def check_place(path: str | Path, suffix: str | None = None, inputs: Iterable[st
     return place
 
 
+def make_folder(path: str | Path) -> Path:
+    """A folder for results, made if it is not there; OSError where it cannot be."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"{folder} is, or lies below, a file: choose another folder for the results") from None
+    return folder
+
+
 def refuse_foreign(page: Path, mark: str, others: Iterable[str] = ()) -> None:
     """FileExistsError for a page that does not begin as ours do, or for files beside it where no page tells whose."""
     ours = page.exists() and mark in page.read_text(errors="replace")[:200]

@@ -48,7 +48,7 @@ class Cells:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         mark = self.folder / "study.json"
         if not mark.exists():
             write(mark, {"fingerprint": fingerprint})

@@ -155,10 +155,10 @@ def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) 
     """controls.md and controls.png into ``folder``: every claim with its verdict and effects; the path of the first."""
     from matplotlib.figure import Figure
 
+    refuse_folder(folder)
     rows = [(control, *pair) for control, report in found for pair in zip(control.claims, report.verdicts, strict=True)]
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     figures.calibration([(claim, verdict) for _, claim, verdict in rows], figure)
-    refuse_folder(folder)
     table = [("claim", "verdict", "least effect", *(ARMS[arm].label for arm in COLUMNS))]
     for control, claim, verdict in rows:
         right = "" if verdict.kind == control.expected else f" (expected: {control.expected})"

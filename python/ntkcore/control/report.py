@@ -70,8 +70,7 @@ class Report:
 
         ImportError without Matplotlib.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = files.make_folder(folder)
         pictures = self._pictures()
         refuse_folder(target, pictures)
         record = self.record()
