@@ -1,11 +1,13 @@
 """Results on disk: nothing of somebody else's is overwritten, and the place is refused before any work."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
 
-from ntkcore import experiments, files
+from ntkcore import experiments, files, mlp
+from ntkcore.build import build
 from ntkcore.control.controls import write_overview
 from ntkcore.control.report import MARK, refuse_folder
 
@@ -21,6 +23,22 @@ def test_a_link_stays_one_and_its_target_is_written(tmp_path):
     (tmp_path / "lost.npy").symlink_to("nowhere/x.npy")
     with pytest.raises(FileNotFoundError, match="no folder"):
         files.check_place(tmp_path / "lost.npy")
+
+
+def test_a_full_disk_is_said_with_the_way_on(tmp_path):
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    files.write(tmp_path / "x", "old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # Python ignores SIGXFSZ
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*x: .*make room"):
+            files.write(tmp_path / "x", "new" * 100)
+        with pytest.raises(OSError, match=r"too large.*make room"):
+            build(mlp(1), np.ones((3, 2)), tmp_path / "k.zarr")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert (tmp_path / "x").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} <= {"x", "k.zarr"}
+    assert build(mlp(1), np.ones((3, 2)), tmp_path / "k.zarr")["ntk"].shape == (3, 3)
 
 
 def test_a_pipe_and_a_folder_are_no_place(tmp_path):

@@ -72,6 +72,12 @@ def writing(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, place)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(
+            f"cannot write {place}: {error}; what was there before is whole: make room (or make the folder writable) "
+            "and run the same call again"
+        ) from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise
