@@ -37,6 +37,7 @@ def gaussian(b, *more):
         (lambda: nk.kernel(NET, X[:, :0]), ValueError, "empty"),
         (lambda: nk.kernel(NET, X, X[:, :2]), ValueError, r"differ in features.*\(3,\) and \(2,\)"),
         (lambda: nk.kernel(NET, X, X[:, :, None, None]), ValueError, "differ"),
+        (lambda: nk.kernel(NET, X, dtype="half size"), TypeError, "dtype must be float32 or float64"),
         (lambda: nk.kernel(NET, X, get="cov"), ValueError, "get must be"),
         (lambda: nk.kernel(NET, X, get=()), ValueError, "get must be"),
         (lambda: nk.kernel(NET, X, get=("ntk", "ntk")), ValueError, "get must be"),

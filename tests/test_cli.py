@@ -210,12 +210,17 @@ def test_what_has_no_effect_is_refused(command, files):
 
 def test_a_url_is_no_folder(files, tmp_path):
     pytest.importorskip("fsspec")
-    failed = subprocess.run(
-        [sys.executable, "-c", RUN, "build", "fc:1", files["x"], "memory://k.zarr"],
-        **{"capture_output": True, "text": True, "cwd": tmp_path, "timeout": 120},
-    )
-    assert failed.returncode == 0, failed.stderr
-    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "here"
+    folder.mkdir()
+    build = [sys.executable, "-c", RUN, "build", "fc:1", files["x"]]
+    options = {"capture_output": True, "text": True, "cwd": folder, "timeout": 120}
+    made = subprocess.run([*build, f"file://{tmp_path}/k.zarr"], **options)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(run("verify", f"{tmp_path}/k.zarr", "--json").stdout)["ok"]
+    lost = subprocess.run([*build, "memory://k.zarr"], **options)
+    assert lost.returncode == 2
+    assert "would be lost" in lost.stderr
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("command", ["demo --output", "run spectral_bias --output", "solve k.zarr y.npy"])

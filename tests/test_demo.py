@@ -37,6 +37,12 @@ def test_the_figure_is_written(results):
     assert results.figure.stat().st_size > 20_000
 
 
+def test_a_format_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "load", lambda samples: pytest.fail("work began"))
+    with pytest.raises(ValueError, match=r"name it \.png"):
+        demo.run(tmp_path / "figure.foo")
+
+
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     monkeypatch.delitem(sys.modules, "ntkcore.demo")

@@ -79,6 +79,17 @@ def test_code_blocks_run(file, tmp_path, monkeypatch):
     _run(file, 150)
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_commands_of_minutes_begin(file, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    _reader(2000)
+    for _, language, code, need in blocks(file):
+        if (language, need) == ("sh", "minutes"):
+            lines = [line.partition(" #")[0] for line in code.splitlines() if "--controls" not in line]
+            _shell("\n".join(f"{line} --seconds 0" for line in lines))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_all_code_blocks_run(file, tmp_path, monkeypatch):

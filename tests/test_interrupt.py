@@ -1,5 +1,6 @@
 """Ctrl-C: heard while a tile is being computed, one line, exit code 130, nothing half written."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -104,3 +105,36 @@ def test_the_first_error_is_the_one_that_is_told():
 
     with pytest.raises(ValueError, match="three"):
         tiles.run([(i, i, i, i) for i in range(100)], lambda: work, 4, False, lambda t: 1)
+
+
+def test_workers_that_begin_say_nothing(tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "slow.py").write_text("""
+import os, time
+if os.environ.setdefault("FIRST", str(os.getpid())) != str(os.getpid()):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+def metric(outcome): return 0.5
+""")
+    (tmp_path / "work.py").write_text("""
+import sys, numpy as np, slow
+from ntkcore import cli, control, mlp
+@cli.app.command("work")
+def work():
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    claim = control.Claim("c", slow.metric, minimum=0.5)
+    control.falsify((x, x[:, :1]), mlp(1), claim, workers=2)
+if __name__ == "__main__":
+    sys.argv.append("work")
+    cli.main()
+""")
+    command = [sys.executable, "work.py"]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=-1, stderr=-1) as process:
+        os.kill(int(process.stdout.readline()), signal.SIGINT)  # a terminal's Ctrl-C reaches all of them
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, error = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (130, LINE + "\n")

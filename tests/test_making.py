@@ -15,7 +15,7 @@ import chaos  # noqa: E402
 import ntkcore as nk  # noqa: E402
 from ntkcore.build import build, extend, resume  # noqa: E402
 from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import open_store, using  # noqa: E402
+from ntkcore.store import local_folder, open_store, using  # noqa: E402
 from ntkcore.verify import verify  # noqa: E402
 from test_build import BOTH, NET, contents, data, same  # noqa: E402
 
@@ -84,6 +84,26 @@ def test_the_working_directory_is_no_store(tmp_path, monkeypatch, name, empty):
     assert files(tmp_path) == before
     with pytest.raises(TypeError, match="None"):
         build(NET, data(10), None)
+
+
+@pytest.mark.parametrize("name", ["file", "file/k.zarr", "link"])
+def test_what_cannot_be_a_folder_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="is a file, or a link to nothing"):
+        build(NET, data(10), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("name", ["file://{}/k.zarr", "local://{}/k.zarr", "{}/a::b.zarr", "{}/ü ☃/k.zarr/"])
+def test_names_of_local_folders(tmp_path, name):
+    store = name.format(tmp_path)
+    build(NET, data(40)[:30], store, tile=16)
+    extend(store, data(40)[30:])
+    assert verify(store).ok
+    folder = local_folder(store)
+    assert folder.is_relative_to(tmp_path)
+    assert np.array_equal(zarr.open(folder)["ntk"][...], build(NET, data(40), tmp_path / "right", tile=16)["ntk"][...])
 
 
 def test_an_empty_folder_is_a_place(tmp_path):

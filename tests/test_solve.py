@@ -269,7 +269,7 @@ def test_a_kernel_with_the_same_diagonal_is_another(tmp_path):
     assert cg(K, y, 1e-3, checkpoint=tmp_path / "c.npz").converged
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "shape", "nan", "tampered"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "one array", "shape", "nan", "tampered"])
 def test_damaged_checkpoints(tmp_path, damage):
     _, K, Y = problem()
     file = tmp_path / "c.npz"
@@ -282,6 +282,9 @@ def test_damaged_checkpoints(tmp_path, damage):
         file.write_bytes(b"")
     elif damage == "foreign":
         np.savez(file, a=np.ones(3))
+    elif damage == "one array":
+        with open(file, "wb") as raw:
+            np.save(raw, np.ones(3))
     else:
         state["R"] = {"shape": state["R"][:-1], "nan": state["R"] * np.nan, "tampered": state["R"] * 0}[damage]
         np.savez(file, **state)

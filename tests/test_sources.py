@@ -88,6 +88,8 @@ def test_damaged_files(tmp_path):
         ("fc:depth=300000000", "more than 10000 layers"),
         ("cntk:depth=1e9", "more than 10000 layers"),
         ("fc:depth=-1", "depth must be"),
+        ("fc", "fc needs depth, as in fc:depth=5"),
+        ("cntk:W_std=2", "cntk needs depth"),
         ("", "no network"),
         ("x" * 5000, "no network"),
     ],

@@ -216,7 +216,8 @@ def build(
             return estimate
         _check_room(store, estimate.disk)
         exact = _diagonals(net, a, b, names, name)
-        claim(store, description(net, a, b, names, estimate.tile, name), storage_options)
+        with going_on():
+            claim(store, description(net, a, b, names, estimate.tile, name), storage_options)
     with using(store):
         group = open_store(store, storage_options, unfinished=True)
         found = attributes(group, unfinished=True)

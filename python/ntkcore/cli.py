@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -69,6 +70,13 @@ def _local(path: Path | None) -> Path | None:
     return path
 
 
+def _lasting(store: str) -> str:
+    """A usage error for a store that ends with this process."""
+    if store.startswith("memory://"):
+        raise typer.BadParameter(f"{store} would be lost when this command ends: name a folder or another URL")
+    return store
+
+
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(callback=_local, help="Where the figure goes.")] = Path("ntkcore-demo.png"),
@@ -80,9 +88,7 @@ def demo(
     """
     from ntkcore import demo as demonstration
 
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"no folder {output.parent} for the figure: make it first, or choose another --output")
-    results = demonstration.run(output, samples)
+    results = demonstration.run(check_place(output), samples)
     typer.echo(demonstration.table(results))
     typer.echo(f"figure: {output.resolve()}")
 
@@ -134,7 +140,7 @@ def _complete_net(incomplete: str) -> list[str]:
 
 Net = Annotated[str, typer.Argument(help=NET, autocompletion=_complete_net)]
 Data = Annotated[str, typer.Argument(help=DATA)]
-Store = Annotated[str, typer.Argument(help="The folder or URL of the Zarr store.")]
+Store = Annotated[str, typer.Argument(callback=_lasting, help="The folder or URL of the Zarr store.")]
 Get = Annotated[str, typer.Option(help="ntk, nngp or nngp,ntk.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
@@ -335,7 +341,7 @@ def solve_command(
     from ntkcore.solve import cg
     from ntkcore.store import open_store
 
-    output = check_place(output, ".npy")
+    output = check_place(output, ".npy", [targets])
     group = open_store(store, mode="r")
     _check_kernel(group, kernel)
     operator = Stored(group[kernel], progress=False)
@@ -363,7 +369,7 @@ def predict_command(
     from ntkcore.operators import MatrixFree
     from ntkcore.store import attributes, open_store
 
-    output = check_place(output, ".npy")
+    output = check_place(output, ".npy", [coefficients, data])
     group = open_store(store, mode="r")
     found = attributes(group)
     _check_kernel(group, kernel)
@@ -433,7 +439,7 @@ def run_command(
         "ntkcore-experiments"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """A figure of the literature, run again; without a name, the list. Exit code 1 where a criterion is not met.
@@ -537,8 +543,9 @@ def _falsified(data: str, targets: str | None) -> Any:
 
 
 def _run_controls(output: Path, as_json: bool, **options: Any) -> None:
-    from ntkcore.control.controls import CONTROLS, run_control, write_overview
+    from ntkcore.control.controls import CONTROLS, refuse_folder, run_control, write_overview
 
+    refuse_folder(output)
     found = []
     for control in CONTROLS:
         report = run_control(control, output, **options)
@@ -584,6 +591,7 @@ def _leave_after(seconds: float) -> None:
 def main() -> None:
     """Entry point: a user's error is one line on stderr and exit code 1, an interruption one line and 130."""
     _leave_after(1.5)
+    warnings.formatwarning = lambda message, *_, **__: f"ntkcore: {message}\n"
     try:
         app()
     except USER_ERRORS as error:

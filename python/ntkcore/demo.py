@@ -189,8 +189,17 @@ def _draw(results: Results, path: Path) -> None:
     results.figure = path
 
 
+def _check_format(path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    kinds = Figure().canvas.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in kinds:
+        raise ValueError(f"a figure cannot be written as {path.suffix}: name it .png, or one of {', '.join(kinds)}")
+
+
 def run(output: Path, samples: int | None = None) -> Results:
     """The whole demonstration; writes the figure to ``output``. ``samples``: use only so many of the 1797 digits."""
+    _check_format(output)
     results, split = Results(), load(samples)
     kernels = _kernel_rows(results, split)
     _baseline_rows(results, split)

@@ -128,7 +128,10 @@ def check_data(x1: Any, x2: Any, dtype: npt.DTypeLike | None, xp: Any = np) -> t
     a = _array(x1, "x1", xp)
     b = None if x2 is None else _array(x2, "x2", xp)
     natural = [_natural_dtype(array, name) for array, name in ((a, "x1"), (b, "x2")) if array is not None]
-    wanted = np.result_type(*natural) if dtype is None else np.dtype(dtype)
+    try:
+        wanted = np.result_type(*natural) if dtype is None else np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, not {dtype!r}") from None
     if wanted not in PRECISIONS:
         raise ValueError(f"dtype must be float32 or float64, not {wanted}")
     first = _checked(a, "x1", wanted, xp)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from ntkcore.inputs import Array
 from ntkcore.kernels import kernel_diag
 from ntkcore.layers import Layer, from_json
-from ntkcore.store import attributes, digest, local_folder, open_store, sealed, zarr_module
+from ntkcore.store import attributes, digest, local_folder, open_store, place_of, sealed, zarr_module
 
 # What a process leaves that is killed while it writes a marker.
 LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
@@ -42,6 +43,10 @@ def refuse_place(store: Any) -> None:
             f"the store's path {str(store)!r} is the working directory itself (an unset variable?): name a folder of "
             "its own, e.g. kernel.zarr"
         )
+    if folder is not None:
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise ValueError(f"{there} is a file, or a link to nothing: the store must be a folder of its own")
 
 
 def _place(store: Any, options: Mapping[str, Any] | None) -> Any:
@@ -49,7 +54,7 @@ def _place(store: Any, options: Mapping[str, Any] | None) -> Any:
     from zarr.core.sync import sync
     from zarr.storage._common import make_store_path
 
-    return sync(make_store_path(store, mode="a", storage_options=None if options is None else dict(options)))
+    return sync(make_store_path(place_of(store), mode="a", storage_options=None if options is None else dict(options)))
 
 
 def _empty(store: Any, options: Mapping[str, Any] | None) -> bool:

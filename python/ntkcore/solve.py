@@ -470,7 +470,7 @@ class _Problem:
         try:
             with open(self.file, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 found = {name: file[name] for name in ("fingerprint", "probe", "X", "R", "P", "rz", "done")}
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{self.file} is no whole checkpoint of cg ({error}): delete it to begin anew, or choose another file"
             ) from None

@@ -179,6 +179,9 @@ def parse_net(text: str) -> Layer:
         raise ValueError(f"network {text!r}: no parameter {unknown[0]!r}; {name} takes {', '.join(known)}")
     if any(abs(options.get(key, 0)) > DEEPEST for key in ("depth", "blocks") if not isinstance(options.get(key), str)):
         raise ValueError(f"network {text!r}: more than {DEEPEST} layers take hours a pair: choose a smaller depth")
+    first = next(iter(inspect.signature(READY[name]).parameters.values()))
+    if first.default is first.empty and first.name not in options:
+        raise ValueError(f"network {text!r}: {name} needs {first.name}, as in {name}:{first.name}=5")
     try:
         return READY[name](**options)
     except TypeError as error:

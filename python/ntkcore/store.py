@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ except ImportError:  # not on Windows
 
 FORMAT = 1
 PRECISION = "float32 entries carry rounding of about 1e-6; the diagonal is exact to its dtype"
+LOCAL = re.compile("^(file|local)://")  # URLs of this machine's disks
 Task = tuple[int, int]  # number of a tile's row and column
 
 
@@ -43,10 +45,16 @@ def zarr_module() -> Any:
     return zarr
 
 
+def place_of(store: Any) -> Any:
+    """A store as Zarr takes it: a path as one, so that no name of a folder is taken for a URL."""
+    return local_folder(store) or store if isinstance(store, (str, Path)) else store
+
+
 def local_folder(store: Any) -> Path | None:
     """The folder of a store on this machine's disks, None for any other store."""
     if isinstance(store, (str, Path)):
-        return None if "://" in str(store) else Path(store)
+        path = LOCAL.sub("", str(store))
+        return None if "://" in path else Path(path)
     place = getattr(store, "store_path", store)  # of a group
     root = getattr(getattr(place, "store", place), "root", None)
     return Path(root, getattr(place, "path", "")) if isinstance(root, Path) else None
@@ -151,7 +159,7 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
     FileNotFoundError where there is none, ValueError where it cannot be read or (by default) is not finished.
     """
     zarr = zarr_module()
-    place = store.store_path if isinstance(store, zarr.Group) else store
+    place = store.store_path if isinstance(store, zarr.Group) else place_of(store)
     try:
         group = zarr.open_group(place, mode=mode, zarr_format=3, storage_options=options, use_consolidated=False)
         found = dict(group.attrs).get("ntkcore")

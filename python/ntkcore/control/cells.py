@@ -48,7 +48,7 @@ class Cells:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         mark = self.folder / "study.json"
         if not mark.exists():
             write(mark, {"fingerprint": fingerprint})
@@ -88,11 +88,5 @@ def _read(path: Path) -> Content:
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """JSON, all or nothing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, json.dumps(content, indent=1))
-    except OSError as error:
-        raise OSError(
-            f"cannot write {path}: {error}; what was finished before is whole: make room (or make the folder writable) "
-            "and run the same call again"
-        ) from error
+    files.make_folder(path.parent)
+    files.write(path, json.dumps(content, indent=1))

@@ -26,6 +26,7 @@ from ntkcore.nets import HE, mlp
 NET = mlp(1, b_std=0.1)
 DIGITS = functools.partial(tasks.digit_parity, components=50)
 PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}  # trained to the end
+MARK = "Controls of the falsifier"  # the overview's first words
 COLUMNS = ("features", "lazy", "linearised", *FROZEN)  # arms of the overview
 
 
@@ -145,15 +146,19 @@ def run_control(control: Control, folder: str | Path, **options: Any) -> Report:
     return report
 
 
+def refuse_folder(folder: str | Path) -> None:
+    """FileExistsError where `write_overview` would overwrite what is somebody else's."""
+    files.refuse_foreign(Path(folder) / "controls.md", MARK, ["controls.png"])
+
+
 def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) -> Path:
     """controls.md and controls.png into ``folder``: every claim with its verdict and effects; the path of the first."""
     from matplotlib.figure import Figure
 
+    refuse_folder(folder)
     rows = [(control, *pair) for control, report in found for pair in zip(control.claims, report.verdicts, strict=True)]
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     figures.calibration([(claim, verdict) for _, claim, verdict in rows], figure)
-    with files.writing(Path(folder) / "controls.png") as file:
-        figure.savefig(file, dpi=100)
     table = [("claim", "verdict", "least effect", *(ARMS[arm].label for arm in COLUMNS))]
     for control, claim, verdict in rows:
         right = "" if verdict.kind == control.expected else f" (expected: {control.expected})"
@@ -162,7 +167,9 @@ def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) 
         table.append((link, verdict.kind + right, f"{claim.minimum:g}", *effects))
     seconds = sum(report.seconds() for _, report in found)
     text = f"Effects with 95 % intervals; {seconds:.0f} s, summed over cells."
-    blocks = [("heading", "Controls of the falsifier"), ("figure", "controls"), ("table", table), ("text", text)]
+    blocks = [("heading", MARK), ("figure", "controls"), ("table", table), ("text", text)]
     page = Path(folder) / "controls.md"
     files.write(page, markdown(blocks))
+    with files.writing(Path(folder) / "controls.png") as file:
+        figure.savefig(file, dpi=100)
     return page

@@ -8,7 +8,7 @@ import html
 import io
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
     "table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
 )
+
+
+def refuse_folder(folder: Path, pictures: Iterable[str] = ("kernels",)) -> None:
+    """FileExistsError where a report in this folder would overwrite what is somebody else's."""
+    names = ["report.json", "report.html", *(f"{name}.png" for name in pictures)]
+    files.refuse_foreign(folder / "report.md", MARK, names)
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,15 @@ class Report:
 
         ImportError without Matplotlib.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        files.refuse_foreign(target / "report.md", MARK)
+        target = files.make_folder(folder)
         pictures = self._pictures()
+        refuse_folder(target, pictures)
+        record = self.record()
+        blocks = list(self._blocks(record))
+        files.write(target / "report.md", markdown(blocks))  # first: it tells whose the other files are
         for name, picture in pictures.items():
             files.write(target / f"{name}.png", picture)
-        record = self.record()
         write(target / "report.json", record)
-        blocks = list(self._blocks(record))
-        files.write(target / "report.md", markdown(blocks))
         page = target / "report.html"
         files.write(page, _page(blocks, pictures))
         return page

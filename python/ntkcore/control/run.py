@@ -25,10 +25,9 @@ from ntkcore.control.arms import ARMS, Content, Place, arms_of, make_network, pr
 from ntkcore.control.cells import Cells, Key
 from ntkcore.control.claims import Claim
 from ntkcore.control.evidence import Budget, places
-from ntkcore.control.report import MARK, Report
+from ntkcore.control.report import Report, refuse_folder
 from ntkcore.control.study import Network, Study, Training
 from ntkcore.control.tasks import Arrays, Split
-from ntkcore.files import refuse_foreign
 from ntkcore.finite import DivergedError, empirical_ntk
 from ntkcore.inputs import free_bytes
 from ntkcore.layers import Layer
@@ -103,7 +102,7 @@ def falsify(
     budget = budget or Budget()
     _check(study, budget, workers)
     if folder is not None:
-        refuse_foreign(Path(folder, "report.md"), MARK)
+        refuse_folder(Path(folder))
     sizes = study.sweep(budget.sweep, budget.splits)
     shapes = _check_models(study, sizes, workers)
     cells = Cells(folder, study.fingerprint(shapes))
@@ -237,7 +236,22 @@ def _start(study: Study) -> None:
     global _study
     _study = study
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends workers without a word: the caller says it
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin in this block hear no Ctrl-C until `_start`, while Python would print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _perform_here(key: Key, setting: Content | None) -> Content:
@@ -302,7 +316,8 @@ class _Runner:
             if self.pool is None:
                 self._land(key, perform(self.study, key, setting))
             else:
-                self.flying[self.pool.submit(_perform_here, key, setting)] = key
+                with _deaf():
+                    self.flying[self.pool.submit(_perform_here, key, setting)] = key
                 self._wait(self.workers)
         self._wait(0)
 

@@ -113,9 +113,9 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
 
     import ntkcore
 
-    module, target = load(name), Path(folder)
-    files.refuse_foreign(target / "index.md", MARK)
-    target.mkdir(parents=True, exist_ok=True)
+    module, target = load(name), files.make_folder(folder)
+    files.refuse_foreign(target / "index.md", MARK, [f"{name}.png", f"{name}.json"])
+    _index(target)  # before the others: it tells whose they are
     config = module.Config(**{**(module.QUICK if quick else {}), "seed": seed})
     start = time.perf_counter()
     arrays = module.run(config)
