@@ -231,3 +231,10 @@ def test_killed_at_any_moment(tmp_path, kills):
     build(NET, x, tmp_path / "whole.zarr", tile=16)
     assert verify(store, sample=1000).ok
     assert same(store, tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("part", [3, (0.5, 2), (1, 1), (0, 1, 2), "01"])
+def test_a_share_is_two_whole_numbers(tmp_path, part):
+    with pytest.raises(ValueError, match=r"part must be \(i, n\)"):
+        build(NET, data(10), tmp_path / "k", part=part)
+    assert not (tmp_path / "k").exists()

@@ -149,3 +149,9 @@ def test_bad_input():
         Stored(Chunked(np.full((4, 4), np.nan), 2)) @ np.ones(4)
     assert isinstance(as_operator(np.eye(2)), InMemory)
     assert isinstance(as_operator(Chunked(np.eye(2), 1)), Stored)
+
+
+@pytest.mark.parametrize("what", ["k.zarr", {"ntk": np.eye(3)}, None])
+def test_what_is_no_stored_array(what):
+    with pytest.raises(TypeError, match="a stored kernel is an array"):
+        Stored(what)

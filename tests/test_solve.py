@@ -415,3 +415,15 @@ def test_a_failed_factorisation_on_the_device_is_said():
     _, K, _ = problem(40)
     with pytest.raises(ValueError, match=r"K \+ 0 I is not positive definite .* try a ridge"):
         Cholesky(fake_cupy.asarray(K - 100 * np.eye(40)))
+
+
+@pytest.mark.parametrize("call", [Cholesky, lambda K, ridge: cg(K, np.ones(len(K)), ridge)])
+@pytest.mark.parametrize("ridge", ["0.1", np.ones(3), None, -1, np.nan])
+def test_a_ridge_is_one_number(call, ridge):
+    with pytest.raises(ValueError, match="ridge must be finite and at least 0"):
+        call(np.eye(3), ridge)
+
+
+def test_iterations_are_not_negative():
+    with pytest.raises(ValueError, match="maxiter must be"):
+        cg(np.eye(3), np.ones(3), 0.1, maxiter=-1)

@@ -132,7 +132,10 @@ def _check_room(store: Any, needed: int) -> None:
 
 
 def _check_part(part: tuple[int, int] | None) -> None:
-    if part is not None and not (len(part) == 2 and 0 <= part[0] < part[1]):
+    if part is None:
+        return
+    whole = isinstance(part, Sequence) and len(part) == 2 and all(isinstance(k, (int, np.integer)) for k in part)
+    if not (whole and 0 <= part[0] < part[1]):
         raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
 
 

@@ -167,6 +167,8 @@ class Stored(KernelOperator):
     ahead = 2  # chunks
 
     def __init__(self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None) -> None:
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise TypeError(f'a stored kernel is an array, such as zarr.open("kernel.zarr")["ntk"], not {array!r:.80}')
         if len(array.shape) != 2 or np.dtype(array.dtype).kind != "f":
             raise ValueError(f"a stored kernel is a matrix of floats, not of shape {array.shape} and {array.dtype}")
         super().__init__(tuple(array.shape), _chunk(array), False, progress)

@@ -63,9 +63,13 @@ def _targets(Y: npt.ArrayLike, n: int) -> tuple[Array, bool]:
     return (data[:, None], True) if data.ndim == 1 else (data, False)
 
 
-def _ridge(ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeLike, n: int) -> float:
-    if not np.isfinite(ridge) or ridge < 0:
+def _check_ridge(ridge: Any) -> None:
+    if np.ndim(ridge) or np.asarray(ridge).dtype.kind not in "fiu" or not np.isfinite(ridge) or ridge < 0:
         raise ValueError(f"ridge must be finite and at least 0, not {ridge!r}")
+
+
+def _ridge(ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeLike, n: int) -> float:
+    _check_ridge(ridge)
     value = float(ridge) * (mean_diagonal if relative else 1)
     floor = noise_floor(dtype, n, mean_diagonal)
     if np.dtype(dtype) == np.float32 and value < floor:
@@ -366,6 +370,8 @@ def cg(
     data, flat = _targets(to_host(Y), operator.shape[0])
     if isinstance(every, bool) or every < 1:
         raise ValueError(f"every must be at least 1, a number of iterations, not {every!r}")
+    if isinstance(maxiter, bool) or maxiter < 0:
+        raise ValueError(f"maxiter must be a number of iterations, not {maxiter!r}")
     place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, xp = operator.shape[0], operator.diagonal(), operator.xp
     value = _ridge(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
@@ -570,8 +576,7 @@ class LandmarkRegression:
         if m != len(inner):
             raise ValueError(f"K_nm has {m} landmarks, K_mm {len(inner)}")
         data, flat = _targets(to_host(Y), n)
-        if not np.isfinite(ridge) or ridge < 0:
-            raise ValueError(f"ridge must be finite and at least 0, not {ridge!r}")
+        _check_ridge(ridge)
         floor = noise_floor(operator.storage_dtype, m, np.trace(inner) / m)
         try:
             root = np.linalg.cholesky(inner + np.eye(m) * floor)
