@@ -139,8 +139,30 @@ def test_a_changed_attribute(store, key):
             call(store)
 
 
+@pytest.mark.parametrize("number", [1, 4, 15])
+def test_a_lost_marker_on_either_side(store, whole, number):
+    delete(files(store, "done")[number])
+    check(store, whole / "own", X)
+
+
+OTHER = {"shape": None, "data_type": "int16", "chunk_grid": None, "fill_value": 3, "codecs": "y"}
+
+
+@pytest.mark.chaos("an array's own description (zarr.json) changed: named, and nothing computed")
+@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("key", OTHER)
+def test_a_changed_description(store, array, key):
+    file = store / array / "zarr.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: OTHER[key]}))
+    for call in (verify, resume):
+        with pytest.raises(ValueError, match=f"store's (array ')?{array}.*build the kernel anew"):
+            call(store)
+
+
 @pytest.mark.chaos("an array's shape or chunks changed: named, and nothing computed")
-@pytest.mark.parametrize(("array", "key"), [(a, "shape") for a in ARRAYS] + [("ntk", "chunks"), ("nngp", "chunks")])
+@pytest.mark.parametrize(
+    ("array", "key"), [(a, "shape") for a in ARRAYS] + [(a, "chunks") for a in ARRAYS if "diagonal" not in a]
+)
 def test_changed_shapes(store, array, key):
     file = store / array / "zarr.json"
     content = json.loads(file.read_text())

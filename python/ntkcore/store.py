@@ -157,7 +157,14 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
         found = dict(group.attrs).get("ntkcore")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
-    except (FileExistsError, NotADirectoryError, ValueError, KeyError) as error:  # whatever Zarr says of other things
+    except (
+        FileExistsError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:  # whatever Zarr says of other things
         raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
     if isinstance(found, dict) and not unfinished:
         _refuse_unfinished(found)
@@ -188,8 +195,13 @@ def slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
 def _array(group: Any, name: str) -> Any:
     try:
         return group[name]
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # whatever Zarr says
         raise ValueError(f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})") from error
+
+
+def _blank(array: Any) -> bool:
+    """Is what was never written told from what was: NaN, or no marker?"""
+    return bool(np.isnan(array.fill_value)) if np.dtype(array.dtype).kind == "f" else int(array.fill_value) == 0
 
 
 class Tiles:
@@ -214,12 +226,16 @@ class Tiles:
         shapes |= {"x": (n, *self.arrays["x"].shape[1:]), "x2": (m, *self.arrays["x2"].shape[1:])}
         shapes |= {"done": (-(-n // tile), -(-m // tile))} | {f"diagonal_{name}": (n,) for name in self.diagonals}
         arrays = self.arrays | {f"diagonal_{name}": array for name, array in self.diagonals.items()}
+        chunks = dict.fromkeys(self.names, (tile, tile)) | {"done": (1, 1)}
+        chunks |= {name: (tile, *arrays[name].shape[1:]) for name in ("x", "x2")}
         for name, shape in shapes.items():
-            found, chunks = arrays[name].shape, arrays[name].chunks
-            if found != shape or (name in self.names and chunks != (tile, tile)):
+            array, dtype = arrays[name], "uint8" if name == "done" else self.attributes["dtype"]
+            whole = chunks.get(name, array.chunks)  # those of a diagonal stay when the store is extended
+            if array.shape != shape or array.chunks != whole or str(array.dtype) != dtype or not _blank(array):
                 raise ValueError(
-                    f"the store's {name} has shape {found} in chunks of {chunks}, its attributes say {shape} in tiles "
-                    f"of {tile}: it was damaged; build the kernel anew in another store"
+                    f"the store's {name} has shape {array.shape} in chunks of {array.chunks}, {array.dtype}, empty "
+                    f"{array.fill_value}; its attributes say {shape} in chunks of {whole}, {dtype}: it was damaged; "
+                    "build the kernel anew in another store"
                 )
 
     def check_data(self) -> None:
