@@ -154,7 +154,7 @@ OTHER = {"shape": None, "data_type": "int16", "chunk_grid": None, "fill_value": 
 def test_a_changed_description(store, array, key):
     file = store / array / "zarr.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: OTHER[key]}))
-    for call in (verify, resume):
+    for call in (verify, resume, lambda s: extend(s, X[:3] + 2)):
         with pytest.raises(ValueError, match=f"store's (array ')?{array}.*build the kernel anew"):
             call(store)
 
@@ -211,3 +211,29 @@ def test_a_store_without_a_seal_is_read(store):
     del content["attributes"]["ntkcore"]["seal"]
     file.write_text(json.dumps(content))
     assert verify(store).ok
+
+
+@pytest.mark.parametrize("width", [2, 7])
+def test_data_of_another_shape_are_not_written_over(store, width):
+    file = store / "x" / "zarr.json"
+    content = json.loads(file.read_text())
+    content["shape"][1] = content["chunk_grid"]["configuration"]["chunk_shape"][1] = width
+    file.write_text(json.dumps(content))
+    assert "x" in verify(store).parts
+    with pytest.raises(ValueError, match="x has another shape"):
+        build(NET, X, store, get=("nngp", "ntk"), tile=16)
+
+
+UNSEALED = [("tile", 0), ("tile", -1), ("n", None), ("net", None), ("kernels", 3), ("dtype", "y"), ("x2", 1)]
+
+
+@pytest.mark.parametrize(("key", "value"), UNSEALED)
+def test_attributes_without_a_seal_have_their_types(store, key, value):
+    file = store / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"]["ntkcore"][key] = value
+    del content["attributes"]["ntkcore"]["seal"]
+    file.write_text(json.dumps(content))
+    for call in (verify, resume, lambda s: extend(s, X[:3] + 2)):
+        with pytest.raises(ValueError, match=r"attributes \(zarr.json\) were changed"):
+            call(store)

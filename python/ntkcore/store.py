@@ -125,7 +125,7 @@ def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
         raise ValueError(
             "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
         )
-    if found.get("seal", seal := sealed(found)["seal"]) != seal:
+    if found.get("seal", seal := sealed(found)["seal"]) != seal or not _plausible(found):
         raise ValueError(
             "the store's attributes (zarr.json) were changed since they were written: nothing is computed from them; "
             "restore that file from a copy, or build the kernel anew in another store"
@@ -133,6 +133,17 @@ def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
     if not unfinished:
         _refuse_unfinished(found)
     return dict(found)
+
+
+def _plausible(found: dict[str, Any]) -> bool:
+    """Has everything its type? For stores that were written before attributes had a digest."""
+    kinds = {"net": str, "kernels": list, "dtype": str, "tile": int, "n": int, "x": str, "backend": str}
+    return (
+        all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+        and isinstance(found.get("x2", 0), str | None)
+        and found["dtype"] in ("float32", "float64")
+        and min(found["tile"], found["n"]) > 0
+    )
 
 
 def _refuse_unfinished(found: dict[str, Any]) -> None:
@@ -192,7 +203,8 @@ def slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
     return slice(*i), slice(*j)
 
 
-def _array(group: Any, name: str) -> Any:
+def stored_array(group: Any, name: str) -> Any:
+    """An array of a store; ValueError if it is lost or damaged."""
     try:
         return group[name]
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # whatever Zarr says
@@ -213,11 +225,11 @@ class Tiles:
         self.names = tuple(self.attributes["kernels"])
         self.symmetric = self.attributes["x2"] is None
         data = ("x",) if self.symmetric else ("x", "x2")
-        self.arrays = {name: _array(group, name) for name in (*self.names, "done", *data)}
+        self.arrays = {name: stored_array(group, name) for name in (*self.names, "done", *data)}
         self.arrays["x2"] = self.arrays[data[-1]]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
-        self.diagonals = {name: _array(group, f"diagonal_{name}") for name in self.names if self.symmetric}
+        self.diagonals = {name: stored_array(group, f"diagonal_{name}") for name in self.names if self.symmetric}
         self._check_shapes()
 
     def _check_shapes(self) -> None:

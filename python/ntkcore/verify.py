@@ -94,10 +94,11 @@ def verify(
 def _markers(tiles: Tiles) -> tuple[Array, list[Task]]:
     """All markers, and which are damaged: unreadable (0 here), or lost where that of the mirror image is there."""
     array = tiles.arrays["done"]
+    lost: list[Task] = []
     try:
-        done, lost = array[...], []
+        done = array[...]
     except Exception:  # whatever the codecs say: find out which
-        lost, done = [], np.zeros(array.shape, array.dtype)
+        done = np.zeros(array.shape, array.dtype)
         for task in np.ndindex(array.shape):
             if _readable(array, task):
                 done[task] = array[task]
