@@ -139,8 +139,30 @@ def test_a_changed_attribute(store, key):
             call(store)
 
 
+@pytest.mark.parametrize("number", [1, 4, 15])
+def test_a_lost_marker_on_either_side(store, whole, number):
+    delete(files(store, "done")[number])
+    check(store, whole / "own", X)
+
+
+OTHER = {"shape": None, "data_type": "int16", "chunk_grid": None, "fill_value": 3, "codecs": "y"}
+
+
+@pytest.mark.chaos("an array's own description (zarr.json) changed: named, and nothing computed")
+@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("key", OTHER)
+def test_a_changed_description(store, array, key):
+    file = store / array / "zarr.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: OTHER[key]}))
+    for call in (verify, resume, lambda s: extend(s, X[:3] + 2)):
+        with pytest.raises(ValueError, match=f"store's (array ')?{array}.*build the kernel anew"):
+            call(store)
+
+
 @pytest.mark.chaos("an array's shape or chunks changed: named, and nothing computed")
-@pytest.mark.parametrize(("array", "key"), [(a, "shape") for a in ARRAYS] + [("ntk", "chunks"), ("nngp", "chunks")])
+@pytest.mark.parametrize(
+    ("array", "key"), [(a, "shape") for a in ARRAYS] + [(a, "chunks") for a in ARRAYS if "diagonal" not in a]
+)
 def test_changed_shapes(store, array, key):
     file = store / array / "zarr.json"
     content = json.loads(file.read_text())
@@ -189,3 +211,29 @@ def test_a_store_without_a_seal_is_read(store):
     del content["attributes"]["ntkcore"]["seal"]
     file.write_text(json.dumps(content))
     assert verify(store).ok
+
+
+@pytest.mark.parametrize("width", [2, 7])
+def test_data_of_another_shape_are_not_written_over(store, width):
+    file = store / "x" / "zarr.json"
+    content = json.loads(file.read_text())
+    content["shape"][1] = content["chunk_grid"]["configuration"]["chunk_shape"][1] = width
+    file.write_text(json.dumps(content))
+    assert "x" in verify(store).parts
+    with pytest.raises(ValueError, match="x has another shape"):
+        build(NET, X, store, get=("nngp", "ntk"), tile=16)
+
+
+UNSEALED = [("tile", 0), ("tile", -1), ("n", None), ("net", None), ("kernels", 3), ("dtype", "y"), ("x2", 1)]
+
+
+@pytest.mark.parametrize(("key", "value"), UNSEALED)
+def test_attributes_without_a_seal_have_their_types(store, key, value):
+    file = store / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"]["ntkcore"][key] = value
+    del content["attributes"]["ntkcore"]["seal"]
+    file.write_text(json.dumps(content))
+    for call in (verify, resume, lambda s: extend(s, X[:3] + 2)):
+        with pytest.raises(ValueError, match=r"attributes \(zarr.json\) were changed"):
+            call(store)

@@ -42,6 +42,7 @@ from ntkcore.store import (
     local_folder,
     open_store,
     refuse_other,
+    stored_array,
     using,
 )
 
@@ -243,7 +244,10 @@ def build(
 def _write_damaged(group: Any, given: dict[str, Array | None]) -> None:
     """Data of the store that are no longer what they were: again, from the same data."""
     for name in damaged_data(Tiles(group)):
-        group[name][...] = given[name]
+        data = given[name]
+        if data is None or group[name].shape != data.shape:
+            raise ValueError(f"the store's {name} has another shape, it was damaged: build the kernel anew elsewhere")
+        group[name][...] = data
 
 
 def _diagonals(net: Layer, a: Array, b: Array | None, names: tuple[str, ...], backend: str) -> dict[str, Array]:
@@ -321,8 +325,8 @@ def extend(
     new, _ = check_data(x_new, None, found["dtype"])
     if found.get("making"):
         raise ValueError("the store is only half made: run the same build again, then extend it")
-    if new.shape[1:] != group["x"].shape[1:]:
-        raise ValueError(f"the store's samples have shape {group['x'].shape[1:]}, the new ones {new.shape[1:]}")
+    if new.shape[1:] != (inner := stored_array(group, "x").shape[1:]):
+        raise ValueError(f"the store's samples have shape {inner}, the new ones {new.shape[1:]}")
     name, workers = resolve(found["backend"] if backend is None else backend), thread_count(threads)
     check_workers(executor, name, devices)
     if digest(new) not in extensions(found) or "pending" in found:

@@ -24,7 +24,7 @@ import numpy as np
 from ntkcore.inputs import Array
 from ntkcore.kernels import kernel_diag
 from ntkcore.layers import Layer, from_json
-from ntkcore.store import attributes, digest, local_folder, open_store, place_of, sealed, zarr_module
+from ntkcore.store import Tiles, attributes, digest, local_folder, open_store, place_of, sealed, zarr_module
 
 # What a process leaves that is killed while it writes a marker.
 LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
@@ -190,6 +190,8 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
         raise ValueError(
             f"an extension by {n - old} other samples is not finished: finish it first, by `resume` or the same extend"
         )
+    if "pending" not in found:
+        Tiles(group)  # says so where an array is lost or has another shape
     before = group["x"][:old]
     if digest(before) != found["x"]:
         raise ValueError("the store's x is not what it was built from: it was damaged, build the kernel anew")

@@ -133,7 +133,7 @@ def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
         raise ValueError(
             "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
         )
-    if found.get("seal", seal := sealed(found)["seal"]) != seal:
+    if found.get("seal", seal := sealed(found)["seal"]) != seal or not _plausible(found):
         raise ValueError(
             "the store's attributes (zarr.json) were changed since they were written: nothing is computed from them; "
             "restore that file from a copy, or build the kernel anew in another store"
@@ -141,6 +141,17 @@ def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
     if not unfinished:
         _refuse_unfinished(found)
     return dict(found)
+
+
+def _plausible(found: dict[str, Any]) -> bool:
+    """Has everything its type? For stores that were written before attributes had a digest."""
+    kinds = {"net": str, "kernels": list, "dtype": str, "tile": int, "n": int, "x": str, "backend": str}
+    return (
+        all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+        and isinstance(found.get("x2", 0), str | None)
+        and found["dtype"] in ("float32", "float64")
+        and min(found["tile"], found["n"]) > 0
+    )
 
 
 def _refuse_unfinished(found: dict[str, Any]) -> None:
@@ -165,7 +176,14 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
         found = dict(group.attrs).get("ntkcore")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
-    except (FileExistsError, NotADirectoryError, ValueError, KeyError) as error:  # whatever Zarr says of other things
+    except (
+        FileExistsError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:  # whatever Zarr says of other things
         raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
     if isinstance(found, dict) and not unfinished:
         _refuse_unfinished(found)
@@ -193,11 +211,17 @@ def slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
     return slice(*i), slice(*j)
 
 
-def _array(group: Any, name: str) -> Any:
+def stored_array(group: Any, name: str) -> Any:
+    """An array of a store; ValueError if it is lost or damaged."""
     try:
         return group[name]
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # whatever Zarr says
         raise ValueError(f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})") from error
+
+
+def _blank(array: Any) -> bool:
+    """Is what was never written told from what was: NaN, or no marker?"""
+    return bool(np.isnan(array.fill_value)) if np.dtype(array.dtype).kind == "f" else int(array.fill_value) == 0
 
 
 class Tiles:
@@ -209,11 +233,11 @@ class Tiles:
         self.names = tuple(self.attributes["kernels"])
         self.symmetric = self.attributes["x2"] is None
         data = ("x",) if self.symmetric else ("x", "x2")
-        self.arrays = {name: _array(group, name) for name in (*self.names, "done", *data)}
+        self.arrays = {name: stored_array(group, name) for name in (*self.names, "done", *data)}
         self.arrays["x2"] = self.arrays[data[-1]]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
-        self.diagonals = {name: _array(group, f"diagonal_{name}") for name in self.names if self.symmetric}
+        self.diagonals = {name: stored_array(group, f"diagonal_{name}") for name in self.names if self.symmetric}
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -222,12 +246,16 @@ class Tiles:
         shapes |= {"x": (n, *self.arrays["x"].shape[1:]), "x2": (m, *self.arrays["x2"].shape[1:])}
         shapes |= {"done": (-(-n // tile), -(-m // tile))} | {f"diagonal_{name}": (n,) for name in self.diagonals}
         arrays = self.arrays | {f"diagonal_{name}": array for name, array in self.diagonals.items()}
+        chunks = dict.fromkeys(self.names, (tile, tile)) | {"done": (1, 1)}
+        chunks |= {name: (tile, *arrays[name].shape[1:]) for name in ("x", "x2")}
         for name, shape in shapes.items():
-            found, chunks = arrays[name].shape, arrays[name].chunks
-            if found != shape or (name in self.names and chunks != (tile, tile)):
+            array, dtype = arrays[name], "uint8" if name == "done" else self.attributes["dtype"]
+            whole = chunks.get(name, array.chunks)  # those of a diagonal stay when the store is extended
+            if array.shape != shape or array.chunks != whole or str(array.dtype) != dtype or not _blank(array):
                 raise ValueError(
-                    f"the store's {name} has shape {found} in chunks of {chunks}, its attributes say {shape} in tiles "
-                    f"of {tile}: it was damaged; build the kernel anew in another store"
+                    f"the store's {name} has shape {array.shape} in chunks of {array.chunks}, {array.dtype}, empty "
+                    f"{array.fill_value}; its attributes say {shape} in chunks of {whole}, {dtype}: it was damaged; "
+                    "build the kernel anew in another store"
                 )
 
     def check_data(self) -> None:

@@ -69,8 +69,8 @@ def verify(
         tiles = Tiles(group)
         executor = resolve(tiles.attributes["backend"] if backend is None else backend)
         workers, swept = thread_count(threads), _sweep(store, tiles)
-        data, marks = damaged_data(tiles), _unreadable_marks(tiles)
-        missing = _missing(tiles, marks)
+        data, (done, marks) = damaged_data(tiles), _markers(tiles)
+        missing = [task for task in tiles.all() if done[task] == 0]
         present = [task for task in tiles.all() if task not in set(missing)]
         exact = (
             {} if data or not tiles.symmetric else diagonals(tiles.net, tiles.arrays["x"][...], tiles.names, executor)
@@ -83,7 +83,7 @@ def verify(
         parts = (
             data
             | wrong
-            | ({"done": f"{len(marks)} markers cannot be read: --repair computes their tiles"} if marks else {})
+            | ({"done": f"{len(marks)} markers are damaged or lost: --repair computes their tiles"} if marks else {})
         )
         if repair and not data:
             _repair(tiles, bad, marks, {name: exact[name[len("diagonal_") :]] for name in wrong})
@@ -91,12 +91,22 @@ def verify(
     return Report(missing, bad, parts, len(chosen), swept, repair and not data)
 
 
-def _unreadable_marks(tiles: Tiles) -> list[Task]:
+def _markers(tiles: Tiles) -> tuple[Array, list[Task]]:
+    """All markers, and which are damaged: unreadable (0 here), or lost where that of the mirror image is there."""
+    array = tiles.arrays["done"]
+    lost: list[Task] = []
     try:
-        tiles.arrays["done"][...]
+        done = array[...]
     except Exception:  # whatever the codecs say: find out which
-        return [task for task in np.ndindex(tiles.arrays["done"].shape) if not _readable(tiles.arrays["done"], task)]
-    return []
+        done = np.zeros(array.shape, array.dtype)
+        for task in np.ndindex(array.shape):
+            if _readable(array, task):
+                done[task] = array[task]
+            else:
+                lost.append(task)
+    if tiles.symmetric:  # the mirror image is marked first
+        lost += [(j, i) for i, j in tiles.all() if done[i, j] and not done[j, i] and (j, i) not in lost]
+    return done, lost
 
 
 def _readable(array: Any, at: Task) -> bool:
@@ -105,14 +115,6 @@ def _readable(array: Any, at: Task) -> bool:
     except Exception:
         return False
     return True
-
-
-def _missing(tiles: Tiles, marks: list[Task]) -> list[Task]:
-    """Tiles without a marker that can be read."""
-    if not marks:
-        return tiles.missing()
-    unknown = set(marks)
-    return [task for task in tiles.all() if task in unknown or tiles.arrays["done"][task] == 0]
 
 
 def _wrong_diagonals(tiles: Tiles, exact: Mapping[str, Array]) -> dict[str, str]:
