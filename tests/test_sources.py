@@ -22,7 +22,8 @@ RIGHT = {
 WRONG = {
     "a first row with an empty field": (b"1,,3\n4,5,6\n", "line 1, column 2 is empty"),
     "an empty field": (b"a,b\n1,2\n3,\n", "line 3, column 2 is empty"),
-    "an empty line between": (b"1\n\n3\n", "line 2 has 0 fields"),
+    "an empty line between": (b"1\n\n3\n", "line 2 is empty"),
+    "an empty line before": (b"\n1,2\n", "line 1 is empty"),
     "a ragged row": (b"1,2\n3\n", "line 2 has 1 fields"),
     "thousands": (b'"1,000",2\n', "column 1 is '1,000', not a number"),
     "decimal commas": (b"1,5;2,5\n3,5;4,5\n", "not a number|no samples"),

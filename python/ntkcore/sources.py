@@ -128,7 +128,9 @@ def _is_number(field: str) -> bool:
 
 def _numbers(line: int, row: list[str], width: int) -> list[float]:
     """The fields of a line; ValueError names the line and the column of what is no number."""
-    if len(row) != width or not row:
+    if not row:
+        raise ValueError(f"line {line} is empty: drop it")
+    if len(row) != width:
         raise ValueError(f"line {line} has {len(row)} fields, where the first samples have {width}")
     for column, field in enumerate(row, 1):
         if not _is_number(field):
