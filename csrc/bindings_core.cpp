@@ -3,11 +3,17 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <variant>
 
 #include "cuda/bindings.h"
@@ -582,6 +588,20 @@ class Stop {
   bool flag_ = false;
 };
 
+// A thread that waits for SIGINT's number at the read end of Python's wakeup pipe, then ends the process in so many
+// seconds, whoever holds the GIL.
+void leave_after_interrupt(int pipe, double seconds, std::string line) {
+  std::thread([=] {
+    for (unsigned char signal = 0; ::read(pipe, &signal, 1) == 1;) {
+      if (signal != SIGINT) continue;
+      std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+      const auto told = ::write(STDERR_FILENO, line.data(), line.size());
+      static_cast<void>(told);
+      std::_Exit(130);
+    }
+  }).detach();
+}
+
 std::vector<std::pair<std::string, std::optional<std::string>>> list_backends() {
   int count;
   const Backend* all = backends(&count);
@@ -609,6 +629,9 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
       "obey", [](const Stop* stop) { stop_flag = stop ? stop->flag() : nullptr; },
       "The calling thread's Stop, which must outlive it there; None: nobody ends its calls.",
       py::arg("stop").none(true));
+  m.def("leave_after_interrupt", &leave_after_interrupt,
+        "Ends the process some seconds after SIGINT, whoever holds the GIL.", py::arg("pipe"), py::arg("seconds"),
+        py::arg("line"));
   m.def(
       "duals",
       [] {

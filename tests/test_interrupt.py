@@ -74,6 +74,19 @@ cli.main()
     assert interrupted(tmp_path, code)[::2] == (130, LINE + "\n")
 
 
+def test_lapack_that_keeps_the_gil_ends(tmp_path):
+    code = """
+import numpy, scipy.linalg
+from ntkcore import cli
+@cli.app.command("eigh")
+def command():
+    scipy.linalg.eigh(numpy.random.default_rng(0).standard_normal((6000, 6000)))
+sys.argv = ["ntkcore", "eigh"]
+cli.main()
+"""
+    assert interrupted(tmp_path, code)[::2] == (130, LINE + "\n")
+
+
 def test_a_stopped_tile_is_not_written(tmp_path, monkeypatch):
     x = np.random.default_rng(0).standard_normal((40, 8, 8, 2)).astype("f4")
     right = nk.kernel(nk.cntk(2), x)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import multiprocessing
 import os
 import platform
 import signal
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,6 +18,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 
 import ntkcore
+from ntkcore import _core
 from ntkcore.backends import cuda_description, resolve
 from ntkcore.backends import info as backend_info
 from ntkcore.files import check_place, writing
@@ -80,7 +78,7 @@ def _lasting(store: str) -> str:
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(callback=_local, help="Where the figure goes.")] = Path("ntkcore-demo.png"),
-    samples: Annotated[int | None, typer.Option(min=100, help="Use only so many of the 1797 digits.")] = None,
+    samples: Annotated[int | None, typer.Option(min=200, help="Use only so many of the 1797 digits.")] = None,
 ) -> None:
     """Kernels, accuracies and one figure on scikit-learn's digits, in under a minute.
 
@@ -561,13 +559,7 @@ def _run_controls(output: Path, as_json: bool, **options: Any) -> None:
         raise typer.Exit(1)
 
 
-_interrupted = threading.Event()
-
-
-def _say_interrupted() -> None:
-    if not _interrupted.is_set():
-        _interrupted.set()
-        typer.echo("ntkcore: interrupted; what is written stays, and the same command goes on where it can", err=True)
+INTERRUPTED = "ntkcore: interrupted; what is written stays, and the same command goes on where it can"
 
 
 def _leave_after(seconds: float) -> None:
@@ -575,17 +567,7 @@ def _leave_after(seconds: float) -> None:
     heard, signalled = os.pipe()
     os.set_blocking(signalled, False)
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-
-    def watch() -> None:
-        while os.read(heard, 1) != bytes([signal.SIGINT]):
-            pass
-        time.sleep(seconds)
-        _say_interrupted()
-        for child in multiprocessing.active_children():
-            child.terminate()
-        os._exit(130)
-
-    threading.Thread(target=watch, daemon=True).start()
+    _core.leave_after_interrupt(heard, seconds, INTERRUPTED + "\n")
 
 
 def main() -> None:
@@ -598,5 +580,6 @@ def main() -> None:
         sys.exit(f"ntkcore: {error}")
     except SystemExit as leave:  # typer's, after a KeyboardInterrupt
         if leave.code == 130:
-            _say_interrupted()
+            typer.echo(INTERRUPTED, err=True)
+            os._exit(130)  # nor wait for what threads still compute
         raise
