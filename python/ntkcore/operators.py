@@ -10,23 +10,21 @@ through `cupy_operator` with CuPy's own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.device_arrays import array_module, on_device_of, to_host
-from ntkcore.inputs import check_data
+from ntkcore.inputs import check_data, refuse_no_array
 from ntkcore.kernels import kernel, kernel_diag
 from ntkcore.layers import Layer
 from ntkcore.symmetry import ASYMMETRY, check_real, is_symmetric, refuse_asymmetric, single
 from ntkcore.tiles import Tile, progress_bar, tiles
 
 try:
-    import scipy.sparse
     from scipy.sparse.linalg import LinearOperator
 except ImportError:
     raise ImportError('operators need SciPy: pip install "ntkcore[sklearn]"') from None
@@ -310,14 +308,7 @@ def as_operator(K: Any) -> KernelOperator:
     """A `KernelOperator` as it is; a matrix or a chunked array wrapped; TypeError for anything else."""
     if isinstance(K, KernelOperator):
         return K
-    if isinstance(K, tuple) and hasattr(K, "ntk"):
-        raise TypeError("K holds several kernels: pass one of them, K.ntk or K.nngp")
-    if isinstance(K, (str, Path)):
-        raise TypeError(f'K is the path {str(K)!r}: open it, and pass a kernel of it, zarr.open({str(K)!r})["ntk"]')
-    if hasattr(K, "array_keys") or isinstance(K, Mapping):
-        raise TypeError('K is a group of arrays: pass a kernel of it, K["ntk"]')
-    if isinstance(K, LinearOperator) or scipy.sparse.issparse(K):
-        raise TypeError(f"K must be an array or an operator of ntkcore.operators, not {type(K).__name__}")
+    refuse_no_array(K, "K")
     return Stored(K) if hasattr(K, "chunks") and not isinstance(K, np.ndarray) else InMemory(K)
 
 

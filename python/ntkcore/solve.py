@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from ntkcore.device_arrays import array_module, on_device, to_host
 from ntkcore.files import check_place, writing
+from ntkcore.inputs import refuse_no_array
 from ntkcore.operators import KernelOperator, as_operator, symmetric_operator
 from ntkcore.symmetry import check_real, refuse_asymmetric
 from ntkcore.tiles import progress_bar
@@ -83,9 +84,7 @@ def _ridge(ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeL
 
 
 def _square(K: npt.ArrayLike) -> npt.NDArray[Any]:
-    if isinstance(K, (tuple, str, Path)) or (not hasattr(K, "__array__") and not isinstance(K, list)):
-        as_operator(K)  # says what to pass instead
-        raise TypeError(f"K must be a matrix, not {type(K).__name__}: operators and stores are for cg")
+    refuse_no_array(K, "K")
     matrix: npt.NDArray[Any] = array_module(K).asarray(K)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"K must be a square matrix, not of shape {matrix.shape}")
