@@ -106,6 +106,22 @@ def test_names_of_local_folders(tmp_path, name):
     assert np.array_equal(zarr.open(folder)["ntk"][...], build(NET, data(40), tmp_path / "right", tile=16)["ntk"][...])
 
 
+@pytest.mark.parametrize("store", [None, b"k.zarr", 3, ["k.zarr"]])
+def test_what_is_no_place(store):
+    for call in (lambda: build(NET, data(10), store), lambda: verify(store)):
+        with pytest.raises(TypeError, match="store must be a path"):
+            call()
+
+
+def test_urls_that_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"s3://bucket/k\.zarr"):
+        build(NET, data(10), "s3:/bucket/k.zarr")
+    with pytest.raises(ValueError, match="no kind of URL"):
+        build(NET, data(10), "foo://bucket/k.zarr")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_folder_is_a_place(tmp_path):
     (tmp_path / "k.zarr").mkdir()
     (tmp_path / "k.zarr" / f"zarr.{'0' * 32}.partial").write_bytes(b"")  # of a marker whose writer was killed

@@ -221,6 +221,7 @@ def test_a_ridge_below_the_noise_is_said():
         (lambda K, Y: solve(K - 100 * np.eye(len(K)), Y, method="eigh"), "singular"),
         (lambda K, Y: cg(K, Y, 0.0), "positive ridge"),
         (lambda K, Y: eigs(K, 0), "k must be"),
+        (lambda K, Y: eigs(K, 2.5), "k must be"),
         (lambda K, Y: eigs(K, 2, method="qr"), "method must be"),
         (lambda K, Y: LandmarkRegression(K[:, :5], K[:4, :4], Y, 1.0), "landmarks"),
     ],

@@ -35,8 +35,7 @@ LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 
 def refuse_place(store: Any) -> None:
     """ValueError for a path that names no folder of its own."""
-    if store is None:
-        raise TypeError("store must be a path, a URL or a Zarr store, not None")
+    place_of(store)
     folder = local_folder(store)
     if folder is not None and (not str(store) or folder.resolve() == Path.cwd()):
         raise ValueError(

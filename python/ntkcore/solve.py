@@ -533,8 +533,8 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
     """
     operator = symmetric_operator(K)
     n = operator.shape[0]
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and {n}, not {k!r}")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
+        raise ValueError(f"k must be a whole number between 1 and {n}, not {k!r}")
     if method == "auto":
         method = "lanczos" if k < n // 10 else "eigh"
     start = np.random.default_rng(seed).standard_normal((n, min(n, k + 10)))

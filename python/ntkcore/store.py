@@ -33,6 +33,7 @@ except ImportError:  # not on Windows
 FORMAT = 1
 PRECISION = "float32 entries carry rounding of about 1e-6; the diagonal is exact to its dtype"
 LOCAL = re.compile("^(file|local)://")  # URLs of this machine's disks
+SLIP = re.compile("^[a-z][a-z0-9+]+:/(?!/)")  # a URL that lost a slash
 Task = tuple[int, int]  # number of a tile's row and column
 
 
@@ -46,7 +47,14 @@ def zarr_module() -> Any:
 
 
 def place_of(store: Any) -> Any:
-    """A store as Zarr takes it: a path as one, so that no name of a folder is taken for a URL."""
+    """A store as Zarr takes it: a path as one, so that no name of a folder is taken for a URL.
+
+    TypeError for what names no place, ValueError for a URL with one slash.
+    """
+    if store is None or isinstance(store, (bytes, bytearray, int, float, list, tuple)):
+        raise TypeError(f"store must be a path, a URL or a Zarr store, not {store!r:.80}")
+    if isinstance(store, str) and SLIP.match(store):
+        raise ValueError(f"{store} looks like a URL with one slash: a URL has two, {store.replace(':/', '://', 1)}")
     return local_folder(store) or store if isinstance(store, (str, Path)) else store
 
 
@@ -184,6 +192,8 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
         TypeError,
         AttributeError,
     ) as error:  # whatever Zarr says of other things
+        if "Protocol not known" in str(error):
+            raise ValueError(f"{store} is no kind of URL that fsspec knows, such as s3://bucket/kernel.zarr") from None
         raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
     if isinstance(found, dict) and not unfinished:
         _refuse_unfinished(found)
