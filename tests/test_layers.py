@@ -127,6 +127,7 @@ def test_printing():
         ('{"layer": "Serial", "layers": [{"layer": "Foo"}]}', "unknown layer 'Foo'"),
         ('{"layer": "Residual", "branch": [], "shortcut": 3}', "Residual: takes layers"),
         ("null", "JSON object"),
+        (None, "must be JSON text"),
         ('"Relu"', "JSON object"),
         ('{"layer": "Serial"}', "Serial"),
         ('{"layer": "Residual"}', "Residual"),

@@ -147,6 +147,8 @@ def test_bad_input():
         InMemory(np.ones(3))
     with pytest.raises(ValueError, match="not finished"):
         Stored(Chunked(np.full((4, 4), np.nan), 2)) @ np.ones(4)
+    with pytest.raises(TypeError, match="before the data"):
+        MatrixFree(data(4), NET)
     assert isinstance(as_operator(np.eye(2)), InMemory)
     assert isinstance(as_operator(Chunked(np.eye(2), 1)), Stored)
 

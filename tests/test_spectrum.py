@@ -312,6 +312,8 @@ def test_orders_on_the_sphere_against_an_experiment():
         (lambda: LearningCurve([-1.0]), ">= 0"),
         (lambda: LearningCurve([0.0]), "not all 0"),
         (lambda: LearningCurve([1.0], ridge=-1), "ridge must be"),
+        (lambda: LearningCurve([1.0], ridge="a"), "ridge must be"),
+        (lambda: power_law(np.ones(50), "1", 40), "whole numbers"),
         (lambda: LearningCurve([1.0]).mode_errors(-3), "numbers of samples"),
         (lambda: LearningCurve([1.0]).error(3, [1.0, 2.0]), "power must have shape"),
         (lambda: sphere_spectrum(nk.mlp(1), 1), "d >= 2"),

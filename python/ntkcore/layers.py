@@ -94,6 +94,8 @@ def _layer(value: Any) -> Any:
 
 def from_json(text: str) -> Layer:
     """The spec written by `Layer.to_json`. ValueError names an unknown layer or field."""
+    if not isinstance(text, (str, bytes)):
+        raise TypeError(f"a network spec must be JSON text, as Layer.to_json writes it, not {type(text).__name__}")
     try:
         net = _layer(json.loads(text))
     except RecursionError:

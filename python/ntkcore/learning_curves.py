@@ -16,6 +16,7 @@ al. 2021, with eigenvalues eta_k of multiplicity N_k, P samples and kappa the ef
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,8 +58,9 @@ class LearningCurve:
         if eta.min() < 0 or counts.min() <= 0 or not eta.any():
             raise ValueError("eigenvalues must be >= 0 and not all 0, multiplicities positive")
         for name in ("tail", "ridge"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Real) and math.isfinite(value) and float(value) >= 0):
+                raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
 
     @classmethod
     def from_gram(cls, K: npt.ArrayLike, y: npt.ArrayLike, ridge: float = 0.0) -> tuple[LearningCurve, Array]:

@@ -266,6 +266,8 @@ class MatrixFree(KernelOperator):
         progress: bool | None = None,
         **options: Any,
     ) -> None:
+        if not isinstance(net, Layer):
+            raise TypeError(f"net must be a network spec, and comes before the data, not {type(net).__name__}")
         a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
         self.xp = array_module(x)
         with on_device_of(x):

@@ -50,8 +50,9 @@ class PowerLaw:
 def power_law(values: npt.ArrayLike, first: int, last: int) -> PowerLaw:
     """Fit values[first - 1 : last] > 0. ValueError for fewer than 10 points or less than a factor 4 in i."""
     data = check_matrix(values, "values", (None,))
-    if not 1 <= first <= last <= len(data):
-        raise ValueError(f"a fit from {first} to {last} needs 1 <= first <= last <= {len(data)}")
+    whole = all(isinstance(number, (int, np.integer)) for number in (first, last))
+    if not whole or not 1 <= first <= last <= len(data):
+        raise ValueError(f"a fit from {first!r} to {last!r} needs whole numbers, 1 <= first <= last <= {len(data)}")
     if last - first + 1 < FEWEST or last < 4 * first:
         raise ValueError(
             f"values {first} to {last} are too few for a power law: it takes {FEWEST} and a factor of 4 in the index"
