@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.inputs import as_array, free_bytes
+from ntkcore.inputs import as_array, free_bytes, size_text
 from ntkcore.symmetry import check_real, refuse_asymmetric, single
 
 Array = npt.NDArray[np.float64]
@@ -87,7 +87,7 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     need, free = 4 * 8 * n * n, free_bytes()  # syevd holds the matrix, the vectors and 2 n^2 of workspace
     if free is not None and need > free:
         raise MemoryError(
-            f"the eigenvectors of {n} points need about {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
+            f"the eigenvectors of {n} points need about {size_text(need)}, and {size_text(free)} are free: "
             "use leading_modes() on an operator, or fewer points"
         )
     values, vectors = np.linalg.eigh(K)

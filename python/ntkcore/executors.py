@@ -106,7 +106,6 @@ def workers_for(
     executor: Any, tiles: Tiles, backend: str, threads: int, devices: Sequence[int] | None
 ) -> Threads | Remote:
     """`executor` as one of the two."""
-    check_workers(executor, backend, devices)
     return Threads(tiles, backend, threads, devices) if executor is None else Remote(tiles, backend, executor)
 
 

@@ -153,8 +153,6 @@ def _net_of(path: Path) -> Layer:
     """The spec in a JSON file; ValueError names the file."""
     try:
         return from_json(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply for a network") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -166,17 +164,16 @@ def parse_net(text: str) -> Layer:
     name, _, arguments = text.partition(":")
     if name not in READY:
         raise ValueError(f"no network {text!r}: it must be {NET}")
-    options: dict[str, Any] = {}
+    known, options = list(inspect.signature(READY[name]).parameters), dict[str, Any]()
     for at, part in enumerate(filter(None, arguments.split(","))):
         key, equals, value = part.partition("=")
         if not equals and at == 0:
-            key, value = next(iter(inspect.signature(READY[name]).parameters)), part
+            key, value = known[0], part
         if key in options:
             raise ValueError(f"network {text!r}: {key} is given twice")
         with contextlib.suppress(ValueError):
             options[key] = int(value) if value.lstrip("-").isdigit() else float(value)
         options.setdefault(key, value)
-    known = list(inspect.signature(READY[name]).parameters)
     if unknown := [key for key in options if key not in known]:
         raise ValueError(f"network {text!r}: no parameter {unknown[0]!r}; {name} takes {', '.join(known)}")
     if any(abs(options.get(key, 0)) > DEEPEST for key in ("depth", "blocks") if not isinstance(options.get(key), str)):

@@ -29,7 +29,7 @@ from ntkcore.control.report import Report, refuse_folder
 from ntkcore.control.study import Network, Study, Training
 from ntkcore.control.tasks import Arrays, Split
 from ntkcore.finite import DivergedError, empirical_ntk
-from ntkcore.inputs import free_bytes
+from ntkcore.inputs import free_bytes, size_text
 from ntkcore.layers import Layer
 from ntkcore.tiles import progress_bar
 
@@ -182,7 +182,7 @@ def _check_memory(n: int, workers: int) -> None:
     need, free = workers * 8 * 6 * n**2, free_bytes()
     if free is not None and need > free:
         raise MemoryError(
-            f"the kernels of {n} training samples need {need / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free: "
+            f"the kernels of {n} training samples need {size_text(need)}, but {size_text(free)} are free: "
             "claim it at a smaller n, with a shorter Budget.sweep, or take fewer workers"
         )
 

@@ -21,7 +21,7 @@ from ntkcore.finite.factors import Factors, Maker, jacobian_factors, structured_
 from ntkcore.finite.functional import as_function, check_functional
 from ntkcore.finite.modules import Affine
 from ntkcore.finite.networks import FiniteNet, learning_rate_factor
-from ntkcore.inputs import free_bytes
+from ntkcore.inputs import free_bytes, size_text
 
 Array = npt.NDArray[Any]
 
@@ -130,8 +130,8 @@ def _block_size(need: int, x: Tensor, block: int | None) -> int:
     wanted = block or 1
     if free is not None and 2 * wanted * need > free:
         raise MemoryError(
-            f"the Jacobians of two blocks of {wanted} sample(s) need {2 * wanted * need / 2**30:.1f} GiB, but "
-            f"{free / 2**30:.1f} GiB are free: take {'a smaller block' if wanted > 1 else 'ntk_vector_product'}, "
+            f"the Jacobians of two blocks of {wanted} sample(s) need {size_text(2 * wanted * need)}, but "
+            f"{size_text(free)} are free: take {'a smaller block' if wanted > 1 else 'ntk_vector_product'}, "
             "freeze some of the parameters, or use float32"
         )
     budget = BUDGET if free is None else min(BUDGET, free // 2)
@@ -150,7 +150,7 @@ def _check_result(shape: tuple[int, ...], like: Tensor) -> None:
     need, free = int(np.prod(shape, dtype=object)) * like.element_size(), free_bytes()
     if free is not None and need > free:
         raise MemoryError(
-            f"the kernel of shape {shape} needs {need / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free: use fewer "
+            f"the kernel of shape {shape} needs {size_text(need)}, but {size_text(free)} are free: use fewer "
             "samples, outputs='trace', or ntk_vector_product"
         )
 
