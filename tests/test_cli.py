@@ -67,6 +67,19 @@ def test_build_verify_extend_solve(tmp_path):
     assert run("verify", store).returncode == 0
 
 
+def test_an_overflow_is_one_line(tmp_path):
+    x = np.random.default_rng(0).standard_normal((20, 4, 4, 1)).astype("f4")
+    for name, data in {"x": x * 1e4, "y": x[:, 0, 0], "z": x * 1e18}.items():
+        np.save(tmp_path / f"{name}.npy", data)
+    store, coefficients = tmp_path / "k.zarr", tmp_path / "a.npy"
+    assert run("build", "cntk:depth=2,W_std=1000", tmp_path / "x.npy", store).returncode == 0
+    assert run("solve", store, tmp_path / "y.npy", coefficients, "--ridge", "0.1").returncode == 0
+    result = run("predict", store, coefficients, tmp_path / "z.npy", tmp_path / "p.npy")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "not finite" in result.stderr
+
+
 def test_predict_and_spectrum(tmp_path):
     pytest.importorskip("zarr")
     x = np.random.default_rng(0).standard_normal((80, 5))

@@ -31,7 +31,7 @@ try:
 except ImportError:
     sys.exit('the command line needs typer: pip install "ntkcore[cli]" (or "ntkcore[all]" for everything)')
 
-USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError)
+USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError, FloatingPointError)
 
 CONNECT = "20s"  # that a Dask scheduler has to answer
 Number = TypeVar("Number", int, float)
