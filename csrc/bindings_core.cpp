@@ -227,18 +227,6 @@ Found evaluate_as(const Backend& backend, const AnyPoints& rows, std::int64_t ro
   return not_finite(backend, out_nngp, out_ntk, height, width, stride, false);
 }
 
-const Backend& backend_named(const std::string& name);
-
-// The least and largest of a float32 matrix whose rows are contiguous.
-std::pair<float, float> extremes(const std::string& backend, const py::array& data) {
-  require(py::isinstance<py::array_t<float>>(data) && data.ndim() == 2 && data.size() > 0 &&
-              data.strides(1) == std::int64_t(sizeof(float)) && data.strides(0) % std::int64_t(sizeof(float)) == 0,
-          "extremes: data must be a float32 matrix with contiguous rows, not empty");
-  const Extremes found = backend_named(backend).extremes(static_cast<const float*>(data.data()), data.shape(0),
-                                                         data.shape(1), data.strides(0) / std::int64_t(sizeof(float)));
-  return {found.low, found.high};
-}
-
 const Backend& backend_named(const std::string& name) {
   int count;
   const Backend* all = backends(&count);
@@ -248,6 +236,16 @@ const Backend& backend_named(const std::string& name) {
       return all[i];
     }
   throw py::value_error("unknown backend '" + name + "'");
+}
+
+// The least and largest of a float32 matrix whose rows are contiguous.
+std::pair<float, float> extremes(const std::string& backend, const py::array& data) {
+  require(py::isinstance<py::array_t<float>>(data) && data.ndim() == 2 && data.size() > 0 &&
+              data.strides(1) == std::int64_t(sizeof(float)) && data.strides(0) % std::int64_t(sizeof(float)) == 0,
+          "extremes: data must be a float32 matrix with contiguous rows, not empty");
+  const Extremes found = backend_named(backend).extremes(static_cast<const float*>(data.data()), data.shape(0),
+                                                         data.shape(1), data.strides(0) / std::int64_t(sizeof(float)));
+  return {found.low, found.high};
 }
 
 // The first result that is wanted: its shape is the tile's.
