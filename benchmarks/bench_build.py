@@ -22,13 +22,13 @@ import numpy as np
 from harness import measure, require, write
 
 from ntkcore import kernel, mlp
-from ntkcore.build import build
+from ntkcore.store.build import build
 
 NET, THREADS = mlp(3), 2
 _MEMORY = """
 import re, sys, numpy as np
 from ntkcore import mlp
-from ntkcore.build import build
+from ntkcore.store.build import build
 x = np.random.default_rng(0).standard_normal((int(sys.argv[2]), 784), dtype=np.float32)
 build(mlp(3), x, sys.argv[1], threads=2)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024)

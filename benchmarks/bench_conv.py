@@ -17,8 +17,8 @@ from harness import alternate, last_core, measured, peak_fma, pinned, require, w
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.layers import Serial
-from ntkcore.lowering import lower
+from ntkcore.specs.layers import Serial
+from ntkcore.specs.lowering import lower
 
 BEST = nk.backends()[0]
 LANES = 16

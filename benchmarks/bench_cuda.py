@@ -25,7 +25,7 @@ import numpy as np
 from cuda_machine import Clock, Record, copy_rate, device, free, once, require_gpu, timed
 
 import ntkcore as nk
-from ntkcore.layers import Serial
+from ntkcore.specs.layers import Serial
 
 GET = ("nngp", "ntk")
 # Clocks of a multiprocessor for one layer of 32 points, by the image's side (sm_90, tools/sass_report.py). Instructions
@@ -202,8 +202,8 @@ def smooth_data(N: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
-    """ntkcore.solve.Cholesky on a CuPy kernel of float64, beside CuPy's own factorisation."""
-    from ntkcore.solve import Cholesky
+    """ntkcore.linalg.solve.Cholesky on a CuPy kernel of float64, beside CuPy's own factorisation."""
+    from ntkcore.linalg.solve import Cholesky
 
     x, Y = smooth_data(N, "float64")
     K = nk.kernel(nk.mlp(3), cupy.asarray(x))
@@ -230,9 +230,9 @@ def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
 
 
 def pcg_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
-    """ntkcore.solve.cg on a CuPy kernel of float32, 10 columns, beside CuPy's bare products of as many passes."""
-    from ntkcore.operators import InMemory
-    from ntkcore.solve import cg
+    """cg on a CuPy kernel of float32, 10 columns, beside CuPy's bare products of as many passes."""
+    from ntkcore.linalg.operators import InMemory
+    from ntkcore.linalg.solve import cg
 
     x, Y = smooth_data(N, "float32")
     K = nk.kernel(nk.mlp(3), cupy.asarray(x))

@@ -16,7 +16,7 @@ from harness import alternate, last_core, measured, pinned, require, write
 from threadpoolctl import threadpool_limits
 
 import ntkcore as nk
-from ntkcore.dynamics import Dynamics
+from ntkcore.theory.dynamics import Dynamics
 
 OUTPUTS = 10
 GOALS = {"means": 1.3, "covariances": 3.0}

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.lowering import lower
+from ntkcore.specs.lowering import lower
 
 N, D = 4000, 784
 BLOCK = _core.STRIP

@@ -26,7 +26,7 @@ os.environ["CUPY_TF32"] = "0"  # read when CuPy is imported: its products shall 
 
 def require_gpu() -> Any:
     """CuPy, or the end of the program with a line that says why there is no GPU to use."""
-    from ntkcore.backends import cuda_problem
+    from ntkcore.engine.backends import cuda_problem
 
     if problem := cuda_problem():
         print(f"no usable GPU: {problem}", file=sys.stderr)

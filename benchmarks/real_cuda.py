@@ -4,7 +4,7 @@
 
 Real: the 5170 training and 1017 test images of a part of CIFAR-10 ($NTKCORE_DATA), normalised as in real_cifar.py;
 CNTK-20 Flatten at 32x32 and CNTK-10 GAP at 16x16, with and without horizontal flips; ridge regression on the device
-(ntkcore.solve.Cholesky), the ridge chosen on the last fifth of the training images. Size: CNTK-20 Flatten of 50 000
+(ntkcore.Cholesky), the ridge chosen on the last fifth of the training images. Size: CNTK-20 Flatten of 50 000
 random images, or of as many as the seconds left allow, float32, result on the device. Section "large" of cuda.json.
 """
 
@@ -25,7 +25,7 @@ from real_cifar import FILE, RIDGES, normalised
 from real_uci import data
 
 import ntkcore as nk
-from ntkcore.solve import Cholesky, RidgeWarning
+from ntkcore.linalg.solve import Cholesky, RidgeWarning
 
 # (name, network, side, augment), the cheapest first
 REAL = [

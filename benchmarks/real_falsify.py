@@ -17,7 +17,7 @@ from harness import write
 from real_uci import data
 
 from ntkcore import mlp
-from ntkcore.control import Claim, Training, falsify
+from ntkcore.falsifier import Claim, Training, falsify
 
 ANIMALS = (2, 3, 4, 5, 6, 7)
 IMAGES = 1600

@@ -22,10 +22,10 @@ from real_cifar import FILE, normalised
 from real_uci import data
 
 from ntkcore import cntk, mlp
-from ntkcore.build import build
-from ntkcore.layers import Layer
-from ntkcore.operators import MatrixFree, Stored
-from ntkcore.solve import CGResult, cg
+from ntkcore.linalg.operators import MatrixFree, Stored
+from ntkcore.linalg.solve import CGResult, cg
+from ntkcore.specs.layers import Layer
+from ntkcore.store.build import build
 
 RIDGE, RTOL, CLASSES = 1e-3, 1e-4, 10
 

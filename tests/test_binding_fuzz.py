@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.lowering import lower
+from ntkcore.specs.lowering import lower
 
 STRIP = _core.STRIP
 SENTINEL = -12345.0

@@ -14,10 +14,10 @@ zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
 from conftest import relative_error  # noqa: E402
-from ntkcore.build import build, extend, plan, resume  # noqa: E402
-from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import Tiles  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.linalg.operators import Stored  # noqa: E402
+from ntkcore.store.build import build, extend, plan, resume  # noqa: E402
+from ntkcore.store.format import Tiles  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 
 NET = nk.mlp(3, b_std=0.1)
 BOTH = ("nngp", "ntk")
@@ -194,7 +194,8 @@ def test_opened_by_others(tmp_path):
 
 CODE = """
 import sys, time, numpy as np, ntkcore as nk
-from ntkcore import build as b, store
+from ntkcore.store import build as b
+from ntkcore.store import format as store
 x = np.random.default_rng(0).standard_normal((300, 6)).astype(np.float32)
 write = store.Tiles.write
 def slow(self, task, blocks):

@@ -118,7 +118,7 @@ def test_run(tmp_path):
 
 
 def test_data_by_name(tmp_path):
-    from ntkcore.sources import load
+    from ntkcore.cli.sources import load
 
     x = np.random.default_rng(0).standard_normal((4, 3))
     for head in ("", "a,b,c"):
@@ -140,7 +140,7 @@ def test_names_complete_themselves():
         "COMP_WORDS": "ntkcore plan c",
         "COMP_CWORD": "2",
     }
-    code = "import sys; sys.argv = ['ntkcore']; from ntkcore.cli import app; app(prog_name='ntkcore')"
+    code = "import sys; sys.argv = ['ntkcore']; from ntkcore.cli.commands import app; app(prog_name='ntkcore')"
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert shown.stdout.strip() == "cntk:depth="
 
@@ -157,7 +157,7 @@ def test_names_complete_themselves():
     ],
 )
 def test_networks_by_name(text, net, tmp_path):
-    from ntkcore.sources import parse_net
+    from ntkcore.cli.sources import parse_net
 
     if callable(net):
         with pytest.raises(ValueError, match="depth"):
@@ -172,7 +172,7 @@ def test_networks_by_name(text, net, tmp_path):
 
 
 def test_a_missing_extra_is_named():
-    code = "import sys; sys.modules['typer'] = None; import ntkcore.cli"
+    code = "import sys; sys.modules['typer'] = None; from ntkcore.cli import main; main()"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert failed.returncode == 1
     assert 'pip install "ntkcore[cli]"' in failed.stderr
@@ -203,7 +203,7 @@ def files(tmp_path_factory):
     np.save(folder / "x.npy", x)
     np.save(folder / "z.npy", x[:4])
     np.save(folder / "nan.npy", np.full((6, 1), np.nan))
-    from ntkcore.build import build
+    from ntkcore.store.build import build
 
     build(nk.mlp(1), x, folder / "k.zarr", progress=False)
     names = {"x": "x.npy", "z": "z.npy", "nan": "nan.npy", "k": "k.zarr", "new": "new.zarr", "out": "out.npy"}

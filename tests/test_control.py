@@ -15,16 +15,16 @@ pytest.importorskip("matplotlib")
 
 import torch
 
-import ntkcore.control.run
+import ntkcore.falsifier.run
 from ntkcore import cntk, mlp
-from ntkcore.control import PREDICATES, TASKS, Arrays, Budget, Claim, Split, Training, falsify
-from ntkcore.control import verdict as verdicts
-from ntkcore.control.claims import name_of
-from ntkcore.control.controls import CONTROLS, Control, run_control
-from ntkcore.control.statistics import bootstrap, estimate, holm, p_value
-from ntkcore.control.study import Network, Study
-from ntkcore.control.tasks import modular_addition, sparse_parity
-from ntkcore.control.verdict import Evidence, judge
+from ntkcore.falsifier import PREDICATES, TASKS, Arrays, Budget, Claim, Split, Training, falsify
+from ntkcore.falsifier import verdict as verdicts
+from ntkcore.falsifier.claims import name_of
+from ntkcore.falsifier.controls import CONTROLS, Control, run_control
+from ntkcore.falsifier.statistics import bootstrap, estimate, holm, p_value
+from ntkcore.falsifier.study import Network, Study
+from ntkcore.falsifier.tasks import modular_addition, sparse_parity
+from ntkcore.falsifier.verdict import Evidence, judge
 
 SMALL = Training(steps=30, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None, ridge=(1e-3, 1e-3), looks=4)
 
@@ -162,7 +162,7 @@ def test_modules_that_are_no_functions():
 
 
 def test_memory_is_asked_for_before_any_work(monkeypatch):
-    monkeypatch.setattr(ntkcore.control.run, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(ntkcore.falsifier.run, "free_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="smaller n"):
         falsify(tiny, mlp(1), Claim("c"), training=SMALL)
 
@@ -362,7 +362,7 @@ def test_a_device_that_is_full(monkeypatch):
     def full(*arguments, **options):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("ntkcore.control.arms.train", full)
+    monkeypatch.setattr("ntkcore.falsifier.arms.train", full)
     with pytest.raises(MemoryError, match="what was finished is whole"):
         falsify(tiny, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()))
 
@@ -387,7 +387,7 @@ def test_splits_must_fit():
 
 def command(capsys, *arguments):
     """(exit code, standard output) of `ntkcore falsify`."""
-    from ntkcore.cli import app
+    from ntkcore.cli.commands import app
 
     code = app(["falsify", *map(str, arguments)], standalone_mode=False)
     return code or 0, capsys.readouterr().out
@@ -445,7 +445,7 @@ def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
     task = functools.partial(sparse_parity, n=60, d=6, k=1, validation=30, test=30)
     options = {"net": mlp(1), "width": 64}
     pair = [Control(f"{kind}", kind, task, (claim,), easy, options) for kind in (verdicts.PRESENT, verdicts.NEEDS)]
-    monkeypatch.setattr("ntkcore.control.controls.CONTROLS", pair)
+    monkeypatch.setattr("ntkcore.falsifier.controls.CONTROLS", pair)
     code, out = command(capsys, "--controls", "--output", tmp_path)
     assert code == 1
     assert "right: learns one of six bits: present in the kernel" in out
@@ -459,7 +459,7 @@ def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
 
 def test_controls_without_time_are_told(tmp_path, capsys, monkeypatch):
     control = Control("idle", verdicts.PRESENT, tiny, (Claim("c"),), SMALL, {"width": 16})
-    monkeypatch.setattr("ntkcore.control.controls.CONTROLS", [control])
+    monkeypatch.setattr("ntkcore.falsifier.controls.CONTROLS", [control])
     code, out = command(capsys, "--controls", "--seconds", 0, "--output", tmp_path)
     assert code == 1
     assert "the budget ran out" in out
@@ -491,7 +491,7 @@ def test_a_network_that_fails_to_train_gives_no_verdict(tmp_path):
 
 
 def test_markdown_carries_no_html_of_names():
-    from ntkcore.control.report import markdown
+    from ntkcore.falsifier.report import markdown
 
     text = markdown([("heading", "<script>a</script>"), ("table", [("a|b",), ("<b>",)])])
     assert "<" not in text
@@ -500,7 +500,7 @@ def test_markdown_carries_no_html_of_names():
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000])
 def test_a_damaged_study_is_named(content, tmp_path):
-    from ntkcore.control.cells import Cells
+    from ntkcore.falsifier.cells import Cells
 
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(ValueError, match=r"study\.json is damaged"):

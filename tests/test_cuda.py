@@ -14,8 +14,9 @@ import pytest
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore import _core, device_arrays, lanes
-from ntkcore.backends import cuda_description, cuda_problem, info
+from ntkcore import _core
+from ntkcore.engine import device_arrays, lanes
+from ntkcore.engine.backends import cuda_description, cuda_problem, info
 
 NAMES = ("nngp", "ntk")
 MLP = nk.mlp(3, b_std=0.1)
@@ -381,8 +382,8 @@ def gpu_solvers(gpu, monkeypatch):
 
 
 def test_operators_and_solvers_on_a_device(gpu_solvers):
-    from ntkcore.operators import InMemory, MatrixFree, cupy_operator
-    from ntkcore.solve import Cholesky, Eigh, cg, solve
+    from ntkcore.linalg.operators import InMemory, MatrixFree, cupy_operator
+    from ntkcore.linalg.solve import Cholesky, Eigh, cg, solve
 
     x, Y = vectors(70), np.random.default_rng(1).standard_normal((70, 2))
     K, on_gpu = nk.kernel(MLP, x), fake_cupy.asarray(x)
@@ -411,8 +412,8 @@ def test_operators_and_solvers_on_a_device(gpu_solvers):
 
 def test_a_store_is_built_on_devices(gpu, tmp_path):
     pytest.importorskip("zarr")
-    from ntkcore.build import build
-    from ntkcore.verify import verify
+    from ntkcore.store.build import build
+    from ntkcore.store.verify import verify
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Zarr's, of version 3

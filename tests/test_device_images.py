@@ -10,9 +10,10 @@ import pytest
 
 import fake_cupy
 import ntkcore as nk
-from ntkcore import _core, cuda, device_images, lanes
-from ntkcore.lowering import lower
-from ntkcore.tiles import banded, tiles
+from ntkcore import _core
+from ntkcore.engine import cuda, device_images, lanes
+from ntkcore.engine.tiles import banded, tiles
+from ntkcore.specs.lowering import lower
 from test_cuda import gpu, images  # noqa: F401
 
 NAMES = ("nngp", "ntk")

@@ -22,7 +22,7 @@ BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?```(?P<language>\w*)\n
 
 
 def _cuda():
-    from ntkcore.backends import info
+    from ntkcore.engine.backends import info
 
     return any(entry.name == "cuda" and not entry.missing for entry in info())
 

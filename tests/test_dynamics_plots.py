@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import ntkcore as nk
-from ntkcore import dynamics_plots as plots
-from ntkcore.dynamics import Dynamics
+from ntkcore.plots import dynamics as plots
+from ntkcore.theory.dynamics import Dynamics
 
 TIMES = np.geomspace(1e-1, 1e4, 40)
 
@@ -65,7 +65,7 @@ def test_pictures_can_be_written(training, tmp_path):
 
 
 def test_pyplot_is_left_alone():
-    code = "import sys, ntkcore.dynamics_plots as p; p.own_axes(None); assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys, ntkcore.plots.axes as p; p.own_axes(None); assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -13,9 +13,9 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
-from ntkcore import executors  # noqa: E402
-from ntkcore.build import build, resume  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.store import workers as executors  # noqa: E402
+from ntkcore.store.build import build, resume  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 from test_build import NET, data, same  # noqa: E402
 
 # Zarr warns that parts of v3 may change; Dask's workers leave sockets to the garbage collector when they are killed.

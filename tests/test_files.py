@@ -6,10 +6,11 @@ import resource
 import numpy as np
 import pytest
 
-from ntkcore import experiments, files, mlp
-from ntkcore.build import build
-from ntkcore.control.controls import write_overview
-from ntkcore.control.report import MARK, refuse_folder
+from ntkcore import experiments, mlp
+from ntkcore.falsifier.controls import write_overview
+from ntkcore.falsifier.report import MARK, refuse_folder
+from ntkcore.store import files
+from ntkcore.store.build import build
 
 
 def test_a_link_stays_one_and_its_target_is_written(tmp_path):

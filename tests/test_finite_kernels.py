@@ -6,7 +6,6 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from finite_nets import NETS, data, shape_of, torch
-from ntkcore.dynamics import eigenmodes, leading_modes
 from ntkcore.finite import (
     activations,
     empirical_nngp,
@@ -19,6 +18,7 @@ from ntkcore.finite import (
     to_torch,
 )
 from ntkcore.finite import empirical as empirical_module
+from ntkcore.theory.dynamics import eigenmodes, leading_modes
 
 
 def one_by_one(module, x1, x2):

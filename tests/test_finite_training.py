@@ -10,8 +10,8 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from finite_nets import torch
-from ntkcore.dynamics import GradientDescent, GradientFlow
 from ntkcore.finite import DivergedError, Linearized, empirical_ntk, linearize, rms_deviation, to_torch, train
+from ntkcore.theory.dynamics import GradientDescent, GradientFlow
 
 RNG = np.random.default_rng(0)
 X, Y, X_TEST = RNG.standard_normal((12, 5)), RNG.standard_normal(12), RNG.standard_normal((4, 5))

@@ -5,7 +5,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.backends import cuda_problem
+from ntkcore.engine.backends import cuda_problem
 from test_dual import CASES
 from test_images import NETS
 
@@ -169,7 +169,7 @@ def test_finite_networks(name):
 
 def test_falsifier(tmp_path):
     torch_on_gpu()
-    from ntkcore.control import Budget, Claim, Training, falsify
+    from ntkcore.falsifier import Budget, Claim, Training, falsify
 
     x = np.random.default_rng(0).choice([-1.0, 1.0], (200, 6))
     training = Training(steps=200, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None)

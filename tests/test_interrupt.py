@@ -11,8 +11,9 @@ import pytest
 import zarr
 
 import ntkcore as nk
-from ntkcore import _core, tiles
-from ntkcore.build import build
+from ntkcore import _core
+from ntkcore.engine import tiles
+from ntkcore.store.build import build
 
 COMMAND = "from ntkcore.cli import main; main()"
 LINE = "ntkcore: interrupted; what is written stays, and the same command goes on where it can"
@@ -64,7 +65,7 @@ def test_a_build_ends_and_goes_on(pictures, threads):
 def test_compiled_code_of_others_ends(tmp_path):
     code = """
 import hashlib, threading
-from ntkcore import cli
+from ntkcore.cli import commands as cli
 @cli.app.command("hash")
 def command():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
@@ -77,7 +78,7 @@ cli.main()
 def test_lapack_that_keeps_the_gil_ends(tmp_path):
     code = """
 import numpy, scipy.linalg
-from ntkcore import cli
+from ntkcore.cli import commands as cli
 @cli.app.command("eigh")
 def command():
     scipy.linalg.eigh(numpy.random.default_rng(0).standard_normal((6000, 6000)))
@@ -131,12 +132,14 @@ def metric(outcome): return 0.5
 """)
     (tmp_path / "work.py").write_text("""
 import sys, numpy as np, slow
-from ntkcore import cli, control, mlp
+from ntkcore import mlp
+from ntkcore.cli import commands as cli
+from ntkcore import falsifier
 @cli.app.command("work")
 def work():
     x = np.random.default_rng(0).standard_normal((40, 3))
-    claim = control.Claim("c", slow.metric, minimum=0.5)
-    control.falsify((x, x[:, :1]), mlp(1), claim, workers=2)
+    claim = falsifier.Claim("c", slow.metric, minimum=0.5)
+    falsifier.falsify((x, x[:, :1]), mlp(1), claim, workers=2)
 if __name__ == "__main__":
     sys.argv.append("work")
     cli.main()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore import _core, tiles
-from ntkcore.inputs import thread_count
+from ntkcore import _core
+from ntkcore.engine import tiles
+from ntkcore.engine.inputs import thread_count
 from reference import reference
 
 RELU_NETS = {

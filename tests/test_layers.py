@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.layers import LAYERS
-from ntkcore.lowering import stages
+from ntkcore.specs.layers import LAYERS
+from ntkcore.specs.lowering import stages
 from numpy_nets import scatters_about
 from reference import reference
 from test_image_layers import plain

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore import layers
-from ntkcore.build import build
+from ntkcore.specs import layers
+from ntkcore.store.build import build
 
 X = np.random.default_rng(0).standard_normal((3, 8, 8, 2))
 CONVOLUTIONAL = {

@@ -13,10 +13,10 @@ zarr = pytest.importorskip("zarr")
 
 import chaos  # noqa: E402
 import ntkcore as nk  # noqa: E402
-from ntkcore.build import build, extend, resume  # noqa: E402
-from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import local_folder, open_store, using  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.linalg.operators import Stored  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
+from ntkcore.store.format import local_folder, open_store, using  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 from test_build import BOTH, NET, contents, data, same  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")

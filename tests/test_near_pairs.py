@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore import near_pairs
+from ntkcore.engine import near_pairs
 
 BOTH = ("nngp", "ntk")
 CONV = nk.Conv((3, 3), (1, 1), "SAME", 2**0.5)

@@ -13,13 +13,13 @@ import pytest
 
 import ntkcore as nk
 from ntkcore import predict, stax
-from ntkcore.dynamics import Dynamics, eigenmodes
+from ntkcore.engine.gradients import kernel_gradient
 from ntkcore.estimators import NTKClassifier, NTKRegressor
-from ntkcore.gradients import kernel_gradient
-from ntkcore.learning_curves import LearningCurve
-from ntkcore.losses import CrossEntropy, LossDynamics, SquaredError
-from ntkcore.spectrum import conditioning, spectrum
-from ntkcore.sphere import order_power
+from ntkcore.theory.dynamics import Dynamics, eigenmodes
+from ntkcore.theory.learning_curves import LearningCurve
+from ntkcore.theory.losses import CrossEntropy, LossDynamics, SquaredError
+from ntkcore.theory.spectrum import conditioning, spectrum
+from ntkcore.theory.sphere import order_power
 
 sparse = pytest.importorskip("scipy.sparse")
 zarr = pytest.importorskip("zarr")

@@ -11,8 +11,8 @@ from scipy.sparse.linalg import svds
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.build import build
-from ntkcore.operators import InMemory, MatrixFree, Stored, as_operator
+from ntkcore.linalg.operators import InMemory, MatrixFree, Stored, as_operator
+from ntkcore.store.build import build
 from test_cuda import gpu  # noqa: F401
 
 NET = nk.mlp(2, b_std=0.1)

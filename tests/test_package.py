@@ -54,7 +54,7 @@ def test_every_extra_is_there_and_all_stays_light():
         "torch",
     }
     always = [line for line in metadata.requires("ntkcore") or () if "extra ==" not in line]
-    assert {re.split(r"[^\w-]", line)[0] for line in always} == {"numpy", "threadpoolctl"}
+    assert {re.split(r"[^\w-]", line)[0] for line in always} == {"lazy-loader", "numpy", "threadpoolctl"}
 
 
 def test_console_script():
@@ -62,7 +62,7 @@ def test_console_script():
     assert script.value == "ntkcore.cli:main"
 
 
-@pytest.mark.parametrize("name", ["py.typed", "_core.pyi"])
+@pytest.mark.parametrize("name", ["py.typed", "__init__.pyi", "_core.pyi"])
 def test_types_are_shipped(name):
     assert resources.files("ntkcore").joinpath(name).is_file()
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import assert_close
 from ntkcore import predict, stax
-from ntkcore.losses import CrossEntropy, SquaredError
+from ntkcore.theory.losses import CrossEntropy, SquaredError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "predict_reference.npz")
 DD, TD, TT = (predict._Kernels(REFERENCE[f"{k}/nngp"], REFERENCE[f"{k}/ntk"]) for k in ("dd", "td", "tt"))

@@ -14,9 +14,8 @@ from threadpoolctl import threadpool_limits
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.files import writing
-from ntkcore.operators import InMemory, MatrixFree
-from ntkcore.solve import (
+from ntkcore.linalg.operators import InMemory, MatrixFree
+from ntkcore.linalg.solve import (
     CGResult,
     Cholesky,
     Eigh,
@@ -28,6 +27,7 @@ from ntkcore.solve import (
     noise_floor,
     solve,
 )
+from ntkcore.store.files import writing
 from test_cuda import gpu, gpu_solvers  # noqa: F401
 
 NET = nk.mlp(2)
@@ -134,7 +134,7 @@ def test_interrupted_and_resumed(tmp_path):
 
 KILLED = """
 import os, signal, sys, numpy as np, threadpoolctl
-from ntkcore.solve import cg
+from ntkcore.linalg.solve import cg
 threadpoolctl.threadpool_limits(1)
 K, Y = np.load(sys.argv[1]), np.load(sys.argv[2])
 kill = lambda i, residuals: os.kill(os.getpid(), signal.SIGKILL) if i == 8 else None
@@ -302,7 +302,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     other.write_bytes(b"somebody's")
     code = f"""
 import os
-from ntkcore.files import writing
+from ntkcore.store.files import writing
 with writing({str(target)!r}) as file:
     file.write(b"new"), os._exit(1)
 """

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ntkcore.inputs import size_text, thread_count
-from ntkcore.layers import from_json
-from ntkcore.sources import load, parse_net
+from ntkcore.cli.sources import load, parse_net
+from ntkcore.engine.inputs import size_text, thread_count
+from ntkcore.specs.layers import from_json
 
 RIGHT = {
     "plain": (b"1,2\n3,4\n", [[1, 2], [3, 4]]),

@@ -11,11 +11,11 @@ from scipy.special import eval_gegenbauer, eval_legendre
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.dynamics import Dynamics, GradientDescent, GradientFlow, eigenmodes
-from ntkcore.learning_curves import LearningCurve, sphere_experiment
-from ntkcore.operators import InMemory
-from ntkcore.spectrum import certified_decay, conditioning, power_law, spectrum
-from ntkcore.sphere import degeneracy, dot_product_kernel, legendre, order_power, random_points, sphere_spectrum
+from ntkcore.linalg.operators import InMemory
+from ntkcore.theory.dynamics import Dynamics, GradientDescent, GradientFlow, eigenmodes
+from ntkcore.theory.learning_curves import LearningCurve, sphere_experiment
+from ntkcore.theory.spectrum import certified_decay, conditioning, power_law, spectrum
+from ntkcore.theory.sphere import degeneracy, dot_product_kernel, legendre, order_power, random_points, sphere_spectrum
 
 
 def problem(n=60, outputs=2, seed=0):

@@ -13,10 +13,10 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
-from ntkcore.build import build, extend, resume  # noqa: E402
-from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import open_store  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.linalg.operators import Stored  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
+from ntkcore.store.format import open_store  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 from test_build import NET, contents, data, same  # noqa: E402
 from test_making import files, together  # noqa: E402
 

@@ -6,7 +6,7 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore import _core
-from ntkcore.lowering import lower
+from ntkcore.specs.lowering import lower
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-12}
 SENTINEL = -12345.0

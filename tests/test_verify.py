@@ -9,8 +9,8 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
-from ntkcore.build import build, extend, resume  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 
 NET = nk.mlp(2, b_std=0.1)
 X = np.random.default_rng(0).standard_normal((50, 6))

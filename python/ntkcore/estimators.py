@@ -17,12 +17,12 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.gradients import kernel_gradient
-from ntkcore.inputs import KERNELS, refuse_no_array
-from ntkcore.kernels import kernel, kernel_diag
-from ntkcore.layers import Layer
-from ntkcore.nets import mlp
-from ntkcore.symmetry import check_real
+from ntkcore.engine.gradients import kernel_gradient
+from ntkcore.engine.inputs import KERNELS, refuse_no_array
+from ntkcore.engine.kernels import kernel, kernel_diag
+from ntkcore.linalg.symmetry import check_real
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.nets import mlp
 
 try:
     from scipy.linalg import eigh, get_lapack_funcs

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.eigenmodes import Modes, check_matrix, check_symmetric, eigenmodes
-from ntkcore.inputs import as_array
-from ntkcore.losses import gradient_of, integrate
-from ntkcore.rules import GradientFlow, positive
-from ntkcore.symmetry import check_real
+from ntkcore.engine.inputs import as_array
+from ntkcore.linalg.eigen import Modes, check_matrix, check_symmetric, eigenmodes
+from ntkcore.linalg.symmetry import check_real
+from ntkcore.theory.losses import gradient_of, integrate
+from ntkcore.theory.rules import GradientFlow, positive
 
 __all__ = [
     "Gaussian",

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore import convolutions, layers
-from ntkcore.inputs import KERNELS, check_data
-from ntkcore.kernels import kernel, kernel_diag
-from ntkcore.program import Builder, Law, Shape
+from ntkcore.engine.inputs import KERNELS, check_data
+from ntkcore.engine.kernels import kernel, kernel_diag
+from ntkcore.specs import convolutions, layers
+from ntkcore.specs.program import Builder, Law, Shape
 
 Array = npt.NDArray[Any]
 MOST_LAYERS = 100_000

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.inputs import as_array
+from ntkcore.engine.inputs import as_array
 
 Parameters = Mapping[str, Tensor]
 

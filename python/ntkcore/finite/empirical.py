@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.engine.inputs import free_bytes, size_text
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.factors import Factors, Maker, jacobian_factors, structured_factors
 from ntkcore.finite.functional import as_function, check_functional
 from ntkcore.finite.modules import Affine
 from ntkcore.finite.networks import FiniteNet, learning_rate_factor
-from ntkcore.inputs import free_bytes, size_text
 
 Array = npt.NDArray[Any]
 

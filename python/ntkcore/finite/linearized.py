@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.dynamics import Dynamics
+from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, check_module, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk
 from ntkcore.finite.functional import as_function, jvp
-from ntkcore.inputs import real_array
-from ntkcore.rules import GradientDescent, GradientFlow, Rule
+from ntkcore.theory.dynamics import Dynamics
+from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
 

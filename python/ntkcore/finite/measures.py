@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.eigenmodes import check_matrix
+from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk, features
 from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of, pull_back
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
-from ntkcore.inputs import real_array
+from ntkcore.linalg.eigen import check_matrix
 
 Array = npt.NDArray[Any]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ntkcore.finite.parameterizations import ABC
-from ntkcore.program import Window
+from ntkcore.specs.program import Window
 
 Signal = Any  # a tensor, or a tuple of them between FanOut and FanInSum
 

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore import convolutions as images
-from ntkcore import layers as specs
 from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.arrays import check_module
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
-from ntkcore.lowering import flat, lower
-from ntkcore.program import Window, same_window, valid_window
+from ntkcore.specs import convolutions as images
+from ntkcore.specs import layers as specs
+from ntkcore.specs.lowering import flat, lower
+from ntkcore.specs.program import Window, same_window, valid_window
 
 
 class FiniteNet(Module):

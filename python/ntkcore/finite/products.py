@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.empirical import output_count, share_scales
 from ntkcore.finite.functional import as_function, check_functional, jvp, pull_back
-from ntkcore.inputs import real_array
 
 Array = npt.NDArray[Any]
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.engine.inputs import as_array
 from ntkcore.finite.arrays import as_tensor, batches
 from ntkcore.finite.functional import outputs_of, undisturbed
 from ntkcore.finite.networks import parameter_groups
-from ntkcore.inputs import as_array
-from ntkcore.losses import class_targets
-from ntkcore.rules import positive
+from ntkcore.theory.losses import class_targets
+from ntkcore.theory.rules import positive
 
 Array = npt.NDArray[np.float64]
 Callback = Callable[[int, Module], Mapping[str, float] | None]
