@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore.specs.layers import ACTIVATIONS
+from ntkcore.specs.activations import ACTIVATIONS
 from reference import CLOSED, PHI, dual, reference
 
 # One or more instances of every activation: an activation without an entry fails test_every_activation_is_tested.

@@ -14,7 +14,7 @@ from finite_nets import CONV, DENSE, NETS, RELU, data, shape_of, torch
 from ntkcore.finite import ABC, activation_movement, empirical_nngp, empirical_ntk, parameter_groups, to_torch, train
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.networks import MAKERS
-from ntkcore.specs.layers import ACTIVATIONS
+from ntkcore.specs.activations import ACTIVATIONS
 from reference import PHI
 from test_dual import CASES
 

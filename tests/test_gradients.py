@@ -12,7 +12,7 @@ import ntkcore as nk
 from conftest import assert_close
 from ntkcore.engine import gradients
 from ntkcore.engine.gradients import Parameter, input_gradient, input_vjp, kernel_gradient, parameters, with_parameters
-from ntkcore.specs.layers import ACTIVATIONS
+from ntkcore.specs.activations import ACTIVATIONS
 from test_dual import CASES, kernels_of
 
 RNG = np.random.default_rng(0)

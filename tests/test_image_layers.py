@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import ntkcore as nk
 import reference as oracle
 from conftest import relative_error
-from ntkcore.specs.layers import ACTIVATIONS as ACTIVATION_CLASSES
+from ntkcore.specs.activations import ACTIVATIONS as ACTIVATION_CLASSES
 from reference import reference
 from test_dual import CASES
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore.specs import layers
+from ntkcore.specs import activations
 from ntkcore.store.build import build
 
 X = np.random.default_rng(0).standard_normal((3, 8, 8, 2))
@@ -44,7 +44,7 @@ def test_small_pixels_beside_ordinary_ones(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("images", [False, True])
-@pytest.mark.parametrize("layer", [*layers.ACTIVATIONS, "LayerNorm"])
+@pytest.mark.parametrize("layer", [*activations.ACTIVATIONS, "LayerNorm"])
 def test_no_layer_gives_nan_at_any_magnitude(layer, images, dtype):
     """Finite, as the variances in float64 say of every pair's bound, or refused."""
     phi = {

@@ -5,7 +5,7 @@ import pytest
 
 from ntkcore.cli.sources import load, parse_net
 from ntkcore.engine.inputs import size_text, thread_count
-from ntkcore.specs.layers import from_json
+from ntkcore.specs.text import from_json
 
 RIGHT = {
     "plain": (b"1,2\n3,4\n", [[1, 2], [3, 4]]),

@@ -21,31 +21,12 @@ from .engine.kernels import kernel, kernel_diag
 from .falsifier import Claim, falsify
 from .linalg.operators import InMemory, MatrixFree, Stored
 from .linalg.solve import Cholesky, Eigh, LandmarkRegression, cg, eigs, solve
+from .specs.activations import ABRelu, Abs, ArcCosine, Cos, Erf, Exp, Gaussian, Gelu, LeakyRelu, Rbf, Relu, Sin
+from .specs.branches import FanInSum, FanOut, Parallel, Residual
 from .specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool, GlobalSumPool, LocalAvgPool, SumPool
-from .specs.layers import (
-    ABRelu,
-    Abs,
-    ArcCosine,
-    Cos,
-    Dense,
-    Erf,
-    Exp,
-    FanInSum,
-    FanOut,
-    Gaussian,
-    Gelu,
-    Identity,
-    LayerNorm,
-    LeakyRelu,
-    Parallel,
-    Rbf,
-    Relu,
-    Residual,
-    Serial,
-    Sin,
-    from_json,
-)
+from .specs.layers import Dense, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
+from .specs.text import from_json
 from .store.build import build, extend, plan, resume
 from .store.verify import verify
 from .theory.dynamics import Dynamics

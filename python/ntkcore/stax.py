@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.inputs import KERNELS, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
-from ntkcore.specs import convolutions, layers
+from ntkcore.specs import activations, branches, convolutions, layers
 from ntkcore.specs.program import Builder, Law, Shape
 
 Array = npt.NDArray[Any]
@@ -208,7 +208,7 @@ def serial(*parts: Layer) -> Layer:
 
 def parallel(*parts: Layer) -> Layer:
     """One layer for every branch of `FanOut`."""
-    return _layer(layers.Parallel(*(_net(part, "parallel") for part in parts)))
+    return _layer(branches.Parallel(*(_net(part, "parallel") for part in parts)))
 
 
 def repeat(layer: Layer, n: int) -> Layer:
@@ -325,30 +325,30 @@ def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: in
 def Relu(do_stabilize: bool = False) -> Layer:
     """max(x, 0)."""
     _check("Relu", do_stabilize=do_stabilize)
-    return _layer(layers.Relu())
+    return _layer(activations.Relu())
 
 
 def LeakyRelu(alpha: float, do_stabilize: bool = False) -> Layer:
     """x for x > 0, alpha x otherwise."""
     _check("LeakyRelu", do_stabilize=do_stabilize)
-    return _layer(layers.LeakyRelu(alpha))
+    return _layer(activations.LeakyRelu(alpha))
 
 
 def Abs(do_stabilize: bool = False) -> Layer:
     """|x|."""
     _check("Abs", do_stabilize=do_stabilize)
-    return _layer(layers.Abs())
+    return _layer(activations.Abs())
 
 
 def ABRelu(a: float, b: float, do_stabilize: bool = False) -> Layer:
     """a x for x < 0, b x otherwise."""
     _check("ABRelu", do_stabilize=do_stabilize)
-    return _layer(layers.ABRelu(a, b))
+    return _layer(activations.ABRelu(a, b))
 
 
 def Erf(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:
     """a erf(b x) + c."""
-    return _layer(layers.Erf(a, b, c))
+    return _layer(activations.Erf(a, b, c))
 
 
 def Sigmoid_like() -> Layer:
@@ -359,32 +359,32 @@ def Sigmoid_like() -> Layer:
 def Gelu(approximate: bool = False) -> Layer:
     """x Phi(x); ``approximate`` is for finite networks, so that only False goes."""
     _check("Gelu", approximate=approximate)
-    return _layer(layers.Gelu())
+    return _layer(activations.Gelu())
 
 
 def Sin(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:
     """a sin(b x + c)."""
-    return _layer(layers.Sin(a, b, c))
+    return _layer(activations.Sin(a, b, c))
 
 
 def Cos(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:
     """a cos(b x + c)."""
-    return _layer(layers.Cos(a, b, c))
+    return _layer(activations.Cos(a, b, c))
 
 
 def Exp(a: float = 1, b: float = 1) -> Layer:
     """a exp(b x)."""
-    return _layer(layers.Exp(a, b))
+    return _layer(activations.Exp(a, b))
 
 
 def Gaussian(a: float = 1, b: float = -1) -> Layer:
     """a exp(b x^2)."""
-    return _layer(layers.Gaussian(a, b))
+    return _layer(activations.Gaussian(a, b))
 
 
 def Rbf(gamma: float = 1.0) -> Layer:
     """sqrt(2) sin(sqrt(2 gamma) x + pi/4): exp(-gamma |x - x'|^2) for its dual."""
-    return _layer(layers.Rbf(gamma))
+    return _layer(activations.Rbf(gamma))
 
 
 def Identity() -> Layer:
@@ -394,7 +394,7 @@ def Identity() -> Layer:
 
 def FanOut(num: int) -> Layer:
     """The input, for ``num`` branches."""
-    return _layer(layers.FanOut(num))
+    return _layer(branches.FanOut(num))
 
 
 def FanInSum() -> Layer:
@@ -402,4 +402,4 @@ def FanInSum() -> Layer:
 
     kernel_fn raises ValueError elsewhere (neural-tangents warns and adds correlated branches as if independent).
     """
-    return _layer(layers.FanInSum())
+    return _layer(branches.FanInSum())

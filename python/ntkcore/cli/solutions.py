@@ -11,7 +11,7 @@ import typer
 
 from ntkcore.cli.app import AsJson, Data, Store, Threads, app, local
 from ntkcore.cli.sources import load
-from ntkcore.specs.layers import from_json
+from ntkcore.specs.text import from_json
 from ntkcore.store.files import check_place, writing
 
 

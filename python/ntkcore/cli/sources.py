@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ntkcore.specs import nets
-from ntkcore.specs.layers import Layer, from_json
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.text import from_json
 
 READY: dict[str, Callable[..., Layer]] = {
     "fc": nets.mlp,

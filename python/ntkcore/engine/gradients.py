@@ -21,7 +21,7 @@ from ntkcore.engine.inputs import Array, allocate, as_array, check_data, kernel_
 from ntkcore.engine.kernels import kernel
 from ntkcore.engine.tiles import Tile, run, tiles
 from ntkcore.engine.vectors import BLOCK, points_of
-from ntkcore.specs.layers import Dense, Layer, _Container
+from ntkcore.specs.layers import Container, Dense, Layer
 from ntkcore.specs.lowering import lower
 
 NAMES = ("W_std", "b_std")
@@ -46,7 +46,7 @@ def _dense_layers(net: Layer, path: str = "") -> Iterator[tuple[str, Dense]]:
         inner = f"{path}." if path else ""
         if isinstance(held, Layer):
             yield from _dense_layers(held, f"{inner}{field.name}")
-        elif isinstance(net, _Container):
+        elif isinstance(net, Container):
             label = "branch." if field.name == "branch" else ""
             for number, layer in enumerate(held):
                 yield from _dense_layers(layer, f"{inner}{label}{number}")
@@ -85,7 +85,7 @@ def with_parameters(net: Layer, values: Sequence[float] | Array) -> Layer:
         if isinstance(layer, Dense):
             moved: dict[str, Any] = {name: float(next(given)) for name in _named(layer)}
             return replace(layer, **moved)
-        if isinstance(layer, _Container):
+        if isinstance(layer, Container):
             return type(layer)._from_fields(
                 {field.name: changed(getattr(layer, field.name)) for field in reversed(fields(layer))}
             )

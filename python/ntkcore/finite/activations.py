@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkcore.specs.layers import Activation
+from ntkcore.specs.activations import Activation
 
 Function = Callable[[Tensor], Tensor]
 

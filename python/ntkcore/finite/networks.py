@@ -23,6 +23,7 @@ from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.arrays import check_module
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
+from ntkcore.specs import activations, branches
 from ntkcore.specs import convolutions as images
 from ntkcore.specs import layers as specs
 from ntkcore.specs.lowering import flat, lower
@@ -147,7 +148,7 @@ def _shape(given: Any) -> tuple[int, ...]:
 
 
 def _check_depth(net: specs.Layer, parameterization: str | ABC) -> None:
-    depth = sum(isinstance(layer, specs.Activation) for layer in _walk(net))
+    depth = sum(isinstance(layer, activations.Activation) for layer in _walk(net))
     if parameterization == "mean_field" and depth != 1:
         raise ValueError(
             f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use 'mup', which is the "
@@ -191,7 +192,7 @@ class _Maker:
 
     def make(self, layer: specs.Layer, signal: Any) -> tuple[Module, Any]:
         """The layer's module and the signal after it; ValueError naming a layer without a finite counterpart."""
-        if isinstance(layer, specs.Activation) and type(layer).__name__ in FUNCTIONS:
+        if isinstance(layer, activations.Activation) and type(layer).__name__ in FUNCTIONS:
             return Nonlinearity(layer), signal
         maker = MAKERS.get(type(layer))
         if maker is None:
@@ -238,7 +239,7 @@ class _Maker:
             made.append(module)
         return torch.nn.Sequential(*made), signal
 
-    def parallel(self, layer: specs.Parallel, signal: Any) -> tuple[Module, Any]:
+    def parallel(self, layer: branches.Parallel, signal: Any) -> tuple[Module, Any]:
         made = [self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)]
         return modules.Parallel([module for module, _ in made]), tuple(after for _, after in made)
 
@@ -250,9 +251,9 @@ class _Maker:
             )
         return modules.FanInSum(), replace(signal[0], raw=all(part.raw for part in signal))
 
-    def residual(self, layer: specs.Residual, signal: Signal) -> tuple[Module, Signal]:
-        branches = specs.Parallel(layer.shortcut, specs.Serial(*layer.branch))
-        return self.serial(specs.Serial(specs.FanOut(2), branches, specs.FanInSum()), signal)
+    def residual(self, layer: branches.Residual, signal: Signal) -> tuple[Module, Signal]:
+        both = branches.Parallel(layer.shortcut, specs.Serial(*layer.branch))
+        return self.serial(specs.Serial(branches.FanOut(2), both, branches.FanInSum()), signal)
 
 
 MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]] = {
@@ -260,10 +261,10 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
     specs.Identity: lambda maker, layer, signal: (torch.nn.Identity(), signal),
     specs.LayerNorm: lambda maker, layer, signal: (modules.LayerNorm(layer.eps), signal),
     specs.Serial: _Maker.serial,
-    specs.FanOut: lambda maker, layer, signal: (modules.FanOut(layer.num), (signal,) * layer.num),
-    specs.Parallel: _Maker.parallel,
-    specs.FanInSum: _Maker.fan_in,
-    specs.Residual: _Maker.residual,
+    branches.FanOut: lambda maker, layer, signal: (modules.FanOut(layer.num), (signal,) * layer.num),
+    branches.Parallel: _Maker.parallel,
+    branches.FanInSum: _Maker.fan_in,
+    branches.Residual: _Maker.residual,
     images.Conv: _Maker.conv,
     images.AvgPool: _Maker.pool,
     images.SumPool: _Maker.pool,

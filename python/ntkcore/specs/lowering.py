@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ntkcore import _core
+from ntkcore.specs.branches import FanInSum, FanOut
 from ntkcore.specs.convolutions import GlobalAvgPool, LocalAvgPool, Readout
-from ntkcore.specs.layers import Dense, FanInSum, FanOut, Identity, Layer, Serial, Signal, single
+from ntkcore.specs.layers import Dense, Identity, Layer, Serial, Signal, single
 from ntkcore.specs.program import Builder, Shape, Value
 
 PoolWindow = int | str

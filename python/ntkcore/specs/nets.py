@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from numbers import Integral
 
+from ntkcore.specs.activations import Relu
+from ntkcore.specs.branches import Residual
 from ntkcore.specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool
-from ntkcore.specs.layers import Dense, Layer, Relu, Residual, Serial
+from ntkcore.specs.layers import Dense, Layer, Serial
 
 HE = 2**0.5
 

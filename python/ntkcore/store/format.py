@@ -2,9 +2,10 @@
 
 A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where not yet computed;
 "done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its
-attributes say what it holds, and whether it is half made or half extended (`ntkcore.store.making`). A chunk is written whole
-or not at all, and a tile is the same bytes however often it is computed, so neither SIGKILL nor a full disk leaves a
-torn or false tile, and only tiles in flight are lost. Nothing read is ever executed.
+attributes say what it holds, and whether it is half made or half extended (`ntkcore.store.making`).
+A chunk is written whole or not at all, and a tile is the same bytes however often it is computed,
+so neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost.
+Nothing read is ever executed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import numpy.typing as npt
 
 from ntkcore.engine.inputs import Array
 from ntkcore.engine.kernels import kernel
-from ntkcore.specs.layers import Layer, from_json
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.text import from_json
 
 try:
     import fcntl

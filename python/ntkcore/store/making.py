@@ -23,7 +23,8 @@ import numpy as np
 
 from ntkcore.engine.inputs import Array
 from ntkcore.engine.kernels import kernel_diag
-from ntkcore.specs.layers import Layer, from_json
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.text import from_json
 from ntkcore.store.format import Tiles, attributes, digest, local_folder, open_store, place_of, sealed, zarr_module
 
 # What a process leaves that is killed while it writes a marker.

@@ -11,8 +11,9 @@ adds ridge/(2N) times the squared distance of the weights from their start. With
 r = (lambda + ridge)/N and the rule's rho(t), predictions are f0(x) + K(x, X) V diag(G) V^T (y - f0), where
 G = (1 - rho)/(lambda + ridge): Jacot et al. 2018; Lee et al. 2019, equations 10-16. All in float64.
 
-Eigenvalues at the level of rounding count as exactly 0 (see `ntkcore.linalg.eigen`). In exact arithmetic such directions
-of a kernel's null space reach no point at all; there the network stays what it was, for ever, and nothing is NaN.
+Eigenvalues at the level of rounding count as exactly 0 (see `ntkcore.linalg.eigen`). In exact
+arithmetic such directions of a kernel's null space reach no point at all; there the network stays
+what it was, for ever, and nothing is NaN.
 """
 
 from __future__ import annotations

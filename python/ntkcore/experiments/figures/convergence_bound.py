@@ -9,7 +9,8 @@ import numpy as np
 
 from ntkcore.engine.kernels import kernel
 from ntkcore.experiments.criteria import Criterion
-from ntkcore.specs.layers import ArcCosine, Dense, Serial
+from ntkcore.specs.activations import ArcCosine
+from ntkcore.specs.layers import Dense, Serial
 from ntkcore.theory.sphere import random_points
 
 CLAIM = (

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ntkcore.experiments.criteria import Criterion, steps
-from ntkcore.specs.layers import Dense, Relu, Serial
+from ntkcore.specs.activations import Relu
+from ntkcore.specs.layers import Dense, Serial
 
 CLAIM = (
     "After five steps at one learning rate the last hidden coordinates have moved by a share of themselves that does "

@@ -9,8 +9,9 @@ import numpy as np
 
 from ntkcore.engine.kernels import kernel
 from ntkcore.experiments.criteria import Criterion, steps
+from ntkcore.specs.activations import Relu
 from ntkcore.specs.convolutions import Conv, GlobalAvgPool
-from ntkcore.specs.layers import Dense, Relu, Serial
+from ntkcore.specs.layers import Dense, Serial
 from ntkcore.specs.nets import HE, mlp
 from ntkcore.theory.sphere import random_points
 

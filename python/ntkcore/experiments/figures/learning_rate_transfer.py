@@ -9,7 +9,8 @@ import numpy as np
 
 from ntkcore.datasets import digits
 from ntkcore.experiments.criteria import Criterion, steps
-from ntkcore.specs.layers import Dense, Relu, Serial
+from ntkcore.specs.activations import Relu
+from ntkcore.specs.layers import Dense, Serial
 
 CLAIM = (
     "With Adam the best learning rate hardly moves with the width in maximal-update parameterization, and falls in the "

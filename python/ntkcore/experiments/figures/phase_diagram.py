@@ -10,7 +10,7 @@ import numpy as np
 
 from ntkcore.engine.kernels import kernel
 from ntkcore.experiments.criteria import Criterion
-from ntkcore.specs.layers import Erf
+from ntkcore.specs.activations import Erf
 from ntkcore.specs.nets import mlp
 from ntkcore.theory.spectrum import conditioning
 

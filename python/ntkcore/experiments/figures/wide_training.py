@@ -9,7 +9,7 @@ import numpy as np
 
 from ntkcore.engine.kernels import kernel
 from ntkcore.experiments.criteria import Criterion, steps
-from ntkcore.specs.layers import Erf
+from ntkcore.specs.activations import Erf
 from ntkcore.specs.nets import mlp
 from ntkcore.theory.dynamics import Dynamics, GradientDescent
 
