@@ -26,13 +26,13 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def interrupted(folder, code, *args):
-    """Starts a program, sends SIGINT two seconds after it says that it begins; (exit code, output, errors)."""
-    begin = "import sys; print('begins', flush=True)\n"
+def interrupted(folder, code, *args, after=2.0):
+    """Starts a program, sends SIGINT so many seconds after it says that it begins; (exit code, output, errors)."""
+    begin = "" if "begins" in code else "import sys; print('begins', flush=True)\n"
     command = [sys.executable, "-c", begin + code, *args]
     with subprocess.Popen(command, cwd=folder, text=True, stdout=-1, stderr=-1) as process:
         process.stdout.readline()
-        time.sleep(2)
+        time.sleep(after)
         process.send_signal(signal.SIGINT)
         try:
             out, error = process.communicate(timeout=20)
@@ -54,6 +54,13 @@ except KeyboardInterrupt:
     assert interrupted(pictures, code) == (0, "interrupted\n", "")
 
 
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3])
+def test_imports_end(pictures, after):
+    code = "from ntkcore.cli import main; print('begins', flush=True); main()"
+    call = ["build", NET, "x.npy", "k.zarr"]
+    assert interrupted(pictures, code, *call, after=after)[::2] == (130, LINE + "\n")
+
+
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_build_ends_and_goes_on(pictures, threads):
     assert interrupted(pictures, COMMAND, "build", NET, "x.npy", "k.zarr", "--threads", threads)[::2] == (
@@ -65,12 +72,12 @@ def test_a_build_ends_and_goes_on(pictures, threads):
 def test_compiled_code_of_others_ends(tmp_path):
     code = """
 import hashlib, threading
-from ntkcore.cli import commands as cli
+from ntkcore.cli import commands as cli, main
 @cli.app.command("hash")
 def command():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 sys.argv = ["ntkcore", "hash"]
-cli.main()
+main()
 """
     assert interrupted(tmp_path, code)[::2] == (130, LINE + "\n")
 
@@ -78,12 +85,12 @@ cli.main()
 def test_lapack_that_keeps_the_gil_ends(tmp_path):
     code = """
 import numpy, scipy.linalg
-from ntkcore.cli import commands as cli
+from ntkcore.cli import commands as cli, main
 @cli.app.command("eigh")
 def command():
     scipy.linalg.eigh(numpy.random.default_rng(0).standard_normal((6000, 6000)))
 sys.argv = ["ntkcore", "eigh"]
-cli.main()
+main()
 """
     assert interrupted(tmp_path, code)[::2] == (130, LINE + "\n")
 
@@ -133,7 +140,7 @@ def metric(outcome): return 0.5
     (tmp_path / "work.py").write_text("""
 import sys, numpy as np, slow
 from ntkcore import mlp
-from ntkcore.cli import commands as cli
+from ntkcore.cli import commands as cli, main
 from ntkcore import falsifier
 @cli.app.command("work")
 def work():
@@ -142,7 +149,7 @@ def work():
     falsifier.falsify((x, x[:, :1]), mlp(1), claim, workers=2)
 if __name__ == "__main__":
     sys.argv.append("work")
-    cli.main()
+    main()
 """)
     command = [sys.executable, "work.py"]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=-1, stderr=-1) as process:

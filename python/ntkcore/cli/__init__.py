@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import warnings
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError, FloatingPointError)
 INTERRUPTED = "ntkcore: interrupted; what is written stays, and the same command goes on where it can"
@@ -22,6 +23,16 @@ def _leave_after(seconds: float) -> None:
     _core.leave_after_interrupt(heard, seconds, INTERRUPTED + "\n")
 
 
+def _application() -> Callable[[], Any]:
+    try:
+        import typer  # noqa: F401
+    except ImportError:
+        sys.exit('the command line needs typer: pip install "ntkcore[cli]" (or "ntkcore[all]" for everything)')
+    from ntkcore.cli.commands import app
+
+    return app
+
+
 def _interrupted() -> NoReturn:
     print(INTERRUPTED, file=sys.stderr, flush=True)
     os._exit(130)  # nor wait for what threads still compute
@@ -32,9 +43,7 @@ def main() -> None:
     try:
         _leave_after(1.5)
         warnings.formatwarning = lambda message, *_, **__: f"ntkcore: {message}\n"
-        from ntkcore.cli.commands import app
-
-        app()
+        _application()()
     except USER_ERRORS as error:
         sys.exit(f"ntkcore: {error}")
     except KeyboardInterrupt:

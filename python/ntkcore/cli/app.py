@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import typer
+
 import ntkcore
 from ntkcore.cli.sources import DATA, NET, READY
-
-try:
-    import typer
-except ImportError:
-    sys.exit('the command line needs typer: pip install "ntkcore[cli]" (or "ntkcore[all]" for everything)')
 
 Number = TypeVar("Number", int, float)
 
