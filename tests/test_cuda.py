@@ -17,6 +17,7 @@ from conftest import relative_error
 from ntkcore import _core
 from ntkcore.engine import device_arrays, lanes
 from ntkcore.engine.backends import cuda_description, cuda_problem, info
+from ntkcore.specs.lowering import lower
 
 NAMES = ("nngp", "ntk")
 MLP = nk.mlp(3, b_std=0.1)
@@ -164,7 +165,7 @@ def test_norms_of_zero_tiny_and_huge_rows(gpu, dtype):
 
 def test_points_of_norms_are_those_of_the_data():
     x = vectors(5000)
-    program = nk.kernels.lower(OTHER, (6,), wants_ntk=True, depths=None, pool_windows=None)
+    program = lower(OTHER, (6,), wants_ntk=True, depths=None, pool_windows=None)
     whole = _core.Points(program, x)
     for threads in (1, 3):
         points = _core.Points.of_norms(program, (x**2).sum(1), 6, True, threads)

@@ -5,6 +5,8 @@ import pytest
 
 import ntkcore as nk
 from ntkcore.engine import near_pairs
+from ntkcore.engine.vectors import points_of
+from ntkcore.specs.lowering import lower
 
 BOTH = ("nngp", "ntk")
 CONV = nk.Conv((3, 3), (1, 1), "SAME", 2**0.5)
@@ -125,8 +127,8 @@ def test_bounds_follow_the_program():
     """Of a mild activation the least bound; of one that brings all rows near c = 1 all pairs; of ReLU c = -1 alone."""
 
     def bounds(net):
-        program = nk.lowering.lower(net, (9,), wants_ntk=True)
-        points = nk.vector_kernels.points_of(program, normal(20, 9))
+        program = lower(net, (9,), wants_ntk=True)
+        points = points_of(program, normal(20, 9))
         return near_pairs.VectorBounds(program, nk.backends()[0], points, points)
 
     dot = np.array([[0.0, 0.5, 0.9999, -0.9999]], np.float32)

@@ -8,8 +8,9 @@ and the features made of them) comes from the CPU engine.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,17 @@ from ntkcore import _core
 from ntkcore.engine.backends import cpu_backends
 from ntkcore.engine.device_arrays import address, cupy_module, on_device, product, unit_rows, whole
 from ntkcore.engine.device_images import MAKERS, BlockMaker, DeviceBlocks
+from ntkcore.engine.device_results import OnDevice, ThroughPinnedMemory
 from ntkcore.engine.images import LANES, Diagonals, flipped
-from ntkcore.engine.inputs import KERNELS, Array
+from ntkcore.engine.inputs import Array
+from ntkcore.engine.jobs import Job, Parts
 from ntkcore.engine.lanes import Lane, make_lanes, pools_kept
-from ntkcore.engine.tiles import Tile, banded, progress_bar, tiles, workers
-from ntkcore.engine.vectors import BLOCK, Parts, check_variances
+from ntkcore.engine.tiles import Tile, banded, pairs_in, progress_bar, tiles, workers
+from ntkcore.engine.vectors import BLOCK, check_variances
 
 VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
 HOST_TILE = 2048  # of vectors, where results go to the host: pinning memory takes longer than copying it
 IMAGE_TILE = 256
-SLAB = 256  # rows that a thread copies at a time
 BAND = 8  # tiles of images side by side, whose columns are read again by the rows below
 AHEAD = 8  # tiles of images whose blocks are made in advance
 
@@ -39,7 +41,7 @@ def _engine() -> Any:
 class _Vectors:
     """Tiles of pairs of vectors."""
 
-    step = BLOCK
+    step, whole_diagonal = BLOCK, False
 
     def __init__(self, program: _core.Program, a: Any, b: Any, lanes: list[Lane], threads: int) -> None:
         self.program = program
@@ -59,6 +61,9 @@ class _Vectors:
         points = self.points[side]
         arrays = [unit, *map(cupy.asarray, (*points.arrays, points.nngp, points.ntk))]
         return arrays, [*x.shape, len(points.arrays[0]), *map(address, arrays)]
+
+    def prepare(self, lane: Lane, coming: Iterable[Tile]) -> None:
+        """Nothing: all samples are on the devices."""
 
     def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
         i0, i1, j0, j1 = task
@@ -102,7 +107,7 @@ def vector_diagonal(program: Any, x: Any, threads: int) -> dict[str, Any]:
 class _Images:
     """Tiles of pairs of images."""
 
-    step = LANES
+    step, whole_diagonal = LANES, True
 
     def __init__(
         self,
@@ -154,114 +159,10 @@ class _Images:
         )
 
 
-def _addresses(parts: Parts, wanted: bool = True) -> list[list[int]]:
-    levels = len(next(iter(parts.values())))
-    return [[address(p) for p in parts[name]] if wanted and name in parts else [0] * levels for name in KERNELS]
-
-
-def _split(task: Tile, step: int, diagonal: bool) -> Iterator[tuple[Tile, bool]]:
-    """A tile in four (of one on the diagonal, three); MemoryError where it is as small as can be."""
-    i0, i1, j0, j1 = task
-    if max(i1 - i0, j1 - j0) <= step:
-        raise MemoryError(
-            "the GPU has not the memory for one small tile of pairs: free arrays on it (cupy's "
-            "get_default_memory_pool().free_all_blocks()), or use backend=None for the CPU"
-        )
-    cut = [lo + -(-(hi - lo) // (2 * step)) * step for lo, hi in ((i0, i1), (j0, j1))]
-    rows = [(i0, min(cut[0], i1)), (min(cut[0], i1), i1)]
-    cols = [(j0, min(cut[1], j1)), (min(cut[1], j1), j1)]
-    for i, (r0, r1) in enumerate(rows):
-        for j, (c0, c1) in enumerate(cols):
-            if r0 < r1 and c0 < c1 and not (diagonal and j < i):
-                yield (r0, r1, c0, c1), diagonal and i == j
-
-
-class _Sink:
-    """Where tiles go: slices of arrays on the device, or a NumPy array by way of pinned memory."""
-
-    def __init__(self, parts: Parts, symmetric: bool, copiers: Executor | None) -> None:
-        self.parts, self.symmetric, self.copiers = parts, symmetric, copiers
-
-    def run(self, kernels: Any, lane: Lane, task: Tile, diagonal: bool, again: bool = True) -> None:
-        lane.wait()
-        lane.task = task
-        try:
-            self._evaluate(kernels, lane, task, diagonal)
-        except RuntimeError as error:
-            raise lane.fault(error) from error
-        except MemoryError:
-            lane.free()
-            smaller = [(task, diagonal)] if again else _split(task, kernels.step, diagonal)
-            for part, on_diagonal in smaller:
-                self.run(kernels, lane, part, on_diagonal, not again)
-
-    def _evaluate(self, kernels: Any, lane: Lane, task: Tile, diagonal: bool) -> None:
-        here = slice(*task[:2]), slice(*task[2:])
-        places = [here, here[::-1]] if self.symmetric and not diagonal else [here]
-        staging = _Staging(lane, self.parts, places) if self.copiers else None
-        views = staging.views() if staging else [_at(self.parts, place) for place in places]
-        stride = staging.side if staging else next(iter(self.parts.values()))[0].shape[1]
-        mirrored = self.symmetric and (not diagonal or isinstance(kernels, _Images))
-        kernels.evaluate(lane, task, _addresses(views[0]) + _addresses(views[-1], mirrored), stride, diagonal)
-        if staging and self.copiers:
-            lane.finish = staging.fetch(self.copiers)
-
-
-def _at(parts: Parts, place: tuple[slice, slice]) -> Parts:
-    return {name: [part[place] for part in arrays] for name, arrays in parts.items()}
-
-
-class _Staging:
-    """A tile, and its mirror image, on the device and in pinned memory, on the way to their places in the result."""
-
-    def __init__(self, lane: Lane, parts: Parts, places: list[tuple[slice, slice]]) -> None:
-        self.lane, self.parts, self.places = lane, parts, places
-        self.arrays = [part for arrays in parts.values() for part in arrays]
-        self.side = whole(max(s.stop - s.start for s in places[0]))
-        shape, dtype = (len(places), len(self.arrays), self.side, self.side), self.arrays[0].dtype
-        count = int(np.prod(shape))
-        self.device = lane.room("tile", count, dtype).reshape(shape)
-        self.host = lane.room("pinned tile", count, dtype, on_host=True).reshape(shape)
-
-    def views(self) -> list[Parts]:
-        """Where the engine writes, for every place."""
-        sizes = [len(arrays) for arrays in self.parts.values()]
-        starts = np.cumsum([0, *sizes]).tolist()
-        return [
-            {name: list(tile[at : at + size]) for name, at, size in zip(self.parts, starts, sizes, strict=False)}
-            for tile in self.device
-        ]
-
-    def fetch(self, copiers: Executor) -> Callable[[], None]:
-        """Starts the way to the host; the function goes on to the result, by rows shared among threads."""
-        copies = []
-        for place, tile, pinned_tile in zip(self.places, self.device, self.host, strict=True):
-            rows, cols = (s.stop - s.start for s in place)
-            for part, source, staged in zip(self.arrays, tile, pinned_tile, strict=True):
-                source[:rows].get(stream=self.lane.stream, out=staged[:rows], blocking=False)
-                slabs = [slice(i, min(i + SLAB, rows)) for i in range(0, rows, SLAB)]
-                copies += [(part[place][slab], staged[slab, :cols]) for slab in slabs]
-
-        def finish() -> None:
-            list(copiers.map(np.copyto, *zip(*copies, strict=True)))
-
-        return finish
-
-
-def fill(
-    program: Any,
-    a: Array,
-    b: Array | None,
-    parts: Parts,
-    threads: int,
-    tile: int | None,
-    progress: bool | None,
-    flip: bool,
-    devices: Sequence[int] | None,
-) -> None:
-    """Write the kernels between samples of `a` and `b` (None: `a`) into `parts`, on the host or the device."""
+def write(job: Job, devices: Sequence[int] | None) -> None:
+    """Compute the job's kernels on GPUs; the results lie on the host or on the data's device."""
     cupy = cupy_module()
-    host = not on_device(next(iter(parts.values()))[0])
+    host = not on_device(next(iter(job.parts.values()))[0])
     lanes = make_lanes(cupy, devices)
     here = cupy.cuda.Device().id
     if not host and any(lane.device != here for lane in lanes):
@@ -269,51 +170,44 @@ def fill(
             f"the data, and so the result, lie on device {here}, not on devices={devices!r}: pass NumPy data to share "
             "the work among several"
         )
-    is_images = a.ndim == 4
-    size = tile or (IMAGE_TILE if is_images else HOST_TILE if host else VECTOR_TILE)
-    step = LANES if is_images else BLOCK
-    if not isinstance(size, (int, np.integer)) or size < step or size % step:
-        raise ValueError(f"tile must be a positive multiple of {step}, not {tile!r}")
-    if is_images:
-        _fill_images(program, a, b, parts, threads, int(size), lanes, host, progress, flip)
+    usual = IMAGE_TILE if job.of_images else HOST_TILE if host else VECTOR_TILE
+    size = job.tile_of(LANES if job.of_images else BLOCK) or usual
+    if job.of_images:
+        _write_images(job, size, lanes, host)
     else:
-        kernels = _Vectors(program, a, b, lanes, threads)
-        _run(kernels, len(a), b, parts, int(size), lanes, host, progress, threads)
+        kernels = _Vectors(job.program, job.a, job.b, lanes, job.threads)
+        work = tiles(len(job.a), len(job.columns), size, size, job.symmetric)
+        _run(kernels, work, job, lanes, host)
 
 
-def _fill_images(
-    program: _core.ImageProgram,
-    a: Array,
-    b: Array | None,
-    parts: Parts,
-    threads: int,
-    size: int,
-    lanes: list[Lane],
-    host: bool,
-    progress: bool | None,
-    flip: bool,
-) -> None:
-    xp = np if host else cupy_module()
-    with workers(MAKERS) as makers, workers(threads) as strips, workers(threads) as beside:
-        mine = Diagonals(program, a, cpu_backends()[0], beside) if b is None or program.head_needs_variance else None
-        heads = _heads(program, mine, b, beside)
-        first, second = [(a, heads[0])], [(a if b is None else b, heads[1])]
-        kernels = _Images(program, first if b is None else first + second, size, lanes, (makers, strips))
-        check = mine.check if mine else None
-        _run(kernels, len(a), b, parts, size, lanes, host, progress, threads, check)
-        if b is None and mine:
-            _write_diagonal(parts, mine.result(), a.dtype, xp)
-        if not flip:
+def _write_images(job: Job, size: int, lanes: list[Lane], host: bool) -> None:
+    xp, program, symmetric = np if host else cupy_module(), job.program, job.symmetric
+    work = tiles(len(job.a), len(job.columns), size, size, symmetric)
+    with workers(MAKERS) as makers, workers(job.threads) as strips, workers(job.threads) as beside:
+        full = symmetric or program.head_needs_variance
+        mine = Diagonals(program, job.a, cpu_backends()[0], beside) if full else None
+        heads = _heads(program, mine, job.b, beside)
+        first, second = [(job.a, heads[0])], [(job.columns, heads[1])]
+        kernels = _Images(program, first if symmetric else first + second, size, lanes, (makers, strips))
+        _run(kernels, kernels.order(work), job, lanes, host, mine.check if mine else None)
+        if symmetric and mine:
+            _write_diagonal(job.parts, mine.result(), job.a.dtype, xp)
+        if not job.flip:
             return
-        others = {name: [xp.empty_like(part) for part in arrays] for name, arrays in parts.items()}
-        turned = [(flipped(program, a), heads[0])]
+        others = {name: [xp.empty_like(part) for part in arrays] for name, arrays in job.parts.items()}
+        turned = [(flipped(program, job.a), heads[0])]
         kernels = _Images(program, turned + second, size, lanes, (makers, strips))
-        _run(kernels, len(a), second[0][0], others, size, lanes, host, progress, threads)
-        for name, arrays in parts.items():
-            for part, other in zip(arrays, others[name], strict=True):
-                if b is None:
-                    other[...] = xp.triu(other) + xp.triu(other, 1).T
-                part[...] = (part + other) / 2
+        _run(kernels, kernels.order(work), replace(job, b=job.columns, parts=others), lanes, host)
+        _average(job, others, xp)
+
+
+def _average(job: Job, others: Parts, xp: Any) -> None:
+    """The mean of the kernels and of those of the turned images."""
+    for name, arrays in job.parts.items():
+        for part, other in zip(arrays, others[name], strict=True):
+            if job.symmetric:
+                other[...] = xp.triu(other) + xp.triu(other, 1).T
+            part[...] = (part + other) / 2
 
 
 def _heads(program: _core.ImageProgram, mine: Diagonals | None, b: Array | None, pool: ThreadPoolExecutor) -> list[Any]:
@@ -332,40 +226,32 @@ def _write_diagonal(parts: Parts, values: dict[str, Any], dtype: np.dtype[Any], 
 
 
 def _run(
-    kernels: Any,
-    rows: int,
-    b: Array | None,
-    parts: Parts,
-    size: int,
+    kernels: _Vectors | _Images,
+    work: Sequence[Tile],
+    job: Job,
     lanes: list[Lane],
     host: bool,
-    progress: bool | None,
-    threads: int,
     check: Callable[[], None] | None = None,
 ) -> None:
-    symmetric = b is None
-    work = tiles(rows, rows if b is None else len(b), size, size, symmetric)
-    if isinstance(kernels, _Images):
-        work = kernels.order(work)
-    pairs = [(t[1] - t[0]) * (t[3] - t[2]) for t in work]
+    """All tiles, on the lanes in turn. `check` raises what has gone wrong elsewhere."""
     for lane in lanes:
         lane.start()
     with (
-        ThreadPoolExecutor(threads, thread_name_prefix="ntkcore") as copiers,
-        progress_bar(sum(pairs), progress) as count,
+        ThreadPoolExecutor(job.threads, thread_name_prefix="ntkcore") as copiers,
+        progress_bar(sum(map(pairs_in, work)), job.progress) as count,
         pools_kept(lanes),
     ):
-        sink = _Sink(parts, symmetric, copiers if host else None)
+        parts, symmetric = job.parts, job.symmetric
+        results = ThroughPinnedMemory(parts, symmetric, copiers) if host else OnDevice(parts, symmetric)
         try:
             for number, task in enumerate(work):
                 lane = lanes[number % len(lanes)]
                 if check:
                     check()
                 with lane.cupy.cuda.Device(lane.device), lane.stream:
-                    if isinstance(kernels, _Images):
-                        kernels.prepare(lane, work[number : number + AHEAD])
-                    sink.run(kernels, lane, task, symmetric and task[0] == task[2])
-                count(pairs[number])
+                    kernels.prepare(lane, work[number : number + AHEAD])
+                    results.run(kernels, lane, task, symmetric and task[0] == task[2])
+                count(pairs_in(task))
             for lane in lanes:
                 lane.join()
         except BaseException:

@@ -101,7 +101,7 @@ def _slopes(dense: Dense, name: str) -> tuple[float, float, float, float]:
     return (twice, 0.0, tangent, 0.0) if name == "W_std" else (0.0, twice, 0.0, tangent)
 
 
-def _executor(backend: str | None) -> str:
+def _backend(backend: str | None) -> str:
     """As `resolve`; where the environment asks for a GPU, the CPU's fastest, and where the caller does, ValueError."""
     name = resolve(backend)
     if name in cpu_backends():
@@ -112,7 +112,7 @@ def _executor(backend: str | None) -> str:
 
 
 class _Pairs:
-    """The derivatives' engine for two data sets: a network, one of its kernels, an executor."""
+    """The derivatives' engine for two data sets: a network, one of its kernels, a backend."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class _Pairs:
                 f"gradients are there for vectors (samples, features), not for images of shape {self.a.shape[1:]}: "
                 "flatten them with x.reshape(len(x), -1) and use a fully connected network"
             )
-        self.backend, self.threads = _executor(backend), thread_count(threads)
+        self.backend, self.threads = _backend(backend), thread_count(threads)
         self.program = cast(_core.Program, lower(net, self.a.shape[1:], wants_ntk=self.get == "ntk"))
         rows = points_of(self.program, self.a)
         cols = rows if self.b is None else points_of(self.program, self.b)
@@ -142,7 +142,7 @@ class _Pairs:
         self.x2 = self.a if self.b is None else self.b
         self.shape = (len(self.a), len(self.x2))
 
-    def fill(self, task: Tile, knobs: Sequence[Knob], results: Sequence[Array | None]) -> None:
+    def derive(self, task: Tile, knobs: Sequence[Knob], results: Sequence[Array | None]) -> None:
         """The tile's derivatives by the knobs, then by k, q and q', into ``results`` (None: not wanted)."""
         i0, i1, j0, j1 = task
         dot = self._units[0][i0:i1] @ self._units[1][j0:j1].T
@@ -152,12 +152,12 @@ class _Pairs:
         """(dK/dk, 2 dK/dq) / d of a tile's pairs."""
         i0, i1, j0, j1 = task
         by_k, by_q = np.empty((2, i1 - i0, j1 - j0))
-        self.fill(task, [], [by_k, by_q, None])
+        self.derive(task, [], [by_k, by_q, None])
         width = self.a.shape[1]
         return by_k / width, by_q * (2 / width)
 
     def run(self, work: list[Tile], do: Callable[[Tile], None], progress: bool | None) -> None:
-        run(work, lambda: do, self.threads, progress, lambda t: (t[1] - t[0]) * (t[3] - t[2]))
+        run(work, lambda: do, self.threads, progress)
 
 
 def _knobs(net: Layer, ops: list[int], wrt: Sequence[str] | None) -> tuple[list[Knob], int]:
@@ -242,7 +242,7 @@ def kernel_gradient(
     def do(task: Tile) -> None:
         i0, i1, j0, j1 = task
         here = derivatives[:, i0:i1, j0:j1]
-        pairs.fill(task, knobs, [*here, None, None, None])
+        pairs.derive(task, knobs, [*here, None, None, None])
         if symmetric and i0 == j0:
             here[:] = np.triu(here) + np.triu(here, 1).transpose(0, 2, 1)
         elif symmetric:

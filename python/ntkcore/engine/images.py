@@ -1,4 +1,4 @@
-"""Kernels of images: tiles of pairs through the plane executor, tables of images tile by tile."""
+"""Kernels of images: tiles of pairs through the planes of displacements, tables of images tile by tile."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.engine import near_pairs
 from ntkcore.engine.inputs import Array
+from ntkcore.engine.jobs import Job, Parts, Place, nowhere, views
 from ntkcore.engine.scales import check_tile
 from ntkcore.engine.tiles import Tile, run, tiles, workers
-from ntkcore.engine.vectors import Parts, check_variances, views
+from ntkcore.engine.vectors import check_variances
 
 LANES = 16  # strips of images start at multiples of this, whatever the dtype
 STRIP = 8  # images whose pairs with themselves the engine takes side by side
@@ -33,14 +34,8 @@ class _Blocks:
     def __init__(
         self, program: _core.ImageProgram, backend: str, x: Array, size: int, head: Float64 | None, keep: int
     ) -> None:
-        self._program, self._backend, self._x, self._size, self._head, self._keep = (
-            program,
-            backend,
-            x,
-            size,
-            head,
-            keep,
-        )
+        self._program, self._backend, self._keep = program, backend, keep
+        self._x, self._size, self._head = x, size, head
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, _core.Images] = OrderedDict()
 
@@ -59,15 +54,15 @@ class _Blocks:
         return images
 
 
-def _tile_size(program: _core.ImageProgram, itemsize: int, rows: int, cols: int, threads: int, tile: int | None) -> int:
-    if tile is not None:
-        if not isinstance(tile, (int, np.integer)) or tile < LANES or tile % LANES:
-            raise ValueError(f"tile must be a positive multiple of {LANES} for images, not {tile!r}")
-        return int(tile)
+def _tile_size(job: Job) -> int:
+    chosen = job.tile_of(LANES)
+    if chosen is not None:
+        return chosen
+    itemsize, program = job.a.itemsize, job.program
     seconds = program.work * _NANOSECONDS[itemsize] * 1e-9
     by_time = (_SECONDS_PER_TILE / seconds) ** 0.5
     by_memory = _TABLE_BYTES / (program.table_size * itemsize + 1)
-    by_threads = (rows * cols / (4 * threads)) ** 0.5
+    by_threads = (len(job.a) * len(job.columns) / (4 * job.threads)) ** 0.5
     return max(LANES, int(min(by_time, by_memory, by_threads, 1024)) // LANES * LANES)
 
 
@@ -82,77 +77,87 @@ def flipped(program: _core.ImageProgram, x: Array) -> Array:
     return np.ascontiguousarray(x[:, :, ::-1])
 
 
-def fill(
-    program: _core.ImageProgram,
-    a: Array,
-    b: Array | None,
-    parts: Parts,
-    backend: str,
-    threads: int,
-    tile: int | None,
-    progress: bool | None,
-    flip: bool,
-) -> None:
-    """Write the kernels between images of `a` and `b` (None: `a`) into `parts`."""
-    symmetric = b is None
-    columns = a if b is None else b
-    size = _tile_size(program, a.itemsize, len(a), len(columns), threads, tile)
-    full = symmetric or program.head_needs_variance
-    mine = diagonals_of(program, a, backend, threads) if full else None
-    heads = [mine["head"] if mine else None] * 2
-    if b is not None and program.head_needs_variance:
-        heads[1] = diagonals_of(program, b, backend, threads)["head"]
-    keep = threads + 2
-    cols = _Blocks(program, backend, columns, size, heads[1], keep)
-    rows = cols if b is None else _Blocks(program, backend, a, size, heads[0], keep)
-    turned = flipped(program, a) if flip else None
-    flips = None if turned is None else _Blocks(program, backend, turned, size, heads[0], keep)
-    single = a.dtype == np.float32
-    there_too = near_pairs.ImageSketches(columns) if single else None
-    sketches = there_too if b is None or not single else near_pairs.ImageSketches(a)
-    turned_sketches = None if turned is None or not single else near_pairs.ImageSketches(turned)
-    levels = len(next(iter(parts.values())))
-    all_parts = [part for name in parts for part in parts[name]]
+def write(job: Job, backend: str) -> None:
+    """Compute the job's kernels on the CPU."""
+    size = _tile_size(job)
+    tasks = tiles(len(job.a), len(job.columns), size, size, job.symmetric)
+    kernels = _Images(job, backend, size)
+    run(tasks, lambda: kernels.evaluate, job.threads, job.progress, long=True)
 
-    def near_again(
-        x: near_pairs.ImageSketches | None, task: Tile, first: int | None, *places: near_pairs.Place
-    ) -> None:
-        if x is None or there_too is None:
-            return
-        i, j = slice(*task[:2]), slice(*task[2:])
-        near = near_pairs.of_images(x, i, there_too, j, first)
-        if near is not None:
-            tables = None if heads[0] is None else heads[0][:, i], None if heads[1] is None else heads[1][:, j]
-            images = x.x[i].reshape(-1, *a.shape[1:]), columns[j]
-            near_pairs.evaluate_images(program, backend, images, tables, near, *places)
 
-    def evaluate(task: Tile) -> None:
-        i0, i1, j0, j1 = task
+class _Side:
+    """Images of the rows or columns: their tables, and sketches that find near pairs (None in float64)."""
+
+    def __init__(self, images: Array, blocks: _Blocks) -> None:
+        self.blocks = blocks
+        self.sketches = near_pairs.ImageSketches(images) if images.dtype == np.float32 else None
+
+
+class _Images:
+    """Tiles of pairs of images."""
+
+    def __init__(self, job: Job, backend: str, size: int) -> None:
+        self.job, self.backend, self.size = job, backend, size
+        headed = job.program.head_needs_variance
+        self.mine = diagonals_of(job.program, job.a, backend, job.threads) if job.symmetric or headed else None
+        first = self.mine["head"] if self.mine else None
+        second = first
+        if headed and not job.symmetric:
+            second = diagonals_of(job.program, job.b, backend, job.threads)["head"]
+        self.heads = first, second
+        self.cols = self._side(job.columns, second)
+        self.rows = self.cols if job.symmetric else self._side(job.a, first)
+        self.turned = self._side(flipped(job.program, job.a), first) if job.flip else None
+
+    def _side(self, images: Array, head: Float64 | None) -> _Side:
+        keep = self.job.threads + 2
+        return _Side(images, _Blocks(self.job.program, self.backend, images, self.size, head, keep))
+
+    def evaluate(self, task: Tile) -> None:
+        """A tile, and where the matrix is symmetric its mirror image."""
+        job, (i0, i1, j0, j1) = self.job, task
         here, there = (slice(i0, i1), slice(j0, j1)), (slice(j0, j1), slice(i0, i1))
-        diagonal = symmetric and i0 == j0
-        out, mirror = views(parts, levels, *here), views(parts if symmetric else {}, levels, *there)
-        found = _core.evaluate_images(backend, rows[i0], 0, cols[j0], 0, *out, *mirror, diagonal)
-        check_tile(found, i0, j0, a.dtype)
-        near_again(sketches, task, 1 if diagonal else None, out, near_pairs.transposed(mirror))
-        if diagonal and mine:
-            _write_diagonal(parts, mine, i0, i1)
-        if flips is None:
-            return
-        flipped = {name: [np.empty((i1 - i0, j1 - j0), a.dtype) for _ in parts[name]] for name in parts}
-        nowhere = views({}, levels, *here)
-        turned_out = views(flipped, levels, slice(None), slice(None))
-        found = _core.evaluate_images(backend, flips[i0], 0, cols[j0], 0, *turned_out, *nowhere, False)
-        check_tile(found, i0, j0, a.dtype)
-        near_again(turned_sketches, task, 0 if diagonal else None, turned_out)
-        for part, other in zip(all_parts, (f for name in parts for f in flipped[name]), strict=True):
-            if diagonal:
-                other = np.triu(other) + np.triu(other, 1).T
-            part[here] = (part[here] + other) / 2
-            if symmetric and not diagonal:
-                part[there] = part[here].T
+        diagonal = job.symmetric and i0 == j0
+        mirror = job.views(*there) if job.symmetric else nowhere(job.parts)
+        self._write(self.rows, task, job.views(*here), mirror, 1 if diagonal else None)
+        if diagonal and self.mine:
+            _write_diagonal(job.parts, self.mine, i0, i1)
+        if self.turned is not None:
+            self._average(self.turned, task, diagonal)
 
-    work = tiles(len(a), len(columns), size, size, symmetric)
-    run(work, lambda: evaluate, threads, progress, lambda t: (t[1] - t[0]) * (t[3] - t[2]), long=True)
+    def _write(self, rows: _Side, task: Tile, out: Place, mirror: Place, above: int | None) -> None:
+        """Kernels of a tile; near pairs once more. ``above``: on the diagonal, from which column on these count."""
+        i0, i1, j0, j1 = task
+        tables = rows.blocks[i0], 0, self.cols.blocks[j0], 0
+        found = _core.evaluate_images(self.backend, *tables, *out, *mirror, above == 1)
+        check_tile(found, i0, j0, self.job.a.dtype)
+        if rows.sketches is None or self.cols.sketches is None:
+            return
+        i, j = slice(i0, i1), slice(j0, j1)
+        near = near_pairs.of_images(rows.sketches, i, self.cols.sketches, j, above)
+        if near is not None:
+            first, second = self.heads
+            heads = None if first is None else first[:, i], None if second is None else second[:, j]
+            images = rows.sketches.x[i].reshape(-1, *self.job.a.shape[1:]), self.job.columns[j]
+            places = out, near_pairs.transposed(mirror)
+            near_pairs.evaluate_images(self.job.program, self.backend, images, heads, near, *places)
+
+    def _average(self, turned: _Side, task: Tile, diagonal: bool) -> None:
+        """The mean of a tile and of that of the turned images."""
+        job, (i0, i1, j0, j1) = self.job, task
+        here, there = (slice(i0, i1), slice(j0, j1)), (slice(j0, j1), slice(i0, i1))
+        other = {
+            name: [np.empty((i1 - i0, j1 - j0), job.a.dtype) for _ in arrays] for name, arrays in job.parts.items()
+        }
+        whole = slice(None)
+        self._write(turned, task, views(other, whole, whole), nowhere(other), 0 if diagonal else None)
+        for name, arrays in job.parts.items():
+            for part, flipped_part in zip(arrays, other[name], strict=True):
+                if diagonal:
+                    flipped_part = np.triu(flipped_part) + np.triu(flipped_part, 1).T
+                part[here] = (part[here] + flipped_part) / 2
+                if job.symmetric and not diagonal:
+                    part[there] = part[here].T
 
 
 def _write_diagonal(parts: Parts, diagonals: dict[str, Any], first: int, last: int) -> None:
@@ -209,9 +214,8 @@ def diagonal(program: _core.ImageProgram, x: Array, backend: str, threads: int, 
         for i in range(0, len(x), LANES):
             n = min(LANES, len(x) - i)
             pairs: Parts = {name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")}
-            here = views(pairs, levels, slice(None), slice(None))
-            nowhere = views({}, levels, slice(None), slice(None))
-            _core.evaluate_images(backend, blocks[0][i], 0, blocks[1][i], 0, *here, *nowhere, False)
+            here = views(pairs, slice(None), slice(None))
+            _core.evaluate_images(backend, blocks[0][i], 0, blocks[1][i], 0, *here, *nowhere(pairs), False)
             for name in pairs:
                 for level, pair in enumerate(pairs[name]):
                     values[name][level, i : i + n] = (values[name][level, i : i + n] + np.diag(pair)) / 2

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine import cuda, device_arrays, inputs
-from ntkcore.engine import images as image_kernels
-from ntkcore.engine import vectors as vector_kernels
+from ntkcore.engine import cuda, device_arrays, images, inputs, vectors
 from ntkcore.engine.backends import cpu_backends, resolve
 from ntkcore.engine.inputs import Array, Get, check_data, check_sequence, kernel_names, packed, thread_count
+from ntkcore.engine.jobs import Job
 from ntkcore.engine.scales import check_finite, near_one, scale_back
 from ntkcore.engine.vectors import check_variances
 from ntkcore.specs.layers import Layer
@@ -72,7 +71,7 @@ def kernel(
         ``threads + 2`` tiles on either side and, per thread, a few planes. On a GPU: rows and columns of either, by
         default 8192 vectors (2048 of NumPy data) or 256 images, and less where memory is short.
     backend
-        Name of an executor (`ntkcore.backends()`); by default $NTKCORE_BACKEND or the CPU's fastest; "cuda" for data on
+        Its name (`ntkcore.backends()`); by default $NTKCORE_BACKEND or the CPU's fastest; "cuda" for data on
         a GPU (CuPy, PyTorch, DLPack), whose results are CuPy arrays there, on CuPy's current stream. "cuda" with NumPy
         data gives NumPy results, tile by tile.
     progress
@@ -103,8 +102,8 @@ def kernel(
     with device_arrays.on_device_of(x1, x2):
         xp, data = device_arrays.gathered(x1, x2)
         a, b = check_data(data[0], data[1], dtype, xp)
-        executor, on_device = _executor(backend, devices, x1, x2)
-        module = _module(a, augment)
+        name, on_device = _backend(backend, devices, x1, x2)
+        _check_augment(a, augment)
         leading = _leading(depths, pool_windows)
         program = _program(net, a.shape[1:], "ntk" in names, depths, pool_windows)
         workers = thread_count(threads)
@@ -113,14 +112,11 @@ def kernel(
         parts = {name: list(array.reshape(-1, *shape)) for name, array in results.items()}
         a, rows = near_one(program, a)
         b, cols = (None, rows) if b is None else near_one(program, b)
-        if executor == "cuda":
-            cuda.fill(program, a, b, parts, workers, tile, progress, augment is not None, devices)
-        else:
-            module.fill(program, a, b, parts, executor, workers, tile, progress, augment is not None)
+        _write(Job(program, a, b, parts, workers, tile, progress, augment is not None), name, devices)
         scaled = rows is not None or cols is not None
         for part in (part for arrays in parts.values() for part in arrays):
             scale_back(part, rows, cols, device_arrays.array_module(part))
-            if scaled or (executor == "cuda" and not on_device):  # else the engine has looked at every tile
+            if scaled or (name == "cuda" and not on_device):  # else the engine has looked at every tile
                 check_finite(part)
     return packed(get, results)
 
@@ -146,15 +142,15 @@ def kernel_diag(
     with device_arrays.on_device_of(x):
         xp, data = device_arrays.gathered(x)
         a, _ = check_data(data[0], None, dtype, xp)
-        executor, on_device = _executor(backend, None, x)
-        module = _module(a, augment)
+        name, on_device = _backend(backend, None, x)
+        _check_augment(a, augment)
         shape = (*_leading(depths, pool_windows), len(a))
         program = _program(net, a.shape[1:], "ntk" in names, depths, pool_windows)
         workers = thread_count(threads)
         if xp is np:
-            on_cpu = cpu_backends()[0] if executor == "cuda" else executor
+            on_cpu = cpu_backends()[0] if name == "cuda" else name
             a, exponents = near_one(program, a)
-            diagonals = module.diagonal(program, a, on_cpu, workers, augment is not None)
+            diagonals = _module(a).diagonal(program, a, on_cpu, workers, augment is not None)
             if exponents is not None:
                 diagonals = {name: np.ldexp(diagonals[name], 2 * exponents) for name in names}
                 check_variances(diagonals, a.dtype)
@@ -184,24 +180,35 @@ def _lowered(net: Layer, shape: tuple[int, ...], wants_ntk: bool, depths: Any, p
     return lower(net, shape, wants_ntk=wants_ntk, depths=depths, pool_windows=pool_windows)
 
 
-def _executor(backend: str | None, devices: Sequence[int] | None, *data: Any) -> tuple[str, bool]:
-    """The executor's name, and whether the data, and so the results, lie on a GPU."""
+def _backend(backend: str | None, devices: Sequence[int] | None, *data: Any) -> tuple[str, bool]:
+    """The backend's name, and whether the data, and so the results, lie on a GPU."""
     on_device = any(map(device_arrays.on_device, data))
-    executor = resolve(backend or ("cuda" if on_device or devices is not None else None))
-    if on_device and executor != "cuda":
-        raise ValueError(f"the data lie on a GPU, but backend {executor!r} is the CPU's: pass cupy.asnumpy(x)")
-    if devices is not None and executor != "cuda":
-        raise ValueError(f"devices={devices!r} needs backend='cuda', not {executor!r}")
-    return executor, on_device
+    name = resolve(backend or ("cuda" if on_device or devices is not None else None))
+    if on_device and name != "cuda":
+        raise ValueError(f"the data lie on a GPU, but backend {name!r} is the CPU's: pass cupy.asnumpy(x)")
+    if devices is not None and name != "cuda":
+        raise ValueError(f"devices={devices!r} needs backend='cuda', not {name!r}")
+    return name, on_device
 
 
-def _module(x: Array, augment: str | None) -> Any:
-    """The room for this kind of data: both offer fill() and diagonal()."""
+def _check_augment(x: Array, augment: str | None) -> None:
     if augment not in (None, "hflip"):
         raise ValueError(f"augment must be None or 'hflip', not {augment!r}")
     if augment is not None and x.ndim != 4:
         raise ValueError("augment='hflip' needs images (samples, height, width, channels), not vectors")
-    return vector_kernels if x.ndim == 2 else image_kernels
+
+
+def _module(x: Array) -> Any:
+    """The CPU's part for this kind of data: both offer write() and diagonal()."""
+    return vectors if x.ndim == 2 else images
+
+
+def _write(job: Job, backend: str, devices: Sequence[int] | None) -> None:
+    """Every kind of data on every kind of device."""
+    if backend == "cuda":
+        cuda.write(job, devices)
+    else:
+        _module(job.a).write(job, backend)
 
 
 def _leading(depths: Sequence[int] | None, pool_windows: Sequence[PoolWindow] | None) -> tuple[int, ...]:

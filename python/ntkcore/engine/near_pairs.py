@@ -8,7 +8,6 @@ pair alone, not on its tile.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.engine.inputs import Array
+from ntkcore.engine.jobs import Place, Views
 from ntkcore.engine.scales import not_finite
 
 VECTORS = 2.0**-9  # 1 - |c| below which a pair is near, in any network
@@ -28,8 +28,6 @@ _PROBES = 32  # pairs at each distance
 _SKETCH = 256  # numbers of an image
 
 Pairs = npt.NDArray[np.bool_]
-Views = Sequence[Array | None]  # of every output its part, None where not wanted
-Place = tuple[Views, Views]  # nngp, ntk
 
 
 class VectorBounds:

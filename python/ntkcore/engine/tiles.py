@@ -31,6 +31,11 @@ def tiles(rows: int, cols: int, height: int, width: int, symmetric: bool) -> lis
     return out
 
 
+def pairs_in(task: Tile) -> int:
+    """The number of pairs of a tile."""
+    return (task[1] - task[0]) * (task[3] - task[2])
+
+
 def banded(work: Sequence[Tile], size: int, width: int) -> list[Tile]:
     """The tiles of `size` in bands of `width` columns of them, to and fro: few rows and columns alternate."""
 
@@ -139,7 +144,6 @@ def run(
     make_worker: Callable[[], Callable[[Tile], None]],
     threads: int,
     progress: bool | None,
-    pairs: Callable[[Tile], int],
     *,
     long: bool = False,
 ) -> None:
@@ -150,7 +154,7 @@ def run(
     queue, lock, stop = iter(work), threading.Lock(), _stop()
     count = min(threads, len(work))
     main = threading.current_thread() is threading.main_thread()
-    with progress_bar(sum(map(pairs, work)), progress) as advance, _one_blas_thread:
+    with progress_bar(sum(map(pairs_in, work)), progress) as advance, _one_blas_thread:
 
         def worker() -> None:
             do = make_worker()
@@ -161,7 +165,7 @@ def run(
                     return
                 do(tile)
                 with lock:
-                    advance(pairs(tile))
+                    advance(pairs_in(tile))
             raise _core.StoppedError("the rest of the tiles was given up")
 
         if count == 1 and not (long and main):
