@@ -121,7 +121,7 @@ def test_each_tile_takes_one_of_the_devices(tmp_path, monkeypatch):
     build(NET, data(100), tmp_path / "k.zarr", tile=16, prepare=True)
     monkeypatch.setattr(executors.Tiles, "compute", compute)
     tiles = executors.Tiles(zarr.open_group(tmp_path / "k.zarr", mode="r+"))
-    executors.fill(tiles, tiles.missing(), executors.Threads(tiles, "cuda", 1, [0, 1]), False)
+    executors.compute_tiles(tiles, tiles.missing(), executors.Threads(tiles, "cuda", 1, [0, 1]), False)
     monkeypatch.undo()
     assert set(used) == {(0,), (1,)}
     assert len(used) == 28

@@ -11,7 +11,7 @@ from torch import Tensor
 from ntkcore.finite.parameterizations import ABC
 from ntkcore.specs.program import Window
 
-Signal = Any  # a tensor, or a tuple of them between FanOut and FanInSum
+Tensors = Any  # a tensor, or a tuple of them between FanOut and FanInSum
 
 _F = torch.nn.functional
 
@@ -147,7 +147,7 @@ class FanOut(torch.nn.Module):
         super().__init__()
         self.num = num
 
-    def forward(self, x: Tensor) -> Signal:
+    def forward(self, x: Tensor) -> Tensors:
         """The same tensor ``num`` times."""
         return (x,) * self.num
 
@@ -155,7 +155,7 @@ class FanOut(torch.nn.Module):
 class Parallel(torch.nn.ModuleList):
     """A module for every branch."""
 
-    def forward(self, x: Signal) -> Signal:
+    def forward(self, x: Tensors) -> Tensors:
         """A tuple to a tuple."""
         return tuple(branch(part) for branch, part in zip(self, x, strict=True))
 
@@ -163,6 +163,6 @@ class Parallel(torch.nn.ModuleList):
 class FanInSum(torch.nn.Module):
     """The sum of the branches."""
 
-    def forward(self, x: Signal) -> Tensor:
+    def forward(self, x: Tensors) -> Tensor:
         """A tuple to a tensor."""
         return sum(x[1:], x[0])

@@ -119,7 +119,7 @@ def to_torch(
     lower(net, shape, wants_ntk=False)  # whatever has no kernel ends here, its layer named
     abc = parameterization_of(parameterization)
     _check_depth(net, parameterization)
-    start = Signal(shape[-1], (shape[0], shape[1]) if len(shape) == 3 else None)
+    start = Features(shape[-1], (shape[0], shape[1]) if len(shape) == 3 else None)
     body = _Maker(int(width), abc).network(net, start)
     body.to(torch_dtype(dtype))
     generator = torch.Generator().manual_seed(seed)
@@ -163,7 +163,7 @@ def _walk(layer: specs.Layer) -> Iterator[specs.Layer]:
 
 
 @dataclass(frozen=True)
-class Signal:
+class Features:
     """What a layer is handed: ``channels``; the ``image``'s size; ``pixels`` of a flattened one; ``raw``: the data."""
 
     channels: int
@@ -199,36 +199,36 @@ class _Maker:
             raise ValueError(f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}")
         return maker(self, layer, signal)
 
-    def dense(self, layer: specs.Dense, signal: Signal) -> tuple[Module, Signal]:
+    def dense(self, layer: specs.Dense, signal: Features) -> tuple[Module, Features]:
         out = layer.width or self.width
         shape, std = (out, signal.channels * signal.pixels), (layer.W_std, layer.b_std)
         module = modules.Dense(shape, signal.pixels, std, _role(signal), False, self.abc)
         module.on_vectors = signal.image is None
-        return module, Signal(out, signal.image, raw=False)
+        return module, Features(out, signal.image, raw=False)
 
-    def conv(self, layer: images.Conv, signal: Signal) -> tuple[Module, Signal]:
+    def conv(self, layer: images.Conv, signal: Features) -> tuple[Module, Features]:
         window, image = _window(layer, layer.filter_shape, signal), _image(signal)
         shape = (layer.channels or self.width, signal.channels, *window.size)
         weights = shape, math.prod(window.size), (layer.W_std, layer.b_std), _role(signal), False, self.abc
         module = modules.Conv(window, layer.padding == "CIRCULAR", image, *weights)
-        return module, Signal(shape[0], window.out, raw=False)
+        return module, Features(shape[0], window.out, raw=False)
 
-    def pool(self, layer: Any, signal: Signal) -> tuple[Module, Signal]:
+    def pool(self, layer: Any, signal: Features) -> tuple[Module, Features]:
         window = _window(layer, layer.window_shape, signal)
         scale = math.prod(window.size) if isinstance(layer, images.SumPool) else 1.0
         edges = getattr(layer, "normalize_edges", False)
         return modules.Pool(window, _image(signal), scale, edges), replace(signal, image=window.out)
 
-    def local(self, layer: images.LocalAvgPool, signal: Signal) -> tuple[Module, Signal]:
+    def local(self, layer: images.LocalAvgPool, signal: Features) -> tuple[Module, Features]:
         pool, signal = self.pool(images.AvgPool((layer.window,) * 2, (1, 1), "SAME"), signal)
         flat, signal = self.flatten(layer, signal)
         return torch.nn.Sequential(pool, flat), signal
 
-    def flatten(self, layer: specs.Layer, signal: Signal) -> tuple[Module, Signal]:
+    def flatten(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
         pixels = math.prod(signal.image) if signal.image else signal.pixels
         return torch.nn.Flatten(), replace(signal, image=None, pixels=pixels)
 
-    def global_pool(self, layer: specs.Layer, signal: Signal) -> tuple[Module, Signal]:
+    def global_pool(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
         scale = math.prod(_image(signal)) if isinstance(layer, images.GlobalSumPool) else 1.0
         return modules.GlobalPool(scale), replace(signal, image=None)
 
@@ -243,7 +243,7 @@ class _Maker:
         made = [self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)]
         return modules.Parallel([module for module, _ in made]), tuple(after for _, after in made)
 
-    def fan_in(self, layer: specs.Layer, signal: tuple[Signal, ...]) -> tuple[Module, Signal]:
+    def fan_in(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
         if len({(part.channels, part.pixels) for part in signal}) > 1:
             raise ValueError(
                 f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)} channels and cannot "
@@ -251,7 +251,7 @@ class _Maker:
             )
         return modules.FanInSum(), replace(signal[0], raw=all(part.raw for part in signal))
 
-    def residual(self, layer: branches.Residual, signal: Signal) -> tuple[Module, Signal]:
+    def residual(self, layer: branches.Residual, signal: Features) -> tuple[Module, Features]:
         both = branches.Parallel(layer.shortcut, specs.Serial(*layer.branch))
         return self.serial(specs.Serial(branches.FanOut(2), both, branches.FanInSum()), signal)
 
@@ -275,16 +275,16 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
 }
 
 
-def _role(signal: Signal) -> str:
+def _role(signal: Features) -> str:
     return "input" if signal.raw else "hidden"
 
 
-def _image(signal: Signal) -> tuple[int, int]:
+def _image(signal: Features) -> tuple[int, int]:
     assert signal.image is not None  # lower() has looked
     return signal.image
 
 
-def _window(layer: Any, size: tuple[int, int], signal: Signal) -> Window:
+def _window(layer: Any, size: tuple[int, int], signal: Features) -> Window:
     place = valid_window if layer.padding == "VALID" else same_window
     return place(size, _image(signal), layer.strides)
 

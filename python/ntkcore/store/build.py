@@ -44,7 +44,7 @@ from ntkcore.store.making import (
     refuse_place,
     rows_of_pending,
 )
-from ntkcore.store.workers import check_workers, fill, workers_for
+from ntkcore.store.workers import check_workers, compute_tiles, workers_for
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 SECONDS_PER_TILE = 60.0  # that an interruption may cost
@@ -207,7 +207,7 @@ def build(
     """
     names = kernel_names(get)
     a, b = check_data(x, x2, dtype)
-    workers = thread_count(threads)
+    count = thread_count(threads)
     refuse_place(store)
     _check_part(part)
     found = None if dry_run else found_at(store, storage_options)
@@ -215,7 +215,7 @@ def build(
     check_workers(executor, name, devices)
     exact = None
     if found is None:
-        estimate = _plan(net, a, b, names, tile, workers, name)
+        estimate = _plan(net, a, b, names, tile, count, name)
         if dry_run:
             return estimate
         _check_room(store, estimate.disk)
@@ -237,7 +237,7 @@ def build(
         group = open_store(store, storage_options)
         _write_damaged(group, {"x": a, "x2": b})
         if not prepare:
-            _fill(group, workers, name, devices, executor, part, progress)
+            _fill(group, count, name, devices, executor, part, progress)
     return group
 
 
@@ -266,7 +266,7 @@ def _fill(
     tiles = Tiles(group)
     if work := _part(tiles, part):
         tiles.check_data()
-    fill(tiles, work, workers_for(executor, tiles, backend, threads, devices), progress)
+    compute_tiles(tiles, work, workers_for(executor, tiles, backend, threads, devices), progress)
 
 
 def resume(
@@ -287,7 +287,7 @@ def resume(
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)
-    name, workers = resolve(found["backend"] if backend is None else backend), thread_count(threads)
+    name, count = resolve(found["backend"] if backend is None else backend), thread_count(threads)
     _check_part(part)
     check_workers(executor, name, devices)
     if "pending" in found:
@@ -297,7 +297,7 @@ def resume(
                 enlarge(group, rows_of_pending(group), name)
     with using(store):
         group = open_store(store, storage_options)
-        _fill(group, workers, name, devices, executor, part, progress)
+        _fill(group, count, name, devices, executor, part, progress)
     return group
 
 
@@ -327,7 +327,7 @@ def extend(
         raise ValueError("the store is only half made: run the same build again, then extend it")
     if new.shape[1:] != (inner := stored_array(group, "x").shape[1:]):
         raise ValueError(f"the store's samples have shape {inner}, the new ones {new.shape[1:]}")
-    name, workers = resolve(found["backend"] if backend is None else backend), thread_count(threads)
+    name, count = resolve(found["backend"] if backend is None else backend), thread_count(threads)
     check_workers(executor, name, devices)
     if digest(new) not in extensions(found) or "pending" in found:
         added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes
@@ -336,5 +336,5 @@ def extend(
             enlarge(open_store(store, storage_options, unfinished=True), new, name)
     with using(store):
         group = open_store(store, storage_options)
-        _fill(group, workers, name, devices, executor, None, progress)
+        _fill(group, count, name, devices, executor, None, progress)
     return group

@@ -36,7 +36,7 @@ FORMAT = 1
 PRECISION = "float32 entries carry rounding of about 1e-6; the diagonal is exact to its dtype"
 LOCAL = re.compile("^(file|local)://")  # URLs of this machine's disks
 SLIP = re.compile("^[a-z][a-z0-9+]+:/(?!/)")  # a URL that lost a slash
-Task = tuple[int, int]  # number of a tile's row and column
+TileIndex = tuple[int, int]  # number of a tile's row and column
 
 
 def zarr_module() -> Any:
@@ -217,9 +217,9 @@ def refuse_other(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 # --- tiles
 
 
-def slices(shape: Sequence[int], tile: int, task: Task) -> tuple[slice, slice]:
+def slices(shape: Sequence[int], tile: int, index: TileIndex) -> tuple[slice, slice]:
     """Rows and columns of a tile."""
-    i, j = ((t * tile, min((t + 1) * tile, n)) for t, n in zip(task, shape, strict=True))
+    i, j = ((t * tile, min((t + 1) * tile, n)) for t, n in zip(index, shape, strict=True))
     return slice(*i), slice(*j)
 
 
@@ -275,37 +275,37 @@ class Tiles:
         for name, problem in damaged_data(self).items():
             raise ValueError(f"the store's {name} {problem}")
 
-    def slices(self, task: Task) -> tuple[slice, slice]:
+    def slices(self, index: TileIndex) -> tuple[slice, slice]:
         """Rows and columns of a tile."""
-        return slices(self.shape, self.attributes["tile"], task)
+        return slices(self.shape, self.attributes["tile"], index)
 
-    def pairs(self, task: Task) -> int:
+    def pairs(self, index: TileIndex) -> int:
         """Its size."""
-        rows, cols = self.slices(task)
+        rows, cols = self.slices(index)
         return int((rows.stop - rows.start) * (cols.stop - cols.start))
 
-    def all(self) -> list[Task]:
+    def all(self) -> list[TileIndex]:
         """All tiles to compute: of a symmetric kernel one triangle."""
         tile = int(self.attributes["tile"])
         rows, cols = (-(-n // tile) for n in self.shape)
         return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, cols)]
 
-    def missing(self) -> list[Task]:
+    def missing(self) -> list[TileIndex]:
         """Those without a marker."""
         done = self.arrays["done"][...]
-        return [task for task in self.all() if done[task] == 0]
+        return [index for index in self.all() if done[index] == 0]
 
-    def compute(self, task: Task, backend: str, devices: Sequence[int] | None = None) -> Any:
+    def compute(self, index: TileIndex, backend: str, devices: Sequence[int] | None = None) -> Any:
         """The kernels of a tile, as `ntkcore.kernel` gives them."""
-        rows, cols = self.slices(task)
+        rows, cols = self.slices(index)
         a = self.arrays["x"][rows]
-        b = None if self.symmetric and task[0] == task[1] else self.arrays["x2"][cols]
+        b = None if self.symmetric and index[0] == index[1] else self.arrays["x2"][cols]
         return kernel(self.net, a, b, self.names, threads=1, backend=backend, devices=devices, progress=False)
 
-    def write(self, task: Task, blocks: Any) -> None:
+    def write(self, index: TileIndex, blocks: Any) -> None:
         """A tile, its mirror image, then their markers."""
-        rows, cols = self.slices(task)
-        mirrored = self.symmetric and task[0] != task[1]
+        rows, cols = self.slices(index)
+        mirrored = self.symmetric and index[0] != index[1]
         if bad := [name for name in self.names if not np.isfinite(getattr(blocks, name)).all()]:
             raise ValueError(
                 f"the {' and '.join(bad)} between samples {rows.start} to {rows.stop} and {cols.start} to {cols.stop} "
@@ -317,8 +317,8 @@ class Tiles:
             if mirrored:
                 self.arrays[name][cols, rows] = np.ascontiguousarray(block.T)
         if mirrored:
-            self.arrays["done"][task[1], task[0]] = 1
-        self.arrays["done"][task] = 1  # last: the one that a resumed build looks at
+            self.arrays["done"][index[1], index[0]] = 1
+        self.arrays["done"][index] = 1  # last: the one that a resumed build looks at
 
 
 def damaged_data(tiles: Tiles) -> dict[str, str]:

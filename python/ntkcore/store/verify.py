@@ -11,22 +11,22 @@ import numpy as np
 
 from ntkcore.engine.backends import resolve
 from ntkcore.engine.inputs import Array, thread_count
-from ntkcore.store.format import Task, Tiles, damaged_data, local_folder, open_store, using
+from ntkcore.store.format import TileIndex, Tiles, damaged_data, local_folder, open_store, using
 from ntkcore.store.making import diagonals
-from ntkcore.store.workers import fill, workers_for
+from ntkcore.store.workers import compute_tiles, workers_for
 
 PARTIAL = re.compile(r"[^.]+\.[0-9a-f]{32}\.partial")  # Zarr's name of a file that is being written
 TOLERANCE = {4: 1e-5, 8: 1e-10}  # of diagonals, by itemsize: instruction sets differ in last bits
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """Tiles that are not there; bad ones, with the reason; other damaged parts, with the way on; how many tiles were
     recomputed; partial files that were swept; whether all that was found has been repaired.
     """
 
-    missing: list[Task]
-    bad: dict[Task, str]
+    missing: list[TileIndex]
+    bad: dict[TileIndex, str]
     parts: dict[str, str] = field(default_factory=dict)
     recomputed: int = 0
     swept: int = 0
@@ -47,7 +47,7 @@ def verify(
     threads: int | None = None,
     backend: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> Report:
+) -> Verification:
     """Look at all that a store holds: attributes, shapes, data, diagonals, markers, every tile; recompute a sample.
 
     Data are compared with the digests of what the kernel was built from before anything is computed: while they are
@@ -67,19 +67,17 @@ def verify(
     group = open_store(store, storage_options)
     with using(store, alone=True):
         tiles = Tiles(group)
-        executor = resolve(tiles.attributes["backend"] if backend is None else backend)
-        workers, swept = thread_count(threads), _sweep(store, tiles)
+        name = resolve(tiles.attributes["backend"] if backend is None else backend)
+        count, swept = thread_count(threads), _sweep(store, tiles)
         data, (done, marks) = damaged_data(tiles), _markers(tiles)
-        missing = [task for task in tiles.all() if done[task] == 0]
-        present = [task for task in tiles.all() if task not in set(missing)]
-        exact = (
-            {} if data or not tiles.symmetric else diagonals(tiles.net, tiles.arrays["x"][...], tiles.names, executor)
-        )
+        missing = [index for index in tiles.all() if done[index] == 0]
+        present = [index for index in tiles.all() if index not in set(missing)]
+        exact = {} if data or not tiles.symmetric else diagonals(tiles.net, tiles.arrays["x"][...], tiles.names, name)
         wrong = _wrong_diagonals(tiles, exact)
-        bad = {task: reason for task in present if (reason := _problem(tiles, task, exact))}
-        whole = [task for task in present if task not in bad]
+        bad = {index: reason for index in present if (reason := _problem(tiles, index, exact))}
+        whole = [index for index in present if index not in bad]
         chosen = np.random.default_rng(seed).permutation(len(whole))[: 0 if data else sample]
-        bad |= dict.fromkeys(_differing(tiles, whole, chosen, executor), "differs from what this machine computes")
+        bad |= dict.fromkeys(_differing(tiles, whole, chosen, name), "differs from what this machine computes")
         parts = (
             data
             | wrong
@@ -87,29 +85,29 @@ def verify(
         )
         if repair and not data:
             _repair(tiles, bad, marks, {name: exact[name[len("diagonal_") :]] for name in wrong})
-            fill(tiles, tiles.missing(), workers_for(None, tiles, executor, workers, None), False)
-    return Report(missing, bad, parts, len(chosen), swept, repair and not data)
+            compute_tiles(tiles, tiles.missing(), workers_for(None, tiles, name, count, None), False)
+    return Verification(missing, bad, parts, len(chosen), swept, repair and not data)
 
 
-def _markers(tiles: Tiles) -> tuple[Array, list[Task]]:
+def _markers(tiles: Tiles) -> tuple[Array, list[TileIndex]]:
     """All markers, and which are damaged: unreadable (0 here), or lost where that of the mirror image is there."""
     array = tiles.arrays["done"]
-    lost: list[Task] = []
+    lost: list[TileIndex] = []
     try:
         done = array[...]
     except Exception:  # whatever the codecs say: find out which
         done = np.zeros(array.shape, array.dtype)
-        for task in np.ndindex(array.shape):
-            if _readable(array, task):
-                done[task] = array[task]
+        for index in np.ndindex(array.shape):
+            if _readable(array, index):
+                done[index] = array[index]
             else:
-                lost.append(task)
+                lost.append(index)
     if tiles.symmetric:  # the mirror image is marked first
         lost += [(j, i) for i, j in tiles.all() if done[i, j] and not done[j, i] and (j, i) not in lost]
     return done, lost
 
 
-def _readable(array: Any, at: Task) -> bool:
+def _readable(array: Any, at: TileIndex) -> bool:
     try:
         array[at]
     except Exception:
@@ -134,7 +132,7 @@ def _close(stored: Array, exact: Array) -> bool:
     return bool(np.allclose(stored, exact, rtol=TOLERANCE[exact.itemsize], atol=0))
 
 
-def _differing(tiles: Tiles, whole: list[Task], chosen: Any, backend: str) -> list[Task]:
+def _differing(tiles: Tiles, whole: list[TileIndex], chosen: Any, backend: str) -> list[TileIndex]:
     out = []
     for at in chosen:
         blocks, place = tiles.compute(whole[at], backend), tiles.slices(whole[at])
@@ -143,8 +141,8 @@ def _differing(tiles: Tiles, whole: list[Task], chosen: Any, backend: str) -> li
     return out
 
 
-def _problem(tiles: Tiles, task: Task, exact: Mapping[str, Array]) -> str | None:
-    rows, cols = tiles.slices(task)
+def _problem(tiles: Tiles, index: TileIndex, exact: Mapping[str, Array]) -> str | None:
+    rows, cols = tiles.slices(index)
     for name in tiles.names:
         try:
             block = tiles.arrays[name][rows, cols]
@@ -160,7 +158,7 @@ def _problem(tiles: Tiles, task: Task, exact: Mapping[str, Array]) -> str | None
     return None
 
 
-def _repair(tiles: Tiles, bad: Mapping[Task, str], marks: list[Task], exact: Mapping[str, Array]) -> None:
+def _repair(tiles: Tiles, bad: Mapping[TileIndex, str], marks: list[TileIndex], exact: Mapping[str, Array]) -> None:
     """Clear the markers of bad tiles, and write diagonals."""
     for i, j in [*bad, *marks]:
         tiles.arrays["done"][i, j] = 0

@@ -1,6 +1,6 @@
 """Who computes the tiles of a store: threads of this process, any executor of concurrent.futures, a Dask cluster.
 
-A task is idempotent (the same bytes however often it runs) and needs the store alone, so workers may die at any moment:
+A tile is idempotent (the same bytes however often it runs) and needs the store alone, so workers may die at any moment:
 their tiles are handed out again. A small number of tiles is in flight.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from ntkcore import _core
 from ntkcore.engine.tiles import obey, progress_bar
-from ntkcore.store.format import Task, Tiles
+from ntkcore.store.format import TileIndex, Tiles
 
 PATIENCE = 30.0  # seconds without any worker after which a build gives up
 ATTEMPTS = 10  # of a tile whose workers die
@@ -35,17 +35,17 @@ class Threads:
         self.width, self.stop = 2 * len(places), _core.Stop()
         self.pool = ThreadPoolExecutor(self.width, "ntkcore", obey, (self.stop,))
 
-    def submit(self, task: Task) -> Future[Any]:
+    def submit(self, index: TileIndex) -> Future[Any]:
         """Start computing and writing a tile."""
-        return self.pool.submit(self._run, task)
+        return self.pool.submit(self._run, index)
 
-    def _run(self, task: Task) -> None:
+    def _run(self, index: TileIndex) -> None:
         place = self.places.get()
         try:
-            blocks = self.tiles.compute(task, self.backend, place)
+            blocks = self.tiles.compute(index, self.backend, place)
         finally:
             self.places.put(place)
-        self.tiles.write(task, blocks)
+        self.tiles.write(index, blocks)
 
     def count(self) -> int:
         """Workers alive: this process."""
@@ -57,10 +57,10 @@ class Threads:
         self.pool.shutdown(cancel_futures=True)
 
 
-def run_tile(group: Any, task: Task, backend: str) -> None:
+def run_tile(group: Any, index: TileIndex, backend: str) -> None:
     """One tile in another process, which gets the pickled group (where the store is) and no data."""
     tiles = Tiles(group)
-    tiles.write(task, tiles.compute(task, backend))
+    tiles.write(index, tiles.compute(index, backend))
 
 
 class Remote:
@@ -75,9 +75,9 @@ class Remote:
             self.executor = executor.get_executor(pure=False)
             self.width = max(4, 2 * sum(executor.nthreads().values()))
 
-    def submit(self, task: Task) -> Future[Any]:
+    def submit(self, index: TileIndex) -> Future[Any]:
         """Start computing and writing a tile."""
-        return self.executor.submit(run_tile, self.tiles.group, task, self.backend)
+        return self.executor.submit(run_tile, self.tiles.group, index, self.backend)
 
     def count(self) -> int:
         """Workers alive, as the scheduler says."""
@@ -109,11 +109,11 @@ def workers_for(
     return Threads(tiles, backend, threads, devices) if executor is None else Remote(tiles, backend, executor)
 
 
-def fill(tiles: Tiles, work: Sequence[Task], workers: Threads | Remote, progress: bool | None) -> None:
+def compute_tiles(tiles: Tiles, work: Sequence[TileIndex], workers: Threads | Remote, progress: bool | None) -> None:
     """Compute and write the tiles of `work`."""
     with progress_bar(sum(map(tiles.pairs, work)), progress) as count:
         try:
-            _drain(work, workers, lambda task: count(tiles.pairs(task)))
+            _drain(work, workers, lambda index: count(tiles.pairs(index)))
         except OSError as error:
             raise OSError(
                 f"{error}; the tiles written so far are whole: make room (or make the store writable) and run the same "
@@ -123,22 +123,22 @@ def fill(tiles: Tiles, work: Sequence[Task], workers: Threads | Remote, progress
             workers.close()
 
 
-def _drain(work: Sequence[Task], workers: Threads | Remote, done: Callable[[Task], object]) -> None:
-    left, flying = list(reversed(work)), dict[Future[Any], Task]()
-    deaths: dict[Task, int] = {}
+def _drain(work: Sequence[TileIndex], workers: Threads | Remote, done: Callable[[TileIndex], object]) -> None:
+    left, flying = list(reversed(work)), dict[Future[Any], TileIndex]()
+    deaths: dict[TileIndex, int] = {}
     seen = time.monotonic()  # when there last was a worker
     try:
         while left or flying:
             while left and len(flying) < workers.width:
-                task = left.pop()
-                flying[workers.submit(task)] = task
+                index = left.pop()
+                flying[workers.submit(index)] = index
             finished, _ = wait(flying, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in finished:
-                task = flying.pop(future)
-                if _lost(future, deaths, task):
-                    left.append(task)
+                index = flying.pop(future)
+                if _lost(future, deaths, index):
+                    left.append(index)
                 else:
-                    done(task)
+                    done(index)
             seen = time.monotonic() if finished or workers.count() else seen
             if time.monotonic() - seen > PATIENCE:
                 raise RuntimeError(
@@ -150,7 +150,7 @@ def _drain(work: Sequence[Task], workers: Threads | Remote, done: Callable[[Task
             future.cancel()
 
 
-def _lost(future: Future[Any], deaths: dict[Task, int], task: Task) -> bool:
+def _lost(future: Future[Any], deaths: dict[TileIndex, int], index: TileIndex) -> bool:
     """Did the tile's worker die (then it is handed out again, so many times)? Raises what else went wrong."""
     try:
         future.result()
@@ -161,11 +161,11 @@ def _lost(future: Future[Any], deaths: dict[Task, int], task: Task) -> bool:
         ) from error
     except CancelledError as error:
         raise RuntimeError(
-            f"the tile {task} was cancelled: its executor or scheduler is gone; run the same call again"
+            f"the tile {index} was cancelled: its executor or scheduler is gone; run the same call again"
         ) from error
     except Exception as error:
-        deaths[task] = deaths.get(task, 0) + 1
-        if type(error).__name__ == "KilledWorker" and deaths[task] < ATTEMPTS:  # Dask's, after several workers' deaths
+        deaths[index] = deaths.get(index, 0) + 1
+        if type(error).__name__ == "KilledWorker" and deaths[index] < ATTEMPTS:  # Dask's, after several workers' deaths
             return True
         raise
     return False
