@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 import torch
 
-import ntkcore.falsifier.run
+import ntkcore.falsifier.checks
 from ntkcore import cntk, mlp
 from ntkcore.falsifier import PREDICATES, TASKS, Arrays, Budget, Claim, Split, Training, falsify
 from ntkcore.falsifier import verdict as verdicts
@@ -162,7 +162,7 @@ def test_modules_that_are_no_functions():
 
 
 def test_memory_is_asked_for_before_any_work(monkeypatch):
-    monkeypatch.setattr(ntkcore.falsifier.run, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(ntkcore.falsifier.checks, "free_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="smaller n"):
         falsify(tiny, mlp(1), Claim("c"), training=SMALL)
 
@@ -362,7 +362,7 @@ def test_a_device_that_is_full(monkeypatch):
     def full(*arguments, **options):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("ntkcore.falsifier.arms.train", full)
+    monkeypatch.setattr("ntkcore.falsifier.network_arms.train", full)
     with pytest.raises(MemoryError, match="what was finished is whole"):
         falsify(tiny, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()))
 

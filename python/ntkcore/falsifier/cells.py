@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntkcore.falsifier.arms import Content, Place
 from ntkcore.falsifier.claims import Point
+from ntkcore.falsifier.study import Content, Place
 from ntkcore.store import files
 
 

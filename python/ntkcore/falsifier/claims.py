@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,3 +203,12 @@ def measure(metric: str | Metric, outcome: Outcome) -> tuple[float, float]:
         outcome.residual,
     )
     return float(function(outcome)), float(function(constant))
+
+
+def scores(claims: Sequence[Claim], outcome: Outcome) -> dict[str, Any]:
+    """Metrics of all claims, and what chance scores."""
+    pairs = {claim.metric_name: measure(claim.metric, outcome) for claim in claims}
+    return {
+        "metrics": {name: value for name, (value, _) in pairs.items()},
+        "chance": {name: value for name, (_, value) in pairs.items()},
+    }

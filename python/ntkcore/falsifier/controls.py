@@ -16,7 +16,8 @@ from typing import Any
 from ntkcore.falsifier import figures, tasks
 from ntkcore.falsifier.arms import ARMS, FROZEN
 from ntkcore.falsifier.claims import Claim
-from ntkcore.falsifier.report import Report, markdown
+from ntkcore.falsifier.pages import markdown
+from ntkcore.falsifier.report import Report
 from ntkcore.falsifier.run import falsify
 from ntkcore.falsifier.study import Training
 from ntkcore.falsifier.verdict import NEEDS, PRESENT

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntkcore.falsifier.arms import ARMS, FROZEN, Content, Place, arms_of
+from ntkcore.falsifier.arms import ARMS, FROZEN, arms_of
 from ntkcore.falsifier.cells import Cells, Key
 from ntkcore.falsifier.claims import Claim, Point
-from ntkcore.falsifier.study import Study
+from ntkcore.falsifier.study import Content, Place, Study
 from ntkcore.falsifier.tasks import Array
 from ntkcore.falsifier.verdict import Evidence
 

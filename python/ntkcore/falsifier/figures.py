@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.falsifier.arms import ARMS, LAZY, MOVED, Place, arms_of
+from ntkcore.falsifier.arms import ARMS, arms_of
 from ntkcore.falsifier.claims import Claim, Point
 from ntkcore.falsifier.evidence import Tables, points_of
+from ntkcore.falsifier.network_arms import LAZY, MOVED
 from ntkcore.falsifier.statistics import estimate
+from ntkcore.falsifier.study import Place
 from ntkcore.falsifier.verdict import Verdict
 from ntkcore.plots.axes import own_axes
 

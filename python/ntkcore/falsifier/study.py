@@ -9,7 +9,7 @@ import inspect
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -96,6 +96,19 @@ class Network:
         if spec is not None and not isinstance(spec, Layer):
             spec = spec(**{key: value for key, value in keywords.items() if key == "depth"})
         return spec, keywords
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of a study: where on the axis, which initialisation, which split."""
+
+    point: Point
+    seed: int
+    split: int
+
+
+Setting = Mapping[str, Any]
+Content = dict[str, Any]
 
 
 @dataclass(frozen=True)

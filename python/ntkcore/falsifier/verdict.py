@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntkcore.falsifier.arms import ARMS, FROZEN, LAZY, MOVED
+from ntkcore.falsifier.arms import ARMS, FROZEN
 from ntkcore.falsifier.claims import Claim
+from ntkcore.falsifier.network_arms import LAZY, MOVED
 from ntkcore.falsifier.statistics import Estimate, estimate, holm, p_value
 from ntkcore.falsifier.tasks import Array
 
