@@ -203,7 +203,7 @@ def smooth_data(N: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     """ntkcore.linalg.solve.Cholesky on a CuPy kernel of float64, beside CuPy's own factorisation."""
-    from ntkcore.linalg.solve import Cholesky
+    from ntkcore.linalg.cholesky import Cholesky
 
     x, Y = smooth_data(N, "float64")
     K = nk.kernel(nk.mlp(3), cupy.asarray(x))
@@ -231,8 +231,8 @@ def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
 
 def pcg_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     """cg on a CuPy kernel of float32, 10 columns, beside CuPy's bare products of as many passes."""
+    from ntkcore.linalg.cg import cg
     from ntkcore.linalg.operators import InMemory
-    from ntkcore.linalg.solve import cg
 
     x, Y = smooth_data(N, "float32")
     K = nk.kernel(nk.mlp(3), cupy.asarray(x))

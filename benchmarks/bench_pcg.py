@@ -17,8 +17,9 @@ from harness import measure, require, write
 from real_uci import data
 
 from ntkcore import kernel, mlp
+from ntkcore.linalg.cg import cg
+from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.operators import InMemory
-from ntkcore.linalg.solve import Cholesky, cg
 
 RIDGE, RTOL, GOAL_PASSES, GOAL_RATIO = 1e-3, 1e-6, 60, 10
 

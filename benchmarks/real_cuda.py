@@ -25,7 +25,8 @@ from real_cifar import FILE, RIDGES, normalised
 from real_uci import data
 
 import ntkcore as nk
-from ntkcore.linalg.solve import Cholesky, RidgeWarning
+from ntkcore.linalg.cholesky import Cholesky
+from ntkcore.linalg.noise import RidgeWarning
 
 # (name, network, side, augment), the cheapest first
 REAL = [

@@ -22,8 +22,8 @@ from real_cifar import FILE, normalised
 from real_uci import data
 
 from ntkcore import cntk, mlp
+from ntkcore.linalg.cg import CGResult, cg
 from ntkcore.linalg.operators import MatrixFree, Stored
-from ntkcore.linalg.solve import CGResult, cg
 from ntkcore.specs.layers import Layer
 from ntkcore.store.build import build
 

@@ -21,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ntkcore import Dense, Erf, Relu, Serial, estimators, kernel, kernel_diag, mlp
-from ntkcore.estimators import NTKClassifier, NTKKernel, NTKRegressor
+from ntkcore import Dense, Erf, Relu, Serial, kernel, kernel_diag, mlp
+from ntkcore.estimators import NTKClassifier, NTKKernel, NTKRegressor, kernel_object, ridge
+from ntkcore.linalg.cholesky import least_norm
 
 NET = Serial(Dense(1.5, 0.1), Erf(), Dense(1.2, 0.3), Relu(), Dense())
 CHECKED = parametrize_with_checks([NTKClassifier(), NTKRegressor(), NTKRegressor(net=NET, get="nngp")])
@@ -106,10 +107,10 @@ class TestRidge:
     def test_solve_works_in_place(self):
         K = kernel(NET, toy()[0])
         before = K.copy()
-        estimators._solve(K, np.ones((len(K), 1)), 0.5)
-        upper = np.triu_indices(len(K), 1)
-        assert (K[upper] != before[upper]).all()  # Cholesky's factor
-        np.testing.assert_array_equal(np.tril(K, -1), np.tril(before, -1))  # what the fallback rests on
+        least_norm(K, np.ones((len(K), 1)), 0.5, overwrite=True)
+        lower = np.tril_indices(len(K), -1)
+        assert (K[lower] != before[lower]).all()  # Cholesky's factor
+        np.testing.assert_array_equal(np.triu(K, 1), np.triu(before, 1))  # what the fallback rests on
 
     @pytest.mark.parametrize("scale", [1.0, 1e-200])
     def test_solve_of_a_singular_matrix_is_the_pseudo_inverse(self, scale):
@@ -117,18 +118,18 @@ class TestRidge:
         factor, targets = rng.normal(size=(80, 30)), rng.normal(size=(80, 2))
         K = scale * (factor @ factor.T)
         expected = np.linalg.pinv(factor @ factor.T, rcond=1e-12, hermitian=True) @ targets / scale
-        np.testing.assert_allclose(estimators._solve(K, targets, 0.0), expected, rtol=1e-8, atol=1e-12 / scale)
+        np.testing.assert_allclose(least_norm(K, targets, 0.0), expected, rtol=1e-8, atol=1e-12 / scale)
 
     def test_solve_distrusts_pivots_below_rounding(self):
         """Cholesky runs through, but 1e-20 beside 1 is noise in a kernel matrix."""
-        solved = estimators._solve(np.diag([1.0, 2.0, 1e-20]), np.ones((3, 1)), 0.0)
+        solved = least_norm(np.diag([1.0, 2.0, 1e-20]), np.ones((3, 1)), 0.0)
         np.testing.assert_allclose(solved[:, 0], [1.0, 0.5, 0.0])
 
     def test_prediction_in_batches(self, monkeypatch):
         (X, y), (Z, _) = toy(), toy(700, seed=1)
         model = NTKRegressor().fit(X, y)
         whole = model.predict(Z)
-        monkeypatch.setattr(estimators, "BATCH_ENTRIES", 1)
+        monkeypatch.setattr(ridge, "BATCH_ENTRIES", 1)
         np.testing.assert_allclose(model.predict(Z), whole, rtol=1e-12)
 
     def test_float32_warns_of_a_ridge_below_its_noise(self):
@@ -310,7 +311,8 @@ def test_whole_matrices_are_asked_for(model, apply, fits, monkeypatch):
         calls.append((len(x1), None if x2 is None else len(x2)))
         return kernel(net, x1, x2, *args, **kwargs)
 
-    monkeypatch.setattr(estimators, "kernel", counted)
+    for module in (ridge, kernel_object):
+        monkeypatch.setattr(module, "kernel", counted)
     (X, y), (Z, _) = toy(), toy(25, seed=1)
     fitted = model.fit(X, y > 0 if isinstance(model, (SVC, NTKClassifier)) else y)
     assert calls == [(60, None)] * fits
@@ -381,5 +383,6 @@ def test_missing_scikit_learn_is_named():
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(estimators)
-    assert result.failed == 0 < result.attempted
+    for module in (ridge, kernel_object):
+        result = doctest.testmod(module)
+        assert result.failed == 0 < result.attempted

@@ -10,10 +10,11 @@ import pytest
 
 from conftest import assert_close
 from ntkcore import predict, stax
+from ntkcore.predict.kernels import Kernels
 from ntkcore.theory.losses import CrossEntropy, SquaredError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "predict_reference.npz")
-DD, TD, TT = (predict._Kernels(REFERENCE[f"{k}/nngp"], REFERENCE[f"{k}/ntk"]) for k in ("dd", "td", "tt"))
+DD, TD, TT = (Kernels(REFERENCE[f"{k}/nngp"], REFERENCE[f"{k}/ntk"]) for k in ("dd", "td", "tt"))
 X, Z, Y, F0, G0, TIMES, LABELS = (REFERENCE[k] for k in ("x", "z", "y", "f0", "g0", "times", "labels"))
 REGULARISATIONS = {"none": (0.0, False), "relative": (1e-2, False), "absolute": (0.3, True)}
 ODE = 1e-6  # neural-tangents' own solver has a relative tolerance of 1.4e-8
@@ -222,7 +223,7 @@ def test_singular_kernels_give_finite_numbers():
         (lambda: predict.gradient_descent_mse(np.triu(DD.ntk), Y)(1.0), ValueError, "not symmetric"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, None, None), ValueError, "no predictions"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, 0.0, 0.0), ValueError, "k_test_train"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(-1.0), ValueError, "t must hold"),
+        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(-1.0), ValueError, "t must be numbers"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y, -1.0), ValueError, "learning_rate must be a positive"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y, np.nan), ValueError, "learning_rate must be a positive"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y)(1.0, Y[0]), ValueError, "fx_train_0 must be a number or"),

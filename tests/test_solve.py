@@ -14,19 +14,14 @@ from threadpoolctl import threadpool_limits
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
+from ntkcore.linalg.cg import CGResult, cg
+from ntkcore.linalg.cholesky import Cholesky, factorise
+from ntkcore.linalg.eigen import Eigh
+from ntkcore.linalg.landmarks import LandmarkRegression
+from ntkcore.linalg.leading import eigs
+from ntkcore.linalg.noise import RidgeWarning, noise_floor
 from ntkcore.linalg.operators import InMemory, MatrixFree
-from ntkcore.linalg.solve import (
-    CGResult,
-    Cholesky,
-    Eigh,
-    LandmarkRegression,
-    RidgeWarning,
-    _factorise,
-    cg,
-    eigs,
-    noise_floor,
-    solve,
-)
+from ntkcore.linalg.solve import solve
 from ntkcore.store.files import writing
 from test_cuda import gpu, gpu_solvers  # noqa: F401
 
@@ -74,7 +69,7 @@ def test_one_eigendecomposition_serves_all_ridges():
 def test_factors_by_blocks(n, block):
     A = problem(n)[1] + 0.1 * np.eye(n)
     own = A.copy()
-    _factorise(own, block)
+    factorise(own, block)
     assert relative_error(np.tril(own), np.linalg.cholesky(A)) < 1e-10
 
 
@@ -134,7 +129,7 @@ def test_interrupted_and_resumed(tmp_path):
 
 KILLED = """
 import os, signal, sys, numpy as np, threadpoolctl
-from ntkcore.linalg.solve import cg
+from ntkcore.linalg.cg import cg
 threadpoolctl.threadpool_limits(1)
 K, Y = np.load(sys.argv[1]), np.load(sys.argv[2])
 kill = lambda i, residuals: os.kill(os.getpid(), signal.SIGKILL) if i == 8 else None

@@ -19,8 +19,13 @@ from . import (
 from .engine.backends import backends
 from .engine.kernels import kernel, kernel_diag
 from .falsifier import Claim, falsify
+from .linalg.cg import cg
+from .linalg.cholesky import Cholesky
+from .linalg.eigen import Eigh
+from .linalg.landmarks import LandmarkRegression
+from .linalg.leading import eigs
 from .linalg.operators import InMemory, MatrixFree, Stored
-from .linalg.solve import Cholesky, Eigh, LandmarkRegression, cg, eigs, solve
+from .linalg.solve import solve
 from .specs.activations import ABRelu, Abs, ArcCosine, Cos, Erf, Exp, Gaussian, Gelu, LeakyRelu, Rbf, Relu, Sin
 from .specs.branches import FanInSum, FanOut, Parallel, Residual
 from .specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool, GlobalSumPool, LocalAvgPool, SumPool

@@ -3,18 +3,14 @@
 import sys
 from types import ModuleType
 
-from ntkcore.linalg.solve import (
-    CGResult,
-    Cholesky,
-    Eigh,
-    LandmarkRegression,
-    Nystrom,
-    RidgeWarning,
-    cg,
-    eigs,
-    noise_floor,
-    solve,
-)
+from ntkcore.linalg.cg import CGResult, cg
+from ntkcore.linalg.cholesky import Cholesky
+from ntkcore.linalg.eigen import Eigh
+from ntkcore.linalg.landmarks import LandmarkRegression
+from ntkcore.linalg.leading import eigs
+from ntkcore.linalg.noise import RidgeWarning, noise_floor
+from ntkcore.linalg.nystrom import Nystrom
+from ntkcore.linalg.solve import solve
 
 __all__ = [
     "CGResult",

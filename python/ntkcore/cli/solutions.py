@@ -36,8 +36,8 @@ def solve_command(
 
     Example:  ntkcore solve kernel.zarr y.npy coefficients.npy --ridge 1e-3
     """
+    from ntkcore.linalg.cg import cg
     from ntkcore.linalg.operators import Stored
-    from ntkcore.linalg.solve import cg
     from ntkcore.store.format import open_store
 
     output = check_place(output, ".npy", [targets])
@@ -96,8 +96,8 @@ def spectrum_command(
 
     Example:  ntkcore spectrum kernel.zarr --largest 50 --targets y.npy
     """
+    from ntkcore.linalg.leading import eigs
     from ntkcore.linalg.operators import Stored
-    from ntkcore.linalg.solve import eigs
     from ntkcore.store.format import open_store
 
     group = open_store(store, mode="r")

@@ -165,3 +165,18 @@ def product(rows: Any, cols: Any, buffer: Any) -> Any:
     with _full_precision(cupy, out.dtype):
         cupy.matmul(rows, cols.T, out=out)
     return out
+
+
+def beside(Y: Any, result: Any) -> Any:
+    """The result on the GPU if it and Y are there, else NumPy's."""
+    return result if on_device(Y) else to_host(result)
+
+
+def failing_aloud(matrix: Any) -> AbstractContextManager[None]:
+    """In it CuPy's decompositions raise LinAlgError, as NumPy's do: by default a failure passes in silence."""
+    if not on_device(matrix):
+        return nullcontext()
+    import cupyx
+
+    context: AbstractContextManager[None] = cupyx.errstate(linalg="raise")
+    return context

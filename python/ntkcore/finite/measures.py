@@ -24,7 +24,7 @@ from ntkcore.finite.empirical import empirical_ntk, features
 from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of, pull_back
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
-from ntkcore.linalg.eigen import check_matrix
+from ntkcore.linalg.checks import check_matrix
 
 Array = npt.NDArray[Any]
 

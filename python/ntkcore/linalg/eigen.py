@@ -1,24 +1,24 @@
-"""The eigendecomposition behind closed-form training: what is a kernel, what is null, in float64."""
+"""Eigendecompositions in float64: for every ridge at once (`Eigh`), and for training in closed form (`Modes`)."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.engine.device_arrays import array_module, beside, failing_aloud, on_device, to_host
 from ntkcore.engine.inputs import as_array, free_bytes, size_text
-from ntkcore.linalg.symmetry import check_real, refuse_asymmetric, single
+from ntkcore.linalg.checks import check_symmetric, single, square_kernel, targets_of
+from ntkcore.linalg.noise import check_ridge, noise_floor, ridge_of
 
 Array = npt.NDArray[np.float64]
 
 # How far from positive, over lambda_max, rounding may take a kernel, by its dtype: single precision, double.
 INDEFINITE = {True: 1e-3, False: 1e-7}
-# ||rounding error of a float32 kernel||_2 / (mean diagonal * sqrt(n)), as measured.
-FLOAT32_NOISE = 4.5e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,7 @@ class Modes:
 
     def ridge(self, ridge: float, absolute: bool) -> float:
         """What is added to every eigenvalue: ``ridge``, in units of trace/n unless ``absolute``."""
-        if not isinstance(ridge, Real) or not (math.isfinite(ridge) and ridge >= 0):
-            raise ValueError(f"the ridge must be finite and >= 0, not {ridge!r}")
+        check_ridge(ridge)
         if absolute or ridge == 0:
             return float(ridge)
         if self.trace is None:
@@ -53,28 +52,102 @@ class Modes:
         return float(ridge) * self.trace / len(self.vectors)
 
 
-def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
-    """A finite real matrix as float64 of this shape (None: any length); TypeError or ValueError naming it."""
-    array = as_array(matrix, name)
-    wanted = tuple("any" if length is None else length for length in shape)
-    if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
-        raise ValueError(f"{name} must have shape ({', '.join(map(str, wanted))}), not {array.shape}")
-    check_real(array, name)
-    return np.asarray(array, dtype=np.float64)
+class Eigh:
+    """One eigendecomposition of K, in float64: every ridge after it costs two products.
+
+    A CuPy K is decomposed on its GPU, where its vectors stay. Attributes: ``values`` ascending, of NumPy, ``vectors``.
+    On the host N > 32767 takes a LAPACK that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
+    """
+
+    def __init__(self, K: npt.ArrayLike) -> None:
+        matrix = square_kernel(K)
+        self.storage_dtype = matrix.dtype
+        self._xp = array_module(matrix)
+        found = _decomposed(matrix.astype(np.float64, copy=False))
+        self.values: Array = to_host(found[0])
+        self.vectors: Any = found[1]
+
+    def _decayed(self, ridge: float, relative: bool) -> Array:
+        value = ridge_of(ridge, relative, float(self.values.mean()), self.storage_dtype, len(self.values))
+        sums = self.values + value
+        if sums.min() <= 0:
+            raise ValueError(
+                f"K + {value:.2g} I is singular: its smallest eigenvalue is {sums.min():.2g}; the ridge must exceed "
+                f"{-self.values.min():.2g}"
+            )
+        out: Array = 1 / sums
+        return out
+
+    def _projected(self, data: Array) -> Array:
+        """V^T Y, on the host."""
+        out: Array = to_host(self.vectors.T @ self._xp.asarray(data))
+        return out
+
+    def solve(self, Y: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False) -> Array:
+        """A of (K + ridge I) A = Y, in the shape of Y; on the GPU if K and Y are there."""
+        data, flat = targets_of(to_host(Y), len(self.values))
+        weights = self._decayed(ridge, relative)[:, None] * self._projected(data)
+        out: Array = beside(Y, self.vectors @ self._xp.asarray(weights))
+        return out[:, 0] if flat else out
+
+    def path(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
+        """`solve` for every ridge: (ridges, *Y.shape)."""
+        found = [self.solve(Y, ridge, relative=relative) for ridge in ridges]
+        out: Array = array_module(found[0]).stack(found)
+        return out
+
+    def leave_one_out(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
+        """Mean squared error of predicting each sample from the others, per ridge: of A_i / [(K + ridge)^-1]_ii."""
+        projected = self._projected(targets_of(to_host(Y), len(self.values))[0])
+        errors = []
+        for ridge in ridges:
+            decayed = self._decayed(ridge, relative)
+            A = to_host(self.vectors @ self._xp.asarray(decayed[:, None] * projected))
+            errors.append(float(((A / self._inverse_diagonal(decayed)[:, None]) ** 2).mean()))
+        return np.array(errors)
+
+    def _inverse_diagonal(self, decayed: Array, step: int = 1024) -> Array:
+        """sum_j V_ij^2 decayed_j, by panels of rows: no second matrix."""
+        weights = self._xp.asarray(decayed)
+        starts = range(0, len(decayed), step)
+        return np.concatenate([to_host(self.vectors[i : i + step] ** 2 @ weights) for i in starts])
+
+    def gcv(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
+        """Generalised cross-validation, per ridge: the same with that diagonal's mean (Golub, Heath & Wahba 1979)."""
+        projected = self._projected(targets_of(to_host(Y), len(self.values))[0])
+        decays = [self._decayed(ridge, relative) for ridge in ridges]
+        return np.array([float(((d[:, None] * projected / d.mean()) ** 2).mean()) for d in decays])
 
 
-def check_symmetric(matrix: npt.ArrayLike, name: str) -> Array:
-    """A square matrix, symmetric up to rounding, as exactly symmetric float64."""
-    given = as_array(matrix, name)
-    K = check_matrix(given, name, (None, None))
-    apart = refuse_asymmetric(given, name)
-    return (K + K.T) / 2 if apart else K
+def _decomposed(matrix: Any) -> tuple[Any, Any]:
+    """eigh of a float64 matrix where it lies; what it would fail by on the host is said before."""
+    n, free = len(matrix), free_bytes()
+    need = 4 * 8 * n * n  # syevd holds the matrix, the vectors and 2 n^2 of workspace
+    if not on_device(matrix) and free is not None and need > free:
+        raise MemoryError(
+            f"the eigenvectors of {n} points need about {size_text(need)}, and {size_text(free)} are free: "
+            "use leading_modes() on an operator, or fewer points"
+        )
+    if n > 32767 and not on_device(matrix) and not _lapack_is_64_bit():
+        raise ValueError(
+            f"N = {n} overflows the 32-bit workspace of this NumPy's LAPACK (N <= 32767): install "
+            "NumPy's own wheel from PyPI, or use Cholesky or cg"
+        )
+    with failing_aloud(matrix):
+        values, vectors = array_module(matrix).linalg.eigh(matrix)
+    return values, vectors
+
+
+def _lapack_is_64_bit() -> bool:
+    config: Any = np.show_config(mode="dicts")
+    blas = config["Build Dependencies"]["blas"]
+    return "64" in blas.get("name", "") or "USE64BITINT" in blas.get("openblas configuration", "")
 
 
 def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     """All eigenpairs of a kernel matrix (n, n), by numpy.linalg.eigh in float64, whatever its dtype.
 
-    Noise is n eps lambda_max, for a float32 kernel at least 4.5e-7 sqrt(n) of the mean diagonal, and at least twice
+    Noise is n eps lambda_max, for a float32 kernel at least `noise_floor`, and at least twice
     the size of the most negative eigenvalue, which only rounding can have made. Eigenvalues up to it become 0.
 
     ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive semidefinite;
@@ -84,22 +157,15 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     lower = single(given.dtype)
     K = check_symmetric(given, name)
     n = len(K)
-    need, free = 4 * 8 * n * n, free_bytes()  # syevd holds the matrix, the vectors and 2 n^2 of workspace
-    if free is not None and need > free:
-        raise MemoryError(
-            f"the eigenvectors of {n} points need about {size_text(need)}, and {size_text(free)} are free: "
-            "use leading_modes() on an operator, or fewer points"
-        )
-    values, vectors = np.linalg.eigh(K)
+    values, vectors = _decomposed(K)
     top, bottom, trace = float(values[-1]), float(values[0]), float(K.trace())
     if bottom < -INDEFINITE[lower] * max(top, 0.0):
         raise ValueError(
             f"{name} is indefinite: its eigenvalues reach from {bottom:.3g} to {top:.3g}, more than rounding explains; "
             "a kernel has none below 0. Was something subtracted from it, or its rows reordered?"
         )
-    noise = max(
-        n * np.finfo(np.float64).eps * top, FLOAT32_NOISE * math.sqrt(n) * trace / n if lower else 0, -2 * bottom
-    )
+    stored = noise_floor(np.float32, n, trace / n) if lower else 0.0
+    noise = max(n * np.finfo(np.float64).eps * top, stored, -2 * bottom)
     values[values <= noise] = 0.0
     return Modes(values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1]), trace, noise=noise)
 

@@ -21,7 +21,7 @@ from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
 from ntkcore.engine.inputs import check_data, refuse_no_array
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.engine.tiles import Tile, progress_bar, tiles
-from ntkcore.linalg.symmetry import ASYMMETRY, check_real, is_symmetric, refuse_asymmetric, single
+from ntkcore.linalg.checks import ASYMMETRY, check_real, is_symmetric, refuse_asymmetric, single
 from ntkcore.specs.layers import Layer
 
 try:

@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import KERNELS, as_array
-from ntkcore.linalg.eigen import Modes, check_matrix, check_symmetric, eigenmodes, leading_modes
+from ntkcore.linalg.checks import check_matrix, check_symmetric
+from ntkcore.linalg.eigen import Modes, eigenmodes, leading_modes
 from ntkcore.specs.layers import Layer
 from ntkcore.theory.points import Points, Recipe, Stop, Training, as_goal, as_times, check_points
 from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.inputs import real_array
 from ntkcore.engine.kernels import kernel
-from ntkcore.linalg.eigen import check_matrix
+from ntkcore.linalg.checks import check_matrix
 from ntkcore.specs.layers import Layer
 from ntkcore.theory.spectrum import spectrum
 from ntkcore.theory.sphere import SphereSpectrum, legendre, random_points

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import KERNELS, as_array
-from ntkcore.linalg.eigen import check_symmetric
-from ntkcore.linalg.symmetry import check_real
+from ntkcore.linalg.checks import check_real, check_symmetric
 from ntkcore.specs.layers import Layer
 from ntkcore.theory.points import Points, Recipe, Stop, Training, as_goal, as_times, check_points
 from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule, positive

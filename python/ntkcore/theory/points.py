@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ntkcore.engine.inputs import as_array
 from ntkcore.engine.kernels import kernel as compute_kernel
 from ntkcore.engine.kernels import kernel_diag
-from ntkcore.linalg.eigen import check_matrix, check_symmetric
+from ntkcore.linalg.checks import check_matrix, check_symmetric
 from ntkcore.specs.layers import Layer
-from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule
+from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule, flat_times
 
 Array = npt.NDArray[np.float64]
 
@@ -62,13 +62,10 @@ def as_goal(loss: Any) -> float:
 
 
 def as_times(times: npt.ArrayLike, rule: Rule) -> tuple[Array, tuple[int, ...]]:
-    """Times as a flat float64 array, and their shape; ValueError for NaN, negative ones, or what the rule refuses."""
-    t = as_array(times, "times")
-    if t.dtype.kind not in "fiub" or not (t >= 0).all():
-        raise ValueError("times must be numbers >= 0 (infinity included)")
-    t = t.astype(np.float64)
-    rule.check(t)
-    return t.reshape(-1), t.shape
+    """`flat_times`, of those that the rule takes; ValueError for others."""
+    flat, shape = flat_times(times)
+    rule.check(flat)
+    return flat, shape
 
 
 class Training:

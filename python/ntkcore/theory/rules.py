@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.engine.inputs import as_array
+
 Array = npt.NDArray[np.float64]
 
 
@@ -39,6 +41,14 @@ class Rule(Protocol):
 
     def max_learning_rate(self, rate: float) -> float:
         """The step size at which a mode of this rate stops converging under steps."""
+
+
+def flat_times(times: Any, name: str = "times") -> tuple[Array, tuple[int, ...]]:
+    """Times as a flat float64 array, and their shape; ValueError for NaN and negative ones."""
+    t = as_array(times, name)
+    if t.dtype.kind not in "fiub" or not (t >= 0).all():
+        raise ValueError(f"{name} must be numbers >= 0 (infinity included)")
+    return t.astype(np.float64).reshape(-1), t.shape
 
 
 def positive(name: str, value: Any) -> float:

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import as_array, real_array
-from ntkcore.linalg.eigen import Modes, check_matrix, eigenmodes, leading_modes
+from ntkcore.linalg.checks import check_matrix
+from ntkcore.linalg.eigen import Modes, eigenmodes, leading_modes
 from ntkcore.theory.dynamics import Dynamics
 from ntkcore.theory.rules import GradientFlow
 

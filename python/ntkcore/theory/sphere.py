@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.inputs import real_array
 from ntkcore.engine.kernels import kernel, kernel_diag
-from ntkcore.linalg.eigen import check_matrix
+from ntkcore.linalg.checks import check_matrix
 from ntkcore.specs.layers import Layer
 
 Array = npt.NDArray[np.float64]
