@@ -71,6 +71,7 @@ def test_factors_by_blocks(n, block):
     own = A.copy()
     factorise(own, block)
     assert relative_error(np.tril(own), np.linalg.cholesky(A)) < 1e-10
+    np.testing.assert_array_equal(np.triu(own, 1), np.triu(A, 1))
 
 
 def test_overwriting_saves_a_copy():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.device_arrays import array_module, beside, to_host
+from ntkcore.engine.device_arrays import beside, to_host
 from ntkcore.engine.tiles import progress_bar
 from ntkcore.linalg.checks import targets_of
 from ntkcore.linalg.noise import ridge_of
@@ -79,82 +79,111 @@ def cg(
     """
     operator = symmetric_operator(K)
     data, flat = targets_of(to_host(Y), operator.shape[0])
-    if isinstance(every, bool) or every < 1:
-        raise ValueError(f"every must be at least 1, a number of iterations, not {every!r}")
-    if isinstance(maxiter, bool) or maxiter < 0:
-        raise ValueError(f"maxiter must be a number of iterations, not {maxiter!r}")
+    _check_counts(every, maxiter)
     place = None if checkpoint is None else check_place(checkpoint)
-    n, diagonal, xp = operator.shape[0], operator.diagonal(), operator.xp
+    n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
     if value <= 0:
         raise ValueError(
             "conjugate gradients need a positive ridge: without one the error cannot be bounded by residuals"
         )
-    start = operator.passes
     size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
     problem = _Problem(operator, data, value, size, seed, place)
     state = problem.load()
     precondition: Callable[[Any], Any] = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
-    Y_ = xp.asarray(problem.scaled)
-    norms = np.maximum(np.linalg.norm(problem.scaled, axis=0), np.finfo(float).tiny)
-    X, R, P, rz, done = _first(Y_, precondition) if state is None else _placed(xp, state)
-    residuals, reached = _lengths(R) / norms, np.inf
+    run, reached = _Run(operator, problem.scaled, value, precondition, state), np.inf
     with progress_bar(maxiter, progress) as count:
         while True:
-            while residuals.max() > rtol and done < maxiter:
-                open_ = residuals > rtol
-                active = slice(None) if open_.all() else xp.asarray(np.flatnonzero(open_))
-                Q = operator.product(P[:, active]) + value * P[:, active]
-                alpha = rz[active] / _dots(P[:, active], Q)
-                X[:, active] += alpha * P[:, active]
-                R[:, active] -= alpha * Q
-                Z = precondition(R[:, active])
-                new = _dots(R[:, active], Z)
-                P[:, active] = Z + new / rz[active] * P[:, active]
-                rz[active] = new
-                residuals = _lengths(R) / norms
-                done += 1
-                if done % every == 0:
-                    problem.save(X, R, P, rz, done)
+            while run.residuals.max() > rtol and run.done < maxiter:
+                run.step(run.residuals > rtol)
+                if run.done % every == 0:
+                    problem.save(*run.state())
                 count(1)
                 if callback is not None:
-                    callback(done, residuals)
+                    callback(run.done, run.residuals)
             # R drifts from the residual by rounding: what counts is the residual itself, and from there it goes on.
-            R = Y_ - operator.product(X) - value * X
-            residuals = _lengths(R) / norms
-            if residuals.max() <= rtol or done >= maxiter or not residuals.max() < reached / 2:
+            run.look()
+            if run.residuals.max() <= rtol or run.done >= maxiter or not run.residuals.max() < reached / 2:
                 break
-            reached = residuals.max()
-            P = precondition(R)
-            rz = _dots(R, P)
-    solution = X * xp.asarray(problem.scale)
+            reached = run.residuals.max()
+            run.restart()
+    solution = run.X * operator.xp.asarray(problem.scale)
     solution = beside(Y, solution[:, 0] if flat else solution)
-    return CGResult(solution, residuals, done, operator.passes - start, bool(residuals.max() <= rtol))
+    passes = operator.passes - start
+    return CGResult(solution, run.residuals, run.done, passes, bool(run.residuals.max() <= rtol))
 
 
-State = tuple[Any, Any, Any, Any, int]
+def _check_counts(every: Any, maxiter: Any) -> None:
+    if isinstance(every, bool) or every < 1:
+        raise ValueError(f"every must be at least 1, a number of iterations, not {every!r}")
+    if isinstance(maxiter, bool) or maxiter < 0:
+        raise ValueError(f"maxiter must be a number of iterations, not {maxiter!r}")
+
+
+State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
+
+
+class _Run:
+    """The iteration: X, its residual R, the directions P, <R, Z> for Z the preconditioned residual; all columns."""
+
+    def __init__(
+        self,
+        operator: KernelOperator,
+        Y: Array,
+        ridge: float,
+        precondition: Callable[[Any], Any],
+        state: State | None,
+    ) -> None:
+        xp = operator.xp
+        self.operator, self.ridge, self.precondition = operator, ridge, precondition
+        self.Y = xp.asarray(Y)
+        self.norms = np.maximum(np.linalg.norm(Y, axis=0), np.finfo(float).tiny)
+        if state is None:
+            self.X, self.R, self.done = xp.zeros(Y.shape, np.float64), self.Y.copy(), 0
+            self.restart()
+        else:
+            self.X, self.R, self.P, self.rz = map(xp.asarray, state[:4])
+            self.done = state[4]
+        self.residuals = self._relative()
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        return self.X, self.R, self.P, self.rz, self.done
+
+    def _relative(self) -> Array:
+        """Norms of the residuals' columns, on the host: all that an iteration waits for."""
+        out: Array = np.sqrt(to_host(_dots(self.R, self.R))) / self.norms
+        return out
+
+    def step(self, columns: Any) -> None:
+        """One iteration of these columns."""
+        at = slice(None) if columns.all() else self.operator.xp.asarray(np.flatnonzero(columns))
+        P = self.P[:, at]
+        Q = self.operator.product(P) + self.ridge * P
+        alpha = self.rz[at] / _dots(P, Q)
+        self.X[:, at] += alpha * P
+        self.R[:, at] -= alpha * Q
+        Z = self.precondition(self.R[:, at])
+        new = _dots(self.R[:, at], Z)
+        self.P[:, at] = Z + new / self.rz[at] * P
+        self.rz[at] = new
+        self.residuals = self._relative()
+        self.done += 1
+
+    def look(self) -> None:
+        """The residual of X itself, by one more pass."""
+        self.R = self.Y - self.operator.product(self.X) - self.ridge * self.X
+        self.residuals = self._relative()
+
+    def restart(self) -> None:
+        """Directions anew, from the residual."""
+        self.P = self.precondition(self.R).copy()
+        self.rz = _dots(self.R, self.P)
 
 
 def _dots(A: Any, B: Any) -> Any:
     """Scalar products of columns."""
     return (A * B).sum(0)
-
-
-def _lengths(R: Any) -> Array:
-    """Norms of columns, on the host: all that an iteration waits for."""
-    out: Array = np.sqrt(to_host(_dots(R, R)))
-    return out
-
-
-def _first(Y: Any, precondition: Callable[[Any], Any]) -> State:
-    Z = precondition(Y)
-    return array_module(Y).zeros(Y.shape, np.float64), Y.copy(), Z.copy(), _dots(Y, Z), 0
-
-
-def _placed(xp: Any, state: State) -> State:
-    """A state's arrays where the tiles lie."""
-    X, R, P, rz, done = state
-    return xp.asarray(X), xp.asarray(R), xp.asarray(P), xp.asarray(rz), done
 
 
 class _Problem:
