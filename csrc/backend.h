@@ -1,9 +1,8 @@
 // The executors: one interface, a list of members. Each evaluates a program on a tile of pairs.
 #pragma once
 
-#include "gradient.h"
-#include "plane_program.h"
-#include "points.h"
+#include "program/plane_program.h"
+#include "samples/views.h"
 
 namespace ntk {
 
@@ -40,6 +39,39 @@ struct ImageTile {
   bool diagonal;    // the same images: only pairs with column > row are computed
   void* workspace;  // image_bytes(program), aligned to 64
 };
+
+// Derivatives of a kernel's values, by one reverse sweep over the program for every pair: with respect to the constants of
+// its affine ops, and to the three scalars <x, x'>/d, |x|^2/d, |x'|^2/d that it starts from. Double precision only.
+
+// Something the constants (a, b, e, f) of affine or emit op number `op` depend on, with these slopes: result number
+// `result` gathers it. Several knobs may share a result.
+struct Knob {
+  int op, result;
+  double slope[4];
+};
+
+// Rows [row, row + rows) against columns [col, col + cols), as in Tile. Results 0 … results - 4 are those of the knobs,
+// the last three the derivatives with respect to <x, x'>/d, |x|^2/d and |x'|^2/d; null where not wanted.
+struct GradientTile {
+  Program program;
+  const Knob* knobs;  // in the order of their ops
+  int knob_count;
+  int results;
+  SlopesView row_points, col_points;
+  std::int64_t row, rows, col, cols;
+  const double* dot;
+  std::int64_t dot_stride;
+  bool ntk;  // of which kernel
+  double* const* out;
+  std::int64_t stride;
+  void* workspace;  // gradient_bytes(program, results), aligned to 64
+};
+
+constexpr int kTapeVectors = 10, kSlotVectors = 6;  // cpu/gradient.h's Step; a slot's values and adjoints
+
+inline std::int64_t gradient_bytes(const Program& program, int results) {
+  return 64 * (kTapeVectors * std::int64_t(program.size) + kSlotVectors * std::int64_t(program.slots) + results);
+}
 
 // The pairs (x, x) of one strip of kImageLanes<double> images: fills `table` with the features of all plane ops and,
 // if `complete`, adds to `readouts` [head slot][2][kImageLanes<double>].

@@ -1,9 +1,9 @@
-// ReLU networks in registers: chain_steps.h on vectors of columns.
+// ReLU networks in registers: relu_chain.h on vectors of columns.
 #pragma once
 
-#include "tile.h"  // before chain_steps.h, as for dual.h
+#include "tile.h"  // before relu_chain.h, as for dual.h
 
-#include "../chain_steps.h"
+#include "../tile_chain.h"
 
 namespace ntk {
 namespace {

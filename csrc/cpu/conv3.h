@@ -3,7 +3,7 @@
 // slides. A line buffer keeps the old content of the row above.
 #pragma once
 
-#include "../conv_relu.h"
+#include "../math/conv_relu.h"
 #include "plane.h"
 
 namespace ntk {

@@ -1,11 +1,10 @@
-// The reverse sweep of ../gradient.h: a program forward on a group of pairs, op by op, then back with the adjoints.
+// The reverse sweep of GradientTile: a program forward on a group of pairs, op by op, then back with the adjoints.
 #pragma once
 
 #include "tile.h"
 
-#include "../chain_steps.h"
-#include "../gradient.h"
-#include "../jet.h"
+#include "../math/jet.h"
+#include "../math/relu_chain.h"
 
 namespace ntk {
 namespace {

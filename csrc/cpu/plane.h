@@ -2,7 +2,7 @@
 // pairs for every pixel; and the plain operations on it.
 #pragma once
 
-#include "../plane_program.h"
+#include "../program/plane_program.h"
 #include "tile.h"
 
 namespace ntk {

@@ -6,8 +6,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "../chain_steps.h"
-#include "../pack.h"
+#include "../math/pack.h"
+#include "../program/program.h"
+#include "../samples/views.h"
 
 namespace ntk {
 

@@ -3,6 +3,7 @@
 // read once. Mirror images go through shared memory, so that they lie side by side as well.
 #pragma once
 
+#include "../math/relu_chain.h"
 #include "block.h"
 #include "pairs.h"
 
@@ -141,7 +142,7 @@ struct SquareJob {
   }
 };
 
-// A ReLU network (chain_steps.h) in registers.
+// A ReLU network (relu_chain.h) in registers.
 template <class T, bool kNtk>
 struct ChainOp {
   using At = Square<32, 8>;

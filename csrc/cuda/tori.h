@@ -3,7 +3,8 @@
 // The ops on it, one element each, in any geometry; the 3x3 ReLU layers have a faster way (torus_chain.h).
 #pragma once
 
-#include "../plane_program.h"
+#include "../program/plane_program.h"
+#include "../samples/views.h"
 
 namespace ntk {
 

@@ -9,7 +9,7 @@
 // factors of the layer, and B's coefficients are the program's own constants.
 #pragma once
 
-#include "../conv_relu.h"
+#include "../math/conv_relu.h"
 #include "tori.h"
 #include "warp.h"
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../tile_chain.h"
 #include "squares.h"
 
 namespace ntk {

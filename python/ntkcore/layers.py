@@ -181,7 +181,7 @@ class Identity(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Activation(Layer, abstract=True):
-    """Base of the nonlinearities: ``dual`` names the entry of csrc/dual.h, `constants` gives its parameters."""
+    """Base of the nonlinearities: ``dual`` names the entry of csrc/math/dual.h, `constants` gives its parameters."""
 
     dual: ClassVar[str]
     nonlinear: ClassVar[bool] = True

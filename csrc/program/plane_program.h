@@ -94,21 +94,4 @@ struct PlaneProgram {
   Program head;  // slot r of the head starts as read-out r
 };
 
-// Lanes of a strip of images in tables and data, whatever the instruction set: one cache line.
-template <class T>
-constexpr int kImageLanes = 64 / sizeof(T);
-
-// One strip of kImageLanes<T> images in lane order, with what depends on one image only.
-template <class T>
-struct ImagesView {
-  std::int64_t size;
-  const T* pixels;             // [strip][h w][channels][lane]
-  std::int64_t pixels_stride;  // of strips
-  const T* table;              // [strip] of features: op k at offset[k], [h w][2][lane]
-  std::int64_t table_stride;   // of strips
-  const std::int64_t* offset;  // per plane op
-  const T* head_table;         // [head op][2][head_stride]
-  std::int64_t head_stride;
-};
-
 }  // namespace ntk

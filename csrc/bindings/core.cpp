@@ -16,12 +16,14 @@
 #include <thread>
 #include <variant>
 
-#include "cuda/bindings.h"
-#include "cuda/emulation.h"
+#include "../cuda/emulation.h"
+#include "../program/owned_program.h"
+#include "../samples/images.h"
+#include "../samples/points.h"
+#include "../samples/slopes.h"
+#include "../stop.h"
+#include "device.h"
 #include "finite.h"
-#include "images.h"
-#include "owned_program.h"
-#include "stop.h"
 
 namespace py = pybind11;
 
@@ -638,14 +640,16 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
         return names;
       },
       "Names of the dual activations.");
-  py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program", "Plain ops over slots; see csrc/program.h.")
+  py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program",
+                                                          "Plain ops over slots; see csrc/program/program.h.")
       .def(py::init([](const std::vector<OpTuple>& ops, int slots, int outputs) {
              return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
            }),
            py::arg("ops"), py::arg("slots"), py::arg("outputs"))
       .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); })
       .def_property_readonly("dense_ops", &dense_ops);
-  py::class_<AnyPoints, std::shared_ptr<AnyPoints>>(m, "Points", "What depends on one point only; see csrc/points.h.")
+  py::class_<AnyPoints, std::shared_ptr<AnyPoints>>(m, "Points",
+                                                    "What depends on one point only; see csrc/samples/points.h.")
       .def(py::init(&points_of), py::arg("program"), py::arg("x"))
       .def_static("of_norms", &points_of_norms, "Without the data: `unit` is not there.", py::arg("program"),
                   py::arg("norm2"), py::arg("width"), py::arg("in_double"), py::arg("threads"))
@@ -653,13 +657,13 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
       .def_property_readonly("arrays", &point_arrays)
       .def_property_readonly("nngp", [](const AnyPoints& p) { return diagonal(p, false); })
       .def_property_readonly("ntk", [](const AnyPoints& p) { return diagonal(p, true); });
-  py::class_<PointSlopes>(m, "PointSlopes", "What the gradient needs of points in float64; see csrc/gradient.h.")
+  py::class_<PointSlopes>(m, "PointSlopes", "What the gradient needs of points in float64; see csrc/samples/slopes.h.")
       .def(py::init(&slopes_of), py::arg("points"));
-  m.def("gradient", &gradient, "Derivatives on one tile of pairs; see csrc/gradient.h.", py::arg("backend"),
+  m.def("gradient", &gradient, "Derivatives on one tile of pairs; see csrc/backend.h.", py::arg("backend"),
         py::arg("rows"), py::arg("row"), py::arg("cols"), py::arg("col"), py::arg("dot"), py::arg("ntk"),
         py::arg("knobs"), py::arg("results"));
   py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
-      m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/plane_program.h.")
+      m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/program/plane_program.h.")
       .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),
            py::arg("outputs"), py::arg("shape"))
       .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
@@ -667,9 +671,10 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, py::mod_gil_not_used(), py::multip
       .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)
       .def_property_readonly("work", &PlaneSchedule::work)
       .def_property_readonly("table_size", &PlaneSchedule::table_size);
-  py::class_<AnyImages, std::shared_ptr<AnyImages>>(m, "Images", "What depends on one image only; see csrc/images.h.")
+  py::class_<AnyImages, std::shared_ptr<AnyImages>>(m, "Images",
+                                                    "What depends on one image only; see csrc/samples/images.h.")
       .def(py::init(&images_of), py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("head") = py::none());
-  m.def("image_strips", &write_image_strips, "Writes pixels and tables of strips of images; see csrc/images.h.",
+  m.def("image_strips", &write_image_strips, "Writes pixels and tables of strips of images; see csrc/samples/images.h.",
         py::arg("program"), py::arg("backend"), py::arg("x"), py::arg("pixels"), py::arg("table"));
   auto emulated = m.def_submodule("emulated_cuda", "The GPU's module on the host, for tests: pointers are the host's.");
   bind_device<Emulation>(emulated);

@@ -1,7 +1,12 @@
-// A program followed for one point with itself (x' = x): variances, the diagonal of the kernels, features for pairs.
+// What depends on one point only: its unit vector, its variance before every op, its own kernel value; and a program
+// followed for one point with itself (x' = x), from which all this comes.
 #pragma once
 
-#include "program.h"
+#include <cstdint>
+#include <vector>
+
+#include "../program/program.h"
+#include "views.h"
 
 namespace ntk {
 
@@ -71,5 +76,28 @@ void follow_point(const Program& program, PointState* slots, Feature&& feature, 
     }
   }
 }
+
+// Points of a data matrix in T; their features are those of point_step.
+template <class T>
+class Points {
+ public:
+  // x: [size][width], C order. Variances are followed in double whatever T is.
+  Points(const Program& program, const T* x, std::int64_t size, std::int64_t width);
+  // Without the data, whose unit vectors lie elsewhere: norm2 is |x|^2 of every point.
+  Points(const Program& program, const double* norm2, std::int64_t size, std::int64_t width, int threads);
+  PointsView<T> view() const;
+  const T* unit() const { return unit_.data(); }  // null without the data
+  std::int64_t size() const { return size_; }
+  std::int64_t width() const { return width_; }
+
+ private:
+  Points(const Program& program, std::int64_t size, std::int64_t width);
+  // Features of the points [first, last).
+  void follow(const Program& program, const double* norm2, std::int64_t first, std::int64_t last);
+
+  std::int64_t size_, width_, stride_;
+  std::vector<T> unit_, root_, table_;
+  std::vector<double> nngp_, ntk_;
+};
 
 }  // namespace ntk

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "../backend.h"
-#include "../owned_program.h"
-#include "../plane_schedule.h"
-#include "pairs.h"
+#include "../cuda/pairs.h"
+#include "../program/owned_program.h"
+#include "../program/plane_schedule.h"
 
 namespace ntk {
 

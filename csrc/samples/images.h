@@ -4,8 +4,8 @@
 #include <memory>
 #include <new>
 
-#include "backend.h"
-#include "plane_schedule.h"
+#include "../backend.h"
+#include "../program/plane_schedule.h"
 
 namespace ntk {
 

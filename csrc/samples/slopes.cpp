@@ -1,6 +1,6 @@
-#include "gradient.h"
+#include "slopes.h"
 
-#include "jet.h"
+#include "../math/jet.h"
 
 namespace ntk {
 namespace {

@@ -4,8 +4,6 @@
 #include <future>
 #include <limits>
 
-#include "point.h"
-
 namespace ntk {
 namespace {
 

@@ -2,8 +2,8 @@
 
 #include <limits>
 
-#include "point.h"
-#include "stop.h"
+#include "../stop.h"
+#include "points.h"
 
 namespace ntk {
 namespace {

@@ -1,7 +1,7 @@
 // The program a network spec becomes: plain ops over slots. A slot holds the covariance K and the tangent kernel T.
 #pragma once
 
-#include "dual.h"
+#include "../math/dual.h"
 
 namespace ntk {
 
