@@ -23,9 +23,11 @@ using PointArrays = std::array<Address, 8>;
 // size; addresses and strides of pixels, table, head table: ImagesView.
 using ImageArrays = std::array<Address, 7>;
 // row, rows, col, cols.
-using Place = std::array<std::int64_t, 4>;
+using PlaceArray = std::array<std::int64_t, 4>;
 // Addresses of element (0, 0) of the tile, per output; 0 where not wanted.
 using Addresses = std::vector<Address>;
+
+inline Place place_of(const PlaceArray& a) { return {a[0], a[1], a[2], a[3]}; }
 
 template <class T>
 PointsView<T> points_view(const PointArrays& a) {
@@ -51,66 +53,61 @@ ImagesView<T> images_view(const ImageArrays& a, const std::int64_t* offset) {
           std::int64_t(a[6])};
 }
 
+// Where the results of a tile go on the device.
 template <class T>
-std::vector<T*> results(const Addresses& from, int outputs) {
-  if (int(from.size()) != outputs) throw pybind11::value_error("one address (or 0) per output is needed");
-  std::vector<T*> out;
-  for (const Address address : from) out.push_back(reinterpret_cast<T*>(address));
-  return out;
+class DeviceResults {
+ public:
+  DeviceResults(const std::array<Addresses, 4>& from, int outputs, std::int64_t stride) : stride_(stride) {
+    for (int k = 0; k < 4; ++k) {
+      if (int(from[k].size()) != outputs) throw pybind11::value_error("one address (or 0) per output is needed");
+      for (const Address address : from[k]) lists_[k].push_back(reinterpret_cast<T*>(address));
+    }
+  }
+  Results<T> view() const { return {lists_[0].data(), lists_[1].data(), lists_[2].data(), lists_[3].data(), stride_}; }
+
+ private:
+  std::vector<T*> lists_[4];
+  std::int64_t stride_;
+};
+
+inline void check_slots(int slots) {
+  if (slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
 }
 
+// A tile as Python hands it over, of pairs of vectors or of images.
+template <class Arrays>
+struct DeviceTile {
+  const Arrays &rows, &cols;
+  Place place;
+  const std::array<Addresses, 4>& out;
+  std::int64_t stride;
+  bool diagonal;
+  StreamOf stream;
+};
+
 template <class T, class Runner>
-void evaluate_vectors(const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const Place& place,
-                      Address dot, std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride,
-                      bool diagonal, StreamOf stream) {
+void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>& from, Address dot,
+                      std::int64_t dot_stride) {
   const Program view = program.view();
-  if (view.slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
-  std::vector<T*> at[4];
-  for (int k = 0; k < 4; ++k) at[k] = results<T>(out[k], view.outputs);
-  const Tile<T> tile{view,
-                     points_view<T>(rows),
-                     points_view<T>(cols),
-                     place[0],
-                     place[1],
-                     place[2],
-                     place[3],
-                     reinterpret_cast<const T*>(dot),
-                     dot_stride,
-                     at[0].data(),
-                     at[1].data(),
-                     stride,
-                     at[2].data(),
-                     at[3].data(),
-                     diagonal,
-                     nullptr};
+  check_slots(view.slots);
+  const DeviceResults<T> out(from.out, view.outputs, from.stride);
+  const T* products = reinterpret_cast<const T*>(dot);
+  const PointsView<T> rows = points_view<T>(from.rows), cols = points_view<T>(from.cols);
+  const Tile<T> tile{from.place, out.view(), view, rows, cols, products, dot_stride, from.diagonal, nullptr};
   pybind11::gil_scoped_release release;
-  Runner::vectors(tile, stream);
+  Runner::vectors(tile, from.stream);
 }
 
 template <class T, class Runner>
-void evaluate_image_pairs(const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols,
-                          const Place& place, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
-                          StreamOf stream) {
+void evaluate_image_pairs(const PlaneSchedule& program, const DeviceTile<ImageArrays>& from) {
   const PlaneProgram view = program.view();
-  if (view.head.slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
-  std::vector<T*> at[4];
-  for (int k = 0; k < 4; ++k) at[k] = results<T>(out[k], view.head.outputs);
-  const ImageTile<T> tile{view,
-                          images_view<T>(rows, program.offset()),
-                          images_view<T>(cols, program.offset()),
-                          place[0],
-                          place[1],
-                          place[2],
-                          place[3],
-                          at[0].data(),
-                          at[1].data(),
-                          stride,
-                          at[2].data(),
-                          at[3].data(),
-                          diagonal,
-                          nullptr};
+  check_slots(view.head.slots);
+  const DeviceResults<T> out(from.out, view.head.outputs, from.stride);
+  const ImagesView<T> rows = images_view<T>(from.rows, program.offset());
+  const ImagesView<T> cols = images_view<T>(from.cols, program.offset());
+  const ImageTile<T> tile{from.place, out.view(), view, rows, cols, from.diagonal, nullptr};
   pybind11::gil_scoped_release release;
-  Runner::images(tile, stream);
+  Runner::images(tile, from.stream);
 }
 
 template <class Runner>
@@ -118,22 +115,22 @@ void bind_device(pybind11::module_& m) {
   namespace py = pybind11;
   m.def(
       "evaluate",
-      [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const Place& place, Address dot,
-         std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
+      [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const PlaceArray& at,
+         Address dot, std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
          bool in_double, int device, Address stream) {
         const auto call = in_double ? evaluate_vectors<double, Runner> : evaluate_vectors<float, Runner>;
-        call(program, rows, cols, place, dot, dot_stride, out, stride, diagonal, {device, stream});
+        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}}, dot, dot_stride);
       },
       "One tile of pairs of vectors.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
       py::arg("dot"), py::arg("dot_stride"), py::arg("out"), py::arg("stride"), py::arg("diagonal"),
       py::arg("in_double"), py::arg("device"), py::arg("stream"));
   m.def(
       "evaluate_images",
-      [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols, const Place& place,
+      [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols, const PlaceArray& at,
          const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal, bool in_double, int device,
          Address stream) {
         const auto call = in_double ? evaluate_image_pairs<double, Runner> : evaluate_image_pairs<float, Runner>;
-        call(program, rows, cols, place, out, stride, diagonal, {device, stream});
+        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}});
       },
       "One tile of pairs of images.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
       py::arg("out"), py::arg("stride"), py::arg("diagonal"), py::arg("in_double"), py::arg("device"),

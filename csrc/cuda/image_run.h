@@ -25,7 +25,7 @@ struct HeadOp {
   std::int64_t row, col;  // first images of the tile
   Batch<T> batch;
   const double* readouts;  // [pair][slot][2]
-  Sink<T> sink;
+  Results<T> results;
 
   NTK_HD void operator()(std::int64_t n) const {
     T K[kMostSlots], t[kMostSlots];
@@ -34,7 +34,8 @@ struct HeadOp {
       t[s] = T(readouts[2 * (n * slots + s) + 1]);
     }
     const int i = batch.row[n], j = batch.col[n];
-    run_pair(head, tables, row + i, col + j, K, t, [&](int output, T nngp, T ntk) { sink(output, i, j, nngp, ntk); });
+    run_pair(head, tables, row + i, col + j, K, t,
+             [&](int output, T nngp, T ntk) { put_pair(results, output, i, j, nngp, ntk); });
   }
 };
 
@@ -108,9 +109,7 @@ class ImageRun {
     for (double*& sums : sums_) sums = device_.template take<double>(pairs * plan_.sums_per_pair());
     for (double*& sums : row_sums_) sums = device_.template take<double>(pairs * plan_.rows_per_pair());
     readouts_ = device_.template take<double>(2 * pairs * program_.head.slots);
-    const int outputs = program_.head.outputs;
-    sink_ = {device_.upload(tile_.nngp, outputs), device_.upload(tile_.ntk, outputs),
-             device_.upload(tile_.nngp_mirror, outputs), device_.upload(tile_.ntk_mirror, outputs), tile_.stride};
+    results_ = upload_results<T>(tile_, program_.head.outputs, device_);
     head_ = upload_steps<T>(program_.head, device_);
   }
 
@@ -213,7 +212,8 @@ class ImageRun {
     }
     const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table, tile_.row_images.head_stride,
                                tile_.col_images.head_stride};
-    device_.each(count_, HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, sink_});
+    device_.each(count_,
+                 HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, results_});
   }
 
   void swap_spare(int slot) { std::swap(place_[slot], place_[program_.slots]); }
@@ -316,7 +316,7 @@ class ImageRun {
   std::vector<TorusShape> now_;  // per slot
   TorusShape last_{};
   double *sums_[2] = {}, *row_sums_[2] = {}, *readouts_ = nullptr;
-  Sink<T> sink_{};
+  Results<T> results_{};
   Steps<T> head_{};
 };
 

@@ -6,9 +6,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "../backend.h"
 #include "../math/pack.h"
-#include "../program/program.h"
-#include "../samples/views.h"
 
 namespace ntk {
 
@@ -117,36 +116,36 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
 
 constexpr int kMostSlots = 64;  // what the binding allows
 
-// Where the result of pair (i, j) of a tile goes, and its mirror image.
-template <class T>
-struct Sink {
-  T* const* nngp;  // per output, or null where not wanted
-  T* const* ntk;
-  T* const* nngp_mirror;
-  T* const* ntk_mirror;
-  std::int64_t stride;
+// The results with their lists of pointers where the device can read.
+template <class T, class Device>
+Results<T> upload_results(const Results<T>& from, int outputs, Device& device) {
+  const auto upload = [&](T* const* list) { return device.upload(list, outputs); };
+  return {upload(from.nngp), upload(from.ntk), upload(from.nngp_mirror), upload(from.ntk_mirror), from.stride};
+}
 
-  NTK_HD void operator()(int output, std::int64_t i, std::int64_t j, T nngp_value, T ntk_value) const {
-    put(nngp[output], nngp_mirror[output], i, j, nngp_value);
-    put(ntk[output], ntk_mirror[output], i, j, ntk_value);
-  }
-  NTK_HD void put(T* out, T* mirror, std::int64_t i, std::int64_t j, T value) const {
-    if (out) out[i * stride + j] = value;
-    if (out && mirror) mirror[j * stride + i] = value;
-  }
-};
+template <class T>
+NTK_HD void put_value(T* out, T* mirror, std::int64_t stride, std::int64_t i, std::int64_t j, T value) {
+  if (out) out[i * stride + j] = value;
+  if (out && mirror) mirror[j * stride + i] = value;
+}
+// Pair (i, j) of a tile, and its mirror image.
+template <class T>
+NTK_HD void put_pair(const Results<T>& to, int output, std::int64_t i, std::int64_t j, T nngp, T ntk) {
+  put_value(to.nngp[output], to.nngp_mirror[output], to.stride, i, j, nngp);
+  put_value(to.ntk[output], to.ntk_mirror[output], to.stride, i, j, ntk);
+}
 
 // The points' own values, where the correlation is exactly 1.
 template <class T>
 struct DiagonalOp {
   PointsView<T> points;
   std::int64_t row, rows;
-  Sink<T> sink;
+  Results<T> results;
 
   NTK_HD void operator()(std::int64_t n) const {
     const int output = int(n / rows);
     const std::int64_t i = n % rows, at = output * points.size + row + i;
-    sink(output, i, i, T(points.nngp[at]), T(points.ntk[at]));
+    put_pair(results, output, i, i, T(points.nngp[at]), T(points.ntk[at]));
   }
 };
 

@@ -43,16 +43,8 @@ bool plain_conv3(const PlaneOp& op) {
 
 }  // namespace
 
-PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op> head, int head_slots, int outputs,
-                             int h, int w, int channels)
-    : ops_(std::move(ops)),
-      head_(std::move(head)),
-      slots_(slots),
-      head_slots_(head_slots),
-      outputs_(outputs),
-      h_(h),
-      w_(w),
-      channels_(channels) {
+PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head, std::array<int, 3> shape)
+    : ops_(std::move(ops)), slots_(slots), head_(std::move(head)), h_(shape[0]), w_(shape[1]), channels_(shape[2]) {
   find_segments();
   find_fast_paths();
   full_needs_ = needs(int(cuts_.size()) - 1, false);
@@ -142,9 +134,7 @@ std::vector<Segment> PlaneSchedule::segments_with(const std::vector<Needs>& need
 }
 
 PlaneProgram PlaneSchedule::view() const {
-  return {ops_.data(),  int(ops_.size()),  slots_,
-          full_.data(), int(full_.size()), h_,
-          w_,           channels_,         {head_.data(), int(head_.size()), head_slots_, outputs_}};
+  return {ops_.data(), int(ops_.size()), slots_, full_.data(), int(full_.size()), h_, w_, channels_, head_.view()};
 }
 
 PlaneProgram PlaneSchedule::near(int last) const {
@@ -155,9 +145,9 @@ PlaneProgram PlaneSchedule::near(int last) const {
 }
 
 bool PlaneSchedule::head_needs_variance() const {
-  for (const Op& op : head_)
-    if (op.kind == OpKind::dual || op.kind == OpKind::normalize) return true;
-  return false;
+  const Program head = head_.view();
+  return std::any_of(head.ops, head.ops + head.size,
+                     [](const Op& op) { return op.kind == OpKind::dual || op.kind == OpKind::normalize; });
 }
 
 double PlaneSchedule::work() const {
@@ -183,7 +173,8 @@ bool PlaneSchedule::homogeneous() const {
       affine = op.kind == Kind::conv;
     return !affine || (op.p[1] == 0 && op.p[3] == 0);
   };
-  return std::all_of(ops_.begin(), ops_.end(), scales) && std::all_of(head_.begin(), head_.end(), scales);
+  const Program head = head_.view();
+  return std::all_of(ops_.begin(), ops_.end(), scales) && std::all_of(head.ops, head.ops + head.size, scales);
 }
 
 bool PlaneSchedule::flip_symmetric() const {

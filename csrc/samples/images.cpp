@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "../scratch.h"
 #include "../stop.h"
 #include "points.h"
 
@@ -15,12 +16,12 @@ class SelfRunner {
  public:
   SelfRunner(const PlaneSchedule& schedule, const Backend& backend, bool complete)
       : backend_(backend),
+        memory_(backend.image_bytes(schedule.view())),
         pixels(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
         table(schedule.table_size() * kSelf),
         readouts(2 * schedule.view().head.slots * kSelf) {
     const PlaneProgram program = schedule.view();
     for (int s = 0; s < program.segment_count; ++s) near_.push_back(schedule.near(s));
-    memory_.reset(::operator new(backend.image_bytes(program), std::align_val_t(64)));
     strip_ = {near_.data(), program,         schedule.offset(), pixels.data(),
               table.data(), readouts.data(), complete,          memory_.get()};
   }
@@ -41,7 +42,7 @@ class SelfRunner {
  private:
   const Backend& backend_;
   std::vector<PlaneProgram> near_;
-  std::unique_ptr<void, AlignedFree> memory_;
+  AlignedMemory memory_;
   SelfStrip strip_;
 
  public:
