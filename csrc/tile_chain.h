@@ -10,7 +10,10 @@ namespace {
 // e/a of the dense layer that follows op number k; 1 at the end.
 inline double next_eps(const Program& program, int k) {
   for (; k < program.size; ++k)
-    if (program.ops[k].kind == OpKind::affine) return program.ops[k].p[2] / program.ops[k].p[0];
+    if (program.ops[k].kind == OpKind::affine) {
+      const Affine<double> map = program.ops[k].constants.affine();
+      return map.e / map.a;
+    }
   return 1;
 }
 
@@ -23,22 +26,23 @@ Chain<T> make_chain(const Tile<T>& tile, ChainLayer<T>* layers, ChainEmit<T>* em
   bool positive = false;
   for (int k = 0; k < program.size; ++k) {
     const Op& op = program.ops[k];
-    const double* p = op.p;
     if (op.kind == OpKind::affine) {
-      (++layer)->affine = {p[1] > 0 || p[3] > 0, T(p[1] > 0 ? p[3] / p[1] : 0),
-                           r.feature(k, 0),      c.feature(k, 0),
-                           r.feature(k, 1),      c.feature(k, 1)};
-    } else if (op.kind == OpKind::dual) {
-      const double g = (p[0] - p[1]) * (p[0] - p[1]) / 2, scale = g + p[0] * p[1], eps = next_eps(program, k);
-      const bool relu = p[0] * p[1] == 0;  // gamma = 1: E >= 0, so c >= 0 from here on
-      layer->relu = {relu && eps == 1, positive, T(g / scale), T(scale), T(eps), r.feature(k, 1), c.feature(k, 1)};
+      const Affine<double> map = op.constants.affine();
+      (++layer)->affine = {map.b > 0 || map.f > 0, T(map.b > 0 ? map.f / map.b : 0),
+                           r.feature(k, 0),        c.feature(k, 0),
+                           r.feature(k, 1),        c.feature(k, 1)};
+    } else if (op.kind == OpKind::pointwise) {
+      const ABRelu<double> phi(op.constants.p);
+      const double scale = phi.g + phi.h, eps = next_eps(program, k);
+      const bool relu = phi.h == 0;  // gamma = 1: E >= 0, so c >= 0 from here on
+      layer->relu = {relu && eps == 1, positive, T(phi.g / scale), T(scale), T(eps), r.feature(k, 1), c.feature(k, 1)};
       layer->emits = emits;
       layer->emit_count = 0;
       positive = relu;
     } else {
-      *emits++ = {
-          T(p[0]), T(p[1]), T(p[2] - p[0] * next_eps(program, k)), T(p[3]), tile.nngp[op.other], tile.ntk[op.other],
-          op.other};
+      Affine<double> map = op.constants.affine();
+      map.e -= map.a * next_eps(program, k);
+      *emits++ = {map.as<T>(), tile.nngp[op.other], tile.ntk[op.other], op.other};
       ++layer->emit_count;
     }
   }

@@ -20,20 +20,29 @@ using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double
 using PlaneOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
 using ImageShape = std::array<int, 3>;
 
-const std::map<std::string, OpKind> kOpKinds = {
-    {"affine", OpKind::affine}, {"dual", OpKind::dual}, {"normalize", OpKind::normalize},
-    {"copy", OpKind::copy},     {"add", OpKind::add},   {"emit", OpKind::emit}};
-
-const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
-    {"conv", PlaneOpKind::conv},      {"dual", PlaneOpKind::dual}, {"normalize", PlaneOpKind::normalize},
-    {"copy", PlaneOpKind::copy},      {"add", PlaneOpKind::add},   {"pool", PlaneOpKind::pool},
-    {"readout", PlaneOpKind::readout}};
-
-const std::map<std::string, Dual> kDuals = {
-#define NTK_NAME(name, Phi) {#name, Dual::name},
-    NTK_FOR_EACH_DUAL(NTK_NAME)
+#define NTK_NAME(name, Phi) {#name, Pointwise::name},
+const std::map<std::string, Pointwise> kDuals = {NTK_FOR_EACH_DUAL(NTK_NAME)};
+const std::map<std::string, Pointwise> kPointwiseLayers = {NTK_FOR_EACH_POINTWISE_LAYER(NTK_NAME)};
 #undef NTK_NAME
-};
+
+const std::map<std::string, OpKind> kOpKinds = {
+    {"affine", OpKind::affine}, {"copy", OpKind::copy}, {"add", OpKind::add}, {"emit", OpKind::emit}};
+
+const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::conv},
+                                                          {"copy", PlaneOpKind::copy},
+                                                          {"add", PlaneOpKind::add},
+                                                          {"pool", PlaneOpKind::pool},
+                                                          {"readout", PlaneOpKind::readout}};
+
+// The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a layer's own name.
+template <class Kind>
+std::pair<Kind, Pointwise> kind_of(const std::map<std::string, Kind>& kinds, const std::string& kind,
+                                   const std::string& dual, const char* what) {
+  if (kind == "dual") return {Kind::pointwise, find(kDuals, dual, "dual activation")};
+  const auto layer = kPointwiseLayers.find(kind);
+  if (layer != kPointwiseLayers.end()) return {Kind::pointwise, layer->second};
+  return {find(kinds, kind, what), Pointwise{}};
+}
 
 std::vector<std::string> names_of_duals() {
   std::vector<std::string> names;
@@ -47,9 +56,9 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
   require(slots >= 1 && slots <= 4096, "a program has between 1 and 4096 slots");
   require(outputs >= 1 && outputs <= 65536, "a program has between 1 and 65536 outputs");
   std::vector<Op> checked;
-  for (const auto& [kind, dual, slot, other, p] : ops) {
-    Op op{find(kOpKinds, kind, "op"), Dual::abrelu, slot, other, {p[0], p[1], p[2], p[3]}};
-    if (op.kind == OpKind::dual) op.dual = find(kDuals, dual, "dual activation");
+  for (const auto& [name, dual, slot, other, p] : ops) {
+    const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
+    const Op op{kind, pointwise, slot, other, {{p[0], p[1], p[2], p[3]}}};
     require(slot >= 0 && slot < slots, "op: slot out of range");
     const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
     require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
@@ -75,12 +84,12 @@ std::vector<int> dense_ops(const OwnedProgram& owned) {
 // --- programs of images
 
 PlaneOp plane_op(const PlaneOpTuple& from) {
-  const auto& [kind, dual, slot, other, p, g] = from;
+  const auto& [name, dual, slot, other, p, g] = from;
   PlaneOp op{};
-  op.kind = find(kPlaneOpKinds, kind, "plane op");
-  if (op.kind == PlaneOpKind::dual) op.dual = find(kDuals, dual, "dual activation");
-  op.slot = slot, op.other = other;
-  std::copy(p.begin(), p.end(), op.p);
+  std::tie(op.kind, op.pointwise) = kind_of(kPlaneOpKinds, name, dual, "plane op");
+  op.slot = slot;
+  op.other = other;
+  op.constants = {{p[0], p[1], p[2], p[3]}};
   int* const geometry[] = {&op.h,        &op.w,        &op.out_h, &op.out_w, &op.window_h, &op.window_w,
                            &op.stride_h, &op.stride_w, &op.low_h, &op.low_w, &op.circular, &op.normalize_edges};
   for (std::size_t i = 0; i < g.size(); ++i) *geometry[i] = g[i];

@@ -18,40 +18,40 @@ struct PairTables {
   std::int64_t row_stride, col_stride;
 };
 
-// An op whose constants are in the pairs' precision, made once a tile: activations start from double.
+// An op whose constants are in the pairs' precision, made once a tile: those of pointwise ops start from double.
 template <class T>
 struct Step {
   OpKind kind;
-  Dual dual;
+  Pointwise pointwise;
   int slot, other;
   union {
-    T p[4];  // of all but activations
+    Affine<T> affine;  // of all but pointwise ops
 #define NTK_MEMBER(name, Phi) Phi<T> name;
-    NTK_FOR_EACH_DUAL(NTK_MEMBER)
+    NTK_FOR_EACH_POINTWISE(NTK_MEMBER)
 #undef NTK_MEMBER
   };
 
   explicit Step(const Op& op)
       : kind(op.kind),
-        dual(op.dual),
+        pointwise(op.pointwise),
         slot(op.slot),
         other(op.other),
-        p{T(op.p[0]), T(op.p[1]), T(op.p[2]), T(op.p[3])} {
-    if (kind == OpKind::dual)
-      visit_dual<T>(dual, op.p, [&](const auto& phi) {
+        affine(op.constants.affine().template as<T>()) {
+    if (kind == OpKind::pointwise)
+      visit_pointwise<T>(pointwise, op.constants.p, [&](const auto& phi) {
         using Phi = std::decay_t<decltype(phi)>;
-        new (static_cast<void*>(p)) Phi(phi);
+        new (static_cast<void*>(&affine)) Phi(phi);
       });
   }
-  // f(activation).
+  // f(the pointwise op).
   template <class F>
   NTK_HD void visit(const F& f) const {
-    switch (dual) {
+    switch (pointwise) {
 #define NTK_CASE(name, Phi) \
-  case Dual::name:          \
+  case Pointwise::name:     \
     f(name);                \
     break;
-      NTK_FOR_EACH_DUAL(NTK_CASE)
+      NTK_FOR_EACH_POINTWISE(NTK_CASE)
 #undef NTK_CASE
     }
   }
@@ -68,16 +68,12 @@ Steps<T> upload_steps(const Program& program, Device& device) {
   return {device.upload(steps.data(), program.size), program.size};
 }
 
-// An affine op, an activation or a normalisation on n pairs in one column: row(which) and col(which) are the op's
+// An affine or pointwise op on n pairs in one column: row(which) and col(which) are the op's
 // features of the rows and the column.
 template <class T, int n, class Row, class Col>
 NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, n>& k, Pack<T, n>& t) {
   if (s.kind == OpKind::affine) {
-    t = s.p[0] * t + (s.p[2] * k + s.p[3]);
-    k = s.p[0] * k + s.p[1];
-  } else if (s.kind == OpKind::normalize) {
-    const Pack<T, n> both = row(0) * col(0);
-    k = k * both, t = t * both;
+    s.affine.template apply<true>(k, t);
   } else {
     s.visit([&](const auto& phi) {
       const Pack<T, n> r0 = row(0), r1 = row(1);
@@ -103,7 +99,7 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
     } else if (s.kind == OpKind::add) {
       k += K[s.other], tk += t[s.other];
     } else if (s.kind == OpKind::emit) {
-      emit(s.other, s.p[0] * k + s.p[1], s.p[0] * tk + (s.p[2] * k + s.p[3]));
+      emit(s.other, s.affine.nngp(k), s.affine.ntk(k, tk));
     } else {
       Pack<T, 1> k1{{k}}, t1{{tk}};
       take_step(

@@ -206,10 +206,10 @@ struct ChainOp {
       return relu.scale * job.of_rows(at, thread, relu.row_root) * job.of_column(at, thread, relu.col_root);
     };
     const auto K = [&](int thread, const P& root) { return root * (T(1) - own[thread].y); };
-    const auto nngp = [&](int thread) { return out.a * K(thread, root(thread)) + out.b; };
+    const auto nngp = [&](int thread) { return out.map.nngp(K(thread, root(thread))); };
     const auto ntk = [&](int thread) {
       const P r = root(thread);
-      return out.a * (r * own[thread].t) + (out.e * K(thread, r) + out.f);
+      return out.map.ntk(K(thread, r), P(r * own[thread].t));
     };
     const Results<T>& to = job.results;
     if (kNtk)
@@ -285,8 +285,8 @@ struct ProgramOp {
   NTK_HD void emit(const Step<T>& s, const At& at, Own& own, Shared& stage) const {
     const auto K = [&](int thread) { return get(own[thread].K, s.slot); };
     store_both<Block>(
-        at, job.results, s.other, stage, [&](int thread) { return s.p[0] * K(thread) + s.p[1]; },
-        [&](int thread) { return s.p[0] * get(own[thread].t, s.slot) + (s.p[2] * K(thread) + s.p[3]); });
+        at, job.results, s.other, stage, [&](int thread) { return s.affine.nngp(K(thread)); },
+        [&](int thread) { return s.affine.ntk(K(thread), get(own[thread].t, s.slot)); });
   }
 
   static NTK_HD P get(const P (&slots)[kSlots], int slot) {

@@ -4,11 +4,11 @@
 // and a network without bias needs no variances at all: y <- y - y^1.5 C(y),  t <- kappa0 t + (1 - y).
 #pragma once
 
-#include "dual.h"
+#include "ops.h"
 
 namespace ntk {
 
-// K <- a K + b, T <- a T + e K + f in normalised form, with alpha^2 = a q/q_new and beta^2 = b/q_new of each point:
+// An Affine in normalised form, with alpha^2 = a q/q_new and beta^2 = b/q_new of each point:
 // y <- alpha alpha' y + [(alpha - alpha')^2 + (beta - beta')^2]/2,  T <- alpha alpha' t + phi beta beta'.
 template <class T>
 struct ChainAffine {
@@ -16,6 +16,13 @@ struct ChainAffine {
   T phi;
   const T *row_alpha, *col_alpha, *row_beta, *col_beta;
 };
+
+// alpha and beta of one point, whose variance before the op is q.
+inline void chain_features(const Affine<double>& map, double q, double* f) {
+  const double q_new = map.nngp(q);
+  const auto root_of_share = [&](double part) { return q_new > 0 ? std::sqrt(part / q_new) : 0; };
+  f[0] = root_of_share(map.a * q), f[1] = root_of_share(map.b);
+}
 
 // phi with E = scale [gamma kappa1 + (1 - gamma) c] sqrt(q q'), gamma = g/scale, scale = g + h.
 template <class T>
@@ -26,10 +33,10 @@ struct ChainRelu {
   const T *row_root, *col_root;
 };
 
-// a K + b and a T + e K + f of the state after the ReLU; e counts from what t already holds.
+// What is put out of the state after the ReLU; e counts from what t already holds.
 template <class T>
 struct ChainEmit {
-  T a, b, e, f;
+  Affine<T> map;
   T *nngp, *ntk;
   int output;
 };

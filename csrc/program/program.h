@@ -1,26 +1,45 @@
 // The program a network spec becomes: plain ops over slots. A slot holds the covariance K and the tangent kernel T.
 #pragma once
 
-#include "../math/dual.h"
+#include "../math/ops.h"
 
 namespace ntk {
 
 enum class OpKind : int {
-  affine,     // K, T of `slot`:  T <- a T + e K + f,  K <- a K + b           (dense layer)
-  dual,       // K, T <- E, D T                                               (activation)
-  normalize,  // K, T <- K, T / sqrt((q + eps)(q' + eps))                     (layer normalisation)
+  affine,     // K, T of `slot` <- an Affine of them                         (dense layer)
+  pointwise,  // K, T <- E, D T                                              (activation, layer normalisation)
   copy,       // slot `slot` <- slot `other`
-  add,        // slot `slot` += slot `other`                                  (sum of independent branches)
-  emit,       // output number `other` <- a K + b  and  a T + e K + f  of `slot`
+  add,        // slot `slot` += slot `other`                                 (sum of independent branches)
+  emit,       // output number `other` <- an Affine of `slot`
+};
+
+// phi(z) = below z (z < 0), above z (z > 0).
+struct ReluSlopes {
+  double below, above;
+};
+
+// The constants of an op, by what they mean to it.
+struct Constants {
+  double p[4];  // as they are to a pointwise op
+
+  NTK_HD Affine<double> affine() const { return {p[0], p[1], p[2], p[3]}; }
+  NTK_HD double scale() const { return p[0]; }             // of a pool or a read-out of images
+  NTK_HD ReluSlopes relu() const { return {p[0], p[1]}; }  // of an abrelu
 };
 
 struct Op {
   OpKind kind;
-  Dual dual;  // of an activation
+  Pointwise pointwise;
   int slot;
-  int other;    // second slot, or the output's number
-  double p[4];  // a, b, e, f of affine and emit; an activation's constants; eps
+  int other;  // second slot, or the output's number
+  Constants constants;
 };
+
+// Of a vector op or a plane op.
+template <class AnyOp>
+bool is_abrelu(const AnyOp& op) {
+  return op.kind == decltype(op.kind)::pointwise && op.pointwise == Pointwise::abrelu;
+}
 
 struct Program {
   const Op* ops;
@@ -34,12 +53,13 @@ struct Program {
 inline bool is_relu_chain(const Program& program) {
   const auto affine_at = [&](int i) {
     if (i >= program.size || program.ops[i].kind != OpKind::affine) return false;
-    const double* p = program.ops[i].p;
-    return p[0] > 0 && (p[1] > 0 || p[3] == 0);  // the chain divides by a, and by b where there is an f
+    const Affine<double> map = program.ops[i].constants.affine();
+    return map.a > 0 && (map.b > 0 || map.f == 0);  // the chain divides by a, and by b where there is an f
   };
   const auto relu_at = [&](int i) {
-    if (i >= program.size || program.ops[i].kind != OpKind::dual || program.ops[i].dual != Dual::abrelu) return false;
-    return program.ops[i].p[0] != 0 || program.ops[i].p[1] != 0;
+    if (i >= program.size || !is_abrelu(program.ops[i])) return false;
+    const ReluSlopes slopes = program.ops[i].constants.relu();
+    return slopes.below != 0 || slopes.above != 0;
   };
   for (int i = 0; i < program.size; ++i)
     if (program.ops[i].slot != 0) return false;

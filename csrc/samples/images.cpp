@@ -132,7 +132,7 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
       const std::int64_t n = first + lane;
       for (int s = 0; s < head.slots; ++s)
         slots[s] = {runner.readouts[2 * s * kSelf + lane], runner.readouts[(2 * s + 1) * kSelf + lane]};
-      follow_point(
+      follow_kernels(
           head, slots.data(), [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
           [&](int output, double nngp, double ntk) {
             out.nngp[output * size + n] = nngp, out.ntk[output * size + n] = ntk;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../math/relu_chain.h"
 #include "../program/program.h"
 #include "views.h"
 
@@ -13,19 +14,16 @@ namespace ntk {
 // Variance q (= K at x' = x) and tangent kernel t of one point in one slot.
 struct PointState {
   double q, t;
+  void operator+=(const PointState& other) {
+    q += other.q;
+    t += other.t;
+  }
 };
 
-inline double root_of_ratio(double numerator, double denominator) {
-  return denominator > 0 ? std::sqrt(numerator / denominator) : 0;
-}
-
-// Is the first feature the inverse of a root of a variance? Of a plane op or a vector op.
+// Is the first feature of the op the inverse of a root of a variance? Of a vector op or a plane op.
 template <class AnyOp>
 bool holds_inverse(const AnyOp& op) {
-  using Kind = decltype(op.kind);
-  if (op.kind == Kind::normalize) return true;
-  const bool homogeneous = op.dual == Dual::abrelu || op.dual == Dual::arccos0 || op.dual == Dual::arccos2;
-  return op.kind == Kind::dual && homogeneous;
+  return op.kind == decltype(op.kind)::pointwise && holds_inverse(op.pointwise);
 }
 
 // An inverse up to `limit`, and 0 beyond, as of variance 0.
@@ -34,47 +32,50 @@ T bounded_inverse(double value, double limit) {
   return value > limit ? T(0) : T(value);
 }
 
-// One op on one slot; its two features in f: affine (sqrt(a q/q_new), sqrt(b/q_new)), dual Phi::side(q),
-// normalize (1/sqrt(q + eps), 0).
+// Runs a program on the slots of one point: step(number, op, value) of an affine or pointwise op returns the slot's new value, and
+// emit(op, value) receives what comes out.
+template <class Value, class Step, class Emit>
+void follow_point(const Program& program, Value* slots, Step&& step, Emit&& emit) {
+  for (int i = 0; i < program.size; ++i) {
+    const Op& op = program.ops[i];
+    Value& value = slots[op.slot];
+    if (op.kind == OpKind::copy)
+      value = slots[op.other];
+    else if (op.kind == OpKind::add)
+      value += slots[op.other];
+    else if (op.kind == OpKind::emit)
+      emit(op, value);
+    else
+      value = step(i, op, value);
+  }
+}
+
+// An affine or pointwise op on one slot of one point; its two features in f: alpha and beta of relu_chain.h, or side(q).
 inline PointState point_step(const Op& op, PointState s, double* f) {
-  f[0] = f[1] = 0;
   if (op.kind == OpKind::affine) {
-    const double q = op.p[0] * s.q + op.p[1];
-    f[0] = root_of_ratio(op.p[0] * s.q, q), f[1] = root_of_ratio(op.p[1], q);
-    return {q, op.p[0] * s.t + op.p[2] * s.q + op.p[3]};
+    const Affine<double> map = op.constants.affine();
+    chain_features(map, s.q, f);
+    return {map.nngp(s.q), map.ntk(s.q, s.t)};
   }
-  if (op.kind == OpKind::dual) {
-    PointState out{};
-    visit_dual<double>(op.dual, op.p, [&](const auto& phi) {
-      double d;
-      phi.side(s.q, f);
-      phi.diag(s.q, out.q, d);
-      out.t = d * s.t;
-    });
-    return out;
-  }
-  f[0] = 1 / std::sqrt(s.q + op.p[0]);  // normalize
-  return {s.q * f[0] * f[0], s.t * f[0] * f[0]};
+  const WithItself<double> r = with_itself(op.pointwise, op.constants.p, s.q);
+  f[0] = r.f[0];
+  f[1] = r.f[1];
+  return {r.E, r.D * s.t};
 }
 
 // Runs the program on `slots`; feature(op number, which, value) and emit(output, nngp, ntk) receive what comes out.
 template <class Feature, class Emit>
-void follow_point(const Program& program, PointState* slots, Feature&& feature, Emit&& emit) {
-  for (int i = 0; i < program.size; ++i) {
-    const Op& op = program.ops[i];
-    PointState& s = slots[op.slot];
-    if (op.kind == OpKind::copy) {
-      s = slots[op.other];
-    } else if (op.kind == OpKind::add) {
-      s.q += slots[op.other].q, s.t += slots[op.other].t;
-    } else if (op.kind == OpKind::emit) {
-      emit(op.other, op.p[0] * s.q + op.p[1], op.p[0] * s.t + op.p[2] * s.q + op.p[3]);
-    } else {
-      double f[2];
-      s = point_step(op, s, f);
-      feature(i, 0, f[0]), feature(i, 1, f[1]);
-    }
-  }
+void follow_kernels(const Program& program, PointState* slots, Feature&& feature, Emit&& emit) {
+  const auto step = [&](int i, const Op& op, PointState s) {
+    double f[2];
+    const PointState after = point_step(op, s, f);
+    for (int which = 0; which < 2; ++which) feature(i, which, f[which]);
+    return after;
+  };
+  follow_point(program, slots, step, [&](const Op& op, PointState s) {
+    const Affine<double> map = op.constants.affine();
+    emit(op.other, map.nngp(s.q), map.ntk(s.q, s.t));
+  });
 }
 
 // Points of a data matrix in T; their features are those of point_step.
