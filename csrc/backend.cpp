@@ -9,32 +9,40 @@ __thread const bool* stop_flag = nullptr;
 
 #define NTK_DECLARE(isa)                                                     \
   namespace isa {                                                            \
-  void evaluate_float(const Tile<float>&);                                   \
-  void evaluate_double(const Tile<double>&);                                 \
-  void images_float(const ImageTile<float>&);                                \
-  void images_double(const ImageTile<double>&);                              \
+  void evaluate(const Tile<float>&);                                         \
+  void evaluate(const Tile<double>&);                                        \
+  void evaluate_images(const ImageTile<float>&);                             \
+  void evaluate_images(const ImageTile<double>&);                            \
+  bool is_finite(const float*, std::int64_t);                                \
+  bool is_finite(const double*, std::int64_t);                               \
   void gradient(const GradientTile&);                                        \
   void self_strip(const SelfStrip&);                                         \
   std::int64_t image_bytes(const PlaneProgram&);                             \
   Extremes extremes(const float*, std::int64_t, std::int64_t, std::int64_t); \
-  bool finite_float(const float*, std::int64_t);                             \
-  bool finite_double(const double*, std::int64_t);                           \
   std::int64_t workspace_bytes(const Program&);                              \
   }
-#define NTK_MEMBERS(isa)                                                                                            \
-  isa::evaluate_float, isa::evaluate_double, isa::images_float, isa::images_double, isa::gradient, isa::self_strip, \
-      isa::image_bytes, isa::extremes, isa::finite_float, isa::finite_double
+#define NTK_CALLS(isa) {isa::evaluate, isa::evaluate_images, isa::is_finite}
+#define NTK_MEMBERS(isa) NTK_CALLS(isa), NTK_CALLS(isa), isa::gradient, isa::self_strip, isa::image_bytes, isa::extremes
 
 NTK_DECLARE(generic)
 #if defined(NTK_X86)
 NTK_DECLARE(v2)
 NTK_DECLARE(v3)
 NTK_DECLARE(v4)
+#endif
 
 namespace {
-const char* lacking(bool supported, const char* what) { return supported ? nullptr : what; }
+
+[[maybe_unused]] const char* lacking(bool supported, const char* what) { return supported ? nullptr : what; }
+
+// The GPU's executor on the host; what looks at numbers is the CPU's.
+template <class T>
+Calls<T> emulated(bool (*is_finite)(const T*, std::int64_t)) {
+  return {[](const Tile<T>& tile) { Emulation::vectors(tile, {}); },
+          [](const ImageTile<T>& tile) { Emulation::images(tile, {}); }, is_finite};
+}
+
 }  // namespace
-#endif
 
 const Backend* backends(int* count) {
   static const Backend all[] = {
@@ -54,11 +62,8 @@ const Backend* backends(int* count) {
        NTK_MEMBERS(v2)},
 #endif
       {"generic", nullptr, NTK_MEMBERS(generic)},
-      {"cuda-emulation", nullptr, [](const Tile<float>& tile) { Emulation::vectors(tile, {}); },
-       [](const Tile<double>& tile) { Emulation::vectors(tile, {}); },
-       [](const ImageTile<float>& tile) { Emulation::images(tile, {}); },
-       [](const ImageTile<double>& tile) { Emulation::images(tile, {}); }, generic::gradient, generic::self_strip,
-       generic::image_bytes, generic::extremes, generic::finite_float, generic::finite_double},
+      {"cuda-emulation", nullptr, emulated<float>(generic::is_finite), emulated<double>(generic::is_finite),
+       generic::gradient, generic::self_strip, generic::image_bytes, generic::extremes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

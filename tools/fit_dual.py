@@ -1,4 +1,4 @@
-"""Fit the polynomials A, B and C of csrc/dual.h and print them with their largest error.
+"""Fit the polynomials A, B and C of csrc/math/dual.h and print them with their largest error.
 
     pip install mpmath && python tools/fit_dual.py
 

@@ -1,9 +1,9 @@
-// ReLU networks in registers: chain_steps.h on vectors of columns.
+// ReLU networks in registers: relu_chain.h on vectors of columns.
 #pragma once
 
-#include "tile.h"  // before chain_steps.h, as for dual.h
+#include "tile.h"  // before relu_chain.h, as for dual.h
 
-#include "../chain_steps.h"
+#include "../tile_chain.h"
 
 namespace ntk {
 namespace {
@@ -38,8 +38,8 @@ NTK_HD void load_affine_step(const ChainAffine<T>& s, std::int64_t i, std::int64
 template <class T, bool kNtk, class V>
 NTK_HD void emit_step(const ChainEmit<T>& s, V root, V y, V t, std::int64_t at, std::int64_t count) {
   const V K = root * (T(1) - y);
-  if (s.nngp) store_columns(s.nngp + at, s.a * K + s.b, count);
-  if (kNtk && s.ntk) store_columns(s.ntk + at, s.a * (root * t) + (s.e * K + s.f), count);
+  if (s.nngp) store_columns(s.nngp + at, s.map.nngp(K), count);
+  if (kNtk && s.ntk) store_columns(s.ntk + at, s.map.ntk(K, root * t), count);
 }
 
 // n vectors of columns of row i, from column j on, through all layers.

@@ -3,7 +3,7 @@
 // slides. A line buffer keeps the old content of the row above.
 #pragma once
 
-#include "../conv_relu.h"
+#include "../math/conv_relu.h"
 #include "plane.h"
 
 namespace ntk {
@@ -87,11 +87,11 @@ __attribute__((noinline)) void conv3(const Plane<T>& plane, const Lines<T>& line
 // Nothing follows but the layer's own affine map.
 template <class T, bool kNtk>
 struct AffinePost {
-  const PlaneOp* op;
+  Affine<T> map;
   const AffinePost& row(int) const { return *this; }
   template <class P>
   NTK_HD void apply(int, P& k, P& t) const {
-    conv_affine<T, kNtk>(*op, k, t);
+    map.template apply<kNtk>(k, t);
   }
 };
 
@@ -107,7 +107,7 @@ struct ReluPost {
   std::int64_t pitch;      // features of a row of the image
 
   ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane)
-      : scale(T(op.p[0] / 9)), bias(T(op.p[1])), half(kBias ? T(0.5) : T(0.5) * scale) {
+      : scale(T(of_window_sums(op).a)), bias(T(of_window_sums(op).b)), half(kBias ? T(0.5) : T(0.5) * scale) {
     for (int i = 0; i < B::size; ++i) kappa0[i] = half * B::at(i);
     const std::int64_t p = std::int64_t(plane.row0()) * plane.w + plane.col0();
     const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;

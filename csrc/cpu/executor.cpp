@@ -15,7 +15,7 @@ bool any(T* const* results, int count) {
 }
 
 template <class T>
-void evaluate(const Tile<T>& tile) {
+void evaluate_tile(const Tile<T>& tile) {
   const bool ntk = any(tile.ntk, tile.program.outputs);
   if (is_relu_chain(tile.program)) {
     auto* layers = reinterpret_cast<ChainLayer<T>*>(tile.workspace);
@@ -29,25 +29,25 @@ void evaluate(const Tile<T>& tile) {
 }
 
 template <class T>
-void evaluate_images(const ImageTile<T>& tile) {
+void evaluate_image_tile(const ImageTile<T>& tile) {
   any(tile.ntk, tile.program.head.outputs) ? run_images<T, true>(tile) : run_images<T, false>(tile);
 }
 
 }  // namespace
 
 namespace NTK_ISA {
-void evaluate_float(const Tile<float>& tile) { evaluate(tile); }
-void evaluate_double(const Tile<double>& tile) { evaluate(tile); }
-void images_float(const ImageTile<float>& tile) { evaluate_images(tile); }
-void images_double(const ImageTile<double>& tile) { evaluate_images(tile); }
+void evaluate(const Tile<float>& tile) { evaluate_tile(tile); }
+void evaluate(const Tile<double>& tile) { evaluate_tile(tile); }
+void evaluate_images(const ImageTile<float>& tile) { evaluate_image_tile(tile); }
+void evaluate_images(const ImageTile<double>& tile) { evaluate_image_tile(tile); }
+bool is_finite(const float* data, std::int64_t count) { return row_is_finite(data, count); }
+bool is_finite(const double* data, std::int64_t count) { return row_is_finite(data, count); }
 void gradient(const GradientTile& tile) { run_gradient(tile); }
 void self_strip(const SelfStrip& self) { run_self(self); }
 std::int64_t image_bytes(const PlaneProgram& program) { return image_scratch_bytes(program); }
 Extremes extremes(const float* data, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
   return find_extremes(data, rows, cols, stride);
 }
-bool finite_float(const float* data, std::int64_t count) { return row_is_finite(data, count); }
-bool finite_double(const double* data, std::int64_t count) { return row_is_finite(data, count); }
 std::int64_t workspace_bytes(const Program& program) {
   const std::int64_t chain = program.size * std::int64_t(sizeof(ChainLayer<double>) + sizeof(ChainEmit<double>));
   const std::int64_t strip = 2 * program.slots * kStrip * std::int64_t(sizeof(double));

@@ -1,16 +1,15 @@
-// The reverse sweep of ../gradient.h: a program forward on a group of pairs, op by op, then back with the adjoints.
+// The reverse sweep of GradientTile: a program forward on a group of pairs, op by op, then back with the adjoints.
 #pragma once
 
 #include "tile.h"
 
-#include "../chain_steps.h"
-#include "../gradient.h"
-#include "../jet.h"
+#include "../math/jet.h"
+#include "../math/relu_chain.h"
 
 namespace ntk {
 namespace {
 
-// What K <- E, T <- D T of a dual or normalize op depends on: E, D and their derivatives by K, q and q'.
+// What K <- E, T <- D T of a pointwise op depends on: E, D and their derivatives by K, q and q'.
 template <class V>
 struct Local {
   V E, D, E_K, D_K, E_row, D_row, E_col, D_col;
@@ -46,13 +45,8 @@ struct PairGroup {
   NTK_HD V at_row(int op, Slope which) const { return splat(rows.at(op, which)[row]); }
   NTK_HD V at_col(int op, Slope which) const { return load(cols.at(op, which) + col); }
 
-  NTK_HD Local<V> normalize(int i, V K) const {
-    const V r = at_row(i, Slope::f0), c = at_col(i, Slope::f0);
-    const V dr = at_row(i, Slope::df0) * c, dc = r * at_col(i, Slope::df0);
-    return {r * c * K, r * c, r * c, V{}, dr * K, dr, dc * K, dc};
-  }
   template <class Phi>
-  NTK_HD Local<V> dual(const Phi& phi, int i, V K) const {
+  NTK_HD Local<V> pointwise(const Phi& phi, int i, V K) const {
     using J = Jet<V, 3>;
     J E, D;
     phi.pair(J::variable(K, 0, splat(1.0)), J::variable(at_row(i, Slope::f0), 1, at_row(i, Slope::df0)),
@@ -71,19 +65,10 @@ struct SamePoint {
   double at_row(int op, Slope which) const { return rows.at(op, which)[row]; }
   double at_col(int, Slope) const { return 0; }
 
-  Local<double> normalize(int i, double) const {
-    return {at_row(i, Slope::variance),
-            at_row(i, Slope::factor),
-            at_row(i, Slope::dvariance),
-            at_row(i, Slope::dfactor),
-            0,
-            0,
-            0,
-            0};
-  }
   template <class Phi>
-  Local<double> dual(const Phi&, int i, double K) const {
-    return normalize(i, K);
+  Local<double> pointwise(const Phi&, int i, double) const {
+    const auto at = [&](Slope which) { return at_row(i, which); };
+    return {at(Slope::variance), at(Slope::factor), at(Slope::dvariance), at(Slope::dfactor), 0, 0, 0, 0};
   }
 };
 
@@ -123,19 +108,15 @@ class Sweep {
     Step<V>& step = tape_[i];
     step.K = s.K, step.t = s.t;
     if (op.kind == OpKind::affine) {
-      s.t = op.p[0] * s.t + (op.p[2] * s.K + op.p[3]);
-      s.K = op.p[0] * s.K + op.p[1];
+      op.constants.affine().apply<true>(s.K, s.t);
     } else if (op.kind == OpKind::copy) {
       s = slots_[op.other];
     } else if (op.kind == OpKind::add) {
       s.K += slots_[op.other].K, s.t += slots_[op.other].t;
     } else if (op.kind != OpKind::emit) {
-      if (op.kind == OpKind::normalize)
-        step.local = pairs_.normalize(i, s.K);
-      else
-        visit_dual<double>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
-          step.local = pairs_.dual(phi, i, step.K);
-        });
+      visit_pointwise<double>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
+        step.local = pairs_.pointwise(phi, i, step.K);
+      });
       s.K = step.local.E, s.t = step.local.D * s.t;
     }
   }
@@ -144,7 +125,7 @@ class Sweep {
   void backward(int i, const Op& op, V* by) {
     Adjoint<V>& g = adjoints_[op.slot];
     const Step<V>& s = tape_[i];
-    const double a = op.p[0], e = op.p[2];
+    const double a = op.constants.affine().a, e = op.constants.affine().e;
     if (op.kind == OpKind::affine) {
       by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) + g.col * pairs_.at_col(i, Slope::q);
       by[1] = g.K + g.row + g.col, by[2] = g.t * s.K, by[3] = g.t;

@@ -23,11 +23,6 @@ struct ImageScratch {
   void* stream;
 };
 
-inline std::int64_t feature_count(const PlaneOp& op) {
-  const bool holds = op.kind == PlaneOpKind::dual || op.kind == PlaneOpKind::normalize;
-  return holds ? 2 * std::int64_t(op.h) * op.w : 0;
-}
-
 template <class T>
 ImageScratch<T> make_scratch(const PlaneProgram& program, char*& memory) {
   std::int64_t table = 0;
@@ -61,9 +56,9 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
     const PlaneOp& op = program.ops[k];
     const std::int64_t count = feature_count(op);
     T scale0 = 1, scale1 = 1;
-    if (op.kind == PlaneOpKind::dual && op.fast == FastPath::skipped) {
-      const PlaneOp& conv = program.ops[k - 1];
-      scale0 = conv.p[1] > 0 ? T(1) : T(conv.p[0] / 9), scale1 = T(0.5 / kPi);
+    if (op.kind == PlaneOpKind::pointwise && op.fast == FastPath::skipped) {
+      const Affine<double> conv = of_window_sums(program.ops[k - 1]);
+      scale0 = conv.b > 0 ? T(1) : T(conv.a), scale1 = T(0.5 / kPi);
     }
     const T* from = images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
     T* to = s.row_table + images.offset[k];

@@ -2,7 +2,7 @@
 // pairs for every pixel; and the plain operations on it.
 #pragma once
 
-#include "../plane_program.h"
+#include "../program/plane_program.h"
 #include "tile.h"
 
 namespace ntk {
@@ -61,10 +61,10 @@ NTK_HD void for_pixels(const Plane<T>& plane, F&& f) {
 }
 
 template <class T, bool kNtk, bool kSelf>
-void plane_dual(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>& plane) {
+void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>& plane) {
   using V = typename Vector<T>::type;
   const Features<T, kSelf> f(tables, number, plane);
-  visit_dual<T>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+  visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
     for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
       T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
       V e, d;
@@ -72,16 +72,6 @@ void plane_dual(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>
       store(k, e);
       if (kNtk) store(t, d * load(t));
     });
-  });
-}
-
-template <class T, bool kNtk, bool kSelf>
-void plane_normalize(int number, const Tables<T>& tables, Plane<T>& plane) {
-  const Features<T, kSelf> f(tables, number, plane);
-  for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
-    const auto scale = f.row_value(0, p) * f.col_value(0, p);
-    store(plane.k + i * kLanes<T>, scale * load(plane.k + i * kLanes<T>));
-    if (kNtk) store(plane.t + i * kLanes<T>, scale * load(plane.t + i * kLanes<T>));
   });
 }
 
@@ -97,6 +87,7 @@ void plane_copy_or_add(bool add, Plane<T>& to, const Plane<T>& from) {
 template <class T, bool kNtk>
 void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
   using V = typename Vector<T>::type;
+  const Affine<T> map = of_window_sums(op).as<T>();
   for_pixels(out, [&](std::int64_t i, std::int64_t o) __attribute__((always_inline)) {
     const int top = int(o / out.w) * op.stride_h - op.low_h - in.row0(),
               left = int(o % out.w) * op.stride_w - op.low_w - in.col0();
@@ -109,7 +100,7 @@ void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
         k += load(in.k + at);
         if (kNtk) t += load(in.t + at);
       }
-    conv_affine<T, kNtk>(op, k, t);
+    map.template apply<kNtk>(k, t);
     store(out.k + i * kLanes<T>, k);
     if (kNtk) store(out.t + i * kLanes<T>, t);
   });
@@ -121,6 +112,7 @@ inline int wrapped(int x, int n) { return (x % n + n) % n; }
 template <class T, bool kNtk>
 void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Plane<T>& out) {
   using V = typename Vector<T>::type;
+  const Affine<T> map = of_window_sums(op).as<T>();
   for_pixels(out, [&](std::int64_t i, std::int64_t o) {
     const int oh = int(o / out.w), ow = int(o % out.w);
     V k = V{}, t = V{};
@@ -138,7 +130,7 @@ void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Pl
           if (kNtk) t += load(in.t + at);
         }
       }
-    conv_affine<T, kNtk>(op, k, t);
+    map.template apply<kNtk>(k, t);
     store(out.k + i * kLanes<T>, k);
     if (kNtk) store(out.t + i * kLanes<T>, t);
   });

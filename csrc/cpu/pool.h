@@ -89,7 +89,7 @@ inline int window_count(int o, int stride, int low, int window, int n) {
 template <class T, bool kNtk>
 void scale_pooled(const PlaneOp& op, Plane<T>& plane) {
   for_pixels(plane, [&](std::int64_t i, std::int64_t p) {
-    double scale = op.p[0];
+    double scale = op.constants.scale();
     if (op.normalize_edges) {
       const int h = int(p / plane.w), w = int(p % plane.w);
       const int here = window_count(h, op.stride_h, op.low_h, op.window_h, op.h) *

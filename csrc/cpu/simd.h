@@ -1,7 +1,7 @@
 // Vectors of the widest registers of this translation unit's instruction set, with the names dual.h uses.
 #pragma once
 
-#include "../portable.h"
+#include "../math/portable.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -146,7 +146,7 @@ NTK_HD V interleave(V a, V b) {
 
 }  // namespace ntk
 
-#include "../pack.h"  // after the vectors' functions: built-in vectors have no namespace to find them by
+#include "../math/pack.h"  // after the vectors' functions: built-in vectors have no namespace to find them by
 
 namespace ntk {
 

@@ -178,16 +178,12 @@ class Stream {
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
       if (!plane.alive) continue;
-      if (op.kind == PlaneOpKind::dual && (kSelf || op.fast != FastPath::skipped)) run_dual(op, k, plane);
-      if (op.kind == PlaneOpKind::normalize) {
-        if (kSelf && plane.dh == 0 && plane.dw == 0) record_normalize(op, k, plane);
-        plane_normalize<T, kNtk, kSelf>(k, io_.tables, plane);
-      }
+      if (op.kind == PlaneOpKind::pointwise && (kSelf || op.fast != FastPath::skipped)) run_pointwise(op, k, plane);
       if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add)
         plane_copy_or_add(op.kind == PlaneOpKind::add, plane, slot(op.other)[m]);
       if (op.kind == PlaneOpKind::readout && wanted(op, plane)) {
         const bool twice = io_.half && (plane.dh != 0 || plane.dw != 0);
-        plane_readout<T, kNtk>(op, plane, twice ? 2 * op.p[0] : op.p[0], io_.readouts + 2 * L * op.other);
+        plane_readout<T, kNtk>(op, plane, (twice ? 2 : 1) * op.constants.scale(), io_.readouts + 2 * L * op.other);
       }
     }
   }
@@ -209,9 +205,9 @@ class Stream {
     for (int m = 0; m < count_; ++m) {
       const Plane<T>& plane = slot(op.slot)[m];
       if (!plane.alive) continue;
-      const bool bias = op.p[1] > 0, first = k == 0 && !bias;  // T is zero before the first layer
+      const bool bias = op.constants.affine().b > 0, first = k == 0 && !bias;  // T is zero before the first layer
       if (kSelf || op.fast == FastPath::conv3)
-        conv3<T, kNtk, false>(plane, lines_, AffinePost<T, kNtk>{&op});
+        conv3<T, kNtk, false>(plane, lines_, AffinePost<T, kNtk>{of_window_sums(op).as<T>()});
       else if (op.fast == FastPath::conv3_relu_positive)
         bias ? conv3_relu<true, true, false>(op, k, plane) : conv3_relu<true, false, false>(op, k, plane);
       else if (first)
@@ -249,40 +245,33 @@ class Stream {
     }
   }
 
-  void run_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+  void run_pointwise(const PlaneOp& op, int k, Plane<T>& plane) {
     if constexpr (kSelf)
-      if (plane.dh == 0 && plane.dw == 0) return record_dual(op, k, plane);
-    plane_dual<T, kNtk, kSelf>(op, k, io_.tables, plane);
+      if (plane.dh == 0 && plane.dw == 0) return record(op, k, plane);
+    plane_pointwise<T, kNtk, kSelf>(op, k, io_.tables, plane);
   }
 
   // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are written down.
-  void record_dual(const PlaneOp& op, int k, Plane<T>& plane) {
+  void record(const PlaneOp& op, int k, Plane<T>& plane) {
     static_assert(sizeof(T) == sizeof(double));
     double* table = io_.record + io_.tables.col_offset[k];
     constexpr int N = kImageLanes<T>;
     const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
-    visit_dual<T>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+    visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
       for (std::int64_t p = 0; p < pixels; ++p) {
         T *const k = plane.k + p * L, *const t = plane.t + p * L;
         double first[L], second[L];  // side by side, so that the compiler takes all lanes at once
         T e[L], d[L];
         for (int l = 0; l < L; ++l) {
-          double f[2];
-          phi.side(k[l], f);
-          phi.diag(k[l], e[l], d[l]);
-          first[l] = f[0], second[l] = f[1];
+          const WithItself<T> r = with_itself(phi, k[l]);
+          first[l] = r.f[0], second[l] = r.f[1];
+          e[l] = r.E, d[l] = r.D;
         }
         store(table + 2 * p * N, load(first)), store(table + (2 * p + 1) * N, load(second));
         store(k, load(e));
         if (kNtk) store(t, load(d) * load(t));
       }
     });
-  }
-
-  void record_normalize(const PlaneOp& op, int k, const Plane<T>& plane) {
-    double* table = io_.record + io_.tables.col_offset[k];
-    for (std::int64_t i = 0; i < std::int64_t(plane.h) * plane.w * L; ++i)
-      table[i / L * 2 * kImageLanes<T> + i % L] = 1 / ::sqrt(double(plane.k[i]) + op.p[0]);
   }
 
   const PlaneProgram& program_;

@@ -18,22 +18,23 @@ struct Strip {
 
 template <class T, bool kNtk>
 void apply_affine(const Op& op, const Strip<T>& s) {
-  const T a = T(op.p[0]), b = T(op.p[1]), e = T(op.p[2]), f = T(op.p[3]);
+  const Affine<T> map = op.constants.affine().as<T>();
   T *K = s.K(op.slot), *t = s.Tk(op.slot);
   for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
     const auto k = load(K + j);
-    if (kNtk) store(t + j, a * load(t + j) + (e * k + f));
-    store(K + j, a * k + b);
+    if (kNtk) store(t + j, map.ntk(k, load(t + j)));
+    store(K + j, map.nngp(k));
   }
 }
 
 template <class T, bool kNtk>
-void apply_dual(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s) {
+void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s) {
   using V = typename Vector<T>::type;
+  const PointsView<T>&rows = tile.row_points, &cols = tile.col_points;
   T *K = s.K(op.slot), *t = s.Tk(op.slot);
-  const V r0 = splat(tile.row_points.feature(number, 0)[s.row]), r1 = splat(tile.row_points.feature(number, 1)[s.row]);
-  const T *c0 = tile.col_points.feature(number, 0) + s.col, *c1 = tile.col_points.feature(number, 1) + s.col;
-  visit_dual<T>(op.dual, op.p, [&](const auto& phi) __attribute__((always_inline)) {
+  const V r0 = splat(rows.feature(number, 0)[s.row]), r1 = splat(rows.feature(number, 1)[s.row]);
+  const T *c0 = cols.feature(number, 0) + s.col, *c1 = cols.feature(number, 1) + s.col;
+  visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
     for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
       V e, d;
       phi.pair(load(K + j), r0, r1, load(c0 + j), load(c1 + j), e, d);
@@ -41,18 +42,6 @@ void apply_dual(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s
       if (kNtk) store(t + j, d * load(t + j));
     }
   });
-}
-
-template <class T, bool kNtk>
-void apply_normalize(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s) {
-  T *K = s.K(op.slot), *t = s.Tk(op.slot);
-  const T row = tile.row_points.feature(number, 0)[s.row];
-  const T* cols = tile.col_points.feature(number, 0) + s.col;
-  for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
-    const auto scale = row * load(cols + j);
-    store(K + j, scale * load(K + j));
-    if (kNtk) store(t + j, scale * load(t + j));
-  }
 }
 
 template <class T>
@@ -64,12 +53,12 @@ void apply_copy_or_add(const Op& op, const Strip<T>& s) {
 
 template <class T, bool kNtk>
 void apply_emit(const Op& op, const Tile<T>& tile, const Strip<T>& s, std::int64_t at) {
-  const T a = T(op.p[0]), b = T(op.p[1]), e = T(op.p[2]), f = T(op.p[3]);
+  const Affine<T> map = op.constants.affine().as<T>();
   T *nngp = tile.nngp[op.other], *ntk = tile.ntk[op.other];
   for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
     const auto k = load(s.K(op.slot) + j);
-    if (nngp) store_columns(nngp + at + j, a * k + b, s.count - j);
-    if (kNtk && ntk) store_columns(ntk + at + j, a * load(s.Tk(op.slot) + j) + (e * k + f), s.count - j);
+    if (nngp) store_columns(nngp + at + j, map.nngp(k), s.count - j);
+    if (kNtk && ntk) store_columns(ntk + at + j, map.ntk(k, load(s.Tk(op.slot) + j)), s.count - j);
   }
 }
 
@@ -90,8 +79,7 @@ void run_ops(const Tile<T>& tile, const Strip<T>& s, std::int64_t at) {
   for (int k = 0; k < tile.program.size; ++k) {
     const Op& op = tile.program.ops[k];
     if (op.kind == OpKind::affine) apply_affine<T, kNtk>(op, s);
-    if (op.kind == OpKind::dual) apply_dual<T, kNtk>(op, k, tile, s);
-    if (op.kind == OpKind::normalize) apply_normalize<T, kNtk>(op, k, tile, s);
+    if (op.kind == OpKind::pointwise) apply_pointwise<T, kNtk>(op, k, tile, s);
     if (op.kind == OpKind::copy || op.kind == OpKind::add) apply_copy_or_add(op, s);
     if (op.kind == OpKind::emit) apply_emit<T, kNtk>(op, tile, s, at);
   }

@@ -2,7 +2,7 @@
 // host, where they run one after another from one sync() to the next (tests without a GPU).
 #pragma once
 
-#include "../portable.h"
+#include "../math/portable.h"
 
 namespace ntk {
 

@@ -64,9 +64,6 @@ class ImagePlan {
     for (int k = chains[chain].first; k < chains[chain].last; ++k) n += program_.ops[k].kind == PlaneOpKind::conv;
     return n;
   }
-  bool holds_features(int k) const {
-    return program_.ops[k].kind == PlaneOpKind::dual || program_.ops[k].kind == PlaneOpKind::normalize;
-  }
   PairLayout layout(int k) const { return pair_layout<T>(program_.ops[k].h, program_.ops[k].w); }
   // Is there a state in memory at all?
   bool stateful() const { return !(chains.size() == 1 && chains[0].input && chains[0].readout >= 0); }
@@ -91,8 +88,8 @@ class ImagePlan {
  private:
   bool ends_chain(int k) const { return k > 0 && in_chain[k - 1] >= 0; }
   std::int64_t features(int k) const {
-    if (!holds_features(k)) return 0;
-    return in_chain[k] >= 0 ? layout(k).size() : 4 * std::int64_t(program_.ops[k].h) * program_.ops[k].w;
+    const std::int64_t count = feature_count(program_.ops[k]);
+    return count > 0 && in_chain[k] >= 0 ? layout(k).size() : 2 * count;
   }
   template <class F>
   std::int64_t most_of_readouts(const F& f) const {
@@ -117,7 +114,8 @@ class ImagePlan {
       ChainPlan chain{k, k, k == 0, false, -1, false};
       const int slot = program_.ops[k].slot;
       for (int n = 0; n < kMostSteps<T> && k < program_.size && is_conv3(k) && program_.ops[k].slot == slot; ++n) {
-        chain.bias |= program_.ops[k].p[1] > 0 || program_.ops[k].p[3] > 0;
+        const Affine<double> map = program_.ops[k].constants.affine();
+        chain.bias |= map.b > 0 || map.f > 0;
         in_chain[k++] = int(chains.size());
         if (k < program_.size && program_.ops[k].fast == FastPath::skipped) in_chain[k++] = int(chains.size());
       }

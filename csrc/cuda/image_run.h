@@ -25,7 +25,7 @@ struct HeadOp {
   std::int64_t row, col;  // first images of the tile
   Batch<T> batch;
   const double* readouts;  // [pair][slot][2]
-  Sink<T> sink;
+  Results<T> results;
 
   NTK_HD void operator()(std::int64_t n) const {
     T K[kMostSlots], t[kMostSlots];
@@ -34,7 +34,8 @@ struct HeadOp {
       t[s] = T(readouts[2 * (n * slots + s) + 1]);
     }
     const int i = batch.row[n], j = batch.col[n];
-    run_pair(head, tables, row + i, col + j, K, t, [&](int output, T nngp, T ntk) { sink(output, i, j, nngp, ntk); });
+    run_pair(head, tables, row + i, col + j, K, t,
+             [&](int output, T nngp, T ntk) { put_pair(results, output, i, j, nngp, ntk); });
   }
 };
 
@@ -108,9 +109,7 @@ class ImageRun {
     for (double*& sums : sums_) sums = device_.template take<double>(pairs * plan_.sums_per_pair());
     for (double*& sums : row_sums_) sums = device_.template take<double>(pairs * plan_.rows_per_pair());
     readouts_ = device_.template take<double>(2 * pairs * program_.head.slots);
-    const int outputs = program_.head.outputs;
-    sink_ = {device_.upload(tile_.nngp, outputs), device_.upload(tile_.ntk, outputs),
-             device_.upload(tile_.nngp_mirror, outputs), device_.upload(tile_.ntk_mirror, outputs), tile_.stride};
+    results_ = upload_results<T>(tile_, program_.head.outputs, device_);
     head_ = upload_steps<T>(program_.head, device_);
   }
 
@@ -124,8 +123,9 @@ class ImageRun {
                       PackPairs<T>{from.pixels, from.pixels_stride, first, c, program_.channels, program_.h, program_.w,
                                    T(1), to_pixels + std::int64_t(c) * layout.size(), pixels});
     for (int k = 0; k < program_.size; ++k) {
-      if (!plan_.holds_features(k)) continue;
       const PlaneOp& op = program_.ops[k];
+      const int numbers = int(feature_count(op));
+      if (numbers == 0) continue;
       const std::int64_t offset = tile_.row_images.offset[k];
       T* const to = to_table + plan_.table_at[k];
       if (plan_.in_chain[k] >= 0)  // of the second feature, sqrt(q)
@@ -133,14 +133,14 @@ class ImageRun {
                         PackPairs<T>{from.table, from.table_stride, first, offset + 1, 2, op.h, op.w, T(std::sqrt(0.5)),
                                      to, table});
       else
-        device_.each_of(count, 2 * op.h * op.w, PackTable<T>{from, first, offset, 2 * op.h * op.w, to, table});
+        device_.each_of(count, numbers, PackTable<T>{from, first, offset, numbers, to, table});
     }
     return {to_pixels, to_table, pixels, table};
   }
   // What the state before op k of a chain is held times: a/18 before a convolution with ReLU and without bias.
   double held_times(const ChainPlan& chain, int k) const {
     const bool relu = k < chain.last && program_.ops[k].kind == PlaneOpKind::conv && has_relu(program_.ops[k]);
-    return relu && !chain.bias ? program_.ops[k].p[0] / 18 : 1;
+    return relu && !chain.bias ? of_window_sums(program_.ops[k]).a / 2 : 1;
   }
   static bool has_relu(const PlaneOp& conv) {
     return conv.fast == FastPath::conv3_relu || conv.fast == FastPath::conv3_relu_positive;
@@ -150,20 +150,18 @@ class ImageRun {
     int n = 0;
     for (int k = chain.first; k < chain.last; ++k) {
       const PlaneOp& op = program_.ops[k];
-      const double a = op.p[0] / 9, b = op.p[1], e = op.p[2] / 9, f = op.p[3];
       if (op.kind != PlaneOpKind::conv) continue;
+      const Affine<double> map = of_window_sums(op);
       if (!has_relu(op)) {
         const double next = held_times(chain, k + 1);
-        steps[n++] = {StepKind::affine, T(next * a), T(next * b), T(next * e), T(next * (f + b)), T(1), T(0), 0};
+        const Affine<double> u{next * map.a, next * map.b, next * map.e, next * (map.f + map.b)};
+        steps[n++] = {StepKind::affine, u.as<T>(), T(1), T(0), 0};
         continue;
       }
       const double next = held_times(chain, k + 2);
       const bool positive = op.fast == FastPath::conv3_relu_positive;
       steps[n++] = {positive ? StepKind::relu_positive : StepKind::relu,
-                    T(a / 2),
-                    T(b / 2),
-                    T(0),
-                    T(0),
+                    {T(map.a / 2), T(map.b / 2), T(0), T(0)},
                     T(next),
                     T(next / kPi),
                     plan_.table_at[k + 1]};
@@ -213,7 +211,8 @@ class ImageRun {
     }
     const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table, tile_.row_images.head_stride,
                                tile_.col_images.head_stride};
-    device_.each(count_, HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, sink_});
+    device_.each(count_,
+                 HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, results_});
   }
 
   void swap_spare(int slot) { std::swap(place_[slot], place_[program_.slots]); }
@@ -223,7 +222,7 @@ class ImageRun {
     const Tori<T> in = tori(last_, place_[0]), out = tori(to, place_[program_.slots]);
     const int elements = int(out.per_pair());
     if (plan_.fused_pool(k))
-      device_.each_of(count_, elements, PoolPartsOp<T>{in, out, T(op.p[0])});
+      device_.each_of(count_, elements, PoolPartsOp<T>{in, out, T(op.constants.scale())});
     else
       device_.each_of(count_, elements, PoolOp<T>{op, in, out});
     swap_spare(0);
@@ -240,15 +239,13 @@ class ImageRun {
     const int elements = int(s.per_pair());
     if (op.kind == PlaneOpKind::conv) {
       const Tori<T> out = tori(plan_.after[k], place_[program_.slots]);
-      device_.each_of(count_, int(out.per_pair()), ConvOp<T>{op, s, out});
+      device_.each_of(count_, int(out.per_pair()), ConvOp<T>{op, of_window_sums(op).as<T>(), s, out});
       swap_spare(slot);
-    } else if (op.kind == PlaneOpKind::dual) {
-      visit_dual<T>(op.dual, op.p, [&](const auto& phi) {
+    } else if (op.kind == PlaneOpKind::pointwise) {
+      visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) {
         using Phi = std::decay_t<decltype(phi)>;
-        device_.each_of(count_, elements, DualOp<T, Phi>{phi, s, batch_, plan_.table_at[k]});
+        device_.each_of(count_, elements, PointwiseOp<T, Phi>{phi, s, batch_, plan_.table_at[k]});
       });
-    } else if (op.kind == PlaneOpKind::normalize) {
-      device_.each_of(count_, elements, NormalizeOp<T>{s, batch_, plan_.table_at[k]});
     } else if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add) {
       const Tori<T> from = tori(now_[op.other], place_[op.other]), to = tori(plan_.after[k], place_[slot]);
       device_.each_of(count_, int(to.per_pair()), CopyOrAddOp<T>{op.kind == PlaneOpKind::add, to, from});
@@ -265,7 +262,8 @@ class ImageRun {
     for (int which = 0; which < 2; ++which) {
       device_.each(count_ * rows, SumOp{sums_[which], row_sums_[which], parts, 1, 1, false});
       double* const out = readouts_ + 2 * op.other + which;
-      device_.each(count_, SumOp{row_sums_[which], out, rows, 2 * std::int64_t(program_.head.slots), op.p[0], true});
+      device_.each(count_, SumOp{row_sums_[which], out, rows, 2 * std::int64_t(program_.head.slots),
+                                 op.constants.scale(), true});
     }
   }
 
@@ -316,7 +314,7 @@ class ImageRun {
   std::vector<TorusShape> now_;  // per slot
   TorusShape last_{};
   double *sums_[2] = {}, *row_sums_[2] = {}, *readouts_ = nullptr;
-  Sink<T> sink_{};
+  Results<T> results_{};
   Steps<T> head_{};
 };
 

@@ -6,8 +6,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "../chain_steps.h"
-#include "../pack.h"
+#include "../backend.h"
+#include "../math/pack.h"
 
 namespace ntk {
 
@@ -18,40 +18,40 @@ struct PairTables {
   std::int64_t row_stride, col_stride;
 };
 
-// An op whose constants are in the pairs' precision, made once a tile: activations start from double.
+// An op whose constants are in the pairs' precision, made once a tile: those of pointwise ops start from double.
 template <class T>
 struct Step {
   OpKind kind;
-  Dual dual;
+  Pointwise pointwise;
   int slot, other;
   union {
-    T p[4];  // of all but activations
+    Affine<T> affine;  // of all but pointwise ops
 #define NTK_MEMBER(name, Phi) Phi<T> name;
-    NTK_FOR_EACH_DUAL(NTK_MEMBER)
+    NTK_FOR_EACH_POINTWISE(NTK_MEMBER)
 #undef NTK_MEMBER
   };
 
   explicit Step(const Op& op)
       : kind(op.kind),
-        dual(op.dual),
+        pointwise(op.pointwise),
         slot(op.slot),
         other(op.other),
-        p{T(op.p[0]), T(op.p[1]), T(op.p[2]), T(op.p[3])} {
-    if (kind == OpKind::dual)
-      visit_dual<T>(dual, op.p, [&](const auto& phi) {
+        affine(op.constants.affine().template as<T>()) {
+    if (kind == OpKind::pointwise)
+      visit_pointwise<T>(pointwise, op.constants.p, [&](const auto& phi) {
         using Phi = std::decay_t<decltype(phi)>;
-        new (static_cast<void*>(p)) Phi(phi);
+        new (static_cast<void*>(&affine)) Phi(phi);
       });
   }
-  // f(activation).
+  // f(the pointwise op).
   template <class F>
   NTK_HD void visit(const F& f) const {
-    switch (dual) {
+    switch (pointwise) {
 #define NTK_CASE(name, Phi) \
-  case Dual::name:          \
+  case Pointwise::name:     \
     f(name);                \
     break;
-      NTK_FOR_EACH_DUAL(NTK_CASE)
+      NTK_FOR_EACH_POINTWISE(NTK_CASE)
 #undef NTK_CASE
     }
   }
@@ -68,16 +68,12 @@ Steps<T> upload_steps(const Program& program, Device& device) {
   return {device.upload(steps.data(), program.size), program.size};
 }
 
-// An affine op, an activation or a normalisation on n pairs in one column: row(which) and col(which) are the op's
+// An affine or pointwise op on n pairs in one column: row(which) and col(which) are the op's
 // features of the rows and the column.
 template <class T, int n, class Row, class Col>
 NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, n>& k, Pack<T, n>& t) {
   if (s.kind == OpKind::affine) {
-    t = s.p[0] * t + (s.p[2] * k + s.p[3]);
-    k = s.p[0] * k + s.p[1];
-  } else if (s.kind == OpKind::normalize) {
-    const Pack<T, n> both = row(0) * col(0);
-    k = k * both, t = t * both;
+    s.affine.template apply<true>(k, t);
   } else {
     s.visit([&](const auto& phi) {
       const Pack<T, n> r0 = row(0), r1 = row(1);
@@ -103,7 +99,7 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
     } else if (s.kind == OpKind::add) {
       k += K[s.other], tk += t[s.other];
     } else if (s.kind == OpKind::emit) {
-      emit(s.other, s.p[0] * k + s.p[1], s.p[0] * tk + (s.p[2] * k + s.p[3]));
+      emit(s.other, s.affine.nngp(k), s.affine.ntk(k, tk));
     } else {
       Pack<T, 1> k1{{k}}, t1{{tk}};
       take_step(
@@ -116,36 +112,36 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
 
 constexpr int kMostSlots = 64;  // what the binding allows
 
-// Where the result of pair (i, j) of a tile goes, and its mirror image.
-template <class T>
-struct Sink {
-  T* const* nngp;  // per output, or null where not wanted
-  T* const* ntk;
-  T* const* nngp_mirror;
-  T* const* ntk_mirror;
-  std::int64_t stride;
+// The results with their lists of pointers where the device can read.
+template <class T, class Device>
+Results<T> upload_results(const Results<T>& from, int outputs, Device& device) {
+  const auto upload = [&](T* const* list) { return device.upload(list, outputs); };
+  return {upload(from.nngp), upload(from.ntk), upload(from.nngp_mirror), upload(from.ntk_mirror), from.stride};
+}
 
-  NTK_HD void operator()(int output, std::int64_t i, std::int64_t j, T nngp_value, T ntk_value) const {
-    put(nngp[output], nngp_mirror[output], i, j, nngp_value);
-    put(ntk[output], ntk_mirror[output], i, j, ntk_value);
-  }
-  NTK_HD void put(T* out, T* mirror, std::int64_t i, std::int64_t j, T value) const {
-    if (out) out[i * stride + j] = value;
-    if (out && mirror) mirror[j * stride + i] = value;
-  }
-};
+template <class T>
+NTK_HD void put_value(T* out, T* mirror, std::int64_t stride, std::int64_t i, std::int64_t j, T value) {
+  if (out) out[i * stride + j] = value;
+  if (out && mirror) mirror[j * stride + i] = value;
+}
+// Pair (i, j) of a tile, and its mirror image.
+template <class T>
+NTK_HD void put_pair(const Results<T>& to, int output, std::int64_t i, std::int64_t j, T nngp, T ntk) {
+  put_value(to.nngp[output], to.nngp_mirror[output], to.stride, i, j, nngp);
+  put_value(to.ntk[output], to.ntk_mirror[output], to.stride, i, j, ntk);
+}
 
 // The points' own values, where the correlation is exactly 1.
 template <class T>
 struct DiagonalOp {
   PointsView<T> points;
   std::int64_t row, rows;
-  Sink<T> sink;
+  Results<T> results;
 
   NTK_HD void operator()(std::int64_t n) const {
     const int output = int(n / rows);
     const std::int64_t i = n % rows, at = output * points.size + row + i;
-    sink(output, i, i, T(points.nngp[at]), T(points.ntk[at]));
+    put_pair(results, output, i, i, T(points.nngp[at]), T(points.ntk[at]));
   }
 };
 

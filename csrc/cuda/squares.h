@@ -3,6 +3,7 @@
 // read once. Mirror images go through shared memory, so that they lie side by side as well.
 #pragma once
 
+#include "../math/relu_chain.h"
 #include "block.h"
 #include "pairs.h"
 
@@ -97,10 +98,10 @@ NTK_HD void store_square(const Square& at, T* out, T* mirror, std::int64_t strid
 
 // Both results of an output that are wanted.
 template <class Block, class T, class Square, class Nngp, class Ntk>
-NTK_HD void store_both(const Square& at, const Sink<T>& sink, int output, Stage<T, Square::kSide>& stage,
+NTK_HD void store_both(const Square& at, const Results<T>& to, int output, Stage<T, Square::kSide>& stage,
                        const Nngp& nngp, const Ntk& ntk) {
-  store_square<Block>(at, sink.nngp[output], sink.nngp_mirror[output], sink.stride, stage, nngp);
-  store_square<Block>(at, sink.ntk[output], sink.ntk_mirror[output], sink.stride, stage, ntk);
+  store_square<Block>(at, to.nngp[output], to.nngp_mirror[output], to.stride, stage, nngp);
+  store_square<Block>(at, to.ntk[output], to.ntk_mirror[output], to.stride, stage, ntk);
 }
 
 // Blocks a multiprocessor must hold: 64 registers a thread, or 128.
@@ -123,7 +124,7 @@ struct SquareJob {
   const T* dot;
   std::int64_t dot_stride;
   Squares<Square> squares;
-  Sink<T> sink;
+  Results<T> results;
 
   // Numbers of a thread's first row and of its column among the points.
   NTK_HD std::int64_t first_row(const Square& at, int thread) const { return row + at.row + Square::first(thread); }
@@ -141,7 +142,7 @@ struct SquareJob {
   }
 };
 
-// A ReLU network (chain_steps.h) in registers.
+// A ReLU network (relu_chain.h) in registers.
 template <class T, bool kNtk>
 struct ChainOp {
   using At = Square<32, 8>;
@@ -205,16 +206,16 @@ struct ChainOp {
       return relu.scale * job.of_rows(at, thread, relu.row_root) * job.of_column(at, thread, relu.col_root);
     };
     const auto K = [&](int thread, const P& root) { return root * (T(1) - own[thread].y); };
-    const auto nngp = [&](int thread) { return out.a * K(thread, root(thread)) + out.b; };
+    const auto nngp = [&](int thread) { return out.map.nngp(K(thread, root(thread))); };
     const auto ntk = [&](int thread) {
       const P r = root(thread);
-      return out.a * (r * own[thread].t) + (out.e * K(thread, r) + out.f);
+      return out.map.ntk(K(thread, r), P(r * own[thread].t));
     };
+    const Results<T>& to = job.results;
     if (kNtk)
-      store_both<Block>(at, job.sink, out.output, stage, nngp, ntk);
+      store_both<Block>(at, to, out.output, stage, nngp, ntk);
     else
-      store_square<Block>(at, job.sink.nngp[out.output], job.sink.nngp_mirror[out.output], job.sink.stride, stage,
-                          nngp);
+      store_square<Block>(at, to.nngp[out.output], to.nngp_mirror[out.output], to.stride, stage, nngp);
   }
 
   static NTK_HD P spread(T value) {
@@ -284,8 +285,8 @@ struct ProgramOp {
   NTK_HD void emit(const Step<T>& s, const At& at, Own& own, Shared& stage) const {
     const auto K = [&](int thread) { return get(own[thread].K, s.slot); };
     store_both<Block>(
-        at, job.sink, s.other, stage, [&](int thread) { return s.p[0] * K(thread) + s.p[1]; },
-        [&](int thread) { return s.p[0] * get(own[thread].t, s.slot) + (s.p[2] * K(thread) + s.p[3]); });
+        at, job.results, s.other, stage, [&](int thread) { return s.affine.nngp(K(thread)); },
+        [&](int thread) { return s.affine.ntk(K(thread), get(own[thread].t, s.slot)); });
   }
 
   static NTK_HD P get(const P (&slots)[kSlots], int slot) {

@@ -3,7 +3,8 @@
 // The ops on it, one element each, in any geometry; the 3x3 ReLU layers have a faster way (torus_chain.h).
 #pragma once
 
-#include "../plane_program.h"
+#include "../program/plane_program.h"
+#include "../samples/views.h"
 
 namespace ntk {
 
@@ -102,6 +103,7 @@ struct InputOp {
 template <class T>
 struct ConvOp {
   PlaneOp op;
+  Affine<T> map;  // of window sums
   Tori<T> in, out;
 
   NTK_HD int place(int o, int stride, int k, int low, int n) const {
@@ -122,7 +124,7 @@ struct ConvOp {
         if (from >= 0) k += in_k[from], t += in_t[from];
       }
     }
-    conv_affine<T, true>(op, k, t);
+    map.template apply<true>(k, t);
     const std::int64_t to = pair * out.per_pair() + i;
     out.k[to] = k, out.t[to] = t;
   }
@@ -147,7 +149,7 @@ struct PoolOp {
             const int from = in.index(ph, pw, qh, qw);
             if (from >= 0) k += in_k[from], t += in_t[from];
           }
-    T scale = T(op.p[0]);
+    T scale = T(op.constants.scale());
     if (op.normalize_edges) {
       const int here =
           (last(rows[0], op.window_h, in.h) - first(rows[0])) * (last(cols[0], op.window_w, in.w) - first(cols[0]));
@@ -199,7 +201,7 @@ NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int6
 }
 
 template <class T, class Phi>
-struct DualOp {
+struct PointwiseOp {
   Phi phi;
   Tori<T> s;
   Batch<T> batch;
@@ -212,20 +214,6 @@ struct DualOp {
     T e, d;
     phi.pair(s.k[at], row[0], row[1], col[0], col[1], e, d);
     s.k[at] = e, s.t[at] *= d;
-  }
-};
-
-template <class T>
-struct NormalizeOp {
-  Tori<T> s;
-  Batch<T> batch;
-  std::int64_t table;
-
-  NTK_HD void operator()(std::int64_t pair, int i) const {
-    const T *row, *col;
-    features(batch, table, s.w, pair, spot(s, i), row, col);
-    const std::int64_t at = pair * s.per_pair() + i;
-    s.k[at] *= row[0] * col[0], s.t[at] *= row[0] * col[0];
   }
 };
 

@@ -9,7 +9,7 @@
 // factors of the layer, and B's coefficients are the program's own constants.
 #pragma once
 
-#include "../conv_relu.h"
+#include "../math/conv_relu.h"
 #include "tori.h"
 #include "warp.h"
 
@@ -38,8 +38,8 @@ enum class StepKind : int { affine, relu, relu_positive };
 template <class T>
 struct ChainStep {
   StepKind kind;
-  T a, b, e, f;        // affine: K <- a S_K + b, U <- a S_U + e S_K + f; relu with bias: K'/2 = a S_K + b, so U'
-  T next, next_by_pi;  // relu; (affine has it in a, b, e, f)
+  Affine<T> map;       // affine: of S_K and S_U; relu with bias: K'/2 = a S_K + b, so U'
+  T next, next_by_pi;  // relu; (affine has it in map)
   std::int64_t table;  // where sqrt(q/2) of the ReLU's variances q starts
 };
 
@@ -213,11 +213,12 @@ struct TorusChain {
       }
       NTK_UNROLL for (int c = 0; c < 2; ++c) {
         if constexpr (kKind == StepKind::affine) {
-          u[r][c] = s.a * sum_u[c] + (s.e * sum_k[c] + s.f);
-          k[r][c] = s.a * sum_k[c] + s.b;
+          u[r][c] = s.map.ntk(sum_k[c], sum_u[c]);
+          k[r][c] = s.map.nngp(sum_k[c]);
         } else {
           const V root = mine[c] * theirs[c];  // sqrt(qq')/2
-          if (kBias) sum_k[c] = s.a * sum_k[c] + s.b, sum_u[c] = s.a * sum_u[c] + s.b;
+          if (kBias) sum_k[c] = s.map.nngp(sum_k[c]);
+          if (kBias) sum_u[c] = s.map.nngp(sum_u[c]);
           const V corr = correlation<T, kPositive>(sum_k[c], root), share = s.next_by_pi * sine(corr);
           const V kappa0 =
               kappa0_times<T, kPositive>(s.next, corr, share, [](int i) { return T(kPi * Coefficients<T>::B::at(i)); });

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../tile_chain.h"
 #include "squares.h"
 
 namespace ntk {
@@ -14,10 +15,7 @@ class VectorRun {
   // `tile` holds host arrays of pointers and ops; what they point to, and its views, lie where the device can read. Of
   // a diagonal tile one triangle is computed and is its own mirror image.
   VectorRun(const Tile<T>& tile, Device& device)
-      : tile_(tile),
-        device_(device),
-        sink_{upload(tile.nngp), upload(tile.ntk), upload(tile.diagonal ? tile.nngp : tile.nngp_mirror),
-              upload(tile.diagonal ? tile.ntk : tile.ntk_mirror), tile.stride} {}
+      : tile_(tile), device_(device), results_(upload_results(mirrored(tile), tile.program.outputs, device)) {}
 
   void run() {
     if (is_relu_chain(tile_.program))
@@ -29,11 +27,15 @@ class VectorRun {
     else
       run_program<kMostSlots>();
     if (tile_.diagonal)
-      device_.each(tile_.rows * tile_.program.outputs, DiagonalOp<T>{tile_.row_points, tile_.row, tile_.rows, sink_});
+      device_.each(tile_.rows * tile_.program.outputs,
+                   DiagonalOp<T>{tile_.row_points, tile_.row, tile_.rows, results_});
   }
 
  private:
-  T* const* upload(T* const* results) { return device_.upload(results, tile_.program.outputs); }
+  static Results<T> mirrored(const Tile<T>& tile) {
+    if (!tile.diagonal) return tile;
+    return {tile.nngp, tile.ntk, tile.nngp, tile.ntk, tile.stride};
+  }
   bool wants_ntk() const {
     return std::any_of(tile_.ntk, tile_.ntk + tile_.program.outputs, [](T* out) { return out != nullptr; });
   }
@@ -47,7 +49,7 @@ class VectorRun {
                             tile_.dot,
                             tile_.dot_stride,
                             Squares<At>{tile_.rows, tile_.cols, tile_.diagonal},
-                            sink_};
+                            results_};
   }
 
   template <bool kNtk>
@@ -73,7 +75,7 @@ class VectorRun {
 
   const Tile<T>& tile_;
   Device& device_;
-  Sink<T> sink_;
+  Results<T> results_;
 };
 
 }  // namespace ntk

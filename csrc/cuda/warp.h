@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../pack.h"
+#include "../math/pack.h"
 
 namespace ntk {
 

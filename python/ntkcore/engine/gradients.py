@@ -1,6 +1,6 @@
 """Exact derivatives of kernel values: by every W_std and b_std, and by the inputs, for networks of vectors.
 
-A reverse sweep of the engine over a pair's program (csrc/gradient.h) gives the derivatives by the constants of all
+A reverse sweep of the engine over a pair's program (csrc/cpu/gradient.h) gives the derivatives by the constants of all
 dense layers and by the three scalars the kernel starts from, k = <x, x'>/d, q = |x|^2/d and q' = |x'|^2/d. Then
 
     dK(x, x')/dx = (dK/dk x' + 2 dK/dq x) / d.

@@ -1,8 +1,8 @@
 """A program of plain ops under construction: what a layer calls to say what it does to K and T.
 
 A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): vector ops act on the slots of a
-`Program` or of an image program's head, plane ops on displacement planes. See ``csrc/program.h`` and
-``csrc/plane_program.h``.
+`Program` or of an image program's head, plane ops on displacement planes. See ``csrc/program/program.h`` and
+``csrc/program/plane_program.h``.
 """
 
 from __future__ import annotations

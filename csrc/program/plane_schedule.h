@@ -1,16 +1,18 @@
 // Owns a plane program and works out, once, what its execution needs: segments, the planes each needs, fast paths.
 #pragma once
 
+#include <array>
 #include <vector>
 
+#include "owned_program.h"
 #include "plane_program.h"
 
 namespace ntk {
 
 class PlaneSchedule {
  public:
-  PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op> head, int head_slots, int outputs, int h, int w,
-                int channels);
+  // shape: height, width, channels.
+  PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head, std::array<int, 3> shape);
   PlaneProgram view() const;
   // The same program cut after segment `last`, needing only what the d = 0 plane of that segment needs.
   PlaneProgram near(int last) const;
@@ -35,8 +37,9 @@ class PlaneSchedule {
   std::vector<Segment> segments_with(const std::vector<Needs>& needs) const;
 
   std::vector<PlaneOp> ops_;
-  std::vector<Op> head_;
-  int slots_, head_slots_, outputs_, h_, w_, channels_;
+  int slots_;
+  OwnedProgram head_;
+  int h_, w_, channels_;
   std::vector<Segment> cuts_;
   std::vector<Needs> full_needs_;
   std::vector<Segment> full_;

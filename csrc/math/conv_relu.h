@@ -8,7 +8,7 @@
 
 #include <limits>
 
-#include "plane_program.h"
+#include "dual.h"
 
 namespace ntk {
 

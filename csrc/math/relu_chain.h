@@ -4,11 +4,11 @@
 // and a network without bias needs no variances at all: y <- y - y^1.5 C(y),  t <- kappa0 t + (1 - y).
 #pragma once
 
-#include "backend.h"
+#include "ops.h"
 
 namespace ntk {
 
-// K <- a K + b, T <- a T + e K + f in normalised form, with alpha^2 = a q/q_new and beta^2 = b/q_new of each point:
+// An Affine in normalised form, with alpha^2 = a q/q_new and beta^2 = b/q_new of each point:
 // y <- alpha alpha' y + [(alpha - alpha')^2 + (beta - beta')^2]/2,  T <- alpha alpha' t + phi beta beta'.
 template <class T>
 struct ChainAffine {
@@ -16,6 +16,13 @@ struct ChainAffine {
   T phi;
   const T *row_alpha, *col_alpha, *row_beta, *col_beta;
 };
+
+// alpha and beta of one point, whose variance before the op is q.
+inline void chain_features(const Affine<double>& map, double q, double* f) {
+  const double q_new = map.nngp(q);
+  const auto root_of_share = [&](double part) { return q_new > 0 ? std::sqrt(part / q_new) : 0; };
+  f[0] = root_of_share(map.a * q), f[1] = root_of_share(map.b);
+}
 
 // phi with E = scale [gamma kappa1 + (1 - gamma) c] sqrt(q q'), gamma = g/scale, scale = g + h.
 template <class T>
@@ -26,10 +33,10 @@ struct ChainRelu {
   const T *row_root, *col_root;
 };
 
-// a K + b and a T + e K + f of the state after the ReLU; e counts from what t already holds.
+// What is put out of the state after the ReLU; e counts from what t already holds.
 template <class T>
 struct ChainEmit {
-  T a, b, e, f;
+  Affine<T> map;
   T *nngp, *ntk;
   int output;
 };
@@ -77,52 +84,4 @@ NTK_HD void relu_step(const ChainRelu<T>& s, P& y, P& t) {
   if (kNtk) t = kPure ? k0 * t + (T(1) - y) : (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
 }
 
-namespace {
-
-// e/a of the dense layer that follows op number k; 1 at the end.
-inline double next_eps(const Program& program, int k) {
-  for (; k < program.size; ++k)
-    if (program.ops[k].kind == OpKind::affine) return program.ops[k].p[2] / program.ops[k].p[0];
-  return 1;
-}
-
-// The chain of a program for which is_relu_chain() holds, in memory for `size` layers and emits.
-template <class T>
-Chain<T> make_chain(const Tile<T>& tile, ChainLayer<T>* layers, ChainEmit<T>* emits) {
-  const Program& program = tile.program;
-  const PointsView<T>&r = tile.row_points, &c = tile.col_points;
-  ChainLayer<T>* layer = layers - 1;
-  bool positive = false;
-  for (int k = 0; k < program.size; ++k) {
-    const Op& op = program.ops[k];
-    const double* p = op.p;
-    if (op.kind == OpKind::affine) {
-      (++layer)->affine = {p[1] > 0 || p[3] > 0, T(p[1] > 0 ? p[3] / p[1] : 0),
-                           r.feature(k, 0),      c.feature(k, 0),
-                           r.feature(k, 1),      c.feature(k, 1)};
-    } else if (op.kind == OpKind::dual) {
-      const double g = (p[0] - p[1]) * (p[0] - p[1]) / 2, scale = g + p[0] * p[1], eps = next_eps(program, k);
-      const bool relu = p[0] * p[1] == 0;  // gamma = 1: E >= 0, so c >= 0 from here on
-      layer->relu = {relu && eps == 1, positive, T(g / scale), T(scale), T(eps), r.feature(k, 1), c.feature(k, 1)};
-      layer->emits = emits;
-      layer->emit_count = 0;
-      positive = relu;
-    } else {
-      *emits++ = {
-          T(p[0]), T(p[1]), T(p[2] - p[0] * next_eps(program, k)), T(p[3]), tile.nngp[op.other], tile.ntk[op.other],
-          op.other};
-      ++layer->emit_count;
-    }
-  }
-  const int depth = int(layer - layers) + 1;
-  layers[depth - 1].run = 0;  // the last layer is read out
-  for (int l = depth - 2; l >= 0; --l) {
-    const ChainLayer<T>& at = layers[l];
-    const bool plain = at.relu.pure && at.relu.positive && !at.affine.bias && at.emit_count == 0;
-    layers[l].run = plain ? layers[l + 1].run + 1 : 0;
-  }
-  return {T(next_eps(program, 0)), depth, layers};
-}
-
-}  // namespace
 }  // namespace ntk

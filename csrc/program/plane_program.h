@@ -9,9 +9,8 @@
 namespace ntk {
 
 enum class PlaneOpKind : int {
-  conv,       // T <- a A[T] + e A[K] + f, K <- a A[K] + b, A = mean over the filter window (out of range: 0)
-  dual,       // K, T <- E, D T                                          pointwise, with the variances of both pixels
-  normalize,  // K, T <- K, T / sqrt((q + eps)(q' + eps))
+  conv,       // K, T <- an Affine of their means over the filter window (out of range: 0)
+  pointwise,  // K, T <- E, D T, with the variances of both pixels
   copy,       // slot `slot` <- slot `other`
   add,        // slot `slot` += slot `other`
   pool,       // mean or sum over windows in p and in p'; ends a segment; only slot 0 lives on
@@ -23,9 +22,9 @@ enum class FastPath : int { none, conv3, conv3_relu, conv3_relu_positive, skippe
 
 struct PlaneOp {
   PlaneOpKind kind;
-  Dual dual;
+  Pointwise pointwise;
   int slot, other;
-  double p[4];             // conv: a, b, e, f; dual: constants; normalize: eps; pool, readout: scale
+  Constants constants;
   int h, w;                // image before the op
   int out_h, out_w;        // image after it
   int window_h, window_w;  // conv, pool; readout: half width c of local average pooling, or -1 for all pixel pairs
@@ -56,12 +55,16 @@ class Strides {
   std::vector<std::pair<int, int>> of_;
 };
 
-// K, T of all planes after a convolution from its window sums.
-template <class T, bool kNtk, class V>
-NTK_HD void conv_affine(const PlaneOp& op, V& k, V& t) {
-  const double area = double(op.window_h) * op.window_w;
-  if (kNtk) t = T(op.p[0] / area) * t + (T(op.p[2] / area) * k + T(op.p[3]));
-  k = T(op.p[0] / area) * k + T(op.p[1]);
+// A convolution of window sums.
+inline Affine<double> of_window_sums(const PlaneOp& conv) {
+  const Affine<double> map = conv.constants.affine();
+  const double area = double(conv.window_h) * conv.window_w;
+  return {map.a / area, map.b, map.e / area, map.f};
+}
+
+// Numbers that one image holds for an op: two features of every pixel.
+inline std::int64_t feature_count(const PlaneOp& op) {
+  return op.kind == PlaneOpKind::pointwise ? 2 * std::int64_t(op.h) * op.w : 0;
 }
 
 // Number of windows of half width c, centred in the image of size n, that hold both x and x + d.
@@ -92,23 +95,6 @@ struct PlaneProgram {
   int segment_count;
   int h, w, channels;
   Program head;  // slot r of the head starts as read-out r
-};
-
-// Lanes of a strip of images in tables and data, whatever the instruction set: one cache line.
-template <class T>
-constexpr int kImageLanes = 64 / sizeof(T);
-
-// One strip of kImageLanes<T> images in lane order, with what depends on one image only.
-template <class T>
-struct ImagesView {
-  std::int64_t size;
-  const T* pixels;             // [strip][h w][channels][lane]
-  std::int64_t pixels_stride;  // of strips
-  const T* table;              // [strip] of features: op k at offset[k], [h w][2][lane]
-  std::int64_t table_stride;   // of strips
-  const std::int64_t* offset;  // per plane op
-  const T* head_table;         // [head op][2][head_stride]
-  std::int64_t head_stride;
 };
 
 }  // namespace ntk

@@ -33,7 +33,8 @@ void close_circular(std::vector<unsigned char>& need, int n, int period) {
 }
 
 bool pure_relu(const PlaneOp& op) {
-  return op.kind == PlaneOpKind::dual && op.dual == Dual::abrelu && op.p[0] == 0 && op.p[1] == 1;
+  const ReluSlopes slopes = op.constants.relu();
+  return is_abrelu(op) && slopes.below == 0 && slopes.above == 1;
 }
 
 bool plain_conv3(const PlaneOp& op) {
@@ -43,16 +44,8 @@ bool plain_conv3(const PlaneOp& op) {
 
 }  // namespace
 
-PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op> head, int head_slots, int outputs,
-                             int h, int w, int channels)
-    : ops_(std::move(ops)),
-      head_(std::move(head)),
-      slots_(slots),
-      head_slots_(head_slots),
-      outputs_(outputs),
-      h_(h),
-      w_(w),
-      channels_(channels) {
+PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head, std::array<int, 3> shape)
+    : ops_(std::move(ops)), slots_(slots), head_(std::move(head)), h_(shape[0]), w_(shape[1]), channels_(shape[2]) {
   find_segments();
   find_fast_paths();
   full_needs_ = needs(int(cuts_.size()) - 1, false);
@@ -61,7 +54,7 @@ PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, std::vector<Op
   for (const auto& some : near_needs_) near_.push_back(segments_with(some));
   for (const PlaneOp& op : ops_) {
     offset_.push_back(table_size_);
-    if (op.kind == PlaneOpKind::dual || op.kind == PlaneOpKind::normalize) table_size_ += 2 * std::int64_t(op.h) * op.w;
+    table_size_ += feature_count(op);
   }
 }
 
@@ -91,13 +84,14 @@ void PlaneSchedule::find_fast_paths() {
     PlaneOp& op = ops_[k];
     if (op.kind == PlaneOpKind::conv) {
       const bool relu = k + 1 < ops_.size() && pure_relu(ops_[k + 1]) && ops_[k + 1].slot == op.slot;
-      const bool ntk_parameterization = op.p[2] == op.p[0] && op.p[3] == op.p[1];
+      const Affine<double> map = op.constants.affine();
+      const bool ntk_parameterization = map.e == map.a && map.f == map.b;
       if (plain_conv3(op)) op.fast = FastPath::conv3;
       if (plain_conv3(op) && relu && ntk_parameterization) {
         op.fast = positive[op.slot] ? FastPath::conv3_relu_positive : FastPath::conv3_relu;
         ops_[k + 1].fast = FastPath::skipped;
       }
-    } else if (op.kind == PlaneOpKind::dual) {
+    } else if (op.kind == PlaneOpKind::pointwise) {
       positive[op.slot] = pure_relu(op);
     } else if (op.kind == PlaneOpKind::copy) {
       positive[op.slot] = positive[op.other];
@@ -142,9 +136,7 @@ std::vector<Segment> PlaneSchedule::segments_with(const std::vector<Needs>& need
 }
 
 PlaneProgram PlaneSchedule::view() const {
-  return {ops_.data(),  int(ops_.size()),  slots_,
-          full_.data(), int(full_.size()), h_,
-          w_,           channels_,         {head_.data(), int(head_.size()), head_slots_, outputs_}};
+  return {ops_.data(), int(ops_.size()), slots_, full_.data(), int(full_.size()), h_, w_, channels_, head_.view()};
 }
 
 PlaneProgram PlaneSchedule::near(int last) const {
@@ -155,9 +147,8 @@ PlaneProgram PlaneSchedule::near(int last) const {
 }
 
 bool PlaneSchedule::head_needs_variance() const {
-  for (const Op& op : head_)
-    if (op.kind == OpKind::dual || op.kind == OpKind::normalize) return true;
-  return false;
+  const Program head = head_.view();
+  return std::any_of(head.ops, head.ops + head.size, [](const Op& op) { return op.kind == OpKind::pointwise; });
 }
 
 double PlaneSchedule::work() const {
@@ -174,16 +165,16 @@ double PlaneSchedule::work() const {
 bool PlaneSchedule::homogeneous() const {
   const auto scales = [](const auto& op) {  // of plane ops and vector ops
     using Kind = decltype(op.kind);
-    if (op.kind == Kind::normalize) return false;
-    if (op.kind == Kind::dual) return op.dual == Dual::abrelu;
+    if (op.kind == Kind::pointwise) return is_abrelu(op);
     bool affine = false;
     if constexpr (std::is_same_v<Kind, OpKind>)
       affine = op.kind == Kind::affine || op.kind == Kind::emit;
     else
       affine = op.kind == Kind::conv;
-    return !affine || (op.p[1] == 0 && op.p[3] == 0);
+    return !affine || (op.constants.affine().b == 0 && op.constants.affine().f == 0);
   };
-  return std::all_of(ops_.begin(), ops_.end(), scales) && std::all_of(head_.begin(), head_.end(), scales);
+  const Program head = head_.view();
+  return std::all_of(ops_.begin(), ops_.end(), scales) && std::all_of(head.ops, head.ops + head.size, scales);
 }
 
 bool PlaneSchedule::flip_symmetric() const {

@@ -1,18 +1,12 @@
 // A block of images in the order of the lanes, with what depends on one image only: see ImagesView.
 #pragma once
 
-#include <memory>
-#include <new>
+#include <vector>
 
-#include "backend.h"
-#include "plane_schedule.h"
+#include "../backend.h"
+#include "../program/plane_schedule.h"
 
 namespace ntk {
-
-// Scratch memory comes from operator new with 64-byte alignment.
-struct AlignedFree {
-  void operator()(void* p) const { ::operator delete(p, std::align_val_t(64)); }
-};
 
 // The pairs (x, x): kernel diagonals [outputs][size] and the features of the head's ops [2 ops][size].
 struct ImageDiagonal {

@@ -2,8 +2,9 @@
 
 #include <limits>
 
-#include "point.h"
-#include "stop.h"
+#include "../scratch.h"
+#include "../stop.h"
+#include "points.h"
 
 namespace ntk {
 namespace {
@@ -15,12 +16,12 @@ class SelfRunner {
  public:
   SelfRunner(const PlaneSchedule& schedule, const Backend& backend, bool complete)
       : backend_(backend),
+        memory_(backend.image_bytes(schedule.view())),
         pixels(schedule.view().h * schedule.view().w * schedule.view().channels * kSelf),
         table(schedule.table_size() * kSelf),
         readouts(2 * schedule.view().head.slots * kSelf) {
     const PlaneProgram program = schedule.view();
     for (int s = 0; s < program.segment_count; ++s) near_.push_back(schedule.near(s));
-    memory_.reset(::operator new(backend.image_bytes(program), std::align_val_t(64)));
     strip_ = {near_.data(), program,         schedule.offset(), pixels.data(),
               table.data(), readouts.data(), complete,          memory_.get()};
   }
@@ -41,7 +42,7 @@ class SelfRunner {
  private:
   const Backend& backend_;
   std::vector<PlaneProgram> near_;
-  std::unique_ptr<void, AlignedFree> memory_;
+  AlignedMemory memory_;
   SelfStrip strip_;
 
  public:
@@ -131,7 +132,7 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
       const std::int64_t n = first + lane;
       for (int s = 0; s < head.slots; ++s)
         slots[s] = {runner.readouts[2 * s * kSelf + lane], runner.readouts[(2 * s + 1) * kSelf + lane]};
-      follow_point(
+      follow_kernels(
           head, slots.data(), [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
           [&](int output, double nngp, double ntk) {
             out.nngp[output * size + n] = nngp, out.ntk[output * size + n] = ntk;

@@ -343,23 +343,4 @@ struct ArcCos2 {
   X(arccos0, ArcCos0)        \
   X(arccos2, ArcCos2)
 
-enum class Dual : int {
-#define NTK_ENUM(name, Phi) name,
-  NTK_FOR_EACH_DUAL(NTK_ENUM)
-#undef NTK_ENUM
-};
-
-// Calls f(Phi<T>(p)) for the activation named by `dual`.
-template <class T, class F>
-NTK_HD void visit_dual(Dual dual, const double* p, F&& f) {
-  switch (dual) {
-#define NTK_CASE(name, Phi) \
-  case Dual::name:          \
-    f(Phi<T>(p));           \
-    break;
-    NTK_FOR_EACH_DUAL(NTK_CASE)
-#undef NTK_CASE
-  }
-}
-
 }  // namespace ntk

@@ -4,8 +4,6 @@
 #include <future>
 #include <limits>
 
-#include "point.h"
-
 namespace ntk {
 namespace {
 
@@ -68,7 +66,7 @@ void Points<T>::follow(const Program& program, const double* norm2, std::int64_t
     const std::int64_t at = (n - first) % kLine;
     root_[n] = T(std::sqrt(norm2[n] / double(width_)));
     slots[0] = {norm2[n] / double(width_), 0};
-    follow_point(
+    follow_kernels(
         program, slots.data(),
         [&](int op, int which, double value) {
           line[(2 * std::int64_t(op) + which) * kLine + at] =

@@ -1,8 +1,8 @@
 // The CUDA module: addresses on the device and a stream in, nothing synchronised. Needs the types that _core registers.
 #include <cuda_runtime_api.h>
 
-#include "cuda/bindings.h"
-#include "cuda/tiles.h"
+#include "../cuda/tiles.h"
+#include "device.h"
 
 namespace ntk {
 namespace {

@@ -1,0 +1,140 @@
+// What Python calls on a device: one tile of pairs, by the addresses of arrays that lie there. A Runner's vectors(tile,
+// stream) and images(tile, stream) run a tile for float and for double.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "../backend.h"
+#include "../cuda/pairs.h"
+#include "../program/owned_program.h"
+#include "../program/plane_schedule.h"
+
+namespace ntk {
+
+using Address = std::uintptr_t;
+
+// size, width, stride; addresses of unit, root, table, nngp, ntk: PointsView.
+using PointArrays = std::array<Address, 8>;
+// size; addresses and strides of pixels, table, head table: ImagesView.
+using ImageArrays = std::array<Address, 7>;
+// row, rows, col, cols.
+using PlaceArray = std::array<std::int64_t, 4>;
+// Addresses of element (0, 0) of the tile, per output; 0 where not wanted.
+using Addresses = std::vector<Address>;
+
+inline Place place_of(const PlaceArray& a) { return {a[0], a[1], a[2], a[3]}; }
+
+template <class T>
+PointsView<T> points_view(const PointArrays& a) {
+  return {std::int64_t(a[0]),
+          std::int64_t(a[1]),
+          std::int64_t(a[2]),
+          reinterpret_cast<const T*>(a[3]),
+          reinterpret_cast<const T*>(a[4]),
+          reinterpret_cast<const T*>(a[5]),
+          reinterpret_cast<const double*>(a[6]),
+          reinterpret_cast<const double*>(a[7])};
+}
+
+template <class T>
+ImagesView<T> images_view(const ImageArrays& a, const std::int64_t* offset) {
+  return {std::int64_t(a[0]),
+          reinterpret_cast<const T*>(a[1]),
+          std::int64_t(a[2]),
+          reinterpret_cast<const T*>(a[3]),
+          std::int64_t(a[4]),
+          offset,
+          reinterpret_cast<const T*>(a[5]),
+          std::int64_t(a[6])};
+}
+
+// Where the results of a tile go on the device.
+template <class T>
+class DeviceResults {
+ public:
+  DeviceResults(const std::array<Addresses, 4>& from, int outputs, std::int64_t stride) : stride_(stride) {
+    for (int k = 0; k < 4; ++k) {
+      if (int(from[k].size()) != outputs) throw pybind11::value_error("one address (or 0) per output is needed");
+      for (const Address address : from[k]) lists_[k].push_back(reinterpret_cast<T*>(address));
+    }
+  }
+  Results<T> view() const { return {lists_[0].data(), lists_[1].data(), lists_[2].data(), lists_[3].data(), stride_}; }
+
+ private:
+  std::vector<T*> lists_[4];
+  std::int64_t stride_;
+};
+
+inline void check_slots(int slots) {
+  if (slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
+}
+
+// A tile as Python hands it over, of pairs of vectors or of images.
+template <class Arrays>
+struct DeviceTile {
+  const Arrays &rows, &cols;
+  Place place;
+  const std::array<Addresses, 4>& out;
+  std::int64_t stride;
+  bool diagonal;
+  StreamOf stream;
+};
+
+template <class T, class Runner>
+void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>& from, Address dot,
+                      std::int64_t dot_stride) {
+  const Program view = program.view();
+  check_slots(view.slots);
+  const DeviceResults<T> out(from.out, view.outputs, from.stride);
+  const T* products = reinterpret_cast<const T*>(dot);
+  const PointsView<T> rows = points_view<T>(from.rows), cols = points_view<T>(from.cols);
+  const Tile<T> tile{from.place, out.view(), view, rows, cols, products, dot_stride, from.diagonal, nullptr};
+  pybind11::gil_scoped_release release;
+  Runner::vectors(tile, from.stream);
+}
+
+template <class T, class Runner>
+void evaluate_image_pairs(const PlaneSchedule& program, const DeviceTile<ImageArrays>& from) {
+  const PlaneProgram view = program.view();
+  check_slots(view.head.slots);
+  const DeviceResults<T> out(from.out, view.head.outputs, from.stride);
+  const ImagesView<T> rows = images_view<T>(from.rows, program.offset());
+  const ImagesView<T> cols = images_view<T>(from.cols, program.offset());
+  const ImageTile<T> tile{from.place, out.view(), view, rows, cols, from.diagonal, nullptr};
+  pybind11::gil_scoped_release release;
+  Runner::images(tile, from.stream);
+}
+
+template <class Runner>
+void bind_device(pybind11::module_& m) {
+  namespace py = pybind11;
+  m.def(
+      "evaluate",
+      [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const PlaceArray& at,
+         Address dot, std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
+         bool in_double, int device, Address stream) {
+        const auto call = in_double ? evaluate_vectors<double, Runner> : evaluate_vectors<float, Runner>;
+        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}}, dot, dot_stride);
+      },
+      "One tile of pairs of vectors.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
+      py::arg("dot"), py::arg("dot_stride"), py::arg("out"), py::arg("stride"), py::arg("diagonal"),
+      py::arg("in_double"), py::arg("device"), py::arg("stream"));
+  m.def(
+      "evaluate_images",
+      [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols, const PlaceArray& at,
+         const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal, bool in_double, int device,
+         Address stream) {
+        const auto call = in_double ? evaluate_image_pairs<double, Runner> : evaluate_image_pairs<float, Runner>;
+        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}});
+      },
+      "One tile of pairs of images.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
+      py::arg("out"), py::arg("stride"), py::arg("diagonal"), py::arg("in_double"), py::arg("device"),
+      py::arg("stream"));
+}
+
+}  // namespace ntk

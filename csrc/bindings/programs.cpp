@@ -1,0 +1,216 @@
+// From Python's tuples to programs: an op that does not fit raises, so that executors may trust all of them.
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "../program/owned_program.h"
+#include "../program/plane_schedule.h"
+#include "bind.h"
+#include "checks.h"
+
+namespace ntk {
+namespace {
+
+// kind, dual, slot, other, constants.
+using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>>;
+// The same, then (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w, circular, normalize_edges).
+using PlaneOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
+using ImageShape = std::array<int, 3>;
+
+#define NTK_NAME(name, Phi) {#name, Pointwise::name},
+const std::map<std::string, Pointwise> kDuals = {NTK_FOR_EACH_DUAL(NTK_NAME)};
+const std::map<std::string, Pointwise> kPointwiseLayers = {NTK_FOR_EACH_POINTWISE_LAYER(NTK_NAME)};
+#undef NTK_NAME
+
+const std::map<std::string, OpKind> kOpKinds = {
+    {"affine", OpKind::affine}, {"copy", OpKind::copy}, {"add", OpKind::add}, {"emit", OpKind::emit}};
+
+const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::conv},
+                                                          {"copy", PlaneOpKind::copy},
+                                                          {"add", PlaneOpKind::add},
+                                                          {"pool", PlaneOpKind::pool},
+                                                          {"readout", PlaneOpKind::readout}};
+
+// The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a layer's own name.
+template <class Kind>
+std::pair<Kind, Pointwise> kind_of(const std::map<std::string, Kind>& kinds, const std::string& kind,
+                                   const std::string& dual, const char* what) {
+  if (kind == "dual") return {Kind::pointwise, find(kDuals, dual, "dual activation")};
+  const auto layer = kPointwiseLayers.find(kind);
+  if (layer != kPointwiseLayers.end()) return {Kind::pointwise, layer->second};
+  return {find(kinds, kind, what), Pointwise{}};
+}
+
+std::vector<std::string> names_of_duals() {
+  std::vector<std::string> names;
+  for (const auto& [name, dual] : kDuals) names.push_back(name);
+  return names;
+}
+
+// --- programs of vectors, and heads
+
+std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outputs) {
+  require(slots >= 1 && slots <= 4096, "a program has between 1 and 4096 slots");
+  require(outputs >= 1 && outputs <= 65536, "a program has between 1 and 65536 outputs");
+  std::vector<Op> checked;
+  for (const auto& [name, dual, slot, other, p] : ops) {
+    const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
+    const Op op{kind, pointwise, slot, other, {{p[0], p[1], p[2], p[3]}}};
+    require(slot >= 0 && slot < slots, "op: slot out of range");
+    const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
+    require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
+    require(op.kind != OpKind::emit || (other >= 0 && other < outputs), "emit: output out of range");
+    checked.push_back(op);
+  }
+  return checked;
+}
+
+std::shared_ptr<OwnedProgram> make_program(const std::vector<OpTuple>& ops, int slots, int outputs) {
+  return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
+}
+
+// Numbers of the ops with constants that a dense layer gave.
+std::vector<int> dense_ops(const OwnedProgram& owned) {
+  const Program program = owned.view();
+  std::vector<int> numbers;
+  for (int i = 0; i < program.size; ++i)
+    if (program.ops[i].kind == OpKind::affine || program.ops[i].kind == OpKind::emit) numbers.push_back(i);
+  return numbers;
+}
+
+// --- programs of images
+
+PlaneOp plane_op(const PlaneOpTuple& from) {
+  const auto& [name, dual, slot, other, p, g] = from;
+  PlaneOp op{};
+  std::tie(op.kind, op.pointwise) = kind_of(kPlaneOpKinds, name, dual, "plane op");
+  op.slot = slot;
+  op.other = other;
+  op.constants = {{p[0], p[1], p[2], p[3]}};
+  int* const geometry[] = {&op.h,        &op.w,        &op.out_h, &op.out_w, &op.window_h, &op.window_w,
+                           &op.stride_h, &op.stride_w, &op.low_h, &op.low_w, &op.circular, &op.normalize_edges};
+  for (std::size_t i = 0; i < g.size(); ++i) *geometry[i] = g[i];
+  return op;
+}
+
+// Follows the image size and the strides of every slot through the ops of a program.
+class PlaneOpChecker {
+ public:
+  PlaneOpChecker(int slots, int head_slots, ImageShape shape)
+      : slots_(checked(slots)), head_slots_(head_slots), size_(slots, {0, 0}), strides_(slots) {
+    const bool fits = size_ok(shape[0]) && size_ok(shape[1]) && shape[2] >= 1;
+    require(fits, "images must be 1 to 1024 pixels high and wide");
+    size_[0] = start_ = {shape[0], shape[1]};
+  }
+
+  void follow(const PlaneOp& op) {
+    check_slots(op);
+    if (op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool) check_window(op);
+    if (op.kind == PlaneOpKind::conv && op.circular) check_circular(op);
+    strides_.follow(op);
+    if (op.kind == PlaneOpKind::pool) start_segment(op);
+    if (op.kind == PlaneOpKind::readout) check_readout(op);
+  }
+
+ private:
+  using Pair = std::pair<int, int>;
+  static constexpr int kLargest = 1024;
+  static int checked(int slots) {
+    require(slots >= 1 && slots <= 64, "an image program has between 1 and 64 slots");
+    return slots;
+  }
+  static bool size_ok(int n) { return n >= 1 && n <= kLargest; }
+
+  void check_slots(const PlaneOp& op) {
+    require(op.slot >= 0 && op.slot < slots_, "plane op: slot out of range");
+    const bool add = op.kind == PlaneOpKind::add, two_slots = add || op.kind == PlaneOpKind::copy;
+    const bool other_ok = op.other >= 0 && op.other < slots_ && op.other != op.slot;
+    require(!two_slots || other_ok, "plane op: second slot out of range");
+    if (op.kind == PlaneOpKind::copy) size_[op.slot] = size_[op.other];
+    require(size_[op.slot] == Pair(op.h, op.w), "plane op: image size differs from its slot's");
+    require(!add || (size_[op.slot] == size_[op.other] && same_stride(op)), "add: image sizes or strides differ");
+  }
+
+  // A side of one pixel has displacement 0, whatever the stride.
+  bool same_stride(const PlaneOp& op) const {
+    const Pair one = strides_.of(op.slot), other = strides_.of(op.other);
+    return (op.h == 1 || one.first == other.first) && (op.w == 1 || one.second == other.second);
+  }
+
+  void check_window(const PlaneOp& op) {
+    require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
+    const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) && size_ok(op.stride_w);
+    require(sizes, "plane op: window or stride out of range");
+    const bool padding = op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w;
+    require(padding, "plane op: padding out of range");
+    size_[op.slot] = {op.out_h, op.out_w};
+  }
+
+  void check_circular(const PlaneOp& op) {
+    const Pair stride = strides_.of(op.slot);
+    const bool rows = wraps(op.h, stride.first, start_.first, period_.first);
+    const bool cols = rows && wraps(op.w, stride.second, start_.second, period_.second);
+    require(cols, "conv: circular padding at sizes that do not go together");
+  }
+  // Do n pixels of this stride reach around a side of `start`, and at the period of those before?
+  static bool wraps(int n, int stride, int start, int& period) {
+    if (n == 1) return true;
+    const bool fits = n * stride >= start && n * stride < 2 * start && (period == 0 || period == n * stride);
+    period = n * stride;
+    return fits;
+  }
+
+  void start_segment(const PlaneOp& pool) {
+    require(pool.slot == 0 && ++pools_ < 16, "pool: slot 0 only, at most 15 pools");
+    for (int s = 1; s < slots_; ++s) size_[s] = {0, 0};
+    start_ = size_[0], period_ = {0, 0};
+  }
+
+  void check_readout(const PlaneOp& op) const {
+    require(op.other >= 0 && op.other < head_slots_, "readout: head slot out of range");
+    const bool window = op.window_h >= -1 && op.window_h <= kLargest && op.window_w >= -1 && op.window_w <= kLargest;
+    require(window, "readout: window out of range");
+  }
+
+  int slots_, head_slots_, pools_ = 0;
+  std::vector<Pair> size_;  // per slot
+  Strides strides_;
+  Pair start_, period_{0, 0};  // of the segment: its image, and where circular padding wraps
+};
+
+std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& ops, int slots,
+                                             const std::vector<OpTuple>& head, int head_slots, int outputs,
+                                             ImageShape shape) {
+  PlaneOpChecker checker(slots, head_slots, shape);
+  std::vector<PlaneOp> checked;
+  for (const PlaneOpTuple& op : ops) {
+    checked.push_back(plane_op(op));
+    checker.follow(checked.back());
+  }
+  OwnedProgram owned_head(checked_ops(head, head_slots, outputs), head_slots, outputs);
+  return std::make_shared<PlaneSchedule>(std::move(checked), slots, std::move(owned_head), shape);
+}
+
+}  // namespace
+
+void bind_programs(py::module_& m) {
+  m.def("duals", &names_of_duals, "Names of the dual activations.");
+  py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program", "Ops over slots; csrc/program/program.h.")
+      .def(py::init(&make_program), py::arg("ops"), py::arg("slots"), py::arg("outputs"))
+      .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); })
+      .def_property_readonly("dense_ops", &dense_ops);
+  py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
+      m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/program/plane_program.h.")
+      .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),
+           py::arg("outputs"), py::arg("shape"))
+      .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
+      .def_property_readonly("homogeneous", &PlaneSchedule::homogeneous)
+      .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)
+      .def_property_readonly("work", &PlaneSchedule::work)
+      .def_property_readonly("table_size", &PlaneSchedule::table_size);
+}
+
+}  // namespace ntk

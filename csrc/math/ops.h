@@ -1,0 +1,104 @@
+// What ops do to the covariance K and the tangent kernel T of a pair of points, and of one point with itself (x' = x):
+// every formula once. What runs programs, on the CPU and on the GPU, for vectors and for planes, is loops only.
+//
+// An op is affine in K and T, or pointwise: K <- E, T <- D T, where E and D depend on K and on two features of each point.
+// To add a pointwise one: its struct, and one line in NTK_FOR_EACH_POINTWISE_LAYER; an activation's go to dual.h.
+#pragma once
+
+#include "dual.h"
+
+namespace ntk {
+
+// K <- a K + b, T <- a T + (e K + f): dense layers, convolutions of window sums, and what a program puts out.
+template <class T>
+struct Affine {
+  T a, b, e, f;
+
+  template <class U>
+  NTK_HD Affine<U> as() const {
+    return {U(a), U(b), U(e), U(f)};
+  }
+  template <class V>
+  NTK_HD V nngp(const V& K) const {
+    return a * K + b;
+  }
+  template <class V>
+  NTK_HD V ntk(const V& K, const V& t) const {
+    return a * t + (e * K + f);
+  }
+  template <bool kNtk, class V>
+  NTK_HD void apply(V& K, V& t) const {
+    if (kNtk) t = ntk(K, t);
+    K = nngp(K);
+  }
+};
+
+// Layer normalisation: K, T <- K, T / sqrt((q + eps)(q' + eps)). A struct like those of dual.h.
+template <class T>
+struct Normalize {
+  T eps;
+  explicit NTK_HD Normalize(const double* p) : eps(T(p[0])) {}
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 1 / sqrt(q + double(eps)), f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    D = r0 * c0;
+    E = D * K;
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
+};
+
+// The registry: name in programs, struct.
+#define NTK_FOR_EACH_POINTWISE_LAYER(X) X(normalize, Normalize)
+#define NTK_FOR_EACH_POINTWISE(X) NTK_FOR_EACH_DUAL(X) NTK_FOR_EACH_POINTWISE_LAYER(X)
+
+enum class Pointwise : int {
+#define NTK_ENUM(name, Phi) name,
+  NTK_FOR_EACH_POINTWISE(NTK_ENUM)
+#undef NTK_ENUM
+};
+
+// Calls f(Phi<T>(p)) for the op of this name.
+template <class T, class F>
+NTK_HD void visit_pointwise(Pointwise name, const double* p, F&& f) {
+  switch (name) {
+#define NTK_CASE(name, Phi) \
+  case Pointwise::name:     \
+    f(Phi<T>(p));           \
+    break;
+    NTK_FOR_EACH_POINTWISE(NTK_CASE)
+#undef NTK_CASE
+  }
+}
+
+// Is the first feature the inverse of a root of a variance?
+inline bool holds_inverse(Pointwise name) {
+  const bool angle = name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
+  return angle || name == Pointwise::normalize;
+}
+
+// A pointwise op on a point with itself: its features, K <- E, T <- D T.
+template <class S>
+struct WithItself {
+  S f[2], E, D;
+};
+template <class S, class Phi>
+NTK_HD WithItself<S> with_itself(const Phi& phi, S q) {
+  WithItself<S> r{};
+  phi.side(q, r.f);
+  phi.diag(q, r.E, r.D);
+  return r;
+}
+template <class S>
+WithItself<S> with_itself(Pointwise name, const double* p, S q) {
+  WithItself<S> r{};
+  visit_pointwise<double>(name, p, [&](const auto& phi) { r = with_itself(phi, q); });
+  return r;
+}
+
+}  // namespace ntk

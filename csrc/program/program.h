@@ -1,0 +1,75 @@
+// The program a network spec becomes: plain ops over slots. A slot holds the covariance K and the tangent kernel T.
+#pragma once
+
+#include "../math/ops.h"
+
+namespace ntk {
+
+enum class OpKind : int {
+  affine,     // K, T of `slot` <- an Affine of them                         (dense layer)
+  pointwise,  // K, T <- E, D T                                              (activation, layer normalisation)
+  copy,       // slot `slot` <- slot `other`
+  add,        // slot `slot` += slot `other`                                 (sum of independent branches)
+  emit,       // output number `other` <- an Affine of `slot`
+};
+
+// phi(z) = below z (z < 0), above z (z > 0).
+struct ReluSlopes {
+  double below, above;
+};
+
+// The constants of an op, by what they mean to it.
+struct Constants {
+  double p[4];  // as they are to a pointwise op
+
+  NTK_HD Affine<double> affine() const { return {p[0], p[1], p[2], p[3]}; }
+  NTK_HD double scale() const { return p[0]; }             // of a pool or a read-out of images
+  NTK_HD ReluSlopes relu() const { return {p[0], p[1]}; }  // of an abrelu
+};
+
+struct Op {
+  OpKind kind;
+  Pointwise pointwise;
+  int slot;
+  int other;  // second slot, or the output's number
+  Constants constants;
+};
+
+// Of a vector op or a plane op.
+template <class AnyOp>
+bool is_abrelu(const AnyOp& op) {
+  return op.kind == decltype(op.kind)::pointwise && op.pointwise == Pointwise::abrelu;
+}
+
+struct Program {
+  const Op* ops;
+  int size;
+  int slots;
+  int outputs;
+};
+
+// Is the program a plain ReLU network: affine, (abrelu, emit*, affine)*, abrelu, emit+, all in slot 0? Those run as
+// one chain in registers (cpu/chain.h).
+inline bool is_relu_chain(const Program& program) {
+  const auto affine_at = [&](int i) {
+    if (i >= program.size || program.ops[i].kind != OpKind::affine) return false;
+    const Affine<double> map = program.ops[i].constants.affine();
+    return map.a > 0 && (map.b > 0 || map.f == 0);  // the chain divides by a, and by b where there is an f
+  };
+  const auto relu_at = [&](int i) {
+    if (i >= program.size || !is_abrelu(program.ops[i])) return false;
+    const ReluSlopes slopes = program.ops[i].constants.relu();
+    return slopes.below != 0 || slopes.above != 0;
+  };
+  for (int i = 0; i < program.size; ++i)
+    if (program.ops[i].slot != 0) return false;
+  int i = 0;
+  while (affine_at(i) && relu_at(i + 1)) {
+    for (i += 2; i < program.size && program.ops[i].kind == OpKind::emit; ++i) {
+    }
+    if (i == program.size) return program.ops[i - 1].kind == OpKind::emit;
+  }
+  return false;
+}
+
+}  // namespace ntk
