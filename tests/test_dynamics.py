@@ -9,7 +9,8 @@ from scipy.sparse.linalg import aslinearoperator
 import ntkcore as nk
 from conftest import assert_close
 from ntkcore.theory.dynamics import Dynamics, GradientDescent, GradientFlow, Modes, eigenmodes, leading_modes
-from ntkcore.theory.losses import CrossEntropy, LossDynamics, SquaredError
+from ntkcore.theory.loss_dynamics import LossDynamics
+from ntkcore.theory.losses import CrossEntropy, SquaredError
 
 N, M, OUTPUTS = 12, 5, 2
 TIMES = np.array([0.0, 1.0, 7.0, 60.0])

@@ -360,4 +360,4 @@ def test_an_error_in_a_worker_reaches_the_caller():
         return work
 
     with pytest.raises(KeyboardInterrupt):
-        tiles.run([(0, 1, 0, 1)] * 5, make_worker, 2, False, lambda tile: 1)
+        tiles.run([(0, 1, 0, 1)] * 5, make_worker, 2, False)

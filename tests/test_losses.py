@@ -7,7 +7,8 @@ import pytest
 
 import ntkcore as nk
 from ntkcore import predict
-from ntkcore.theory.losses import CrossEntropy, LossDynamics, class_targets
+from ntkcore.theory.loss_dynamics import LossDynamics
+from ntkcore.theory.losses import CrossEntropy, class_targets
 
 X = np.random.default_rng(0).standard_normal((6, 3))
 K = nk.kernel(nk.mlp(1), X)

@@ -17,7 +17,8 @@ from ntkcore.engine.gradients import kernel_gradient
 from ntkcore.estimators import NTKClassifier, NTKRegressor
 from ntkcore.theory.dynamics import Dynamics, eigenmodes
 from ntkcore.theory.learning_curves import LearningCurve
-from ntkcore.theory.losses import CrossEntropy, LossDynamics, SquaredError
+from ntkcore.theory.loss_dynamics import LossDynamics
+from ntkcore.theory.losses import CrossEntropy, SquaredError
 from ntkcore.theory.spectrum import conditioning, spectrum
 from ntkcore.theory.sphere import order_power
 

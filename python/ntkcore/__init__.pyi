@@ -35,7 +35,7 @@ from .specs.text import from_json
 from .store.build import build, extend, plan, resume
 from .store.verify import verify
 from .theory.dynamics import Dynamics
-from .theory.losses import LossDynamics
+from .theory.loss_dynamics import LossDynamics
 from .theory.rules import GradientDescent, GradientFlow
 
 __version__: str

@@ -15,19 +15,19 @@ import numpy.typing as npt
 
 from ntkcore.plots.axes import own_axes
 from ntkcore.theory.dynamics import Dynamics
-from ntkcore.theory.points import Points, Training
+from ntkcore.theory.points import KernelTraining, Points
 
 SURE = 2.0  # standard deviations of the bands
 
 
 def losses(
-    training: Training,
+    training: KernelTraining,
     times: npt.ArrayLike,
     sets: Mapping[str, tuple[Points, npt.ArrayLike]] | None = None,
     *,
     ax: Any = None,
 ) -> Any:
-    """Training loss, and that of other ``sets`` {name: (points, y)}, over ``times`` (t,), on logarithmic axes.
+    """KernelTraining loss, and that of other ``sets`` {name: (points, y)}, over ``times`` (t,), on logarithmic axes.
 
     A dot marks each other set's least loss. Times of 0 and infinity have no place on the axis and are left out. Returns
     the axes; ImportError without Matplotlib.

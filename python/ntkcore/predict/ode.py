@@ -12,7 +12,8 @@ import numpy.typing as npt
 from ntkcore.linalg.checks import check_symmetric
 from ntkcore.predict.closed import check_inputs
 from ntkcore.predict.layout import Array, Axes, Layout, Time, cross_of, initial, outputs_of, square_of
-from ntkcore.theory.losses import gradient_of, integrate
+from ntkcore.theory.losses import gradient_of
+from ntkcore.theory.ode import integrate
 from ntkcore.theory.rules import flat_times, positive
 
 

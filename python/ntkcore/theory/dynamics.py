@@ -1,4 +1,4 @@
-"""Training an infinitely wide network on the squared loss, in closed form, at any time.
+"""KernelTraining an infinitely wide network on the squared loss, in closed form, at any time.
 
     dynamics = Dynamics(ntk, y, GradientFlow(1.0), nngp=nngp)  # one eigendecomposition, reused by all that follows
     dynamics.train.mean([0, 10, 1e3, np.inf])                  # (4, n, outputs)
@@ -30,7 +30,7 @@ from ntkcore.engine.inputs import KERNELS, as_array
 from ntkcore.linalg.checks import check_matrix, check_symmetric
 from ntkcore.linalg.eigen import Modes, eigenmodes, leading_modes
 from ntkcore.specs.layers import Layer
-from ntkcore.theory.points import Points, Recipe, Stop, Training, as_goal, as_times, check_points
+from ntkcore.theory.points import KernelTraining, Points, Recipe, Stop, as_goal, as_times, check_points
 from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule
 
 __all__ = [
@@ -50,8 +50,8 @@ STEPS_A_BLOCK = 256  # of the scan for the first step that reaches a loss
 TIMES_A_GRID = 200  # of the search for the best time to stop
 
 
-class Dynamics(Training):
-    """Training on the squared loss in closed form.
+class Dynamics(KernelTraining):
+    """KernelTraining on the squared loss in closed form.
 
     Parameters
     ----------

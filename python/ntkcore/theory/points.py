@@ -68,7 +68,7 @@ def as_times(times: npt.ArrayLike, rule: Rule) -> tuple[Array, tuple[int, ...]]:
     return flat, shape
 
 
-class Training:
+class KernelTraining:
     """What every kind of training has: targets, a rule, initial outputs, points at which to predict."""
 
     def __init__(self, n: int, y: npt.ArrayLike, rule: Rule, f0: npt.ArrayLike | None, recipe: Recipe | None) -> None:
@@ -181,7 +181,7 @@ def _block(block: npt.ArrayLike | None, name: str, m: int) -> Array | None:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points at which a training predicts; made by `Training.points`, `Training.at`, `Training.train`."""
+    """Points at which a training predicts; made by `KernelTraining.points`, `KernelTraining.at`, `KernelTraining.train`."""
 
     training: Any
     m: int
