@@ -60,7 +60,10 @@ def test_images_and_double(tmp_path):
     assert group["ntk"].dtype == np.float64
     assert relative_error(group["ntk"][...], nk.kernel(nk.cntk(2), x)) < 1e-12
     assert relative_error(group["diagonal_ntk"][...], nk.kernel_diag(nk.cntk(2), x)) < 1e-12
-    assert relative_error(Stored(group["ntk"]) @ x[:, 0, 0], nk.kernel(nk.cntk(2), x) @ x[:, 0, 0]) < 1e-12
+    assert (
+        relative_error(Stored(group["ntk"]) @ x[:, 0, 0], nk.kernel(nk.cntk(2), x) @ x[:, 0, 0])
+        < 1e-12
+    )
 
 
 def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
@@ -106,7 +109,10 @@ def test_another_kernel_is_refused_by_name(tmp_path, change, words):
     before = contents(call["store"])
     with pytest.raises(ValueError, match=words):
         build(**(call | change))
-    assert all(np.array_equal(a, b) for a, b in zip(before.values(), contents(call["store"]).values(), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(before.values(), contents(call["store"]).values(), strict=True)
+    )
 
 
 def test_foreign_and_absent_stores(tmp_path):
@@ -189,7 +195,9 @@ def test_a_false_tile_is_found(tmp_path):
 def test_opened_by_others(tmp_path):
     group = build(NET, data(40), tmp_path / "k.zarr", tile=16)
     dask = pytest.importorskip("dask.array")
-    assert np.array_equal(dask.from_zarr(str(tmp_path / "k.zarr"), component="ntk").compute(), group["ntk"][...])
+    assert np.array_equal(
+        dask.from_zarr(str(tmp_path / "k.zarr"), component="ntk").compute(), group["ntk"][...]
+    )
 
 
 CODE = """

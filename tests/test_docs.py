@@ -1,8 +1,8 @@
 """Every code block of the README and of the docs runs, in the order of its file.
 
-Python blocks of a file share one namespace and a folder, lines that begin with `ntkcore` in its shell blocks share that
-folder. What a block expects of its reader (data, a times axis) stands in `_reader` once; `<!-- needs: ... -->` before a
-block says what this machine may lack.
+Python blocks of a file share one namespace and a folder, lines that begin with `ntkcore` in its
+shell blocks share that folder. What a block expects of its reader (data, a times axis) stands in
+`_reader` once; `<!-- needs: ... -->` before a block says what this machine may lack.
 """
 
 import importlib.util
@@ -18,7 +18,9 @@ import pytest
 from conftest import ROOT
 
 FILES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)\n```", re.DOTALL)
+BLOCK = re.compile(
+    r"(?:<!-- needs: (?P<needs>.*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)\n```", re.DOTALL
+)
 
 
 def _cuda():
@@ -38,14 +40,27 @@ def blocks(file):
     """(first line, language, code, needs) of every fenced block."""
     text = (ROOT / file).read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
-        yield text[: match.start("code")].count("\n"), match["language"], match["code"], match["needs"]
+        yield (
+            text[: match.start("code")].count("\n"),
+            match["language"],
+            match["code"],
+            match["needs"],
+        )
 
 
 def _reader(n):
-    """What the reader has: data in files, n samples of their own, and under the names that the text uses."""
+    """What the reader has: data in files, n samples of their own,
+    and under the names that the text uses.
+    """
     x = np.random.default_rng(0).standard_normal((n, 20))
     y = x[:, :1] * x[:, 1:2]
-    files = {"train": x[:150], "more": x[:30] + 1, "targets": np.resize(y, (180, 1)), "x": x, "y": y}
+    files = {
+        "train": x[:150],
+        "more": x[:30] + 1,
+        "targets": np.resize(y, (180, 1)),
+        "x": x,
+        "y": y,
+    }
     for name, data in files.items():
         np.save(f"{name}.npy", data)
     train, test = slice(0, 100), slice(100, 120)
@@ -86,7 +101,9 @@ def test_commands_of_minutes_begin(file, tmp_path, monkeypatch):
     _reader(2000)
     for _, language, code, need in blocks(file):
         if (language, need) == ("sh", "minutes"):
-            _shell("\n".join(f"{line.partition(' #')[0]} --seconds 0" for line in code.splitlines()))
+            _shell(
+                "\n".join(f"{line.partition(' #')[0]} --seconds 0" for line in code.splitlines())
+            )
 
 
 @pytest.mark.slow
@@ -106,5 +123,7 @@ def test_blocks_are_of_a_kind_that_runs(file):
 def test_links_lead_somewhere():
     for file in FILES:
         folder = (ROOT / file).parent
-        for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / file).read_text(encoding="utf-8")):
+        for target in re.findall(
+            r"\]\(([^)#:]+)[^):]*\)", (ROOT / file).read_text(encoding="utf-8")
+        ):
             assert (folder / target).exists(), f"{file}: {target}"

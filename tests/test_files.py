@@ -1,4 +1,6 @@
-"""Results on disk: nothing of somebody else's is overwritten, and the place is refused before any work."""
+"""Results on disk: nothing of somebody else's is overwritten,
+and the place is refused before any work.
+"""
 
 import os
 import resource
@@ -56,7 +58,9 @@ def test_an_input_is_not_overwritten_by_the_result(tmp_path, name):
     np.save(tmp_path / "x.npy", np.ones(3))
     (tmp_path / "link.npy").symlink_to("x.npy")
     with pytest.raises(ValueError, match="is read by this call"):
-        files.check_place(tmp_path / name.format(tmp_path.name), ".npy", ["nothing", tmp_path / "x.npy"])
+        files.check_place(
+            tmp_path / name.format(tmp_path.name), ".npy", ["nothing", tmp_path / "x.npy"]
+        )
     assert files.check_place(tmp_path / "y", ".npy", [tmp_path / "x.npy"]) == tmp_path / "y.npy"
 
 

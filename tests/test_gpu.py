@@ -1,4 +1,6 @@
-"""On a GPU: every layer, dtype, way in and way out against the CPU engine (`pytest -m gpu`, tools/gpu_check.sh)."""
+"""On a GPU: every layer, dtype, way in and way out against the CPU
+engine (`pytest -m gpu`, tools/gpu_check.sh).
+"""
 
 import numpy as np
 import pytest
@@ -9,13 +11,18 @@ from ntkcore.engine.backends import cuda_problem
 from test_dual import CASES
 from test_images import NETS
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem()))]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem())),
+]
 NAMES = ("nngp", "ntk")
 VECTOR_NETS = {
     "chain": nk.mlp(10),
     "chain with biases": nk.mlp(3, 1.2, 0.3),
     "leaky": nk.mlp(3, activation=nk.LeakyRelu(0.2)),
-    "residual": nk.Serial(nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1)),
+    "residual": nk.Serial(
+        nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1)
+    ),
 }
 BOUNDS = {"float32": 5e-6, "float64": 1e-12}
 
@@ -50,7 +57,9 @@ def test_networks_of_vectors(name, dtype):
 @pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
 def test_activations(activation, dtype):
     check(nk.Serial(nk.Dense(0.8, 0.1), activation, nk.Dense()), images(20)[:, 0, 0], None, dtype)
-    net = nk.Serial(nk.Conv((3, 3), padding="SAME", W_std=0.7), activation, nk.GlobalAvgPool(), nk.Dense())
+    net = nk.Serial(
+        nk.Conv((3, 3), padding="SAME", W_std=0.7), activation, nk.GlobalAvgPool(), nk.Dense()
+    )
     check(net, images(20), None, dtype)
 
 
@@ -59,7 +68,10 @@ def test_activations(activation, dtype):
 def test_sides(side, dtype):
     for bias in (None, 0.2):
         check(
-            nk.cntk(3, b_std=bias), images(3, side, max(side - 3, 1)), images(2, side, max(side - 3, 1), seed=1), dtype
+            nk.cntk(3, b_std=bias),
+            images(3, side, max(side - 3, 1)),
+            images(2, side, max(side - 3, 1), seed=1),
+            dtype,
         )
         check(nk.cntk(3, b_std=bias), images(3, side, side), None, dtype)
 
@@ -78,7 +90,15 @@ def test_small_large_and_zero_pixels(scale):
 
 
 def test_options():
-    check(nk.cntk(3), images(40), None, "float64", augment="hflip", pool_windows=[1, 3, "global"], tile=16)
+    check(
+        nk.cntk(3),
+        images(40),
+        None,
+        "float64",
+        augment="hflip",
+        pool_windows=[1, 3, "global"],
+        tile=16,
+    )
     check(nk.cntk(3), images(40), None, "float64", depths=[1, 3])
 
 
@@ -105,11 +125,15 @@ def test_arrays_of_cupy_and_of_others(net):
         def __dlpack_device__(self):
             return self.array.__dlpack_device__()
 
-    assert relative_error(cupy.asnumpy(nk.kernel(net, OnlyDLPack(cupy.asarray(x)))), expected) < 1e-12
+    assert (
+        relative_error(cupy.asnumpy(nk.kernel(net, OnlyDLPack(cupy.asarray(x)))), expected) < 1e-12
+    )
 
 
 def test_vectors_keep_their_precision():
-    """Products in full float32 under CUPY_TF32=1; norms of zero, tiny and huge rows; the same on either side."""
+    """Products in full float32 under CUPY_TF32=1; norms of zero, tiny and huge rows;
+    the same on either side.
+    """
     cupy = pytest.importorskip("cupy")
     types, float32 = cupy._core._routines_linalg, np.dtype("float32")
     x = np.random.default_rng(0).standard_normal((301, 200)).astype(float32)
@@ -173,6 +197,11 @@ def test_falsifier(tmp_path):
 
     x = np.random.default_rng(0).choice([-1.0, 1.0], (200, 6))
     training = Training(steps=200, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None)
-    options = {"training": training, "budget": Budget(1, 1, ()), "folder": tmp_path, "device": "cuda"}
+    options = {
+        "training": training,
+        "budget": Budget(1, 1, ()),
+        "folder": tmp_path,
+        "device": "cuda",
+    }
     (verdict,) = falsify((x, x[:, 0]), nk.mlp(1), Claim("c"), width=64, **options).verdicts
     assert min(effect.mean for effect in verdict.effects.values()) > 0.5

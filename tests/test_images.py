@@ -30,7 +30,9 @@ NETS = {
     "even filters": nk.Serial(conv((2, 4)), R, conv((3, 2), padding="VALID"), R, FLAT),
     "one pixel high": nk.Serial(conv((1, 3)), R, conv((5, 1)), R, GAP, D),
     "circular": nk.Serial(AROUND, R, conv((2, 3), padding="CIRCULAR"), R, C, GAP),
-    "circular, pooled": nk.Serial(C, R, nk.AvgPool((2, 2)), AROUND, nk.Erf(), nk.SumPool((2, 1)), C, R, GAP, D),
+    "circular, pooled": nk.Serial(
+        C, R, nk.AvgPool((2, 2)), AROUND, nk.Erf(), nk.SumPool((2, 1)), C, R, GAP, D
+    ),
     "circular, strided": nk.Serial(C, R, conv(padding="CIRCULAR", strides=(1, 2)), R, C, GAP),
     "circular, after VALID": nk.Serial(conv((2, 2), padding="VALID"), R, AROUND, R, GAP, D),
     "circular, then VALID and SAME": nk.Serial(AROUND, R, conv(padding="VALID"), R, C, R, GAP, D),
@@ -39,15 +41,33 @@ NETS = {
         *(conv((6, 3), (2, 3), "CIRCULAR"), R, conv((2, 5), padding="CIRCULAR"), R, C, GAP, D)
     ),
     "circular, in a branch": nk.Serial(
-        C, nk.Residual(R, conv(strides=(2, 2)), R, AROUND, shortcut=conv((1, 1), (2, 2))), R, AROUND, nk.Erf(), GAP, D
+        C,
+        nk.Residual(R, conv(strides=(2, 2)), R, AROUND, shortcut=conv((1, 1), (2, 2))),
+        R,
+        AROUND,
+        nk.Erf(),
+        GAP,
+        D,
     ),
     "one pixel by different strides": nk.Serial(
-        C, nk.Residual(R, conv((5, 1), padding="VALID"), shortcut=conv((1, 1), (5, 1))), R, AROUND, R, GAP, D
+        C,
+        nk.Residual(R, conv((5, 1), padding="VALID"), shortcut=conv((1, 1), (5, 1))),
+        R,
+        AROUND,
+        R,
+        GAP,
+        D,
     ),
     "flatten, then a nonlinearity": nk.Serial(C, FLAT, nk.Residual(R, D), D, R, D),
-    "strides beyond the image": nk.Serial(*(conv((1, 1), (1024, 1024)),) * 4, nk.AvgPool((1, 1)), GAP, D),
-    "strides": nk.Serial(conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()),
-    "pools": nk.Serial(conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D),
+    "strides beyond the image": nk.Serial(
+        *(conv((1, 1), (1024, 1024)),) * 4, nk.AvgPool((1, 1)), GAP, D
+    ),
+    "strides": nk.Serial(
+        conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()
+    ),
+    "pools": nk.Serial(
+        conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D
+    ),
     "overlapping pools": nk.Serial(
         *(C, R, nk.AvgPool((3, 3), (2, 2), "SAME"), C, nk.LeakyRelu(0.2)),
         *(nk.AvgPool((2, 3), (1, 1), "SAME", True), FLAT, D),
@@ -100,7 +120,10 @@ def test_sizes_symmetry_and_diagonal(name, n):
         assert (matrix == matrix.T).all()
         assert (np.diag(matrix) == nk.kernel_diag(NETS[name], x, kernel)).all()
         off = ~np.eye(n, dtype=bool)
-        assert np.abs(matrix - getattr(cross, kernel))[off].max(initial=0) < 1e-5 * np.abs(matrix).max()
+        assert (
+            np.abs(matrix - getattr(cross, kernel))[off].max(initial=0)
+            < 1e-5 * np.abs(matrix).max()
+        )
 
 
 @pytest.mark.parametrize("name", ["cntk gap", "pools", "strided residual"])
@@ -133,7 +156,12 @@ def test_depths_and_windows_are_the_plain_layers():
     x, z = images(3, 6, 5), images(2, 6, 5, seed=1)
     for other in (None, z):
         many = nk.kernel(
-            nk.cntk(3, b_std=0.1), x, other, ("nngp", "ntk"), depths=[1, 3], pool_windows=[1, 3, 5, "global"]
+            nk.cntk(3, b_std=0.1),
+            x,
+            other,
+            ("nngp", "ntk"),
+            depths=[1, 3],
+            pool_windows=[1, 3, 5, "global"],
         )
         for i, depth in enumerate((1, 3)):
             plain = nk.cntk(depth, b_std=0.1)
@@ -156,9 +184,15 @@ def test_flips_are_averaged(name):
     net = NETS[name]
     for other in (None, z):
         right = x if other is None else other
-        four = sum(nk.kernel(net, a, b) for a in (x, x[:, :, ::-1]) for b in (right, right[:, :, ::-1])) / 4
+        four = (
+            sum(
+                nk.kernel(net, a, b) for a in (x, x[:, :, ::-1]) for b in (right, right[:, :, ::-1])
+            )
+            / 4
+        )
         ours = nk.kernel(net, x, other, augment="hflip")
-        assert relative_error(ours, four) < 1e-8  # the four know rho = 1 on the diagonal to rounding only
+        # The four know rho = 1 on the diagonal to rounding only.
+        assert relative_error(ours, four) < 1e-8
         if other is None:
             assert (ours == ours.T).all()
             assert relative_error(np.diag(ours), nk.kernel_diag(net, x, augment="hflip")) < 1e-14
@@ -179,19 +213,25 @@ def test_options_that_do_not_fit():
 
 def test_single_precision_at_20_layers():
     x = images(4, 8, 8, 3)
-    single, double = (nk.kernel(nk.cntk(20), x.astype("f"), dtype=t).astype(float) for t in ("float32", "float64"))
+    single, double = (
+        nk.kernel(nk.cntk(20), x.astype("f"), dtype=t).astype(float) for t in ("float32", "float64")
+    )
     assert relative_error(single, double) < 3e-6
     assert np.abs(np.diag(single) / np.diag(double) - 1).max() < 1e-5
 
 
 def near_duplicates(data_folder, side):
-    """48 natural images: 16, each with two copies under noise of 1e-3, normalised, in the middle `side` pixels."""
+    """48 natural images: 16, each with two copies under noise of 1e-3, normalised,
+    in the middle `side` pixels.
+    """
     x = np.load(data_folder / "cifar10_lossless_5170_1017.npz")["X_train"][:16].astype(float)
     low = (32 - side) // 2
     x = x[:, low : low + side, low : low + side]
     x = (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
     rng = np.random.default_rng(0)
-    return np.concatenate([x, *(x + 1e-3 * rng.standard_normal(x.shape) for _ in range(2))]).astype(np.float32)
+    return np.concatenate([x, *(x + 1e-3 * rng.standard_normal(x.shape) for _ in range(2))]).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,10 +246,10 @@ def test_near_duplicates_keep_the_gram_positive(data_folder, side):
 def test_memory_does_not_grow_with_the_images():
     """Beyond the result: a child's peak over 300 images stays within 40 MiB of that over 30."""
     code = (
-        "import resource, sys, numpy as np, ntkcore as nk\n"
-        "x = np.zeros((int(sys.argv[1]), 16, 16, 1), 'f') + np.random.default_rng(0).random((1, 16, 16, 1))\n"
-        "nk.kernel(nk.cntk(3, 'flatten'), x.astype('f'), threads=1)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "import resource, sys, numpy as np, ntkcore as nk\nx = np.zeros((int(sys.argv[1]), 16, 16,"
+        " 1), 'f') + np.random.default_rng(0).random((1, 16, 16, 1))\nnk.kernel(nk.cntk(3,"
+        " 'flatten'), x.astype('f'),"
+        " threads=1)\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     peak = [int(subprocess.check_output([sys.executable, "-c", code, str(n)])) for n in (30, 300)]
     unit = 1 if sys.platform == "darwin" else 1024

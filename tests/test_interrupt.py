@@ -22,12 +22,17 @@ NET, SIDE = "cntk:depth=20", 64  # 256 pairs, the smallest tile, take most of a 
 
 @pytest.fixture
 def pictures(tmp_path):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((40, SIDE, SIDE, 3)).astype("f4"))
+    np.save(
+        tmp_path / "x.npy",
+        np.random.default_rng(0).standard_normal((40, SIDE, SIDE, 3)).astype("f4"),
+    )
     return tmp_path
 
 
 def interrupted(folder, code, *args, after=2.0):
-    """Starts a program, sends SIGINT so many seconds after it says that it begins; (exit code, output, errors)."""
+    """Starts a program, sends SIGINT so many seconds after it says that it begins;
+    (exit code, output, errors).
+    """
     begin = "" if "begins" in code else "import sys; print('begins', flush=True)\n"
     command = [sys.executable, "-c", begin + code, *args]
     with subprocess.Popen(command, cwd=folder, text=True, stdout=-1, stderr=-1) as process:
@@ -41,7 +46,9 @@ def interrupted(folder, code, *args, after=2.0):
     return process.returncode, out, error
 
 
-@pytest.mark.parametrize("call", ["kernel(net, x, threads=1)", "kernel(net, x)", "kernel_diag(net, x, threads=1)"])
+@pytest.mark.parametrize(
+    "call", ["kernel(net, x, threads=1)", "kernel(net, x)", "kernel_diag(net, x, threads=1)"]
+)
 def test_a_call_ends_in_the_middle_of_a_tile(pictures, call):
     code = f"""
 import numpy as np, ntkcore as nk
@@ -63,7 +70,9 @@ def test_imports_end(pictures, after):
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_build_ends_and_goes_on(pictures, threads):
-    assert interrupted(pictures, COMMAND, "build", NET, "x.npy", "k.zarr", "--threads", threads)[::2] == (
+    assert interrupted(pictures, COMMAND, "build", NET, "x.npy", "k.zarr", "--threads", threads)[
+        ::2
+    ] == (
         130,
         LINE + "\n",
     )
@@ -153,7 +162,8 @@ if __name__ == "__main__":
 """)
     command = [sys.executable, "work.py"]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=-1, stderr=-1) as process:
-        os.kill(int(process.stdout.readline()), signal.SIGINT)  # a terminal's Ctrl-C reaches all of them
+        # A terminal's Ctrl-C reaches all of them.
+        os.kill(int(process.stdout.readline()), signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         try:

@@ -1,4 +1,6 @@
-"""Kernels of data of any magnitude: right where they are finite, and never NaN or infinity without a word."""
+"""Kernels of data of any magnitude: right where they are finite,
+and never NaN or infinity without a word.
+"""
 
 import numpy as np
 import pytest
@@ -11,8 +13,12 @@ X = np.random.default_rng(0).standard_normal((3, 8, 8, 2))
 CONVOLUTIONAL = {
     "flatten": nk.cntk(3, "flatten"),
     "gap": nk.cntk(3),
-    "pooled": nk.Serial(nk.Conv((3, 3)), nk.Relu(), nk.AvgPool((2, 2)), nk.Conv((3, 3)), nk.Relu(), nk.Flatten()),
-    "head": nk.Serial(nk.Conv((3, 3)), nk.Relu(), nk.GlobalAvgPool(), nk.Dense(), nk.Relu(), nk.Dense()),
+    "pooled": nk.Serial(
+        nk.Conv((3, 3)), nk.Relu(), nk.AvgPool((2, 2)), nk.Conv((3, 3)), nk.Relu(), nk.Flatten()
+    ),
+    "head": nk.Serial(
+        nk.Conv((3, 3)), nk.Relu(), nk.GlobalAvgPool(), nk.Dense(), nk.Relu(), nk.Dense()
+    ),
 }
 PRECISION = {"float32": 2e-5, "float64": 1e-11}
 
@@ -25,7 +31,8 @@ def test_networks_that_scale_are_right_for_images_of_any_magnitude(name, dtype, 
     near = nk.kernel(net, X, get=("nngp", "ntk"))
     for x2 in (None, data):
         got = nk.kernel(net, data, x2, ("nngp", "ntk"), dtype=dtype)
-        apart = np.ones((3, 3), bool) if x2 is None else ~np.eye(3, dtype=bool)  # equal images lose half the digits
+        # Equal images lose half the digits.
+        apart = np.ones((3, 3), bool) if x2 is None else ~np.eye(3, dtype=bool)
         for part, expected in zip(got, near, strict=True):
             expected = expected * np.outer(scale, scale)
             np.testing.assert_allclose(part[apart], expected[apart], rtol=PRECISION[dtype])
@@ -55,7 +62,11 @@ def test_no_layer_gives_nan_at_any_magnitude(layer, images, dtype):
     first, last = (nk.Conv((3, 3)), [nk.GlobalAvgPool()]) if images else (nk.Dense(), [])
     net = nk.Serial(first, phi, first, phi, *last, nk.Dense())
     data = X if images else X.reshape(3, -1)
-    for exponent in (-45, -39, -21, -19, -10, 0, 10, 18, 20, 30) if dtype == "float32" else (-170, -155, 0, 76, 150):
+    for exponent in (
+        (-45, -39, -21, -19, -10, 0, 10, 18, 20, 30)
+        if dtype == "float32"
+        else (-170, -155, 0, 76, 150)
+    ):
         scaled = data * 10.0**exponent
         for x2 in (None, scaled):
             try:
@@ -73,7 +84,9 @@ def test_no_layer_gives_nan_at_any_magnitude(layer, images, dtype):
 
 
 def test_an_overflow_names_the_pair_and_what_helps():
-    with pytest.raises(FloatingPointError, match=r"samples 0 and 0 .*not finite in float32.*float64"):
+    with pytest.raises(
+        FloatingPointError, match=r"samples 0 and 0 .*not finite in float32.*float64"
+    ):
         nk.kernel(nk.cntk(16, W_std=1000), X, X, dtype="float32")
     with pytest.raises(ValueError, match="not finite in float32"):
         nk.kernel(nk.cntk(16, W_std=1000), X, dtype="float32")

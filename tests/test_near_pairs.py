@@ -1,4 +1,6 @@
-"""float32 against float64 on near-duplicates, opposite and scaled pairs, and rows behind offset activations."""
+"""float32 against float64 on near-duplicates, opposite and scaled pairs,
+and rows behind offset activations.
+"""
 
 import numpy as np
 import pytest
@@ -25,9 +27,13 @@ IMAGES = {
     "gap with bias": nk.cntk(5, b_std=0.5),
     "flatten": nk.cntk(5, "flatten"),
     "deep flatten": nk.cntk(20, "flatten", b_std=0.5),
-    "pool": nk.Serial(CONV, nk.Relu(), nk.AvgPool((2, 2), (2, 2)), CONV, nk.Relu(), nk.GlobalAvgPool(), nk.Dense()),
+    "pool": nk.Serial(
+        CONV, nk.Relu(), nk.AvgPool((2, 2), (2, 2)), CONV, nk.Relu(), nk.GlobalAvgPool(), nk.Dense()
+    ),
     "resnet": nk.resnet(1),
-    "dense head": nk.Serial(CONV, nk.Relu(), nk.Flatten(), nk.Dense(2**0.5, 0.1), nk.Relu(), nk.Dense()),
+    "dense head": nk.Serial(
+        CONV, nk.Relu(), nk.Flatten(), nk.Dense(2**0.5, 0.1), nk.Relu(), nk.Dense()
+    ),
 }
 
 
@@ -46,7 +52,10 @@ def worst(net, a, b=None, **options):
     single = nk.kernel(net, a, b, get, dtype="float32", **options)
     double = nk.kernel(net, a, b, get, dtype="float64", **options)
     own = nk.kernel_diag(net, a, get, dtype="float64")
-    return max(np.abs(s - d).max() / max(np.abs(d).max(), o.max()) for s, d, o in zip(single, double, own, strict=True))
+    return max(
+        np.abs(s - d).max() / max(np.abs(d).max(), o.max())
+        for s, d, o in zip(single, double, own, strict=True)
+    )
 
 
 @pytest.mark.parametrize("distance", [0.1, 1e-2, 1e-4, 1e-6])
@@ -71,7 +80,9 @@ def test_near_in_direction(factor):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3, 0.1])
-@pytest.mark.parametrize("phi", [nk.Cos(), nk.Erf(1.0, 1.0, 10.0), nk.Gaussian(1.0, -1.0)], ids=repr)
+@pytest.mark.parametrize(
+    "phi", [nk.Cos(), nk.Erf(1.0, 1.0, 10.0), nk.Gaussian(1.0, -1.0)], ids=repr
+)
 def test_distinct_rows_behind_offset_activations(phi, scale):
     """They all come near c = 1 before the ReLUs."""
     net = nk.Serial(nk.Dense(scale), phi, *[nk.Dense(2**0.5), nk.Relu()] * 3, nk.Dense())
@@ -79,7 +90,9 @@ def test_distinct_rows_behind_offset_activations(phi, scale):
     assert worst(net, np.abs(normal(60, 30))) < 5e-6
 
 
-@pytest.mark.parametrize("net", [VECTORS["residual"], VECTORS["abs"], nk.cntk(2)], ids=["residual", "abs", "images"])
+@pytest.mark.parametrize(
+    "net", [VECTORS["residual"], VECTORS["abs"], nk.cntk(2)], ids=["residual", "abs", "images"]
+)
 def test_symmetric_rectangular_and_tiled(net):
     """The same near pairs, mirrored, whatever the tile and the threads; nothing else is touched."""
     image = isinstance(net.layers[0], nk.Conv)
@@ -115,7 +128,9 @@ def test_levels_and_flips():
 
 
 def test_dark_and_huge_images():
-    """Zero images have no direction; squares beyond float32 raise nothing on the way to the engine's own refusal."""
+    """Zero images have no direction; squares beyond float32 raise
+    nothing on the way to the engine's own refusal.
+    """
     x = normal(4, 4, 4, 1)
     x[0] = 0
     assert worst(nk.cntk(2), x, x) < 2e-6
@@ -124,7 +139,9 @@ def test_dark_and_huge_images():
 
 
 def test_bounds_follow_the_program():
-    """Of a mild activation the least bound; of one that brings all rows near c = 1 all pairs; of ReLU c = -1 alone."""
+    """Of a mild activation the least bound; of one that brings all rows near c = 1 all pairs;
+    of ReLU c = -1 alone.
+    """
 
     def bounds(net):
         program = lower(net, (9,), wants_ntk=True)
@@ -140,5 +157,7 @@ def test_bounds_follow_the_program():
     )
     np.testing.assert_array_equal(mild.near(dot, rows, cols, False), [[False, False, True, True]])
     np.testing.assert_array_equal(offset.near(dot, rows, cols, False), [[True, True, True, True]])
-    np.testing.assert_array_equal(bounds(nk.mlp(1)).near(dot, rows, cols, False), [[False, False, False, True]])
+    np.testing.assert_array_equal(
+        bounds(nk.mlp(1)).near(dot, rows, cols, False), [[False, False, False, True]]
+    )
     assert not mild.reached(dot[:, :2])

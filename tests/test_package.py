@@ -1,4 +1,6 @@
-"""The package as it is installed: metadata, typing marker, imports, and the symbols of every instruction set."""
+"""The package as it is installed: metadata, typing marker, imports,
+and the symbols of every instruction set.
+"""
 
 import os
 import platform
@@ -20,7 +22,9 @@ OPTIONAL = ("cupy", "matplotlib", "scipy", "sklearn", "torch", "tqdm", "typer")
 
 def project_field(name: str) -> str:
     """A one-line string of pyproject.toml's [project] (Python 3.10 has no tomllib)."""
-    found = re.search(rf'^{name} = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(
+        rf'^{name} = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert found, name
     return found[1]
 
@@ -54,7 +58,11 @@ def test_every_extra_is_there_and_all_stays_light():
         "torch",
     }
     always = [line for line in metadata.requires("ntkcore") or () if "extra ==" not in line]
-    assert {re.split(r"[^\w-]", line)[0] for line in always} == {"lazy-loader", "numpy", "threadpoolctl"}
+    assert {re.split(r"[^\w-]", line)[0] for line in always} == {
+        "lazy-loader",
+        "numpy",
+        "threadpoolctl",
+    }
 
 
 def test_console_script():
@@ -69,7 +77,9 @@ def test_types_are_shipped(name):
 
 def test_import_is_silent_and_needs_no_extra():
     code = f"import sys, ntkcore; print(*sorted(set({OPTIONAL!r}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
     assert done.stderr == ""
@@ -84,17 +94,37 @@ def build_flags() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("isa", ["generic", "v2", "v3", "v4"])
 def test_no_symbol_of_one_instruction_set_serves_another(isa, tmp_path):
-    """The linker keeps one copy of a weak symbol: were it the wide one, a processor without AVX-512 would crash."""
+    """The linker keeps one copy of a weak symbol: were it the wide one,
+    a processor without AVX-512 would crash.
+    """
     if not (shutil.which(CXX) and shutil.which("nm")):
         pytest.skip("needs a C++ compiler and nm")
     if isa != "generic" and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("x86-64 only")
     flags = build_flags()
     source, compiled = ROOT / "csrc" / "cpu" / "executor.cpp", tmp_path / "executor.o"
-    command = [CXX, "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-DNDEBUG", "-w"]
-    command += [f"-DNTK_ISA={isa}", *flags["executor"], *flags[isa], "-c", str(source), "-o", str(compiled)]
+    command = [
+        CXX,
+        "-std=c++17",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-fvisibility-inlines-hidden",
+        "-DNDEBUG",
+        "-w",
+    ]
+    command += [
+        f"-DNTK_ISA={isa}",
+        *flags["executor"],
+        *flags[isa],
+        "-c",
+        str(source),
+        "-o",
+        str(compiled),
+    ]
     subprocess.run(command, check=True, timeout=300)
-    listing = subprocess.run(["nm", "-C", "--defined-only", compiled], capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        ["nm", "-C", "--defined-only", compiled], capture_output=True, text=True, check=True
+    )
     symbols = [line.split(maxsplit=2)[1:] for line in listing.stdout.splitlines()]
     weak = [name for kind, name in symbols if kind in "WwVvui"]
     assert weak == []
@@ -113,11 +143,14 @@ except ImportError:
     import _xxsubinterpreters as interpreters
     number = interpreters.create(isolated=False)
 try:
-    interpreters.run_string(number, "import sys; sys.path[:0] = {sys.path!r}; from ntkcore import _core")
+    code = "import sys; sys.path[:0] = {sys.path!r}; from ntkcore import _core"
+    interpreters.run_string(number, code)
 except Exception as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert "import it in the main one" in run.stdout, run.stdout + run.stderr
 
 
@@ -128,10 +161,18 @@ def test_the_target_decides_on_instruction_sets(tmp_path):
     def instruction_sets(flags):
         folder = tmp_path / f"build{flags}"
         options = ["-DNTKCORE_CUDA=OFF", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-        options += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_CXX_FLAGS={flags}", "-G", "Unix Makefiles"]
-        subprocess.run(["cmake", "-S", ROOT, "-B", folder, *options], check=True, capture_output=True)
+        options += [
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DCMAKE_CXX_FLAGS={flags}",
+            "-G",
+            "Unix Makefiles",
+        ]
+        subprocess.run(
+            ["cmake", "-S", ROOT, "-B", folder, *options], check=True, capture_output=True
+        )
         return {p.stem for p in (folder / "CMakeFiles").glob("executor_*.dir")}
 
-    assert instruction_sets("-U__x86_64__") == {"executor_generic"}  # as a compiler for another target sees it
+    # As a compiler for another target sees it.
+    assert instruction_sets("-U__x86_64__") == {"executor_generic"}
     if platform.machine() in ("x86_64", "AMD64"):
         assert instruction_sets("") == {f"executor_{isa}" for isa in ("generic", "v2", "v3", "v4")}

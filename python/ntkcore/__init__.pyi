@@ -1,4 +1,4 @@
-# What the package's face shows, and where it stands: __init__.py loads each name from here when it is asked for.
+# What the package's face shows, and where it stands: __init__.py loads a name when it is asked for.
 from . import (
     control,
     dynamics,
@@ -26,9 +26,30 @@ from .linalg.landmarks import LandmarkRegression
 from .linalg.leading import eigs
 from .linalg.operators import InMemory, MatrixFree, Stored
 from .linalg.solve import solve
-from .specs.activations import ABRelu, Abs, ArcCosine, Cos, Erf, Exp, Gaussian, Gelu, LeakyRelu, Rbf, Relu, Sin
+from .specs.activations import (
+    ABRelu,
+    Abs,
+    ArcCosine,
+    Cos,
+    Erf,
+    Exp,
+    Gaussian,
+    Gelu,
+    LeakyRelu,
+    Rbf,
+    Relu,
+    Sin,
+)
 from .specs.branches import FanInSum, FanOut, Parallel, Residual
-from .specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool, GlobalSumPool, LocalAvgPool, SumPool
+from .specs.convolutions import (
+    AvgPool,
+    Conv,
+    Flatten,
+    GlobalAvgPool,
+    GlobalSumPool,
+    LocalAvgPool,
+    SumPool,
+)
 from .specs.layers import Dense, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.text import from_json

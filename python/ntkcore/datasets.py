@@ -11,7 +11,9 @@ import numpy as np
 
 
 def data(name: str) -> Mapping[str, Any] | None:
-    """A file of real data from $NTKCORE_DATA, shared/data or ../shared/data; None where there is none."""
+    """A file of real data from $NTKCORE_DATA, shared/data or ../shared/data;
+    None where there is none.
+    """
     for folder in filter(None, (os.environ.get("NTKCORE_DATA"), "shared/data", "../shared/data")):
         if (path := Path(folder) / name).is_file():
             found: Mapping[str, Any] = np.load(path, allow_pickle=False)

@@ -1,4 +1,6 @@
-"""Infinitely wide training on the squared loss, in closed form: the address of `ntkcore.theory.dynamics`."""
+"""Infinitely wide training on the squared loss, in closed form:
+the address of `ntkcore.theory.dynamics`.
+"""
 
 from ntkcore.linalg.eigen import Modes, eigenmodes, leading_modes
 from ntkcore.theory.dynamics import Dynamics

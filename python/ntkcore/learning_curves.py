@@ -1,4 +1,6 @@
-"""Theory of learning curves beside the experiment: the address of `ntkcore.theory.learning_curves`."""
+"""Theory of learning curves beside the experiment: the address of
+`ntkcore.theory.learning_curves`.
+"""
 
 from ntkcore.theory.learning_curves import LearningCurve, sphere_experiment
 

@@ -1,4 +1,6 @@
-"""Solvers of kernel systems: the address of `ntkcore.linalg`. The module is callable, as `solve` itself."""
+"""Solvers of kernel systems: the address of `ntkcore.linalg`. The module is callable,
+as `solve` itself.
+"""
 
 import sys
 from types import ModuleType

@@ -1,4 +1,6 @@
-"""The command line: its entry point, light, so that an interruption is a line from the first moment on."""
+"""The command line: its entry point, light,
+so that an interruption is a line from the first moment on.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 USER_ERRORS = (ValueError, TypeError, ImportError, MemoryError, OSError, FloatingPointError)
-INTERRUPTED = "ntkcore: interrupted; what is written stays, and the same command goes on where it can"
+INTERRUPTED = (
+    "ntkcore: interrupted; what is written stays, and the same command goes on where it can"
+)
 
 
 def _leave_after(seconds: float) -> None:
-    """Ctrl-C ends even what compiled code of others holds: files are written whole or not at all."""
+    """Ctrl-C ends even what compiled code of others holds:
+    files are written whole or not at all.
+    """
     from ntkcore import _core
 
     heard, signalled = os.pipe()
@@ -27,7 +33,10 @@ def _application() -> Callable[[], Any]:
     try:
         import typer  # noqa: F401
     except ImportError:
-        sys.exit('the command line needs typer: pip install "ntkcore[cli]" (or "ntkcore[all]" for everything)')
+        sys.exit(
+            'the command line needs typer: pip install "ntkcore[cli]" (or "ntkcore[all]" for'
+            " everything)"
+        )
     from ntkcore.cli.commands import app
 
     return app
@@ -39,7 +48,9 @@ def _interrupted() -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: a user's error is one line on stderr and exit code 1, an interruption one line and 130."""
+    """Entry point: a user's error is one line on stderr and exit code 1,
+    an interruption one line and 130.
+    """
     try:
         _leave_after(1.5)
         warnings.formatwarning = lambda message, *_, **__: f"ntkcore: {message}\n"

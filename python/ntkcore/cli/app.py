@@ -1,4 +1,6 @@
-"""The command line's frame: the application, and what its commands share: arguments, and refusals."""
+"""The command line's frame: the application, and what its commands share: arguments,
+and refusals.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ Number = TypeVar("Number", int, float)
 app = typer.Typer(
     name="ntkcore",
     help="Exact infinite-width kernels (NNGP and NTK) of neural networks.",
-    epilog="Examples:  ntkcore demo  |  ntkcore plan fc:depth=3 x.npy  |  ntkcore build myrtle:5 x.npy kernel.zarr",
+    epilog=(
+        "Examples:  ntkcore demo  |  ntkcore plan fc:depth=3 x.npy  |  ntkcore build myrtle:5 x.npy"
+        " kernel.zarr"
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -31,7 +36,10 @@ def _version(shown: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and leave."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -48,19 +56,25 @@ def local(path: Path | None) -> Path | None:
 def lasting(store: str) -> str:
     """A usage error for a store that ends with this process."""
     if store.startswith("memory://"):
-        raise typer.BadParameter(f"{store} would be lost when this command ends: name a folder or another URL")
+        raise typer.BadParameter(
+            f"{store} would be lost when this command ends: name a folder or another URL"
+        )
     return store
 
 
 def complete_net(incomplete: str) -> list[str]:
     """Ready networks by the letters typed so far."""
-    names = [f"{name}:{next(iter(inspect.signature(make).parameters))}=" for name, make in READY.items()]
+    names = [
+        f"{name}:{next(iter(inspect.signature(make).parameters))}=" for name, make in READY.items()
+    ]
     return [name for name in names if name.startswith(incomplete)]
 
 
 Net = Annotated[str, typer.Argument(help=NET, autocompletion=complete_net)]
 Data = Annotated[str, typer.Argument(help=DATA)]
-Store = Annotated[str, typer.Argument(callback=lasting, help="The folder or URL of the Zarr store.")]
+Store = Annotated[
+    str, typer.Argument(callback=lasting, help="The folder or URL of the Zarr store.")
+]
 Get = Annotated[str, typer.Option(help="ntk, nngp or nngp,ntk.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
@@ -71,7 +85,9 @@ def without_effect(context: typer.Context, names: str, where: str) -> None:
     for name in names.split():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            given = {"as_json": "--json", "net": "NET", "data": "DATA", "targets": "TARGETS"}.get(name, f"--{name}")
+            given = {"as_json": "--json", "net": "NET", "data": "DATA", "targets": "TARGETS"}.get(
+                name, f"--{name}"
+            )
             raise ValueError(f"{given} has no effect {where}: leave it out")
 
 

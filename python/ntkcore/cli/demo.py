@@ -1,7 +1,8 @@
-"""The demonstration on scikit-learn's digits: kernels of a few depths, accuracies beside plain baselines, one figure.
+"""The demonstration on scikit-learn's digits: kernels of a few depths,
+accuracies beside plain baselines, one figure.
 
-f_t = y + e^{-K t} (f_0 - y): an infinitely wide network learns the kernel's leading eigenmodes first (Jacot et al.
-2018).
+f_t = y + e^{-K t} (f_0 - y): an infinitely wide network learns the
+kernel's leading eigenmodes first (Jacot et al. 2018).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ try:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 except ImportError as error:
-    raise ImportError('the demonstration needs scikit-learn and matplotlib: pip install "ntkcore[all]"') from error
+    raise ImportError(
+        'the demonstration needs scikit-learn and matplotlib: pip install "ntkcore[all]"'
+    ) from error
 
 from ntkcore.engine.kernels import kernel
 from ntkcore.specs.nets import cntk, mlp
@@ -49,7 +52,9 @@ class Row:
 
 @dataclass
 class Results:
-    """What the demonstration found: `accuracy[name]` over `DEPTHS`, the spectra, and where the figure was written."""
+    """What the demonstration found: `accuracy[name]` over `DEPTHS`, the spectra,
+    and where the figure was written.
+    """
 
     rows: list[Row] = field(default_factory=list)
     accuracy: dict[str, list[float]] = field(default_factory=dict)
@@ -71,7 +76,9 @@ class Split:
 
 
 def load(samples: int | None = None) -> Split:
-    """Digits, scaled to [0, 1] and centred; half for training, a quarter each for validation and test."""
+    """Digits, scaled to [0, 1] and centred; half for training,
+    a quarter each for validation and test.
+    """
     x, y = load_digits(return_X_y=True)
     rng = np.random.RandomState(0)
     chosen = rng.permutation(len(x))[:samples]
@@ -87,29 +94,43 @@ def _targets(y: Array) -> Array:
 
 
 def _ridge_scores(K: Array, split: Split) -> tuple[float, float]:
-    """(validation, test) accuracy of kernel ridge regression on one-hot targets, the ridge chosen by the former.
+    """(validation, test) accuracy of kernel ridge regression on one-hot targets,
+    the ridge chosen by the former.
 
     One eigendecomposition K = V L V^T serves every ridge: f(x) = k(x) V (L + ridge)^-1 V^T y.
     """
     K = K.astype(np.float64)
     values, vectors = eigh(K[np.ix_(split.train, split.train)])
     targets = vectors.T @ _targets(split.y[split.train])
-    parts = [(K[np.ix_(part, split.train)] @ vectors, split.y[part]) for part in (split.valid, split.test)]
+    parts = [
+        (K[np.ix_(part, split.train)] @ vectors, split.y[part])
+        for part in (split.valid, split.test)
+    ]
     scores = []
     for ridge in RIDGES:
         weights = targets / (values + ridge * values.mean())[:, None]
-        scores.append([float(np.mean((rows @ weights).argmax(1) == labels)) for rows, labels in parts])
+        scores.append(
+            [float(np.mean((rows @ weights).argmax(1) == labels)) for rows, labels in parts]
+        )
     valid, test = max(scores, key=lambda pair: pair[0])
     return valid, test
 
 
 def _kernel_rows(results: Results, split: Split) -> dict[str, Array]:
-    """All kernels, every depth of a family in one pass; fills the table and returns the fully connected NTKs."""
+    """All kernels, every depth of a family in one pass;
+    fills the table and returns the fully connected NTKs.
+    """
     vectors = split.x.reshape(len(split.x), -1)
     families: dict[str, Callable[[], Any]] = {
-        "fully connected": lambda: kernel(mlp(5, b_std=0.1), vectors, get=("nngp", "ntk"), depths=DEPTHS),
-        "convolutional, Flatten": lambda: kernel(cntk(5, "flatten", b_std=0.1), split.x, get=("ntk",), depths=DEPTHS),
-        "convolutional, GAP": lambda: kernel(cntk(5, b_std=0.1), split.x, get=("ntk",), depths=DEPTHS),
+        "fully connected": lambda: kernel(
+            mlp(5, b_std=0.1), vectors, get=("nngp", "ntk"), depths=DEPTHS
+        ),
+        "convolutional, Flatten": lambda: kernel(
+            cntk(5, "flatten", b_std=0.1), split.x, get=("ntk",), depths=DEPTHS
+        ),
+        "convolutional, GAP": lambda: kernel(
+            cntk(5, b_std=0.1), split.x, get=("ntk",), depths=DEPTHS
+        ),
     }
     kept: dict[str, Array] = {}
     for family, compute in families.items():
@@ -122,7 +143,9 @@ def _kernel_rows(results: Results, split: Split) -> dict[str, Array]:
             scores = [_ridge_scores(K, split) for K in stack]
             results.accuracy[label] = [test for _, test in scores]
             best = int(np.argmax([valid for valid, _ in scores]))
-            results.rows.append(Row(f"{label}, depth {DEPTHS[best]}", results.accuracy[label][best], seconds))
+            results.rows.append(
+                Row(f"{label}, depth {DEPTHS[best]}", results.accuracy[label][best], seconds)
+            )
     return kept
 
 
@@ -131,7 +154,8 @@ def _baseline_rows(results: Results, split: Split) -> None:
     grids = {
         "RBF SVM": [SVC(C=c, gamma=g) for c in (1, 10, 100) for g in (0.01, 0.03, 0.1, "scale")],
         "logistic regression": [
-            make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)) for c in (0.01, 0.1, 1.0)
+            make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
+            for c in (0.01, 0.1, 1.0)
         ],
     }
     for name, models in grids.items():
@@ -144,7 +168,9 @@ def _baseline_rows(results: Results, split: Split) -> None:
 
 
 def _dynamics(results: Results, stack: Array, split: Split) -> None:
-    """Spectra of a few depths; at depth 3 the part of the target that is left in groups of eigenmodes over time."""
+    """Spectra of a few depths; at depth 3 the part of the target that
+    is left in groups of eigenmodes over time.
+    """
     inner = np.ix_(split.train, split.train)
     for depth in (1, 3, 5):
         values, vectors = eigh(stack[DEPTHS.index(depth)][inner].astype(np.float64))
@@ -164,22 +190,32 @@ def _draw(results: Results, path: Path) -> None:
     spectrum, accuracy, residual = figure.subplots(1, 3)
     for depth, values in results.spectra.items():
         spectrum.loglog(np.arange(1, len(values) + 1), values, label=f"depth {depth}")
-    spectrum.set(xlabel="index i", ylabel=r"eigenvalue $\lambda_i / N$", title="spectrum of the NTK")
+    spectrum.set(
+        xlabel="index i", ylabel=r"eigenvalue $\lambda_i / N$", title="spectrum of the NTK"
+    )
     spectrum.legend()
     for name, percent in results.accuracy.items():
         baseline = "SVM" in name or "logistic" in name
-        style: dict[str, Any] = {"ls": ":", "color": "k" if "SVM" in name else "gray"} if baseline else {"marker": "o"}
+        style: dict[str, Any] = (
+            {"ls": ":", "color": "k" if "SVM" in name else "gray"} if baseline else {"marker": "o"}
+        )
         accuracy.plot(DEPTHS, 100 * np.asarray(percent), label=name, **style)
-    accuracy.set(xlabel="hidden layers", ylabel="test accuracy, %", title="digits, beside plain baselines")
+    accuracy.set(
+        xlabel="hidden layers", ylabel="test accuracy, %", title="digits, beside plain baselines"
+    )
     accuracy.set_xticks(DEPTHS)
     accuracy.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     assert results.times is not None
     assert results.residuals is not None
     for (a, b), left in zip(MODES, results.residuals, strict=False):
-        residual.semilogx(results.times, left, label=f"modes {a + 1}–{b}" if b else f"modes {a + 1}–")
+        residual.semilogx(
+            results.times, left, label=f"modes {a + 1}–{b}" if b else f"modes {a + 1}–"
+        )
     residual.semilogx(results.times, results.residuals[-1], "k--", label="training loss")
     residual.set(
-        xlabel="training time t", ylabel="part of the target left", title="what is learned when (NTK, depth 3)"
+        xlabel="training time t",
+        ylabel="part of the target left",
+        title="what is learned when (NTK, depth 3)",
     )
     residual.legend()
     for axes in (spectrum, accuracy, residual):
@@ -194,11 +230,16 @@ def _check_format(path: Path) -> None:
 
     kinds = Figure().canvas.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in kinds:
-        raise ValueError(f"a figure cannot be written as {path.suffix}: name it .png, or one of {', '.join(kinds)}")
+        raise ValueError(
+            f"a figure cannot be written as {path.suffix}: name it .png, or one of"
+            f" {', '.join(kinds)}"
+        )
 
 
 def run(output: Path, samples: int | None = None) -> Results:
-    """The whole demonstration; writes the figure to ``output``. ``samples``: use only so many of the 1797 digits."""
+    """The whole demonstration; writes the figure to ``output``. ``samples``:
+    use only so many of the 1797 digits.
+    """
     _check_format(output)
     results, split = Results(), load(samples)
     kernels = _kernel_rows(results, split)
@@ -212,5 +253,8 @@ def table(results: Results) -> str:
     """The accuracies as lines of text."""
     width = max(len(row.model) for row in results.rows)
     lines = [f"{'model':{width}}  test accuracy   seconds"]
-    lines += [f"{row.model:{width}}  {100 * row.accuracy:11.2f} %   {row.seconds:7.2f}" for row in results.rows]
+    lines += [
+        f"{row.model:{width}}  {100 * row.accuracy:11.2f} %   {row.seconds:7.2f}"
+        for row in results.rows
+    ]
     return "\n".join(lines)

@@ -20,8 +20,12 @@ from ntkcore.store.files import check_place
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(callback=local, help="Where the figure goes.")] = Path("ntkcore-demo.png"),
-    samples: Annotated[int | None, typer.Option(min=200, help="Use only so many of the 1797 digits.")] = None,
+    output: Annotated[Path, typer.Option(callback=local, help="Where the figure goes.")] = Path(
+        "ntkcore-demo.png"
+    ),
+    samples: Annotated[
+        int | None, typer.Option(min=200, help="Use only so many of the 1797 digits.")
+    ] = None,
 ) -> None:
     """Kernels, accuracies and one figure on scikit-learn's digits, in under a minute.
 
@@ -38,7 +42,9 @@ def machine_info() -> dict[str, Any]:
     """What `ntkcore info` says, as plain values."""
     from threadpoolctl import threadpool_info
 
-    blas = [f"{p['internal_api']} {p['version']}" for p in threadpool_info() if p["user_api"] == "blas"]
+    blas = [
+        f"{p['internal_api']} {p['version']}" for p in threadpool_info() if p["user_api"] == "blas"
+    ]
     free = free_bytes()
     return {
         "ntkcore": ntkcore.__version__,

@@ -49,12 +49,24 @@ def build_command(
     get: Get = "ntk",
     threads: Threads = None,
     tile: Annotated[int | None, typer.Option(min=1, help="Rows and columns of a tile.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64; that of the data by default.")] = None,
-    backend: Annotated[str | None, typer.Option(help="One of `ntkcore info`, e.g. cuda; the CPU by default.")] = None,
-    devices: Annotated[str | None, typer.Option(help="GPUs, e.g. 0,1, with --backend cuda.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers do it.")] = None,
-    part: Annotated[str | None, typer.Option(help="I/N: share I (from 0) of N processes on one store.")] = None,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Make the store, compute nothing.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or float64; that of the data by default.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="One of `ntkcore info`, e.g. cuda; the CPU by default.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="GPUs, e.g. 0,1, with --backend cuda.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers do it.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: share I (from 0) of N processes on one store.")
+    ] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Make the store, compute nothing.")
+    ] = False,
 ) -> None:
     """A kernel into a store; after any interruption the same command goes on.
 
@@ -107,7 +119,9 @@ def _client(address: str | None) -> Iterator[Any]:
     try:
         client = Client(address, timeout=CONNECT)
     except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {address}: {error}; start it, or check the address") from None
+        raise OSError(
+            f"no Dask scheduler answers at {address}: {error}; start it, or check the address"
+        ) from None
     with client:
         yield client
 
@@ -140,7 +154,9 @@ def resume_command(store: Store, threads: Threads = None) -> None:
 def verify_command(
     store: Store,
     sample: Annotated[int, typer.Option(min=0, help="Tiles to compute again.")] = 8,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute bad and missing tiles again.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Compute bad and missing tiles again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Checksums, symmetry, NaN, a sample computed again. Exit code 1 where something is wrong.

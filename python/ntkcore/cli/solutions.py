@@ -20,17 +20,23 @@ def _check_kernel(group: Any, kernel: str) -> None:
     from ntkcore.store.format import attributes
 
     if kernel not in (names := attributes(group)["kernels"]):
-        raise ValueError(f"the store has no kernel {kernel!r}: --kernel must be {' or '.join(names)}")
+        raise ValueError(
+            f"the store has no kernel {kernel!r}: --kernel must be {' or '.join(names)}"
+        )
 
 
 @app.command("solve")
 def solve_command(
     store: Store,
     targets: Annotated[str, typer.Argument(help="Targets, as data.")],
-    output: Annotated[Path, typer.Argument(callback=local, help="Where the coefficients go (.npy).")],
+    output: Annotated[
+        Path, typer.Argument(callback=local, help="Where the coefficients go (.npy).")
+    ],
     ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    checkpoint: Annotated[Path | None, typer.Option(callback=local, help="A file (.npz) that keeps the state.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=local, help="A file (.npz) that keeps the state.")
+    ] = None,
 ) -> None:
     """Coefficients of kernel ridge regression by conjugate gradients on a store, read tile by tile.
 
@@ -46,7 +52,10 @@ def solve_command(
     operator = Stored(group[kernel], progress=False)
     result = cg(operator, load(targets), ridge, relative=True, checkpoint=checkpoint)
     if not result.converged:
-        raise ValueError(f"no convergence: residual {result.residuals.max():.1e} after {result.iterations} iterations")
+        raise ValueError(
+            f"no convergence: residual {result.residuals.max():.1e} after {result.iterations}"
+            " iterations"
+        )
     with writing(output) as file:
         np.save(file, result.x)
     typer.echo(f"{result.iterations} iterations, {result.passes:.1f} passes: {output}")
@@ -55,9 +64,13 @@ def solve_command(
 @app.command("predict")
 def predict_command(
     store: Store,
-    coefficients: Annotated[Path, typer.Argument(callback=local, help="What `ntkcore solve` wrote (.npy).")],
+    coefficients: Annotated[
+        Path, typer.Argument(callback=local, help="What `ntkcore solve` wrote (.npy).")
+    ],
     data: Data,
-    output: Annotated[Path, typer.Argument(callback=local, help="Where the predictions go (.npy).")],
+    output: Annotated[
+        Path, typer.Argument(callback=local, help="Where the predictions go (.npy).")
+    ],
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
     threads: Threads = None,
 ) -> None:
@@ -76,7 +89,8 @@ def predict_command(
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
     if len(solution) != len(x):
         raise ValueError(
-            f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples: solve with this store"
+            f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples: solve with"
+            " this store"
         )
     operator = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads)
     with writing(output) as file:
@@ -89,7 +103,9 @@ def spectrum_command(
     store: Store,
     largest: Annotated[int, typer.Option(min=1, help="So many of the largest eigenvalues.")] = 20,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    targets: Annotated[str | None, typer.Option(help="Targets, as data: their share in each mode.")] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Targets, as data: their share in each mode.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The largest eigenvalues by Lanczos on a store, their share of the trace and of the targets.
@@ -108,9 +124,14 @@ def spectrum_command(
     if targets is not None:
         y = np.asarray(load(targets), float)
         if not y.ndim or len(y) != operator.shape[0]:
-            raise ValueError(f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples: one row a sample")
+            raise ValueError(
+                f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples: one row a"
+                " sample"
+            )
         if not np.isfinite(y).all() or not y.any():
-            raise ValueError(f"{targets} holds NaN, infinity or zeros only: its share in the modes is undefined")
+            raise ValueError(
+                f"{targets} holds NaN, infinity or zeros only: its share in the modes is undefined"
+            )
         y = y.reshape(len(y), -1)
         found["targets"] = ((modes.T @ y) ** 2).sum(1).cumsum() / (y**2).sum()
     if as_json:

@@ -1,4 +1,6 @@
-"""Data and networks as the command line names them: "x.npy", "mnist.npz:X_train"; "cntk:depth=20,head=gap"."""
+"""Data and networks as the command line names them: "x.npy",
+"mnist.npz:X_train"; "cntk:depth=20,head=gap".
+"""
 
 from __future__ import annotations
 
@@ -41,17 +43,24 @@ def load(source: str) -> np.ndarray[Any, Any]:
     if kind not in (".npy", ".csv", ".parquet", ".npz", ".zarr"):
         raise ValueError(f"data must be .npy, .npz, .csv, .parquet or .zarr, not {kind or path!r}")
     if (kind == ".zarr") != Path(path).is_dir():
-        raise ValueError(f"{path} is {'a folder' if Path(path).is_dir() else 'a file'}, which {kind} data are not")
+        raise ValueError(
+            f"{path} is {'a folder' if Path(path).is_dir() else 'a file'}, which {kind} data"
+            " are not"
+        )
     if len(path) < len(source) and kind not in (".npz", ".zarr"):
         raise ValueError(f"{path} holds one array, so {':' + name!r} has no meaning: leave it out")
     try:
         found = _read(path, kind, name)
     except (EOFError, zipfile.BadZipFile, zlib.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path} cannot be read: empty, truncated or damaged ({error}); write it again") from None
+        raise ValueError(
+            f"{path} cannot be read: empty, truncated or damaged ({error}); write it again"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if found.dtype.kind not in "fiub":
-        raise TypeError(f"{source} must hold real numbers, not dtype {found.dtype}: convert it first")
+        raise TypeError(
+            f"{source} must hold real numbers, not dtype {found.dtype}: convert it first"
+        )
     return found
 
 
@@ -76,7 +85,10 @@ def _npz(path: str, name: str) -> np.ndarray[Any, Any]:
     with open(path, "rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is no .npz archive, whatever its name says; rename it to .npy if it is one array")
+            raise ValueError(
+                "it is no .npz archive, whatever its name says; rename it to .npy if it is one"
+                " array"
+            )
         _check_name(path, name, archive.files)
         return np.asarray(archive[name])
 
@@ -96,11 +108,15 @@ def _check_header(path: str) -> None:
     if any(length < 0 for length in shape):
         raise ValueError(f"its header says shape {shape}, so the file is damaged: write it again")
     if dtype.hasobject:
-        raise ValueError("it holds pickled objects, which are never loaded: save numbers, x.astype(float)")
+        raise ValueError(
+            "it holds pickled objects, which are never loaded: save numbers, x.astype(float)"
+        )
 
 
 def _csv(path: str) -> np.ndarray[Any, Any]:
-    """Numbers separated by commas, semicolons or tabs; a first line without any number holds names."""
+    """Numbers separated by commas, semicolons or tabs;
+    a first line without any number holds names.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             start = file.readline()
@@ -135,7 +151,11 @@ def _numbers(line: int, row: list[str], width: int) -> list[float]:
         raise ValueError(f"line {line} has {len(row)} fields, where the first samples have {width}")
     for column, field in enumerate(row, 1):
         if not _is_number(field):
-            found = "is empty: impute it or drop the sample" if not field.strip() else f"is {field!r}, not a number"
+            found = (
+                "is empty: impute it or drop the sample"
+                if not field.strip()
+                else f"is {field!r}, not a number"
+            )
             raise ValueError(f"line {line}, column {column} {found}")
     return [float(field) for field in row]
 
@@ -176,12 +196,23 @@ def parse_net(text: str) -> Layer:
             options[key] = int(value) if value.lstrip("-").isdigit() else float(value)
         options.setdefault(key, value)
     if unknown := [key for key in options if key not in known]:
-        raise ValueError(f"network {text!r}: no parameter {unknown[0]!r}; {name} takes {', '.join(known)}")
-    if any(abs(options.get(key, 0)) > DEEPEST for key in ("depth", "blocks") if not isinstance(options.get(key), str)):
-        raise ValueError(f"network {text!r}: more than {DEEPEST} layers take hours a pair: choose a smaller depth")
+        raise ValueError(
+            f"network {text!r}: no parameter {unknown[0]!r}; {name} takes {', '.join(known)}"
+        )
+    if any(
+        abs(options.get(key, 0)) > DEEPEST
+        for key in ("depth", "blocks")
+        if not isinstance(options.get(key), str)
+    ):
+        raise ValueError(
+            f"network {text!r}: more than {DEEPEST} layers take hours a pair: choose a smaller"
+            " depth"
+        )
     first = next(iter(inspect.signature(READY[name]).parameters.values()))
     if first.default is first.empty and first.name not in options:
-        raise ValueError(f"network {text!r}: {name} needs {first.name}, as in {name}:{first.name}=5")
+        raise ValueError(
+            f"network {text!r}: {name} needs {first.name}, as in {name}:{first.name}=5"
+        )
     try:
         return READY[name](**options)
     except TypeError as error:

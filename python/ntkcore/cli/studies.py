@@ -23,16 +23,18 @@ def _complete_experiment(incomplete: str) -> list[str]:
 def run_command(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="An experiment, or all.", autocompletion=_complete_experiment)
+        str | None,
+        typer.Argument(help="An experiment, or all.", autocompletion=_complete_experiment),
     ] = None,
-    output: Annotated[Path, typer.Option(callback=local, help="Folder of pictures and numbers.")] = Path(
-        "ntkcore-experiments"
-    ),
+    output: Annotated[
+        Path, typer.Option(callback=local, help="Folder of pictures and numbers.")
+    ] = Path("ntkcore-experiments"),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """A figure of the literature, run again; without a name, the list. Exit code 1 where a criterion is not met.
+    """A figure of the literature, run again; without a name, the list.
+    Exit code 1 where a criterion is not met.
 
     Example:  ntkcore run spectral_bias --quick
     """
@@ -48,7 +50,10 @@ def run_command(
         records.append(experiments.run(each, output, quick=quick, seed=seed))
         if not as_json:
             typer.echo(f"{each} ({records[-1]['seconds']:.0f} s): {output / each}.png")
-            typer.echo("".join(f"  {criterion}\n" for criterion in experiments.criteria_of(records[-1])), nl=False)
+            typer.echo(
+                "".join(f"  {criterion}\n" for criterion in experiments.criteria_of(records[-1])),
+                nl=False,
+            )
     if as_json:
         typer.echo(json.dumps(records))
     if not all(record["met"] for record in records):
@@ -59,32 +64,49 @@ def run_command(
 def falsify_command(
     context: typer.Context,
     net: Annotated[str | None, typer.Argument(help=NET, autocompletion=complete_net)] = None,
-    data: Annotated[str | None, typer.Argument(help=f"{DATA} Or a task, e.g. sparse_parity.")] = None,
-    targets: Annotated[
-        str | None, typer.Argument(help="Targets, as data: numbers, or classes as whole numbers. Of a task: none.")
+    data: Annotated[
+        str | None, typer.Argument(help=f"{DATA} Or a task, e.g. sparse_parity.")
     ] = None,
-    controls: Annotated[bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")] = False,
-    output: Annotated[Path, typer.Option(callback=local, help="Folder of finished cells and of the report.")] = Path(
-        "ntkcore-falsify"
-    ),
+    targets: Annotated[
+        str | None,
+        typer.Argument(
+            help="Targets, as data: numbers, or classes as whole numbers. Of a task: none."
+        ),
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(callback=local, help="Folder of finished cells and of the report.")
+    ] = Path("ntkcore-falsify"),
     metric: Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")] = "nmse",
-    predicate: Annotated[str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")] = "below",
-    minimum: Annotated[float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")] = 0.5,
-    axis: Annotated[str | None, typer.Option(help="n, noise, width, or another keyword of the task.")] = None,
+    predicate: Annotated[
+        str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")
+    ] = "below",
+    minimum: Annotated[
+        float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")
+    ] = 0.5,
+    axis: Annotated[
+        str | None, typer.Option(help="n, noise, width, or another keyword of the task.")
+    ] = None,
     values: Annotated[str | None, typer.Option(help="Of the axis, rising: 100,400,1600.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="A network that must not show the effect.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="A network that must not show the effect.")
+    ] = None,
     width: Annotated[int, typer.Option(min=1, help="Of the finite networks.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 2000,
     seeds: Annotated[int, typer.Option(min=1, help="Initialisations; a verdict needs 5.")] = 5,
     splits: Annotated[int, typer.Option(min=1, help="Of the data; a verdict needs 3.")] = 3,
     seconds: Annotated[
-        float | None, typer.Option(help="Begin nothing new (of each control) after that; a rerun goes on.")
+        float | None,
+        typer.Option(help="Begin nothing new (of each control) after that; a rerun goes on."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Would it still be learned if the features were frozen? Kernels beside networks, a verdict, and a report.
+    """Would it still be learned if the features were frozen? Kernels beside networks,
+    a verdict, and a report.
 
     With --controls exit code 1 where a verdict is not the known one.
 
@@ -128,7 +150,9 @@ def _falsified(data: str, targets: str | None) -> Any:
     if targets is not None:
         return np.asarray(load(data)), np.asarray(load(targets))
     if data not in TASKS:
-        raise ValueError(f"{data} is no task ({', '.join(TASKS)}): give targets too if it names samples")
+        raise ValueError(
+            f"{data} is no task ({', '.join(TASKS)}): give targets too if it names samples"
+        )
     return TASKS[data]
 
 
@@ -145,7 +169,10 @@ def _run_controls(output: Path, as_json: bool, **options: Any) -> None:
             typer.echo(f"{mark}: {report}")
     page = write_overview(found, output)
     right = sum(control.right(report) for control, report in found)
-    summary = {"right": right, "controls": {control.name: report.record() for control, report in found}}
+    summary = {
+        "right": right,
+        "controls": {control.name: report.record() for control, report in found},
+    }
     typer.echo(json.dumps(summary) if as_json else f"{right} of {len(found)} right: {page}")
     if right < len(found):
         raise typer.Exit(1)

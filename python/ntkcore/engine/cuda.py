@@ -1,8 +1,9 @@
-"""Kernels on NVIDIA GPUs through CuPy: tiles of pairs on two streams, so that products and recursion overlap.
+"""Kernels on NVIDIA GPUs through CuPy: tiles of pairs on two streams,
+so that products and recursion overlap.
 
-Data on a device give results there, on CuPy's current stream and without waiting for them. NumPy data with
-``backend="cuda"`` give NumPy results, tile by tile through pinned memory. What depends on one sample only (variances
-and the features made of them) comes from the CPU engine.
+Data on a device give results there, on CuPy's current stream and without waiting for them. NumPy
+data with ``backend="cuda"`` give NumPy results, tile by tile through pinned memory. What depends on
+one sample only (variances and the features made of them) comes from the CPU engine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ntkcore.engine.tiles import Tile, banded, pairs_in, progress_bar, tiles, wo
 from ntkcore.engine.vectors import BLOCK, check_variances
 
 VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
-HOST_TILE = 2048  # of vectors, where results go to the host: pinning memory takes longer than copying it
+# Of vectors, where results go to the host: pinning memory takes longer than copying it.
+HOST_TILE = 2048
 IMAGE_TILE = 256
 BAND = 8  # tiles of images side by side, whose columns are read again by the rows below
 AHEAD = 8  # tiles of images whose blocks are made in advance
@@ -43,7 +45,9 @@ class _Vectors:
 
     step, whole_diagonal = BLOCK, False
 
-    def __init__(self, program: _core.Program, a: Any, b: Any, lanes: list[Lane], threads: int) -> None:
+    def __init__(
+        self, program: _core.Program, a: Any, b: Any, lanes: list[Lane], threads: int
+    ) -> None:
         self.program = program
         self.points: list[_core.Points] = []  # of either side, from the first device's norms
         self.sides: dict[int, list[tuple[Any, list[int]]]] = {}
@@ -51,10 +55,14 @@ class _Vectors:
             if lane.device not in self.sides:
                 with lane.cupy.cuda.Device(lane.device):
                     data = [a] if b is None else [a, b]
-                    self.sides[lane.device] = [self._upload(lane.cupy, x, k, threads) for k, x in enumerate(data)]
+                    self.sides[lane.device] = [
+                        self._upload(lane.cupy, x, k, threads) for k, x in enumerate(data)
+                    ]
 
     def _upload(self, cupy: Any, x: Any, side: int, threads: int) -> tuple[Any, list[int]]:
-        """(arrays, numbers for the engine) of one side, on the current device and stream; unit vectors come first."""
+        """(arrays, numbers for the engine) of one side, on the current device and stream;
+        unit vectors come first.
+        """
         unit, norm2 = unit_rows(cupy.asarray(x))
         if side == len(self.points):
             self.points.append(points_of_norms(self.program, norm2, x, threads))
@@ -65,7 +73,9 @@ class _Vectors:
     def prepare(self, lane: Lane, coming: Iterable[Tile]) -> None:
         """Nothing: all samples are on the devices."""
 
-    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(
+        self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool
+    ) -> None:
         i0, i1, j0, j1 = task
         sides = self.sides[lane.device]
         ((rows, *_), row_numbers), ((cols, *_), col_numbers) = sides[0], sides[-1]
@@ -91,7 +101,9 @@ class _Vectors:
 
 
 def points_of_norms(program: _core.Program, norm2: Any, x: Any, threads: int) -> _core.Points:
-    """What depends on one row of x only; ValueError where a variance is not finite. Waits for the norms."""
+    """What depends on one row of x only; ValueError where a variance is not finite.
+    Waits for the norms.
+    """
     norms = cupy_module().asnumpy(norm2)
     points = _core.Points.of_norms(program, norms, x.shape[1], x.dtype == np.float64, threads)
     check_variances({"nngp": points.nngp, "ntk": points.ntk}, x.dtype)
@@ -140,7 +152,9 @@ class _Images:
         """Begin to make what the coming tiles read."""
         self.blocks[lane.device].prepare(key for task in coming for key in self._keys(task))
 
-    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(
+        self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool
+    ) -> None:
         i0, i1, j0, j1 = task
         row, col = self._keys(task)
         rows, cols = self.blocks[lane.device].get([row, col])
@@ -167,8 +181,8 @@ def write(job: Job, devices: Sequence[int] | None) -> None:
     here = cupy.cuda.Device().id
     if not host and any(lane.device != here for lane in lanes):
         raise ValueError(
-            f"the data, and so the result, lie on device {here}, not on devices={devices!r}: pass NumPy data to share "
-            "the work among several"
+            f"the data, and so the result, lie on device {here}, not on devices={devices!r}: pass"
+            " NumPy data to share the work among several"
         )
     usual = IMAGE_TILE if job.of_images else HOST_TILE if host else VECTOR_TILE
     size = job.tile_of(LANES if job.of_images else BLOCK) or usual
@@ -188,13 +202,17 @@ def _write_images(job: Job, size: int, lanes: list[Lane], host: bool) -> None:
         mine = Diagonals(program, job.a, cpu_backends()[0], beside) if full else None
         heads = _heads(program, mine, job.b, beside)
         first, second = [(job.a, heads[0])], [(job.columns, heads[1])]
-        kernels = _Images(program, first if symmetric else first + second, size, lanes, (makers, strips))
+        kernels = _Images(
+            program, first if symmetric else first + second, size, lanes, (makers, strips)
+        )
         _run(kernels, kernels.order(work), job, lanes, host, mine.check if mine else None)
         if symmetric and mine:
             _write_diagonal(job.parts, mine.result(), job.a.dtype, xp)
         if not job.flip:
             return
-        others = {name: [xp.empty_like(part) for part in arrays] for name, arrays in job.parts.items()}
+        others = {
+            name: [xp.empty_like(part) for part in arrays] for name, arrays in job.parts.items()
+        }
         turned = [(flipped(program, job.a), heads[0])]
         kernels = _Images(program, turned + second, size, lanes, (makers, strips))
         _run(kernels, kernels.order(work), replace(job, b=job.columns, parts=others), lanes, host)
@@ -210,12 +228,17 @@ def _average(job: Job, others: Parts, xp: Any) -> None:
             part[...] = (part + other) / 2
 
 
-def _heads(program: _core.ImageProgram, mine: Diagonals | None, b: Array | None, pool: ThreadPoolExecutor) -> list[Any]:
+def _heads(
+    program: _core.ImageProgram, mine: Diagonals | None, b: Array | None, pool: ThreadPoolExecutor
+) -> list[Any]:
     """Features of the head's ops for both sides, where it needs them."""
     if mine is None or not program.head_needs_variance:
         return [None, None]
     first = mine.result()["head"]
-    return [first, first if b is None else Diagonals(program, b, cpu_backends()[0], pool).result()["head"]]
+    return [
+        first,
+        first if b is None else Diagonals(program, b, cpu_backends()[0], pool).result()["head"],
+    ]
 
 
 def _write_diagonal(parts: Parts, values: dict[str, Any], dtype: np.dtype[Any], xp: Any) -> None:
@@ -242,7 +265,9 @@ def _run(
         pools_kept(lanes),
     ):
         parts, symmetric = job.parts, job.symmetric
-        results = ThroughPinnedMemory(parts, symmetric, copiers) if host else OnDevice(parts, symmetric)
+        results = (
+            ThroughPinnedMemory(parts, symmetric, copiers) if host else OnDevice(parts, symmetric)
+        )
         try:
             for number, task in enumerate(work):
                 lane = lanes[number % len(lanes)]

@@ -1,4 +1,6 @@
-"""Arrays on a GPU, by CuPy: whose they are, how they come and go, and what is computed of them before any tile."""
+"""Arrays on a GPU, by CuPy: whose they are, how they come and go,
+and what is computed of them before any tile.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,11 @@ def cupy_module() -> Any:
 
 
 def on_device(x: object) -> bool:
-    """Does the array lie on a CUDA device (CuPy, PyTorch, anything with DLPack or __cuda_array_interface__)?"""
-    if hasattr(x, "__dlpack_device__"):  # JAX's arrays on a CPU have the other name too, in their class
+    """Does the array lie on a CUDA device (CuPy, PyTorch,
+    anything with DLPack or __cuda_array_interface__)?
+    """
+    # JAX's arrays on a CPU have the other name too, in their class.
+    if hasattr(x, "__dlpack_device__"):
         return int(x.__dlpack_device__()[0]) in CUDA_TYPES
     return hasattr(x, "__cuda_array_interface__")
 
@@ -54,7 +59,9 @@ def on_device_of(*data: Any) -> AbstractContextManager[Any]:
 
 
 def _as_cupy(x: Any) -> Any:
-    """An array on a device as CuPy's on the current one; by DLPack, which orders streams, where there is a choice."""
+    """An array on a device as CuPy's on the current one; by DLPack, which orders streams,
+    where there is a choice.
+    """
     cupy = cupy_module()
     if not isinstance(x, cupy.ndarray) and hasattr(x, "__dlpack__"):
         x = cupy.from_dlpack(x)
@@ -75,7 +82,9 @@ def to_device(array: Array) -> Any:
 
 
 def gathered(*data: Any) -> tuple[Any, list[Any]]:
-    """The module and the data for it: vectors stay on their device, images come to the host, where tables are made."""
+    """The module and the data for it: vectors stay on their device, images come to the host,
+    where tables are made.
+    """
     given = [_as_cupy(x) if on_device(x) else x for x in data]
     if any(on_device(x) and x.ndim != 4 for x in given):
         return cupy_module(), given
@@ -95,13 +104,17 @@ def allocate(out: Any, get: Get, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         return {name: cupy.empty(shape, dtype) for name in names}
     arrays = (out,) if isinstance(get, str) else tuple(out)
     if len(arrays) != len(names) or any(not isinstance(array, cupy.ndarray) for array in arrays):
-        raise TypeError(f"out must be a CuPy array for each of get={get!r}, as the data lie on a GPU")
+        raise TypeError(
+            f"out must be a CuPy array for each of get={get!r}, as the data lie on a GPU"
+        )
     device = cupy.cuda.Device().id
     for array in arrays:
         if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
             raise ValueError(f"out must be C-contiguous, of shape {shape} and dtype {dtype}")
         if device_of(array) != device:
-            raise ValueError(f"out must lie on the data's device {device}, not on {device_of(array)}")
+            raise ValueError(
+                f"out must lie on the data's device {device}, not on {device_of(array)}"
+            )
     return dict(zip(names, arrays, strict=True))
 
 
@@ -122,9 +135,13 @@ def pinned(cupy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 def _row_kernels() -> tuple[Any, Any, Any]:
     """Of rows: the largest |x|; the sum of (x / big)^2 in double; x / big / length."""
     cupy = cupy_module()
-    largest = cupy.ReductionKernel("T x", "T y", "fabs(x)", "max(a, b)", "y = a", "0", "ntkcore_largest")
+    largest = cupy.ReductionKernel(
+        "T x", "T y", "fabs(x)", "max(a, b)", "y = a", "0", "ntkcore_largest"
+    )
     square = "double(x) / big * (double(x) / big)"
-    squares = cupy.ReductionKernel("T x, float64 big", "float64 y", square, "a + b", "y = a", "0", "ntkcore_squares")
+    squares = cupy.ReductionKernel(
+        "T x, float64 big", "float64 y", square, "a + b", "y = a", "0", "ntkcore_squares"
+    )
     unit = cupy.ElementwiseKernel(
         "T x, float64 big, float64 length", "T y", "y = double(x) / big / length", "ntkcore_unit"
     )
@@ -132,9 +149,11 @@ def _row_kernels() -> tuple[Any, Any, Any]:
 
 
 def unit_rows(x: Any) -> tuple[Any, Any]:
-    """Rows divided by their length (zero rows stay), below them zero rows up to whole COLUMNS; and |x|^2 in float64.
+    """Rows divided by their length (zero rows stay), below them zero rows up to whole COLUMNS;
+    and |x|^2 in float64.
 
-    Computed on the device, nothing waits. Rows are divided by their largest entry first, so that no square overflows.
+    Computed on the device, nothing waits. Rows are divided by their largest entry first,
+    so that no square overflows.
     """
     cupy = cupy_module()
     largest, squares, divide = _row_kernels()
@@ -173,7 +192,9 @@ def beside(Y: Any, result: Any) -> Any:
 
 
 def failing_aloud(matrix: Any) -> AbstractContextManager[None]:
-    """In it CuPy's decompositions raise LinAlgError, as NumPy's do: by default a failure passes in silence."""
+    """In it CuPy's decompositions raise LinAlgError, as NumPy's do:
+    by default a failure passes in silence.
+    """
     if not on_device(matrix):
         return nullcontext()
     import cupyx

@@ -1,5 +1,6 @@
-"""Images on a GPU: blocks of them with their tables, made once by all threads of the host, ahead of the tiles that
-read them."""
+"""Images on a GPU: blocks of them with their tables, made once by all threads of the host,
+ahead of the tiles that read them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class Block(NamedTuple):
 
 
 class BlockMaker:
-    """Makes blocks of `size` images of either side; the threads of `strips` compute, those of `makers` copy."""
+    """Makes blocks of `size` images of either side; the threads of `strips` compute,
+    those of `makers` copy.
+    """
 
     def __init__(
         self,
@@ -46,11 +49,16 @@ class BlockMaker:
         self.makers, self._strips = makers, strips
         x = sides[0][0]
         self._lanes = 64 // x.itemsize  # images of a strip
-        self._pixels, self._table = self._lanes * int(np.prod(x.shape[1:])), self._lanes * program.table_size
+        self._pixels, self._table = (
+            self._lanes * int(np.prod(x.shape[1:])),
+            self._lanes * program.table_size,
+        )
         self.nbytes = -(-size // self._lanes) * (self._pixels + self._table) * x.itemsize
 
     def to_device(self, cupy: Any, device: int, home: Any, uploads: Any, key: Key) -> Block:
-        """The block at `key`, ready for all streams: allocated on the stream `home`, copied on the stream `uploads`."""
+        """The block at `key`, ready for all streams: allocated on the stream `home`,
+        copied on the stream `uploads`.
+        """
         (x, head), first = self._sides[key[0]], key[1]
         x = x[first : first + self._size]
         strips = -(-len(x) // self._lanes)
@@ -68,7 +76,13 @@ class BlockMaker:
             images.set(staging, stream=uploads)
             head_table.set(features, stream=uploads)
             uploads.synchronize()
-        numbers = [len(x), address(images), self._pixels, address(images) + pixels.nbytes, self._table]
+        numbers = [
+            len(x),
+            address(images),
+            self._pixels,
+            address(images) + pixels.nbytes,
+            self._table,
+        ]
         return Block([images, head_table], [*numbers, address(head_table), features.shape[1]])
 
     def _write(self, x: Array, pixels: Array, table: Array) -> None:
@@ -82,15 +96,21 @@ class BlockMaker:
 
 
 class DeviceBlocks:
-    """Blocks of images on one device, for all its streams; where memory is scarce only the last used are kept."""
+    """Blocks of images on one device, for all its streams;
+    where memory is scarce only the last used are kept.
+    """
 
     def __init__(self, cupy: Any, device: int, readers: Sequence[Any], maker: BlockMaker) -> None:
         self._cupy, self._device, self._readers, self._maker = cupy, device, readers, maker
         with cupy.cuda.Device(device):
-            self._home, self._uploads = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+            self._home, self._uploads = (
+                cupy.cuda.get_current_stream(),
+                cupy.cuda.Stream(non_blocking=True),
+            )
             free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
         self.most = max(FEWEST, free // SHARE // maker.nbytes)
-        self._blocks: OrderedDict[Key, Future[Block]] = OrderedDict()  # the last asked for comes last
+        # The last asked for comes last.
+        self._blocks: OrderedDict[Key, Future[Block]] = OrderedDict()
 
     def prepare(self, keys: Iterable[Key]) -> None:
         """Begin to make those blocks that are not there, as many of them as can be kept."""
@@ -115,7 +135,9 @@ class DeviceBlocks:
         raise AssertionError
 
     def _forget(self, count: int) -> None:
-        """The oldest blocks go; who takes their memory next waits for all that the streams were told to do so far."""
+        """The oldest blocks go; who takes their memory next waits for
+        all that the streams were told to do so far.
+        """
         if count > 0:
             for reader in self._readers:
                 self._home.wait_event(reader.record())

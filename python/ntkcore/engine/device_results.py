@@ -1,4 +1,6 @@
-"""Where tiles computed on GPUs go: arrays on the device, or NumPy arrays by way of pinned memory."""
+"""Where tiles computed on GPUs go: arrays on the device,
+or NumPy arrays by way of pinned memory.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Kernels(Protocol):
     step: int  # tiles start at multiples of it
     whole_diagonal: bool  # does a tile on the diagonal need its mirror image written
 
-    def evaluate(self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool) -> None:
+    def evaluate(
+        self, lane: Lane, task: Tile, out: list[list[int]], stride: int, diagonal: bool
+    ) -> None:
         """A tile into arrays at these addresses: nngp, ntk, and their mirror images."""
 
 
@@ -33,7 +37,9 @@ class Results:
     def __init__(self, parts: Parts, symmetric: bool) -> None:
         self.parts, self.symmetric = parts, symmetric
 
-    def run(self, kernels: Kernels, lane: Lane, task: Tile, diagonal: bool, again: bool = True) -> None:
+    def run(
+        self, kernels: Kernels, lane: Lane, task: Tile, diagonal: bool, again: bool = True
+    ) -> None:
         """Begin with a tile; out of memory, once more with all that is free, then in pieces."""
         lane.wait()
         lane.task = task
@@ -85,17 +91,24 @@ class ThroughPinnedMemory(Results):
     def evaluate(self, kernels: Kernels, lane: Lane, task: Tile, diagonal: bool) -> None:
         """Give the tile to the lane's stream, and its way to the host."""
         staging = _Staging(lane, self.parts, self.places(task, diagonal))
-        kernels.evaluate(lane, task, self.into(kernels, staging.views(), diagonal), staging.side, diagonal)
+        kernels.evaluate(
+            lane, task, self.into(kernels, staging.views(), diagonal), staging.side, diagonal
+        )
         lane.finish = staging.fetch(self.copiers)
 
 
 def _addresses(parts: Parts, wanted: bool = True) -> list[list[int]]:
     nothing = [0] * levels(parts)
-    return [[address(p) for p in parts[name]] if wanted and name in parts else nothing for name in KERNELS]
+    return [
+        [address(p) for p in parts[name]] if wanted and name in parts else nothing
+        for name in KERNELS
+    ]
 
 
 def _split(task: Tile, step: int, diagonal: bool) -> Iterator[tuple[Tile, bool]]:
-    """A tile in four (of one on the diagonal, three); MemoryError where it is as small as can be."""
+    """A tile in four (of one on the diagonal, three);
+    MemoryError where it is as small as can be.
+    """
     i0, i1, j0, j1 = task
     if max(i1 - i0, j1 - j0) <= step:
         raise MemoryError(
@@ -112,7 +125,9 @@ def _split(task: Tile, step: int, diagonal: bool) -> Iterator[tuple[Tile, bool]]
 
 
 class _Staging:
-    """A tile, and its mirror image, on the device and in pinned memory, on the way to their places in the result."""
+    """A tile, and its mirror image, on the device and in pinned memory,
+    on the way to their places in the result.
+    """
 
     def __init__(self, lane: Lane, parts: Parts, places: list[tuple[slice, slice]]) -> None:
         self.lane, self.parts, self.places = lane, parts, places
@@ -128,12 +143,17 @@ class _Staging:
         sizes = [len(arrays) for arrays in self.parts.values()]
         starts = np.cumsum([0, *sizes]).tolist()
         return [
-            {name: list(tile[at : at + size]) for name, at, size in zip(self.parts, starts, sizes, strict=False)}
+            {
+                name: list(tile[at : at + size])
+                for name, at, size in zip(self.parts, starts, sizes, strict=False)
+            }
             for tile in self.device
         ]
 
     def fetch(self, copiers: Executor) -> Callable[[], None]:
-        """Starts the way to the host; the function goes on to the result, by rows shared among threads."""
+        """Starts the way to the host; the function goes on to the result,
+        by rows shared among threads.
+        """
         copies = []
         for place, tile, pinned_tile in zip(self.places, self.device, self.host, strict=True):
             rows, cols = (s.stop - s.start for s in place)

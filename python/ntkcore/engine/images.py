@@ -1,4 +1,6 @@
-"""Kernels of images: tiles of pairs through the planes of displacements, tables of images tile by tile."""
+"""Kernels of images: tiles of pairs through the planes of displacements,
+tables of images tile by tile.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from ntkcore.engine.vectors import check_variances
 LANES = 16  # strips of images start at multiples of this, whatever the dtype
 STRIP = 8  # images whose pairs with themselves the engine takes side by side
 _SECONDS_PER_TILE = 1.0  # so that progress moves, Ctrl-C is heard and threads end together
-_NANOSECONDS = {4: 0.4, 8: 1.4}  # per point and op, by itemsize: a rough guess, for the size of tiles only
+# Per point and op, by itemsize: a rough guess, for the size of tiles only.
+_NANOSECONDS = {4: 0.4, 8: 1.4}
 _TABLE_BYTES = 8 * 2**20  # of one block of images
 
 
@@ -32,7 +35,13 @@ class _Blocks:
     """Tables of the images of a block, made when first asked for; the few last used are kept."""
 
     def __init__(
-        self, program: _core.ImageProgram, backend: str, x: Array, size: int, head: Float64 | None, keep: int
+        self,
+        program: _core.ImageProgram,
+        backend: str,
+        x: Array,
+        size: int,
+        head: Float64 | None,
+        keep: int,
     ) -> None:
         self._program, self._backend, self._keep = program, backend, keep
         self._x, self._size, self._head = x, size, head
@@ -70,9 +79,9 @@ def flipped(program: _core.ImageProgram, x: Array) -> Array:
     """The images turned left to right; ValueError for a network that tells left from right."""
     if not program.flip_symmetric:
         raise ValueError(
-            "augment='hflip' needs a network that treats left and right alike, but one of its windows pads or strides "
-            "unevenly (an even filter under SAME, or a stride that does not fit the width): use odd filters and widths "
-            "that fit"
+            "augment='hflip' needs a network that treats left and right alike, but one of its"
+            " windows pads or strides unevenly (an even filter under SAME, or a stride that does"
+            " not fit the width): use odd filters and widths that fit"
         )
     return np.ascontiguousarray(x[:, :, ::-1])
 
@@ -86,7 +95,9 @@ def write(job: Job, backend: str) -> None:
 
 
 class _Side:
-    """Images of the rows or columns: their tables, and sketches that find near pairs (None in float64)."""
+    """Images of the rows or columns: their tables,
+    and sketches that find near pairs (None in float64).
+    """
 
     def __init__(self, images: Array, blocks: _Blocks) -> None:
         self.blocks = blocks
@@ -99,7 +110,11 @@ class _Images:
     def __init__(self, job: Job, backend: str, size: int) -> None:
         self.job, self.backend, self.size = job, backend, size
         headed = job.program.head_needs_variance
-        self.mine = diagonals_of(job.program, job.a, backend, job.threads) if job.symmetric or headed else None
+        self.mine = (
+            diagonals_of(job.program, job.a, backend, job.threads)
+            if job.symmetric or headed
+            else None
+        )
         first = self.mine["head"] if self.mine else None
         second = first
         if headed and not job.symmetric:
@@ -126,7 +141,9 @@ class _Images:
             self._average(self.turned, task, diagonal)
 
     def _write(self, rows: _Side, task: Tile, out: Place, mirror: Place, above: int | None) -> None:
-        """Kernels of a tile; near pairs once more. ``above``: on the diagonal, from which column on these count."""
+        """Kernels of a tile; near pairs once more. ``above``: on the diagonal,
+        from which column on these count.
+        """
         i0, i1, j0, j1 = task
         tables = rows.blocks[i0], 0, self.cols.blocks[j0], 0
         found = _core.evaluate_images(self.backend, *tables, *out, *mirror, above == 1)
@@ -147,10 +164,13 @@ class _Images:
         job, (i0, i1, j0, j1) = self.job, task
         here, there = (slice(i0, i1), slice(j0, j1)), (slice(j0, j1), slice(i0, i1))
         other = {
-            name: [np.empty((i1 - i0, j1 - j0), job.a.dtype) for _ in arrays] for name, arrays in job.parts.items()
+            name: [np.empty((i1 - i0, j1 - j0), job.a.dtype) for _ in arrays]
+            for name, arrays in job.parts.items()
         }
         whole = slice(None)
-        self._write(turned, task, views(other, whole, whole), nowhere(other), 0 if diagonal else None)
+        self._write(
+            turned, task, views(other, whole, whole), nowhere(other), 0 if diagonal else None
+        )
         for name, arrays in job.parts.items():
             for part, flipped_part in zip(arrays, other[name], strict=True):
                 if diagonal:
@@ -170,7 +190,9 @@ def _write_diagonal(parts: Parts, diagonals: dict[str, Any], first: int, last: i
 class Diagonals:
     """The pairs (x, x), under way in the threads of `pool`."""
 
-    def __init__(self, program: _core.ImageProgram, x: Array, backend: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, program: _core.ImageProgram, x: Array, backend: str, pool: ThreadPoolExecutor
+    ) -> None:
         self._failed: list[Future[Any]] = []
 
         def strip(first: int) -> tuple[Any, Any, Any]:
@@ -194,29 +216,47 @@ class Diagonals:
     def result(self) -> dict[str, Any]:
         """Kernels (outputs, n) and the features of the head's ops (2 ops, n), in float64."""
         strips = zip(*(future.result() for future in self._strips), strict=True)
-        return {name: np.concatenate(part, axis=1) for name, part in zip(("nngp", "ntk", "head"), strips, strict=True)}
+        return {
+            name: np.concatenate(part, axis=1)
+            for name, part in zip(("nngp", "ntk", "head"), strips, strict=True)
+        }
 
 
-def diagonals_of(program: _core.ImageProgram, x: Array, backend: str, threads: int) -> dict[str, Any]:
-    """Kernels of every image with itself (outputs, n), and the features of the head's ops (2 ops, n), in float64."""
+def diagonals_of(
+    program: _core.ImageProgram, x: Array, backend: str, threads: int
+) -> dict[str, Any]:
+    """Kernels of every image with itself (outputs, n),
+    and the features of the head's ops (2 ops, n), in float64.
+    """
     with workers(threads) as pool:
         return Diagonals(program, x, backend, pool).result()
 
 
-def diagonal(program: _core.ImageProgram, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:
+def diagonal(
+    program: _core.ImageProgram, x: Array, backend: str, threads: int, flip: bool
+) -> dict[str, Any]:
     """Kernels of every image with itself, float64, shape (outputs, n)."""
     values = diagonals_of(program, x, backend, threads)
     if flip:
         levels = len(values["nngp"])
         double = x.astype(np.float64)
         head = values["head"] if program.head_needs_variance else None
-        blocks = [_Blocks(program, backend, data, LANES, head, 1) for data in (flipped(program, double), double)]
+        blocks = [
+            _Blocks(program, backend, data, LANES, head, 1)
+            for data in (flipped(program, double), double)
+        ]
         for i in range(0, len(x), LANES):
             n = min(LANES, len(x) - i)
-            pairs: Parts = {name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")}
+            pairs: Parts = {
+                name: [np.empty((n, n)) for _ in range(levels)] for name in ("nngp", "ntk")
+            }
             here = views(pairs, slice(None), slice(None))
-            _core.evaluate_images(backend, blocks[0][i], 0, blocks[1][i], 0, *here, *nowhere(pairs), False)
+            _core.evaluate_images(
+                backend, blocks[0][i], 0, blocks[1][i], 0, *here, *nowhere(pairs), False
+            )
             for name in pairs:
                 for level, pair in enumerate(pairs[name]):
-                    values[name][level, i : i + n] = (values[name][level, i : i + n] + np.diag(pair)) / 2
+                    values[name][level, i : i + n] = (
+                        values[name][level, i : i + n] + np.diag(pair)
+                    ) / 2
     return values

@@ -15,7 +15,8 @@ Place = tuple[Views, Views]  # nngp, ntk
 
 @dataclass(frozen=True)
 class Job:
-    """Kernels of a program between the samples of `a` and `b` (None: `a`), to be written into `parts`.
+    """Kernels of a program between the samples of `a` and `b` (None: `a`),
+    to be written into `parts`.
 
     `tile`: rows and columns of a tile, None for the engine's choice. `flip`: on average with the
     images of `a` turned left to right.
@@ -53,16 +54,27 @@ class Job:
         """`tile`; ValueError where it is no multiple of `step`."""
         if self.tile is None:
             return None
-        if isinstance(self.tile, bool) or not hasattr(self.tile, "__index__") or self.tile < step or self.tile % step:
+        if (
+            isinstance(self.tile, bool)
+            or not hasattr(self.tile, "__index__")
+            or self.tile < step
+            or self.tile % step
+        ):
             kind = "images" if self.of_images else "vectors"
-            raise ValueError(f"tile must be a positive multiple of {step} for {kind}, not {self.tile!r}")
+            raise ValueError(
+                f"tile must be a positive multiple of {step} for {kind}, not {self.tile!r}"
+            )
         return int(self.tile)
 
 
 def views(parts: Parts, rows: slice, cols: slice) -> Place:
-    """Per kernel (nngp, ntk) and output: the part in these rows and columns, None where not wanted."""
+    """Per kernel (nngp, ntk) and output: the part in these rows and columns,
+    None where not wanted.
+    """
     nothing = [None] * levels(parts)
-    nngp, ntk = ([part[rows, cols] for part in parts[name]] if name in parts else nothing for name in KERNELS)
+    nngp, ntk = (
+        [part[rows, cols] for part in parts[name]] if name in parts else nothing for name in KERNELS
+    )
     return nngp, ntk
 
 

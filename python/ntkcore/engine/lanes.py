@@ -19,14 +19,18 @@ RELEASE_THRESHOLD = 4  # cudaMemPoolAttrReleaseThreshold
 
 @functools.cache
 def _stream(device: int, number: int) -> Any:
-    """One of a device's streams, kept: memory of CuPy's pool that it frees is its own again in the next call."""
+    """One of a device's streams, kept:
+    memory of CuPy's pool that it frees is its own again in the next call.
+    """
     cupy = cupy_module()
     with cupy.cuda.Device(device):
         return cupy.cuda.Stream(non_blocking=True)
 
 
 class Lane:
-    """One stream of one device and what it owns: data there, tile buffers, a result under way to the host."""
+    """One stream of one device and what it owns: data there, tile buffers,
+    a result under way to the host.
+    """
 
     def __init__(self, cupy: Any, device: int, number: int) -> None:
         self.cupy, self.device, self.stream = cupy, device, _stream(device, number)
@@ -40,7 +44,9 @@ class Lane:
         """A flat buffer of at least so many values, the same in every tile that it suffices for."""
         if name not in self.rooms or self.rooms[name].size < count:
             self.rooms.pop(name, None)
-            self.rooms[name] = pinned(self.cupy, (count,), dtype) if on_host else self.cupy.zeros(count, dtype)
+            self.rooms[name] = (
+                pinned(self.cupy, (count,), dtype) if on_host else self.cupy.zeros(count, dtype)
+            )
         return self.rooms[name][:count]
 
     def start(self) -> None:
@@ -80,7 +86,9 @@ class Lane:
         runtime.memPoolTrimTo(runtime.deviceGetDefaultMemPool(self.device), 0)
 
     def fault(self, error: RuntimeError) -> RuntimeError:
-        """The error with its tile; one that a kernel left on the device may stem from any tile before."""
+        """The error with its tile; one that a kernel left on the
+        device may stem from any tile before.
+        """
         rows, cols = self.task[:2], self.task[2:]
         where = f"device {self.device}, rows {rows}, columns {cols} of the kernel"
         try:
@@ -95,13 +103,20 @@ def make_lanes(cupy: Any, devices: Sequence[int] | None) -> list[Lane]:
     count = cupy.cuda.runtime.getDeviceCount()
     chosen = [cupy.cuda.Device().id] if devices is None else list(devices)
     if not chosen or any(not isinstance(d, int) or not 0 <= d < count for d in chosen):
-        raise ValueError(f"devices must be numbers of the {count} CUDA device(s) of this machine, not {devices!r}")
-    return [Lane(cupy, device, number) for number in range(STREAMS) for device in dict.fromkeys(chosen)]
+        raise ValueError(
+            f"devices must be numbers of the {count} CUDA device(s) of this machine, not"
+            f" {devices!r}"
+        )
+    return [
+        Lane(cupy, device, number) for number in range(STREAMS) for device in dict.fromkeys(chosen)
+    ]
 
 
 @contextmanager
 def pools_kept(lanes: list[Lane]) -> Iterator[None]:
-    """CUDA's pools, of which the engine takes its memory, map it once a call, not anew after every wait."""
+    """CUDA's pools, of which the engine takes its memory, map it once a call,
+    not anew after every wait.
+    """
     runtime = lanes[0].cupy.cuda.runtime
     pools = [runtime.deviceGetDefaultMemPool(device) for device in {lane.device for lane in lanes}]
     for pool in pools:

@@ -1,8 +1,8 @@
 """Pairs of nearly equal, or opposite, directions in float32: once more in float64.
 
-The root of 1 - c in a dual turns a rounding error r of the correlation c into r / sqrt(1 - c), and sqrt(r) at c = 1.
-Pairs whose inputs' |c| is above a bound are therefore worth the arithmetic of float64. Which those are depends on the
-pair alone, not on its tile.
+The root of 1 - c in a dual turns a rounding error r of the correlation c into r / sqrt(1 - c), and
+sqrt(r) at c = 1. Pairs whose inputs' |c| is above a bound are therefore worth the arithmetic of
+float64. Which those are depends on the pair alone, not on its tile.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ Pairs = npt.NDArray[np.bool_]
 class VectorBounds:
     """From which |c| on a pair of vectors is near, by the binary order of their variances.
 
-    Found by trying: an activation may be steep, or bring all its inputs near c = 1 before a ReLU. Plain ReLU networks,
-    which follow the defect 1 - c, lose digits near c = -1 alone.
+    Found by trying: an activation may be steep, or bring all its inputs near c = 1 before a ReLU.
+    Plain ReLU networks, which follow the defect 1 - c, lose digits near c = -1 alone.
     """
 
-    def __init__(self, program: _core.Program, backend: str, rows: _core.Points, cols: _core.Points) -> None:
+    def __init__(
+        self, program: _core.Program, backend: str, rows: _core.Points, cols: _core.Points
+    ) -> None:
         self._program, self._backend, self._below_only = program, backend, program.is_relu_chain
         self._rows = self._of(rows)
         self._cols = self._rows if cols is rows else self._of(cols)
@@ -49,7 +51,9 @@ class VectorBounds:
         return low <= -self._least or (not self._below_only and high >= self._least)
 
     def near(self, dot: Array, rows: slice, cols: slice, diagonal: bool) -> Pairs:
-        """Which are beyond the bounds of their row and column; above the diagonal only, if so said."""
+        """Which are beyond the bounds of their row and column; above the diagonal only,
+        if so said.
+        """
         near: Pairs = (-dot if self._below_only else np.abs(dot)) >= np.minimum.outer(
             self._rows[rows], self._cols[cols]
         )
@@ -69,7 +73,9 @@ class VectorBounds:
 
 @functools.lru_cache(maxsize=1024)
 def _tried(program: _core.Program, backend: str, order: int) -> float:
-    """1 - y of the largest y = 2^-9 ... 1 where pairs with rounded products lose more than ERROR."""
+    """1 - y of the largest y = 2^-9 ...
+    1 where pairs with rounded products lose more than ERROR.
+    """
     levels = 2.0 ** np.arange(-8, 1)
     rng = np.random.default_rng(0)
     y = np.repeat(levels, _PROBES)
@@ -80,15 +86,24 @@ def _tried(program: _core.Program, backend: str, order: int) -> float:
     with np.errstate(all="ignore"):  # a variance of this order may have no finite kernel
         single, _ = _probe(program, backend, q, rounded.astype(np.float32))
         double, largest = _probe(program, backend, q, c)
-        lost = np.nan_to_num(np.abs(single - double) / largest).max(axis=0).reshape(len(levels), -1).max(axis=1)
+        lost = (
+            np.nan_to_num(np.abs(single - double) / largest)
+            .max(axis=0)
+            .reshape(len(levels), -1)
+            .max(axis=1)
+        )
     bad = levels[lost > ERROR]
     if not bad.size:
         return 1 - VECTORS
     return -1.0 if bad[-1] == 1 else float(1 - bad[-1])
 
 
-def _probe(program: _core.Program, backend: str, q: npt.NDArray[np.float64], dot: Array) -> tuple[Array, Array]:
-    """Kernels of one point with others of variances q, (outputs and kernels, n), and their largest entries."""
+def _probe(
+    program: _core.Program, backend: str, q: npt.NDArray[np.float64], dot: Array
+) -> tuple[Array, Array]:
+    """Kernels of one point with others of variances q, (outputs and kernels, n),
+    and their largest entries.
+    """
     double = dot.dtype == np.float64
     row = _core.Points.of_norms(program, q[:1].copy(), 1, double, 1)
     cols = _core.Points.of_norms(program, q, 1, double, 1)
@@ -106,7 +121,8 @@ def _probe(program: _core.Program, backend: str, q: npt.NDArray[np.float64], dot
 class ImageSketches:
     """Images as vectors: lengths, and sums of neighbouring features over the length.
 
-    Sums over sqrt(group) are a projection: those of near images are near, and few products tell most pairs apart.
+    Sums over sqrt(group) are a projection: those of near images are near,
+    and few products tell most pairs apart.
     """
 
     def __init__(self, x: Array) -> None:
@@ -114,12 +130,18 @@ class ImageSketches:
         group = max(1, self.x.shape[1] // _SKETCH)
         with np.errstate(over="ignore", invalid="ignore"):
             self.lengths = np.sqrt(np.einsum("ij,ij->i", self.x, self.x))
-            sums = np.add.reduceat(self.x, np.arange(0, self.x.shape[1], group), axis=1) / np.sqrt(group, dtype=x.dtype)
-            self.sums = np.nan_to_num(sums / np.maximum(self.lengths, np.finfo(x.dtype).tiny)[:, None])
+            sums = np.add.reduceat(self.x, np.arange(0, self.x.shape[1], group), axis=1) / np.sqrt(
+                group, dtype=x.dtype
+            )
+            self.sums = np.nan_to_num(
+                sums / np.maximum(self.lengths, np.finfo(x.dtype).tiny)[:, None]
+            )
         self.parts = np.einsum("ij,ij->i", self.sums, self.sums)
 
 
-def of_images(a: ImageSketches, rows: slice, b: ImageSketches, cols: slice, diagonal: int | None) -> Pairs | None:
+def of_images(
+    a: ImageSketches, rows: slice, b: ImageSketches, cols: slice, diagonal: int | None
+) -> Pairs | None:
     """Which pairs of these images are near as vectors; None for none.
 
     ``diagonal``: only columns from row + diagonal on.
@@ -140,8 +162,12 @@ def of_images(a: ImageSketches, rows: slice, b: ImageSketches, cols: slice, diag
     return near if near.any() else None
 
 
-def evaluate_vectors(program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Place) -> None:
-    """Write the near pairs of the rows of `a` and `b`, of one block each, into all `places`, from float64."""
+def evaluate_vectors(
+    program: _core.Program, backend: str, a: Array, b: Array, near: Pairs, *places: Place
+) -> None:
+    """Write the near pairs of the rows of `a` and `b`, of one block each, into all `places`,
+    from float64.
+    """
     if not near.any():
         return
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
@@ -163,11 +189,18 @@ def evaluate_images(
     near: Pairs,
     *places: Place,
 ) -> None:
-    """The same of images (rows, columns), with the features of their heads, if any: only groups with a near pair."""
+    """The same of images (rows, columns), with the features of their heads, if any:
+    only groups with a near pair.
+    """
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     near = near[np.ix_(rows, cols)]
     a, b = (
-        _core.Images(program, backend, x[at].astype(np.float64), None if h is None else np.ascontiguousarray(h[:, at]))
+        _core.Images(
+            program,
+            backend,
+            x[at].astype(np.float64),
+            None if h is None else np.ascontiguousarray(h[:, at]),
+        )
         for x, h, at in zip(images, heads, (rows, cols), strict=True)
     )
     for first in range(0, len(cols), LANES):

@@ -1,4 +1,6 @@
-"""Magnitudes of images and kernels: what scales with its input is computed near 1, and nothing comes back as NaN."""
+"""Magnitudes of images and kernels: what scales with its input is computed near 1,
+and nothing comes back as NaN.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ ROWS = 64  # that are looked at together
 
 
 def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
-    """The images times 2^-e, and e of each; None where all are ordinary or the network does not scale with them.
+    """The images times 2^-e, and e of each;
+    None where all are ordinary or the network does not scale with them.
 
-    K(s x, s' x') = s s' K(x, x') where there is no bias and no nonlinearity but ReLU's kind, and powers of two are
-    exact.
+    K(s x, s' x') = s s' K(x, x') where there is no bias and no nonlinearity but ReLU's kind,
+    and powers of two are exact.
     """
     if not isinstance(program, _core.ImageProgram):
         return x, None
@@ -39,8 +42,8 @@ def _refuse_overflow(largest: Array, x: Array) -> None:
     limit = np.sqrt(np.finfo(x.dtype).max / x.shape[3])
     if (largest > limit).any():
         raise ValueError(
-            f"sample {int(np.argmax(largest > limit))} has a variance that is not finite in {x.dtype}: rescale the "
-            "data or use dtype='float64'"
+            f"sample {int(np.argmax(largest > limit))} has a variance that is not finite in"
+            f" {x.dtype}: rescale the data or use dtype='float64'"
         )
 
 
@@ -64,8 +67,8 @@ def check_tile(found: tuple[int, int] | None, row: int, col: int, dtype: np.dtyp
 def not_finite(samples: str, dtype: np.dtype[Any]) -> FloatingPointError:
     """The error for these samples."""
     return FloatingPointError(
-        f"the kernel of {samples} is not finite in {dtype}: most likely it overflows; rescale the data, reduce W_std, "
-        "or use dtype='float64'"
+        f"the kernel of {samples} is not finite in {dtype}: most likely it overflows; rescale the"
+        " data, reduce W_std, or use dtype='float64'"
     )
 
 

@@ -1,8 +1,9 @@
 """Tiles of pairs, shared among threads: the unit of parallelism, of progress and of interruption.
 
-Threads are Python's, one tile at a time with the GIL released inside, rather than OpenMP's: a covariance block by BLAS
-and its recursion then stay on one core and in its cache, a tile's bits do not depend on the number of threads, Ctrl-C
-takes effect at once, and no OpenMP runtime has to survive a fork or live beside BLAS's own threads.
+Threads are Python's, one tile at a time with the GIL released inside, rather than OpenMP's: a
+covariance block by BLAS and its recursion then stay on one core and in its cache, a tile's bits do
+not depend on the number of threads, Ctrl-C takes effect at once, and no OpenMP runtime has to
+survive a fork or live beside BLAS's own threads.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ Tile = tuple[int, int, int, int]  # rows [i0, i1), columns [j0, j1)
 
 
 def tiles(rows: int, cols: int, height: int, width: int, symmetric: bool) -> list[Tile]:
-    """All tiles of a matrix; of a symmetric one the square tiles on the diagonal and the tiles right of them."""
+    """All tiles of a matrix; of a symmetric one the square tiles on
+    the diagonal and the tiles right of them.
+    """
     out: list[Tile] = []
     for i in range(0, rows, height):
         below = min(i + height, rows)
         if symmetric:
             out.append((i, below, i, below))
-        out.extend((i, below, j, min(j + width, cols)) for j in range(below if symmetric else 0, cols, width))
+        out.extend(
+            (i, below, j, min(j + width, cols))
+            for j in range(below if symmetric else 0, cols, width)
+        )
     return out
 
 
@@ -37,7 +43,9 @@ def pairs_in(task: Tile) -> int:
 
 
 def banded(work: Sequence[Tile], size: int, width: int) -> list[Tile]:
-    """The tiles of `size` in bands of `width` columns of them, to and fro: few rows and columns alternate."""
+    """The tiles of `size` in bands of `width` columns of them, to and fro:
+    few rows and columns alternate.
+    """
 
     def place(task: Tile) -> tuple[int, int, int]:
         row, col = task[0] // size, task[2] // size
@@ -56,14 +64,18 @@ def _stop() -> _core.Stop:
 
 
 def obey(stop: _core.Stop) -> None:
-    """From now on the calling thread, and those that it starts here, end early once `stop` is set."""
+    """From now on the calling thread, and those that it starts here,
+    end early once `stop` is set.
+    """
     _thread.stop = stop
     _core.obey(stop)
 
 
 @contextmanager
 def workers(count: int, stop: _core.Stop | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Threads for work in the background; when the block is left by an error their calls end early (`StoppedError`)."""
+    """Threads for work in the background;
+    when the block is left by an error their calls end early (`StoppedError`).
+    """
     stop = stop or _stop()
     pool = ThreadPoolExecutor(count, "ntkcore", obey, (stop,))
     try:
@@ -76,13 +88,15 @@ def workers(count: int, stop: _core.Stop | None = None) -> Iterator[ThreadPoolEx
 
 
 def _set_threads(library: Any, count: int) -> None:
-    # The setter of recent versions of threadpoolctl heeds one Python thread at a time; here the last call out restores
-    # what the first one in changed, whichever threads they are.
+    # The setter of recent versions of threadpoolctl heeds one Python thread at a time; here the
+    # last call out restores what the first one in changed, whichever threads they are.
     getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
 class _OneBlasThread:
-    """BLAS on one thread while any call is inside: the setting is the process's, so the last one out restores it."""
+    """BLAS on one thread while any call is inside: the setting is the process's,
+    so the last one out restores it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -93,7 +107,8 @@ class _OneBlasThread:
     def _libraries(self) -> list[Any]:
         try:
             from threadpoolctl import ThreadpoolController
-        except ImportError:  # a machine without it (tools/gpu_check.sh's) has slower threads, not wrong ones
+        # A machine without it (tools/gpu_check.sh's) has slower threads, not wrong ones.
+        except ImportError:
             return []
         return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
@@ -122,8 +137,8 @@ def progress_bar(
 ) -> Iterator[Callable[[int], object]]:
     """A function that counts finished pairs, or other units.
 
-    ``show=None``: on a terminal, for calls of more than two seconds, if tqdm is installed; True: always (ImportError
-    without tqdm); False: never.
+    ``show=None``: on a terminal, for calls of more than two seconds, if tqdm is installed; True:
+    always (ImportError without tqdm); False: never.
     """
     if show is False or (show is None and not sys.stderr.isatty()):
         yield lambda pairs: None
@@ -147,9 +162,11 @@ def run(
     *,
     long: bool = False,
 ) -> None:
-    """Every tile through one of `threads` workers, each made by `make_worker` (so that it may own a buffer).
+    """Every tile through one of `threads` workers,
+    each made by `make_worker` (so that it may own a buffer).
 
-    ``long``: tiles take seconds, so even one worker gets a thread: the main thread waits, and hears Ctrl-C.
+    ``long``: tiles take seconds, so even one worker gets a thread: the main thread waits,
+    and hears Ctrl-C.
     """
     queue, lock, stop = iter(work), threading.Lock(), _stop()
     count = min(threads, len(work))
@@ -172,5 +189,7 @@ def run(
             worker()
             return
         with workers(count, stop) as pool:
-            for future in wait([pool.submit(worker) for _ in range(count)], None, FIRST_EXCEPTION).done:
+            for future in wait(
+                [pool.submit(worker) for _ in range(count)], None, FIRST_EXCEPTION
+            ).done:
                 future.result()

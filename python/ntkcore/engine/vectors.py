@@ -1,4 +1,6 @@
-"""Kernels of vectors: covariances by BLAS, block by block, then the recursion while a block is in cache."""
+"""Kernels of vectors: covariances by BLAS, block by block,
+then the recursion while a block is in cache.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,24 @@ from ntkcore.engine.jobs import Job, nowhere
 from ntkcore.engine.scales import check_tile
 from ntkcore.engine.tiles import Tile, run, tiles
 
-# One BLAS call covers one block of this many rows and columns, anchored at (0, 0): its shape, and with it every bit of
-# the result, does not depend on the number of threads or on the tiling.
+# One BLAS call covers one block of this many rows and columns, anchored at (0, 0): its shape, and
+# with it every bit of the result, does not depend on the number of threads or on the tiling.
 BLOCK = _core.STRIP
 
 
 def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int = 0) -> None:
-    """ValueError naming the sample, counted from `first`, whose kernel with itself is not finite in `dtype`."""
+    """ValueError naming the sample, counted from `first`,
+    whose kernel with itself is not finite in `dtype`.
+    """
     largest = np.finfo(dtype).max
     for values in diagonals.values():
         bad = ~(np.abs(values) <= largest)
         if bad.any():
             sample = first + int(np.argwhere(bad)[0][-1])
             raise ValueError(
-                f"sample {sample} has a variance that is not finite in {dtype}: rescale the data "
-                "or reduce W_std, or use dtype='float64'; Gaussian(a, b) needs 4 b q < 1 for every variance q"
+                f"sample {sample} has a variance that is not finite in {dtype}: rescale the data or"
+                " reduce W_std, or use dtype='float64'; Gaussian(a, b) needs 4 b q < 1 for every"
+                " variance q"
             )
 
 
@@ -56,7 +61,11 @@ class _Vectors:
         self.cols = self.rows if job.symmetric else points_of(job.program, job.b)
         self.units = self.rows.unit, self.cols.unit
         in_float32 = job.a.dtype == np.float32
-        self.bounds = near_pairs.VectorBounds(job.program, backend, self.rows, self.cols) if in_float32 else None
+        self.bounds = (
+            near_pairs.VectorBounds(job.program, backend, self.rows, self.cols)
+            if in_float32
+            else None
+        )
 
     def worker(self, width: int) -> Callable[[Tile], None]:
         """What computes tiles in a buffer of its own."""
@@ -72,7 +81,9 @@ class _Vectors:
         near = self.products(task, dot, diagonal)
         here = job.views(rows, cols)
         mirror = job.views(cols, rows) if job.symmetric and not diagonal else nowhere(job.parts)
-        found = _core.evaluate(self.backend, self.rows, i0, self.cols, j0, dot, *here, *mirror, diagonal)
+        found = _core.evaluate(
+            self.backend, self.rows, i0, self.cols, j0, dot, *here, *mirror, diagonal
+        )
         check_tile(found, i0, j0, job.a.dtype)
         for block, pairs in near:
             places = [job.views(rows, block)]
@@ -81,8 +92,12 @@ class _Vectors:
             data = job.a[rows], job.columns[block]
             near_pairs.evaluate_vectors(job.program, self.backend, *data, pairs, *places)
 
-    def products(self, task: Tile, dot: Array, diagonal: bool) -> list[tuple[slice, near_pairs.Pairs]]:
-        """Scalar products of a tile's unit vectors, block by block; the near pairs by their block."""
+    def products(
+        self, task: Tile, dot: Array, diagonal: bool
+    ) -> list[tuple[slice, near_pairs.Pairs]]:
+        """Scalar products of a tile's unit vectors, block by block;
+        the near pairs by their block.
+        """
         i0, i1, j0, j1 = task
         near = []
         for j in range(j0, j1, BLOCK):
@@ -95,7 +110,9 @@ class _Vectors:
         return near
 
 
-def diagonal(program: _core.Program, x: Array, backend: str, threads: int, flip: bool) -> dict[str, Any]:
+def diagonal(
+    program: _core.Program, x: Array, backend: str, threads: int, flip: bool
+) -> dict[str, Any]:
     """Kernels of every row with itself, float64, shape (outputs, n)."""
     points = points_of(program, x)
     return {"nngp": points.nngp, "ntk": points.ntk}

@@ -22,23 +22,31 @@ def net_of(model: Any) -> Layer:
     """The network that a model's parameters describe."""
     if model.net is not None:
         return cast(Layer, model.net)
-    depth = int(model.depth) if isinstance(model.depth, Integral) else model.depth  # a grid gives NumPy integers
+    # A grid gives NumPy integers.
+    depth = int(model.depth) if isinstance(model.depth, Integral) else model.depth
     return mlp(depth, model.W_std, model.b_std)
 
 
 def kernel_of(model: Any) -> str:
     """The name of its kernel."""
     if model.get not in KERNELS:
-        raise ValueError(f"get must be 'ntk' or 'nngp', not {model.get!r}: {type(model).__name__} uses one kernel")
+        raise ValueError(
+            f"get must be 'ntk' or 'nngp', not {model.get!r}: {type(model).__name__} uses one"
+            " kernel"
+        )
     return cast(str, model.get)
 
 
 def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
-    """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels); (X, y) if ``y`` is an option."""
+    """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels); (X, y)
+    if ``y`` is an option.
+    """
     refuse_no_array(X, "X")
     dtype = getattr(X, "dtype", None)
     if getattr(dtype, "kind", "f") in "mM":
         raise TypeError(f"X must hold real numbers, not dtype {dtype}: dates have no kernel")
     if "y" in options:
         refuse_no_array(options["y"], "y")
-    return _validate_data(model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) == 4, **options)
+    return _validate_data(
+        model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) == 4, **options
+    )

@@ -1,7 +1,8 @@
-"""Figures of the literature, run again: one file each, with its claim, its numbers and whether they came out.
+"""Figures of the literature, run again: one file each, with its claim,
+its numbers and whether they came out.
 
     ntkcore run                      # what there is
-    ntkcore run spectral_bias        # spectral_bias.png, spectral_bias.json, and the folder's index.md
+    ntkcore run spectral_bias        # spectral_bias.png, spectral_bias.json, the folder's index.md
 
 A file of `figures` holds ``CLAIM``, a frozen dataclass ``Config`` (its defaults are the full run;
 ``QUICK`` overrides some), ``run(config)`` -> arrays, ``expected(config, arrays)`` -> `Criterion`s,

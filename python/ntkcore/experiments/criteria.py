@@ -35,7 +35,9 @@ class Criterion:
 
 
 def steps(values: Iterable[T]) -> Iterable[T]:
-    """The values of an experiment's outer loop, with a bar on a terminal where tqdm is installed."""
+    """The values of an experiment's outer loop,
+    with a bar on a terminal where tqdm is installed.
+    """
     if not sys.stderr.isatty():
         return values
     try:

@@ -34,10 +34,11 @@ def load(name: str) -> Any:
 
 
 def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Run an experiment and write its picture, its numbers and the folder's index; returns what the JSON says.
+    """Run an experiment and write its picture, its numbers and the folder's index;
+    returns what the JSON says.
 
-    ValueError for an unknown name; FileNotFoundError where real data are needed and absent; ImportError without
-    Matplotlib or SciPy.
+    ValueError for an unknown name; FileNotFoundError where real data are needed and absent;
+    ImportError without Matplotlib or SciPy.
     """
     from matplotlib.figure import Figure
 
@@ -62,9 +63,17 @@ def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) ->
         "config": asdict(config),
         "met": all(criterion.met for criterion in criteria),
         "criteria": [{**asdict(c), "met": c.met} for c in criteria],
-        "numbers": {key: np.asarray(value).tolist() for key, value in arrays.items() if np.size(value) <= 400},
+        "numbers": {
+            key: np.asarray(value).tolist()
+            for key, value in arrays.items()
+            if np.size(value) <= 400
+        },
         "seconds": round(seconds, 2),
-        "versions": {"ntkcore": ntkcore.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "ntkcore": ntkcore.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
     }
     files.write(target / f"{name}.json", json.dumps(record, indent=1, default=str) + "\n")
     _index(target)
@@ -87,5 +96,7 @@ def _index(folder: Path) -> None:
         kind = "quick run" if record["quick"] else "full run"
         parts.append(f"## {record['name']}\n\n{record['claim']}\n")
         parts += [f"- {criterion}" for criterion in criteria_of(record)]
-        parts.append(f"\n![{record['name']}]({record['name']}.png)\n\n{kind}, {record['seconds']:.0f} s\n")
+        parts.append(
+            f"\n![{record['name']}]({record['name']}.png)\n\n{kind}, {record['seconds']:.0f} s\n"
+        )
     files.write(folder / "index.md", "\n".join(parts))

@@ -1,7 +1,8 @@
 """The falsifier: would a claim about a network still hold if its features were frozen?
 
-    report = falsify((x, y), mlp(1), Claim("learns the parity", "nmse", minimum=0.5), folder="parity")
-    print(report)                 # learns the parity: needs features. Not explained by this kernel at this n (1500): …
+    claim = Claim("learns the parity", "nmse", minimum=0.5)
+    report = falsify((x, y), mlp(1), claim, folder="parity")
+    print(report)                 # learns the parity: needs features. Not explained by …
     report.write("parity")        # report.html, with figures; report.md, report.json
 
 Needs PyTorch: ``pip install "ntkcore[torch]"``.

@@ -1,4 +1,6 @@
-"""What is finished, kept on disk: one JSON file a cell, whole or not there; a rerun goes on with the rest."""
+"""What is finished, kept on disk: one JSON file a cell, whole or not there;
+a rerun goes on with the rest.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ from ntkcore.store import files
 
 
 def label(point: Point) -> str:
-    """A point as file names and reports write it: "n=1500", "width=64", "all" where there is no axis."""
+    """A point as file names and reports write it: "n=1500", "width=64",
+    "all" where there is no axis.
+    """
     return f"{point[0]}={point[1]:g}" if point else "all"
 
 
 @dataclass(frozen=True)
 class Key:
-    """A cell: arm and place, with ``n`` where the training set's size is swept; "setting" cells have neither."""
+    """A cell: arm and place, with ``n`` where the training set's size is swept;
+    "setting" cells have neither.
+    """
 
     arm: str
     place: Place
@@ -33,14 +39,17 @@ class Key:
         parts = [self.arm, label(self.place.point)]
         if self.n is not None:
             parts.append(f"sweep-n={self.n}")
-        parts.append("setting" if self.setting else f"split={self.place.split},seed={self.place.seed}")
+        parts.append(
+            "setting" if self.setting else f"split={self.place.split},seed={self.place.seed}"
+        )
         return "/".join(parts) + ".json"
 
 
 class Cells:
     """Finished cells of one study, in ``folder`` or in memory.
 
-    ValueError if the folder holds another study's; OSError, naming what to do, if a cell cannot be written.
+    ValueError if the folder holds another study's; OSError, naming what to do,
+    if a cell cannot be written.
     """
 
     def __init__(self, folder: str | Path | None, fingerprint: str) -> None:
@@ -54,8 +63,8 @@ class Cells:
             write(mark, {"fingerprint": fingerprint})
         elif _read(mark).get("fingerprint") != fingerprint:
             raise ValueError(
-                f"{self.folder} holds another study (other data, network, claim or training): choose another folder, "
-                "or remove this one"
+                f"{self.folder} holds another study (other data, network, claim or training):"
+                " choose another folder, or remove this one"
             )
 
     def get(self, key: Key) -> Content | None:
@@ -81,7 +90,8 @@ def _read(path: Path) -> Content:
             raise ValueError("no JSON object")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}): remove it (a cell is computed again), or choose another folder"
+            f"{path} is damaged ({error}): remove it (a cell is computed again), or choose another"
+            " folder"
         ) from None
     return found
 

@@ -1,10 +1,11 @@
-"""What is claimed: a number measured on a trained model, and the effect that a claim sees in it over an axis.
+"""What is claimed: a number measured on a trained model,
+and the effect that a claim sees in it over an axis.
 
     Claim("learns the parity", "nmse", minimum=0.5)
-    Claim("error falls as a power of n", "error", "power_law", axis="n", values=(100, 400, 1600), minimum=0.2)
+    Claim("falls as a power", "error", "power_law", axis="n", values=(100, 400, 1600), minimum=0.2)
 
-A metric is in METRICS or any function Outcome -> float; a predicate is in PREDICATES or any function
-(values, metric, chance) -> effect, of arrays (points,), (…, points), (…, points) -> (…,).
+A metric is in METRICS or any function Outcome -> float; a predicate is in PREDICATES or any
+function (values, metric, chance) -> effect, of arrays (points,), (…, points), (…, points) -> (…,).
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ Point = tuple[()] | tuple[str, float]  # a place on an axis; () where a claim ha
 class Outcome:
     """A trained model on one split: its predictions, and the path of its training.
 
-    ``train`` (n, outputs), ``test`` (m, outputs). ``times`` (t,), ``residual`` (t,): ||f - y||^2/||y||^2 on the
-    training set over training time; for networks that is the learning rate times steps.
+    ``train`` (n, outputs), ``test`` (m, outputs). ``times`` (t,), ``residual`` (t,): ||f -
+    y||^2/||y||^2 on the training set over training time; for networks that is the learning rate
+    times steps.
     """
 
     split: Split
@@ -46,7 +48,9 @@ def error(y: Array, f: Array) -> float:
 
 
 def half_time(outcome: Outcome) -> float:
-    """When the training residual has fallen to half of its norm, a quarter of its square; NaN if it never does."""
+    """When the training residual has fallen to half of its norm, a quarter of its square;
+    NaN if it never does.
+    """
     relative = outcome.residual / outcome.residual[0]
     below = np.flatnonzero(relative <= 0.25)
     if not len(below):
@@ -123,24 +127,28 @@ POINTS = {"power_law": 2, "increases": 2, "peak": 3}  # how many values they nee
 
 @dataclass(frozen=True)
 class Claim:
-    """A phenomenon: ``predicate`` sees an effect of at least ``minimum`` in ``metric`` over ``axis``.
+    """A phenomenon: ``predicate`` sees an effect of at least
+    ``minimum`` in ``metric`` over ``axis``.
 
     Parameters
     ----------
     name
         Of the phenomenon, in words.
     metric
-        "nmse" (test error over the targets' variance), "error" (share of wrong classes), "train_nmse", "train_error",
-        "half_time" (when the training residual has halved), or a function of an `Outcome`.
+        "nmse" (test error over the targets' variance), "error" (share of wrong classes),
+        "train_nmse", "train_error", "half_time" (when the training residual has halved), or a
+        function of an `Outcome`.
     predicate
-        "below": 1 - metric/chance at the last value of the axis, chance being what the best constant scores;
-        "everywhere": the same at its worst value; "orders": log10(chance/metric) at the last; "power_law": minus the
-        slope of log metric over log value; "increases": the least log2 ratio of neighbours; "peak": log10 of the
-        greatest inner metric over the greater end; or a function (values, metric, chance) -> effect.
+        "below": 1 - metric/chance at the last value of the axis, chance being what the best
+        constant scores; "everywhere": the same at its worst value; "orders": log10(chance/metric)
+        at the last; "power_law": minus the slope of log metric over log value; "increases": the
+        least log2 ratio of neighbours; "peak": log10 of the greatest inner metric over the greater
+        end; or a function (values, metric, chance) -> effect.
     minimum
         The least effect that counts, > 0.
     axis, values
-        A keyword of the task ("n", "noise", …), or "width", or "depth"; its values rising. None: the task as it is.
+        A keyword of the task ("n", "noise", …), or "width", or "depth"; its values rising.
+        None: the task as it is.
 
     ValueError for what cannot be measured.
     """
@@ -153,19 +161,31 @@ class Claim:
     values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for kind, given, known in (("metric", self.metric, METRICS), ("predicate", self.predicate, PREDICATES)):
+        for kind, given, known in (
+            ("metric", self.metric, METRICS),
+            ("predicate", self.predicate, PREDICATES),
+        ):
             if not callable(given) and given not in known:
-                raise ValueError(f"{kind} must be one of {', '.join(known)}, or a function, not {given!r}")
+                raise ValueError(
+                    f"{kind} must be one of {', '.join(known)}, or a function, not {given!r}"
+                )
         if not 0 < self.minimum < math.inf:
-            raise ValueError(f"minimum, the least effect that counts, must be a positive number, not {self.minimum!r}")
+            raise ValueError(
+                "minimum, the least effect that counts, must be a positive number, not"
+                f" {self.minimum!r}"
+            )
         object.__setattr__(self, "values", tuple(self.values))
         if (self.axis is None) != (not self.values):
             raise ValueError(f"claim {self.name!r}: give an axis and its values, or neither")
         if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
-            raise ValueError(f"claim {self.name!r}: the values of {self.axis} must rise, not {self.values}")
+            raise ValueError(
+                f"claim {self.name!r}: the values of {self.axis} must rise, not {self.values}"
+            )
         needed = POINTS.get(str(self.predicate), 1)
         if max(len(self.values), 1) < needed:
-            raise ValueError(f"claim {self.name!r}: {self.predicate!r} needs at least {needed} values of an axis")
+            raise ValueError(
+                f"claim {self.name!r}: {self.predicate!r} needs at least {needed} values of an axis"
+            )
 
     @property
     def points(self) -> list[Point]:
@@ -179,14 +199,21 @@ class Claim:
 
     def effect(self, metric: Array, chance: Array) -> Array:
         """The effect in metrics (…, points), given what chance scores there: (…,)."""
-        predicate = PREDICATES[self.predicate] if isinstance(self.predicate, str) else self.predicate
+        predicate = (
+            PREDICATES[self.predicate] if isinstance(self.predicate, str) else self.predicate
+        )
         return np.asarray(predicate(np.array(self.values, float), metric, chance), float)
 
 
 def name_of(thing: Any) -> str:
-    """Of a metric, predicate or task: itself, its own name (with what a partial fixes), or that of its class."""
+    """Of a metric, predicate or task: itself, its own name (with what a partial fixes),
+    or that of its class.
+    """
     if isinstance(thing, functools.partial):
-        fixed = [*map(repr, thing.args), *(f"{key}={value!r}" for key, value in thing.keywords.items())]
+        fixed = [
+            *map(repr, thing.args),
+            *(f"{key}={value!r}" for key, value in thing.keywords.items()),
+        ]
         return f"{name_of(thing.func)}({', '.join(fixed)})"
     return thing if isinstance(thing, str) else getattr(thing, "__name__", type(thing).__name__)
 

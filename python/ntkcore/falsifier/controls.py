@@ -26,7 +26,8 @@ from ntkcore.store import files
 
 NET = mlp(1, b_std=0.1)
 DIGITS = functools.partial(tasks.digit_parity, components=50)
-PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}  # trained to the end
+# Trained to the end.
+PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}
 MARK = "Controls of the falsifier"  # the overview's first words
 COLUMNS = ("features", "lazy", "linearised", *FROZEN)  # arms of the overview
 
@@ -57,15 +58,35 @@ CONTROLS = [
         "spectral bias on the sphere",
         PRESENT,
         functools.partial(tasks.harmonic, n=300),
-        (Claim("low frequencies first", "half_time", "increases", minimum=0.3, axis="k", values=(1, 2, 4)),),
-        Training(steps=4000, optimizer="sgd", learning_rates=(0.5,), batch_size=None, looks=60, **PLAIN),
+        (
+            Claim(
+                "low frequencies first",
+                "half_time",
+                "increases",
+                minimum=0.3,
+                axis="k",
+                values=(1, 2, 4),
+            ),
+        ),
+        Training(
+            steps=4000, optimizer="sgd", learning_rates=(0.5,), batch_size=None, looks=60, **PLAIN
+        ),
         {"net": mlp(1), "width": 256},
     ),
     Control(
         "double descent of random features",
         PRESENT,
         functools.partial(DIGITS, n=300, noise=0.1),
-        (Claim("error peaks over the width", "nmse", "peak", 0.3, axis="width", values=(30, 100, 300, 1000, 3000)),),
+        (
+            Claim(
+                "error peaks over the width",
+                "nmse",
+                "peak",
+                0.3,
+                axis="width",
+                values=(30, 100, 300, 1000, 3000),
+            ),
+        ),
         Training(steps=60, learning_rates=(1e-2,), readout=True, **PLAIN),
         {"net": mlp(1)},
     ),
@@ -75,9 +96,21 @@ CONTROLS = [
         functools.partial(DIGITS, n=800),
         (
             Claim(
-                "noisy labels are fitted", "train_error", "everywhere", minimum=0.95, axis="noise", values=(0.1, 0.2)
+                "noisy labels are fitted",
+                "train_error",
+                "everywhere",
+                minimum=0.95,
+                axis="noise",
+                values=(0.1, 0.2),
             ),
-            Claim("the test error stays small", "error", "everywhere", minimum=0.3, axis="noise", values=(0.1, 0.2)),
+            Claim(
+                "the test error stays small",
+                "error",
+                "everywhere",
+                minimum=0.3,
+                axis="noise",
+                values=(0.1, 0.2),
+            ),
         ),
         Training(steps=1500, learning_rates=(1e-2,), **PLAIN),
     ),
@@ -92,7 +125,16 @@ CONTROLS = [
         "power law of the learning curve",
         PRESENT,
         DIGITS,
-        (Claim("error falls as a power of n", "error", "power_law", 0.2, axis="n", values=(100, 300, 1000)),),
+        (
+            Claim(
+                "error falls as a power of n",
+                "error",
+                "power_law",
+                0.2,
+                axis="n",
+                values=(100, 300, 1000),
+            ),
+        ),
         Training(steps=600, learning_rates=(1e-1, 3e-2), weight_decays=(1e-2,), ridge=(1e-4, 1e-2)),
     ),
     Control(
@@ -121,7 +163,13 @@ CONTROLS = [
         NEEDS,
         tasks.modular_addition,
         (Claim("learns to add", "error", minimum=0.3),),
-        Training(steps=5000, learning_rates=(1e-2,), weight_decays=(1.0,), batch_size=None, early_stopping=False),
+        Training(
+            steps=5000,
+            learning_rates=(1e-2,),
+            weight_decays=(1.0,),
+            batch_size=None,
+            early_stopping=False,
+        ),
         {"width": 256},
     ),
     Control(
@@ -142,7 +190,9 @@ def run_control(control: Control, folder: str | Path, **options: Any) -> Report:
     """
     target = Path(folder) / control.slug
     arguments = {"net": NET, **control.options, **options}
-    report = falsify(control.task, claims=control.claims, training=control.training, folder=target, **arguments)
+    report = falsify(
+        control.task, claims=control.claims, training=control.training, folder=target, **arguments
+    )
     report.write(target)
     return report
 
@@ -153,11 +203,17 @@ def refuse_folder(folder: str | Path) -> None:
 
 
 def write_overview(found: Sequence[tuple[Control, Report]], folder: str | Path) -> Path:
-    """controls.md and controls.png into ``folder``: every claim with its verdict and effects; the path of the first."""
+    """controls.md and controls.png into ``folder``: every claim with its verdict and effects;
+    the path of the first.
+    """
     from matplotlib.figure import Figure
 
     refuse_folder(folder)
-    rows = [(control, *pair) for control, report in found for pair in zip(control.claims, report.verdicts, strict=True)]
+    rows = [
+        (control, *pair)
+        for control, report in found
+        for pair in zip(control.claims, report.verdicts, strict=True)
+    ]
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     figures.calibration([(claim, verdict) for _, claim, verdict in rows], figure)
     table = [("claim", "verdict", "least effect", *(ARMS[arm].label for arm in COLUMNS))]

@@ -1,4 +1,6 @@
-"""From finished cells to tables: what every arm measured, at every point, for every seed and split."""
+"""From finished cells to tables: what every arm measured, at every point,
+for every seed and split.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ from ntkcore.falsifier.verdict import Evidence
 class Budget:
     """How often everything is repeated, and how long it may take.
 
-    ``seeds`` initialisations x ``splits`` of the data (a verdict needs at least 5 x 3); ``sweep``: the infinite NTK is
-    also measured at so many times n; ``seconds``: no cell is begun after that, and a rerun goes on.
+    ``seeds`` initialisations x ``splits`` of the data (a verdict needs at least 5 x 3); ``sweep``:
+    the infinite NTK is also measured at so many times n; ``seconds``: no cell is begun after that,
+    and a rerun goes on.
     """
 
     seeds: int = 5
@@ -30,10 +33,14 @@ class Budget:
 
 
 def points_of(study: Study, arm: str) -> list[Point]:
-    """Where an arm is measured: the infinite ones have no width, along it they are measured once."""
+    """Where an arm is measured: the infinite ones have no width,
+    along it they are measured once.
+    """
     points = study.points()
     if not ARMS[arm].seeded and any(_is_width(point) for point in points):
-        points = [point for point in points if not _is_width(point)] + [p for p in points if _is_width(p)][-1:]
+        points = [point for point in points if not _is_width(point)] + [
+            p for p in points if _is_width(p)
+        ][-1:]
     return points
 
 
@@ -59,7 +66,9 @@ class Tables:
 
     def cell(self, arm: str, place: Place) -> Content | None:
         """One cell; an arm without seeds has one for all of them."""
-        return self.cells.get(Key(arm, place if ARMS[arm].seeded else Place(place.point, 0, place.split)))
+        return self.cells.get(
+            Key(arm, place if ARMS[arm].seeded else Place(place.point, 0, place.split))
+        )
 
     def values(self, arm: str, points: list[Point], *path: str) -> Array:
         """An entry of the cells, e.g. "metrics", "nmse"; NaN where there is none."""
@@ -75,7 +84,10 @@ class Tables:
 
     def effects(self, arm: str, claim: Claim) -> Array:
         """The claim's effect, (seeds, splits)."""
-        metric, chance = (self.values(arm, claim.points, kind, claim.metric_name) for kind in ("metrics", "chance"))
+        metric, chance = (
+            self.values(arm, claim.points, kind, claim.metric_name)
+            for kind in ("metrics", "chance")
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             return claim.effect(np.moveaxis(metric, 0, -1), np.moveaxis(chance, 0, -1))
 
@@ -84,9 +96,13 @@ class Tables:
         found: dict[int, Array] = {}
         point = self.study.points()[-1]
         for n in self.study.sizes(self.budget.sweep):
-            contents = [self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.splits)]
+            contents = [
+                self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.splits)
+            ]
             if all(content is not None and "metrics" in content for content in contents):
-                found[n] = np.array([content["metrics"][claim.metric_name] for content in contents if content])
+                found[n] = np.array(
+                    [content["metrics"][claim.metric_name] for content in contents if content]
+                )
         return found
 
     def setting(self, arm: str, point: Point) -> Content | None:
@@ -97,7 +113,9 @@ class Tables:
         """All that the verdict on a claim needs."""
         arms = self.arms(claim)
         effects = {arm: self.effects(arm, claim) for arm in arms}
-        missing = {arm: reason for arm in arms if (reason := self._missing(arm, claim, effects[arm]))}
+        missing = {
+            arm: reason for arm in arms if (reason := self._missing(arm, claim, effects[arm]))
+        }
         return Evidence(
             {arm: table for arm, table in effects.items() if arm not in missing},
             missing,
@@ -114,7 +132,11 @@ class Tables:
         if claim.axis != "width":
             return None
         last, name = claim.points[-1:], claim.metric_name
-        infinite = [self.values(arm, last, "metrics", name).mean() for arm in FROZEN if arm in arms_of(self.study)]
+        infinite = [
+            self.values(arm, last, "metrics", name).mean()
+            for arm in FROZEN
+            if arm in arms_of(self.study)
+        ]
         linearised = self.values("linearised", last, "metrics", name).mean()
         return (float(linearised), float(infinite[0])) if infinite else None
 
@@ -123,12 +145,25 @@ class Tables:
         if np.isfinite(effects).all():
             return ""
         places = [
-            Place(p, i, j) for p in claim.points for i in range(self.budget.seeds) for j in range(self.budget.splits)
+            Place(p, i, j)
+            for p in claim.points
+            for i in range(self.budget.seeds)
+            for j in range(self.budget.splits)
         ]
         contents = [self.cell(arm, place) for place in places]
-        contents += [self.setting(arm, point) for point in claim.points if ARMS[arm].settle is not None]
-        if diverged := [content["diverged"] for content in contents if content and "diverged" in content]:
+        contents += [
+            self.setting(arm, point) for point in claim.points if ARMS[arm].settle is not None
+        ]
+        if diverged := [
+            content["diverged"] for content in contents if content and "diverged" in content
+        ]:
             return f"diverged in {len(diverged)} cells: {diverged[0]}"
         if absent := sum(content is None for content in contents):
-            return f"{absent} of {len(contents)} cells are not there: the budget ran out; the same call goes on"
-        return f"{claim.metric_name} or its effect is not a number in {int((~np.isfinite(effects)).sum())} cells"
+            return (
+                f"{absent} of {len(contents)} cells are not there: the budget ran out; the same"
+                " call goes on"
+            )
+        return (
+            f"{claim.metric_name} or its effect is not a number in"
+            f" {int((~np.isfinite(effects)).sum())} cells"
+        )

@@ -1,4 +1,6 @@
-"""Pictures of a comparison: metric over the axis, movement of the kernel, alpha, samples, cumulative power."""
+"""Pictures of a comparison: metric over the axis, movement of the kernel, alpha,
+samples, cumulative power.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ COLOURS = {arm: f"C{number}" for number, arm in enumerate(ARMS)}
 
 
 def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
-    """The claim's metric over its axis, for every arm with its 95 % interval; without an axis one point an arm."""
+    """The claim's metric over its axis, for every arm with its 95 % interval;
+    without an axis one point an arm.
+    """
     ax = own_axes(ax)
     arms = arms_of(tables.study)
     for number, arm in enumerate(arms):
@@ -30,7 +34,9 @@ def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
         if claim.axis is None or len(claim.values) == 1:
             ax.errorbar([number], means, errors, fmt="o", **style)
         elif len(means) == 1:
-            ax.axhline(means[0], color=COLOURS[arm], ls=":", label=f"{ARMS[arm].label} (no {claim.axis})")
+            ax.axhline(
+                means[0], color=COLOURS[arm], ls=":", label=f"{ARMS[arm].label} (no {claim.axis})"
+            )
         else:
             ax.errorbar(claim.values, means, errors, fmt="o-", **style)
     if claim.axis is None or len(claim.values) == 1:
@@ -54,14 +60,18 @@ def _scales(tables: Tables, claim: Claim) -> dict[str, str]:
     """Logarithmic where numbers spread over more than a factor of 8."""
     values = np.concatenate([_intervals(tables, arm, claim)[0] for arm in arms_of(tables.study)])
     wide = {"xscale": np.array(claim.values), "yscale": values[np.isfinite(values)]}
-    return {key: "log" for key, v in wide.items() if len(v) and v.min() > 0 and v.max() > 8 * v.min()}
+    return {
+        key: "log" for key, v in wide.items() if len(v) and v.min() > 0 and v.max() > 8 * v.min()
+    }
 
 
 def _intervals(tables: Tables, arm: str, claim: Claim) -> tuple[Any, Any, Any]:
     points: list[Point] = [point for point in claim.points if point in points_of(tables.study, arm)]
     table = tables.values(arm, points, "metrics", claim.metric_name)
     found = [estimate(each) for each in table]
-    return tuple(np.array([getattr(each, name) for each in found]) for name in ("mean", "low", "high"))  # type: ignore[return-value]
+    return tuple(
+        np.array([getattr(each, name) for each in found]) for name in ("mean", "low", "high")
+    )  # type: ignore[return-value]
 
 
 def movement(tables: Tables, *, ax: Any = None) -> Any:
@@ -77,7 +87,9 @@ def movement(tables: Tables, *, ax: Any = None) -> Any:
         ax.axhline(gate, color="0.5", ls=":")
     ax.set_xticks(range(len(points)), [f"{point[1]:g}" if point else "" for point in points])
     ax.set(
-        yscale="log" if shown else "linear", ylabel="|K_t - K_0| / |K_0|", xlabel=points[-1][0] if points[-1] else ""
+        yscale="log" if shown else "linear",
+        ylabel="|K_t - K_0| / |K_0|",
+        xlabel=points[-1][0] if points[-1] else "",
     )
     ax.set_xlim(-0.6, len(points) - 0.4)
     ax.set_title("movement of the kernel")
@@ -86,13 +98,22 @@ def movement(tables: Tables, *, ax: Any = None) -> Any:
 
 
 def alpha_sweep(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
-    """Metric and movement over the output scale alpha at which the network was tried, at the claim's last point."""
+    """Metric and movement over the output scale alpha at which the network was tried,
+    at the claim's last point.
+    """
     ax = own_axes(ax)
     setting = tables.setting("lazy", claim.points[-1]) or {}
     sweep = [entry for entry in setting.get("sweep", []) if "movement" in entry]
     alphas = [entry["alpha"] for entry in sweep]
-    ax.plot(alphas, [entry["metrics"][claim.metric_name] for entry in sweep], "o-", label=claim.metric_name)
-    ax.plot(alphas, [entry["movement"] for entry in sweep], "s--", color="0.5", label="kernel movement")
+    ax.plot(
+        alphas,
+        [entry["metrics"][claim.metric_name] for entry in sweep],
+        "o-",
+        label=claim.metric_name,
+    )
+    ax.plot(
+        alphas, [entry["movement"] for entry in sweep], "s--", color="0.5", label="kernel movement"
+    )
     ax.axhline(LAZY, color="0.5", ls=":")
     ax.set(xlabel="output scale alpha", title="from learned to frozen features")
     if sweep:
@@ -108,26 +129,44 @@ def sweep(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
     found = tables.sweep(claim)
     if found:
         ax.plot(
-            list(found), [table.mean() for table in found.values()], "o-", color=COLOURS["ntk"], label=ARMS["ntk"].label
+            list(found),
+            [table.mean() for table in found.values()],
+            "o-",
+            color=COLOURS["ntk"],
+            label=ARMS["ntk"].label,
         )
         network = tables.values("features", claim.points[-1:], "metrics", claim.metric_name).mean()
         ax.plot(
-            [tables.study.samples()], [network], "*", ms=12, color=COLOURS["features"], label=ARMS["features"].label
+            [tables.study.samples()],
+            [network],
+            "*",
+            ms=12,
+            color=COLOURS["features"],
+            label=ARMS["features"].label,
         )
         ax.set(xscale="log", ylim=(min(0.0, ax.get_ylim()[0]), None))
         _ticks(ax, found)
         ax.legend(frameon=False, fontsize=8)
-    ax.set(xlabel="training samples n", ylabel=claim.metric_name, title="more samples for the kernel")
+    ax.set(
+        xlabel="training samples n", ylabel=claim.metric_name, title="more samples for the kernel"
+    )
     return ax
 
 
 def power(tables: Tables, *, ax: Any = None) -> Any:
-    """Share of the targets in the first modes of the frozen kernels, at the last point, first split."""
+    """Share of the targets in the first modes of the frozen kernels, at the last point,
+    first split.
+    """
     ax = own_axes(ax)
     for arm in (arm for arm in arms_of(tables.study) if ARMS[arm].settle is None):
         found = tables.cell(arm, Place(points_of(tables.study, arm)[-1], 0, 0)) or {}
         if "power" in found:
-            ax.plot(found["power"]["ranks"], found["power"]["share"], color=COLOURS[arm], label=ARMS[arm].label)
+            ax.plot(
+                found["power"]["ranks"],
+                found["power"]["share"],
+                color=COLOURS[arm],
+                label=ARMS[arm].label,
+            )
     ax.set(ylim=(0, 1.02), xlabel="modes", ylabel="share of the targets", title="cumulative power")
     if ax.lines:
         ax.set_xscale("log")
@@ -136,17 +175,33 @@ def power(tables: Tables, *, ax: Any = None) -> Any:
 
 
 def calibration(rows: Sequence[tuple[Claim, Verdict]], figure: Any) -> None:
-    """Every claim's effect in the network and in the frozen arms, in units of the least that counts."""
+    """Every claim's effect in the network and in the frozen arms,
+    in units of the least that counts.
+    """
     ax = figure.add_subplot()
     for number, arm in enumerate(("features", "linearised", "ntk", "nngp")):
-        found = [(at, v.effects[arm], c.minimum) for at, (c, v) in enumerate(rows) if arm in v.effects]
+        found = [
+            (at, v.effects[arm], c.minimum) for at, (c, v) in enumerate(rows) if arm in v.effects
+        ]
         if not found:
             continue
         at = np.array([row for row, _, _ in found]) + 0.15 - 0.1 * number
-        mean, low, high = np.array([[e.mean / least, e.low / least, e.high / least] for _, e, least in found]).T
-        ax.errorbar(mean, at, xerr=[mean - low, high - mean], fmt="o", ms=5, color=COLOURS[arm], label=ARMS[arm].label)
+        mean, low, high = np.array(
+            [[e.mean / least, e.low / least, e.high / least] for _, e, least in found]
+        ).T
+        ax.errorbar(
+            mean,
+            at,
+            xerr=[mean - low, high - mean],
+            fmt="o",
+            ms=5,
+            color=COLOURS[arm],
+            label=ARMS[arm].label,
+        )
     ax.axvline(1, color="0.5", ls=":")
-    ax.set_yticks(range(len(rows)), [f"{claim.name}\n{verdict.kind}" for claim, verdict in rows], fontsize=8)
+    ax.set_yticks(
+        range(len(rows)), [f"{claim.name}\n{verdict.kind}" for claim, verdict in rows], fontsize=8
+    )
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xticks([0, 0.5, 1, 2, 5, 10], ["0", "0.5", "1", "2", "5", "10"])
     ax.set(xlabel="effect / least effect that counts", ylim=(len(rows) - 0.5, -0.5))

@@ -18,7 +18,9 @@ from ntkcore.theory.dynamics import Dynamics
 RANKS = 40  # points of the curve of cumulative power
 
 
-def fit_kernel(kernels: tuple[Array, Array, Array], split: Split, training: Training) -> tuple[Outcome, Setting, Modes]:
+def fit_kernel(
+    kernels: tuple[Array, Array, Array], split: Split, training: Training
+) -> tuple[Outcome, Setting, Modes]:
     """Kernel regression by gradient flow from 0, its ridge and time chosen on the validation set.
 
     ``kernels``: of training, validation and test samples with training samples.
@@ -58,7 +60,9 @@ def infinite(get: str, of: str) -> Callable[[Study, Place, Setting], Content]:
         assert net is not None
         x, others = np.asarray(split.x, np.float64), (split.x_val, split.x_test)
         blocks = [np.asarray(ntkcore.kernel(net, x, get=get))]
-        blocks += [np.asarray(ntkcore.kernel(net, np.asarray(z, np.float64), x, get=get)) for z in others]
+        blocks += [
+            np.asarray(ntkcore.kernel(net, np.asarray(z, np.float64), x, get=get)) for z in others
+        ]
         outcome, tuned, modes = fit_kernel((blocks[0], blocks[1], blocks[2]), split, study.training)
         return {**scores(study.claims, outcome), "setting": tuned, "power": power(modes, split.y)}
 

@@ -26,19 +26,23 @@ from ntkcore.finite import (
 )
 from ntkcore.specs.layers import Layer
 
-LAZY, MOVED = 0.1, 0.3  # kernel movement below which a network is lazy, and above which its features have moved
+# Kernel movement below which a network is lazy, and above which its features have moved.
+LAZY, MOVED = 0.1, 0.3
 ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
 PROBES = 100  # training samples on which the movement of the kernel is measured
 ROWS = 4096  # of a forward pass
 
 
 class Scaled(torch.nn.Module):
-    """alpha (f - f_0), f_0 the network as it was given: lazy for large alpha (Chizat et al. 2019)."""
+    """alpha (f - f_0), f_0 the network as it was given:
+    lazy for large alpha (Chizat et al. 2019).
+    """
 
     def __init__(self, network: torch.nn.Module, alpha: float) -> None:
         super().__init__()
         self.network, self.alpha = network, alpha
-        self._start = [copy.deepcopy(network).requires_grad_(False)]  # in a list: no part of the parameters
+        # In a list: no part of the parameters.
+        self._start = [copy.deepcopy(network).requires_grad_(False)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, outputs)."""
@@ -59,7 +63,9 @@ class Plain(torch.nn.Module):
         return out.reshape(len(x), -1)
 
 
-def make_network(study: Study, place: Place, parameterization: str, outputs: int) -> torch.nn.Module:
+def make_network(
+    study: Study, place: Place, parameterization: str, outputs: int
+) -> torch.nn.Module:
     """The finite network of a cell, in float32 on its device."""
     network, (spec, keywords) = study.network, study.network.at(place.point)
     if network.module is not None:
@@ -94,9 +100,9 @@ def predict(module: torch.nn.Module, x: Any) -> Array:
     like = next(module.parameters())
     with torch.no_grad():
         parts = [
-            module(torch.as_tensor(np.ascontiguousarray(part), dtype=like.dtype, device=like.device)).reshape(
-                len(part), -1
-            )
+            module(
+                torch.as_tensor(np.ascontiguousarray(part), dtype=like.dtype, device=like.device)
+            ).reshape(len(part), -1)
             for part in np.array_split(np.asarray(x), max(1, math.ceil(len(x) / ROWS)))
         ]
     return np.asarray(torch.cat(parts).double().cpu())
@@ -119,14 +125,20 @@ def _kernels(study: Study, module: torch.nn.Module, split: Split) -> tuple[Array
 def _train(
     study: Study, place: Place, config: Mapping[str, float], alpha: float | None
 ) -> tuple[Content, Outcome, float]:
-    """Train a network, lazily scaled by ``alpha`` if that is given: (content, outcome, validation score)."""
+    """Train a network, lazily scaled by ``alpha`` if that is given: (content, outcome,
+    validation score).
+    """
     split, training = study.split(place.point, place.split), study.training
     network = make_network(study, place, training.parameterization, split.y.shape[1])
     module = Plain(network) if alpha is None else Scaled(network, alpha)
     probes = split.x[:PROBES]
     K_0 = empirical_ntk(network, probes)
     looks = _Looks(split, training)
-    rate = config["lr"] if alpha is None else config["lr"] / alpha ** (2 if training.optimizer == "sgd" else 1)
+    rate = (
+        config["lr"]
+        if alpha is None
+        else config["lr"] / alpha ** (2 if training.optimizer == "sgd" else 1)
+    )
     history = train(
         module,
         split.x,
@@ -194,7 +206,9 @@ def lazy(study: Study, place: Place, setting: Setting) -> Content:
 
 
 def settle_lazy(study: Study, point: Point) -> Content:
-    """alpha, raised until the kernel moves by less than half of LAZY; then the best configuration."""
+    """alpha, raised until the kernel moves by less than half of LAZY;
+    then the best configuration.
+    """
     sweep: list[Content] = []
     first = study.training.configurations()[0]
     for alpha in ALPHAS:
@@ -203,14 +217,18 @@ def settle_lazy(study: Study, point: Point) -> Content:
         except DivergedError:
             sweep.append({"alpha": alpha, "diverged": True})
             continue
-        sweep.append({"alpha": alpha, "movement": found["movement"], **scores(study.claims, outcome)})
+        sweep.append(
+            {"alpha": alpha, "movement": found["movement"], **scores(study.claims, outcome)}
+        )
         if found["movement"] < LAZY / 2:
             break
     return {**_best(study, point, alpha), "alpha": alpha, "sweep": sweep}
 
 
 def _best(study: Study, point: Point, alpha: float | None) -> Content:
-    """The configuration of the least validation error; of lazy ones only those that stayed lazy, if any did."""
+    """The configuration of the least validation error; of lazy ones only those that stayed lazy,
+    if any did.
+    """
     configurations = study.training.configurations()
     if len(configurations) == 1:
         return {"config": configurations[0]}
@@ -222,5 +240,9 @@ def _best(study: Study, point: Point, alpha: float | None) -> Content:
             continue
         tried.append((alpha is not None and found["movement"] >= LAZY, score, number))
     if not tried:
-        return {"diverged": f"training diverged with every learning rate of {study.training.learning_rates}"}
+        return {
+            "diverged": (
+                f"training diverged with every learning rate of {study.training.learning_rates}"
+            )
+        }
     return {"config": configurations[min(tried)[2]]}

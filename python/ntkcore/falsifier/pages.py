@@ -9,13 +9,16 @@ from typing import Any
 Block = tuple[str, Any]  # (kind, content)
 
 STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
+    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0"
+    " 1em}img{max-width:100%}table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px"
+    " solid #ccc;padding:.2em .8em;text-align:left}"
 )
 
 
 def markdown(blocks: list[Block]) -> str:
-    """Headings (the first the title), texts, tables (rows, the first a head), figures (PNG files by name)."""
+    """Headings (the first the title), texts, tables (rows, the first a head),
+    figures (PNG files by name).
+    """
     parts = []
     for number, (kind, content) in enumerate(blocks):
         if kind == "table":
@@ -24,7 +27,13 @@ def markdown(blocks: list[Block]) -> str:
             parts.append("\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in lines))
         else:
             start, text = "#" if number == 0 else "##", _inline(content)
-            parts.append({"heading": f"{start} {text}", "text": text, "figure": f"![{content}]({content}.png)"}[kind])
+            parts.append(
+                {
+                    "heading": f"{start} {text}",
+                    "text": text,
+                    "figure": f"![{content}]({content}.png)",
+                }[kind]
+            )
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,7 +63,8 @@ def page(blocks: list[Block], pictures: dict[str, bytes]) -> str:
     title = html.escape(str(blocks[0][1]))
     body = "\n".join(parts)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        '<!doctype html><html lang="en"><head><meta'
+        f' charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
         f"</head><body>\n{body}\n</body></html>\n"
     )
 

@@ -35,8 +35,8 @@ def perform(study: Study, key: Key, setting: Content | None) -> Content:
         content = {"diverged": str(error)}
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryError(
-            f"no room on the device for {key.file} ({error}); what was finished is whole: take a smaller width or "
-            "batch_size, or device='cpu'"
+            f"no room on the device for {key.file} ({error}); what was finished is whole: take a"
+            " smaller width or batch_size, or device='cpu'"
         ) from None
     return {**content, "seconds": round(time.perf_counter() - start, 3)}
 
@@ -47,7 +47,8 @@ _study: Study | None = None  # of a worker process
 def _start(study: Study) -> None:
     global _study
     _study = study
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends workers without a word: the caller says it
+    # Ctrl-C ends workers without a word: the caller says it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
@@ -55,7 +56,9 @@ def _start(study: Study) -> None:
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes that begin in this block hear no Ctrl-C until `_start`, while Python would print a traceback."""
+    """Processes that begin in this block hear no Ctrl-C until `_start`,
+    while Python would print a traceback.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -82,16 +85,18 @@ def processes(study: Study, workers: int) -> Iterator[ProcessPoolExecutor | None
         pickle.dumps(study)
     except Exception as error:
         raise TypeError(
-            f"workers={workers} needs data, net and metrics that can be pickled ({error}): define them as functions of "
-            "a module, or take workers=1"
+            f"workers={workers} needs data, net and metrics that can be pickled ({error}): define"
+            " them as functions of a module, or take workers=1"
         ) from error
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(study,))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(study,)
+    )
     try:
         yield pool
     except BrokenProcessPool:
         raise MemoryError(
-            "a worker process died, for lack of memory perhaps; what was finished is whole: the same call goes on, "
-            "with fewer workers if need be"
+            "a worker process died, for lack of memory perhaps; what was finished is whole: the"
+            " same call goes on, with fewer workers if need be"
         ) from None
     except KeyboardInterrupt:
         for process in list(pool._processes.values()):
@@ -122,7 +127,9 @@ class Runner:
             if time.monotonic() > self.deadline:
                 break
             setting = (
-                None if key.setting else self.cells.get(replace(key, place=Place(key.place.point, 0, 0), setting=True))
+                None
+                if key.setting
+                else self.cells.get(replace(key, place=Place(key.place.point, 0, 0), setting=True))
             )
             if setting is not None and "diverged" in setting:
                 continue

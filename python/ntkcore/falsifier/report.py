@@ -1,4 +1,6 @@
-"""What a comparison found, for people and for machines: Markdown, JSON, figures, one HTML page without other files."""
+"""What a comparison found, for people and for machines: Markdown, JSON, figures,
+one HTML page without other files.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Report:
     @functools.cached_property
     def verdicts(self) -> list[Verdict]:
         """One for each claim, at a family-wise error level of 5 %."""
-        return judge(self.study.claims, [self.tables.evidence(claim) for claim in self.study.claims])
+        return judge(
+            self.study.claims, [self.tables.evidence(claim) for claim in self.study.claims]
+        )
 
     @property
     def kind(self) -> str:
@@ -59,7 +63,8 @@ class Report:
         return "\n".join(map(str, self.verdicts))
 
     def write(self, folder: str | Path) -> Path:
-        """report.md, report.json, figures (PNG) and report.html into a folder; the path of the HTML page.
+        """report.md, report.json, figures (PNG) and report.html into a folder;
+        the path of the HTML page.
 
         ImportError without Matplotlib.
         """
@@ -68,7 +73,8 @@ class Report:
         refuse_folder(target, pictures)
         record = self.record()
         blocks = list(self._blocks(record))
-        files.write(target / "report.md", markdown(blocks))  # first: it tells whose the other files are
+        # First: it tells whose the other files are.
+        files.write(target / "report.md", markdown(blocks))
         for name, picture in pictures.items():
             files.write(target / f"{name}.png", picture)
         write(target / "report.json", record)
@@ -77,7 +83,9 @@ class Report:
         return whole
 
     def record(self) -> dict[str, Any]:
-        """All numbers as JSON's types: verdicts, effects, gates, seeds, settings, versions, hashes of the data."""
+        """All numbers as JSON's types: verdicts, effects, gates, seeds, settings, versions,
+        hashes of the data.
+        """
         study = self.study
         return {
             "kind": self.kind,
@@ -96,7 +104,9 @@ class Report:
             "metrics": {
                 claim.metric_name: {
                     arm: {
-                        label(p): _plain(self.tables.values(arm, [p], "metrics", claim.metric_name)[0].tolist())
+                        label(p): _plain(
+                            self.tables.values(arm, [p], "metrics", claim.metric_name)[0].tolist()
+                        )
                         for p in claim.points
                     }
                     for arm in arms_of(study)
@@ -133,7 +143,11 @@ class Report:
             for arm in arms_of(self.study)
             for place in places(self.study, arm, self.budget)
         ]
-        keys += [self.tables.setting(arm, point) for arm in ("lazy", "features") for point in self.study.points()]
+        keys += [
+            self.tables.setting(arm, point)
+            for arm in ("lazy", "features")
+            for point in self.study.points()
+        ]
         return float(round(sum(content["seconds"] for content in keys if content), 1))
 
     # --- inside
@@ -153,32 +167,55 @@ class Report:
     def _blocks(self, record: dict[str, Any]) -> Iterator[Block]:
         """(kind, content): heading, text, table (rows, the first a head), figure (name)."""
         yield "heading", f"{MARK}: {self.kind}"
-        for number, (claim, verdict) in enumerate(zip(self.study.claims, self.verdicts, strict=True)):
+        for number, (claim, verdict) in enumerate(
+            zip(self.study.claims, self.verdicts, strict=True)
+        ):
             yield "heading", f"{claim.name}: {verdict.kind}"
             yield "text", verdict.sentence
             yield "figure", f"claim-{number + 1}"
             yield (
                 "text",
-                f"Effect: {name_of(claim.predicate)} of {claim.metric_name}, at least {claim.minimum:g}; means over "
-                f"{self.budget.seeds} initialisations and {self.budget.splits} splits with 95 % intervals.",
+                (
+                    f"Effect: {name_of(claim.predicate)} of {claim.metric_name}, at least"
+                    f" {claim.minimum:g}; means over {self.budget.seeds} initialisations and"
+                    f" {self.budget.splits} splits with 95 % intervals."
+                ),
             )
             yield "table", self._effects(claim, verdict)
-            gates = [("passed" if gate.passed else "FAILED", gate.name, gate.found) for gate in verdict.gates]
+            gates = [
+                ("passed" if gate.passed else "FAILED", gate.name, gate.found)
+                for gate in verdict.gates
+            ]
             yield "table", [("", "gate", "found"), *gates]
             if swept := self.tables.sweep(claim):
                 yield "text", f"The infinite NTK over n at the same tuning: {claim.metric_name}"
-                yield "table", [("n", claim.metric_name), *((str(n), f"{t.mean():.3g}") for n, t in swept.items())]
+                yield (
+                    "table",
+                    [
+                        ("n", claim.metric_name),
+                        *((str(n), f"{t.mean():.3g}") for n, t in swept.items()),
+                    ],
+                )
         yield "heading", "Kernels"
         yield "figure", "kernels"
         yield "heading", "How it was run"
         study = self.study
-        yield "text", f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point."
-        network = ", ".join(map(str.strip, str(study.network.spec or name_of(study.network.module)).splitlines()))
+        yield (
+            "text",
+            f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point.",
+        )
+        network = ", ".join(
+            map(str.strip, str(study.network.spec or name_of(study.network.module)).splitlines())
+        )
         yield "text", f"Network: {network}; width {study.network.width}."
         yield "text", f"Training: {study.training}."
         yield "text", "Chosen on the validation set of the first split:"
         chosen = [
-            (ARMS[arm].label, at, str({key: found[key] for key in ("config", "alpha") if key in found}))
+            (
+                ARMS[arm].label,
+                at,
+                str({key: found[key] for key in ("config", "alpha") if key in found}),
+            )
             for arm, settings in record["settings"].items()
             for at, found in settings.items()
             if found is not None
@@ -195,7 +232,9 @@ class Report:
             ("arm", "effect", *(f"{claim.metric_name}, {label(point)}" for point in claim.points))
         ]
         for arm, effect in verdict.effects.items():
-            metric = self.tables.values(arm, claim.points, "metrics", claim.metric_name).mean(axis=(1, 2))
+            metric = self.tables.values(arm, claim.points, "metrics", claim.metric_name).mean(
+                axis=(1, 2)
+            )
             rows.append((ARMS[arm].label, str(effect), *(f"{each:.3g}" for each in metric)))
         return rows
 

@@ -39,19 +39,22 @@ def falsify(
     device: str = "cpu",
     progress: bool | None = None,
 ) -> Report:
-    """Compare a network with the same network whose features are frozen, and say what the claims need.
+    """Compare a network with the same network whose features are frozen,
+    and say what the claims need.
 
     Parameters
     ----------
     data
-        Arrays (x, y) or (x, y, x_test, y_test), an `Arrays`, or any task: a function (seed, **axis) -> `Split`.
+        Arrays (x, y) or (x, y, x_test, y_test), an `Arrays`, or any task: a function (seed,
+        **axis) -> `Split`.
     net
-        A spec; a function (depth) that gives one; or a function (seed) that makes a torch module, with keywords
-        ``width`` or ``depth`` where a claim's axis is one.
+        A spec; a function (depth) that gives one; or a function (seed) that makes a torch module,
+        with keywords ``width`` or ``depth`` where a claim's axis is one.
     claims
         One or several `Claim`s.
     spec
-        The infinite counterpart of a torch module. Without it the module's kernel at its start stands for the limit.
+        The infinite counterpart of a torch module.
+        Without it the module's kernel at its start stands for the limit.
     baseline
         A spec whose kernel must not show the effect, for the verdict "architecture".
     width
@@ -59,26 +62,29 @@ def falsify(
     folder
         Where finished cells go: the same call goes on after any interruption. None: in memory.
     workers
-        Processes; more than 1 need data and net that can be pickled (functions of a module, no lambdas).
+        Processes; more than 1 need data and net that can be pickled (functions of a module,
+        no lambdas).
     progress
         True, False, or None: on a terminal.
 
     Returns
     -------
     Report
-        ``verdicts``, one for each claim; ``write(folder)`` makes Markdown, JSON, figures and one HTML page.
+        ``verdicts``, one for each claim; ``write(folder)`` makes Markdown, JSON,
+        figures and one HTML page.
 
     Raises
     ------
     ValueError, TypeError
-        Before any work: for data that do not fit, a claim that no arm can measure, a module that is no function of its
-        parameters and one sample, a folder that holds another study.
+        Before any work: for data that do not fit, a claim that no arm can measure, a module that is
+        no function of its parameters and one sample, a folder that holds another study.
     MemoryError, OSError
-        Where a kernel or a cell's file has no room; what is finished stays, and the same call goes on.
+        Where a kernel or a cell's file has no room; what is finished stays,
+        and the same call goes on.
 
     References
-    ----------
-    Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018; Owen 2007 (two-way bootstrap); Holm 1979.
+    ---------- Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018;
+    Owen 2007 (two-way bootstrap); Holm 1979.
     """
     study = Study(
         _task(data),
@@ -110,7 +116,10 @@ def _task(data: Any) -> Any:
         return data
     if isinstance(data, (tuple, list)) and len(data) in (2, 4):
         return Arrays(*data)
-    raise TypeError(f"data must be arrays (x, y) or (x, y, x_test, y_test), or a task, not {type(data).__name__}")
+    raise TypeError(
+        "data must be arrays (x, y) or (x, y, x_test, y_test), or a task, not"
+        f" {type(data).__name__}"
+    )
 
 
 def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
@@ -118,11 +127,18 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
         return Network(net, None, width, device)
     if isinstance(net, torch.nn.Module):
         raise TypeError(
-            "give a function (seed) that makes the module, e.g. lambda seed: …: every seed needs a fresh one"
+            "give a function (seed) that makes the module, e.g. lambda seed: …: every seed needs a"
+            " fresh one"
         )
     if not callable(net):
-        raise TypeError(f"net must be a spec, or a function that gives one or a torch module, not {type(net).__name__}")
-    if "depth" in inspect.signature(net).parameters and "seed" not in inspect.signature(net).parameters:
+        raise TypeError(
+            "net must be a spec, or a function that gives one or a torch module, not"
+            f" {type(net).__name__}"
+        )
+    if (
+        "depth" in inspect.signature(net).parameters
+        and "seed" not in inspect.signature(net).parameters
+    ):
         return Network(net, None, width, device)
     return Network(spec, net, width, device)
 
@@ -131,7 +147,12 @@ def _kernels_and_settings(study: Study, budget: Budget, sizes: Sequence[int]) ->
     """What needs nothing else. Settings first: the longest cells."""
     tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
     keys = [Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()]
-    keys += [Key(arm, place) for arm in arms_of(study) if arm not in tuned for place in places(study, arm, budget)]
+    keys += [
+        Key(arm, place)
+        for arm in arms_of(study)
+        if arm not in tuned
+        for place in places(study, arm, budget)
+    ]
     if "ntk" in arms_of(study):
         point = study.points()[-1]
         keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.splits)]

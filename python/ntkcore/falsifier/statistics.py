@@ -1,7 +1,8 @@
 """Means over initialisations and splits with their intervals, and how sure a comparison is.
 
-Effects come as tables (seeds, splits): initialisations and splits are both drawn, so both are drawn again (the two-way
-bootstrap of Owen 2007). Differences of arms are taken within a cell, on the same split: that is what makes them paired.
+Effects come as tables (seeds, splits): initialisations and splits are both drawn, so both are drawn
+again (the two-way bootstrap of Owen 2007). Differences of arms are taken within a cell, on the same
+split: that is what makes them paired.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def estimate(table: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
 
 
 def p_value(table: npt.ArrayLike, threshold: float, side: str) -> float:
-    """One-sided bootstrap p-value against a mean below ``threshold`` (side "above"), or at least it ("below")."""
+    """One-sided bootstrap p-value against a mean below ``threshold`` (side "above"),
+    or at least it ("below").
+    """
     means = bootstrap(table)
     against = (means < threshold) if side == "above" else (means >= threshold)
     return float((1 + against.sum()) / (1 + len(means)))

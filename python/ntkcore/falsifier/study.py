@@ -26,8 +26,9 @@ OF_NETWORKS = ("width", "depth")  # axes that change the network and not the dat
 class Training:
     """How networks and kernels are trained and tuned, on the squared loss and the same targets.
 
-    Every network is tuned over ``learning_rates`` x ``weight_decays``, every kernel over as many ridges, on the
-    validation set; with ``early_stopping`` each stops at the best of ``looks`` times, also there.
+    Every network is tuned over ``learning_rates`` x ``weight_decays``, every kernel over as many
+    ridges, on the validation set; with ``early_stopping`` each stops at the best of ``looks``
+    times, also there.
 
     Parameters
     ----------
@@ -36,12 +37,15 @@ class Training:
     learning_rates
         The largest first: with it the lazy network's alpha is found.
     ridge
-        Least and greatest ridge, in units of the kernel's mean diagonal; (0, 0): none, where there is nothing to tune.
+        Least and greatest ridge, in units of the kernel's mean diagonal; (0, 0): none,
+        where there is nothing to tune.
     parameterization, base_width
-        Of networks made from a spec: see `ntkcore.finite.to_torch`, `ntkcore.finite.parameter_groups`.
+        Of networks made from a spec: see `ntkcore.finite.to_torch`,
+        `ntkcore.finite.parameter_groups`.
     readout
-        After training, solve the last layer exactly on the training set (least squares, with the ridge): frozen arms
-        become random features, the learning arm keeps its learned ones. For networks made from a spec.
+        After training, solve the last layer exactly on the training set (least squares, with the
+        ridge): frozen arms become random features, the learning arm keeps its learned ones. For
+        networks made from a spec.
     """
 
     steps: int = 2000
@@ -58,13 +62,23 @@ class Training:
 
     def __post_init__(self) -> None:
         if not (self.learning_rates and self.weight_decays and self.steps > 0 and self.looks > 0):
-            raise ValueError("training needs steps, looks, and at least one learning rate and one weight decay")
-        if not 0 <= self.ridge[0] <= self.ridge[1] < math.inf or (self.ridge[0] == 0) != (self.ridge[1] == 0):
-            raise ValueError(f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}")
+            raise ValueError(
+                "training needs steps, looks, and at least one learning rate and one weight decay"
+            )
+        if not 0 <= self.ridge[0] <= self.ridge[1] < math.inf or (self.ridge[0] == 0) != (
+            self.ridge[1] == 0
+        ):
+            raise ValueError(
+                f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}"
+            )
 
     def configurations(self) -> list[dict[str, float]]:
         """Of a network: learning rates and weight decays."""
-        return [{"lr": lr, "weight_decay": decay} for lr in self.learning_rates for decay in self.weight_decays]
+        return [
+            {"lr": lr, "weight_decay": decay}
+            for lr in self.learning_rates
+            for decay in self.weight_decays
+        ]
 
     def ridges(self) -> list[float]:
         """Of a kernel: as many as a network has configurations."""
@@ -73,15 +87,19 @@ class Training:
 
     def steps_looked_at(self) -> list[int]:
         """Geometric, the last step included."""
-        return sorted({round(step) for step in np.geomspace(max(1, self.steps / 500), self.steps, self.looks)})
+        return sorted(
+            {round(step) for step in np.geomspace(max(1, self.steps / 500), self.steps, self.looks)}
+        )
 
 
 @dataclass(frozen=True)
 class Network:
-    """The architecture, as a spec, as a function of ``depth`` that gives one, or as a maker of torch modules.
+    """The architecture, as a spec, as a function of ``depth`` that gives one,
+    or as a maker of torch modules.
 
-    ``module``: a function (seed) -> torch module, with keywords ``width`` or ``depth`` where they are axes. ``spec``
-    may then be its infinite counterpart, or None: the kernel of the module as it starts is then all there is.
+    ``module``: a function (seed) -> torch module, with keywords ``width`` or ``depth`` where they
+    are axes. ``spec`` may then be its infinite counterpart, or None: the kernel of the module as it
+    starts is then all there is.
     """
 
     spec: Layer | Callable[..., Layer] | None
@@ -140,7 +158,9 @@ class Study:
         return len(self.split(self.points()[-1], 0).x)
 
     def sizes(self, factors: Sequence[float]) -> list[int]:
-        """So many times the training samples; empty where a claim's axis is n itself, or the task has no n."""
+        """So many times the training samples; empty where a claim's axis is n itself,
+        or the task has no n.
+        """
         if "n" not in self.keywords() or any(claim.axis == "n" for claim in self.claims):
             return []
         return sorted({round(factor * self.samples()) for factor in factors})
@@ -165,7 +185,9 @@ class Study:
         return set(parameters[1:])
 
     def check(self, splits: int) -> None:
-        """ValueError for a claim that no arm can measure; TypeError for a task that gives no Split."""
+        """ValueError for a claim that no arm can measure;
+        TypeError for a task that gives no Split.
+        """
         for claim in self.claims:
             self._check_axis(claim)
         for point, number in itertools.product(self.points(), range(splits)):
@@ -175,22 +197,30 @@ class Study:
             for claim in self.claims:
                 _check_metric(claim, split, self.training)
         if self.training.readout and self.network.module is not None:
-            raise ValueError("readout=True needs a spec: which layer of a torch module is the last is not known")
+            raise ValueError(
+                "readout=True needs a spec: which layer of a torch module is the last is not known"
+            )
 
     def _check_axis(self, claim: Claim) -> None:
-        axes = self.keywords() | {"width"} | ({"depth"} if not isinstance(self.network.spec, Layer) else set())
+        axes = (
+            self.keywords()
+            | {"width"}
+            | ({"depth"} if not isinstance(self.network.spec, Layer) else set())
+        )
         if self.network.module is not None:
             axes -= {"width", "depth"} - set(inspect.signature(self.network.module).parameters)
         if claim.axis is not None and claim.axis not in axes:
             raise ValueError(
-                f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are {', '.join(sorted(axes))} "
-                "(a task's keywords; width; depth where the network is a function of it)"
+                f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are"
+                f" {', '.join(sorted(axes))} (a task's keywords; width; depth where the network is"
+                " a function of it)"
             )
 
     def fingerprint(self, shapes: object = None) -> str:
         """Of all that a cell depends on: cells of another study are not taken for this one's.
 
-        ``shapes``: of the network's parameters. Functions count with their source, where there is one.
+        ``shapes``: of the network's parameters. Functions count with their source,
+        where there is one.
         """
         parts = [
             str(shapes),
@@ -215,14 +245,25 @@ class Study:
 
 
 def _check_metric(claim: Claim, split: Split, training: Training) -> None:
-    if claim.metric in OF_CLASSES and split.y.shape[1] == 1 and len(np.unique(np.sign(split.y))) != 2:
-        raise ValueError(f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets have one sign only")
-    if claim.metric in OF_CLASSES and split.y.shape[1] == 1 and len(np.unique(split.y)) > 2:
-        raise ValueError(f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers: use 'nmse'")
-    if claim.metric in OF_PATHS and (training.readout or training.ridge[1] > 0 or training.early_stopping):
+    if (
+        claim.metric in OF_CLASSES
+        and split.y.shape[1] == 1
+        and len(np.unique(np.sign(split.y))) != 2
+    ):
         raise ValueError(
-            f"no arm can measure claim {claim.name!r}: {claim.metric!r} is a time of plain training; set "
-            "Training(ridge=(0, 0), early_stopping=False)"
+            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets have one sign only"
+        )
+    if claim.metric in OF_CLASSES and split.y.shape[1] == 1 and len(np.unique(split.y)) > 2:
+        raise ValueError(
+            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers: use"
+            " 'nmse'"
+        )
+    if claim.metric in OF_PATHS and (
+        training.readout or training.ridge[1] > 0 or training.early_stopping
+    ):
+        raise ValueError(
+            f"no arm can measure claim {claim.name!r}: {claim.metric!r} is a time of plain"
+            " training; set Training(ridge=(0, 0), early_stopping=False)"
         )
 
 

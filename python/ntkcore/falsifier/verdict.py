@@ -1,7 +1,8 @@
 """From effects to a verdict, through the gates that must be passed first.
 
-Every test is one-sided, by bootstrap; a verdict needs all tests of its kind to reject, so that its p-value is their
-largest (intersection-union), and the p-values of several claims are corrected by Holm.
+Every test is one-sided, by bootstrap; a verdict needs all tests of its kind to reject, so that its
+p-value is their largest (intersection-union), and the p-values of several claims are corrected by
+Holm.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ntkcore.falsifier.tasks import Array
 
 SEEDS, SPLITS = 5, 3  # the least that a verdict is given on
 SHARE = 2 / 3  # of the network's effect, below which the kernel's is a part only
-TOLERANCE = 0.5  # of the minimum effect, that the linearised network and the infinite one may be apart
+# Of the minimum effect, that the linearised network and the infinite one may be apart.
+TOLERANCE = 0.5
 
 PRESENT = "present in the kernel"
 NEEDS = "needs features"
@@ -45,9 +47,10 @@ class Gate:
 class Evidence:
     """What the cells say about a claim.
 
-    ``effects``: tables (seeds, splits) by arm, complete. ``missing``: why an arm has none. ``movement``: tables
-    (points, seeds, splits) of "lazy" and "features". ``limit``: metrics (linearised at the largest width, infinite),
-    where the axis is the width. ``n``: training samples.
+    ``effects``: tables (seeds, splits) by arm, complete. ``missing``: why an arm has none.
+    ``movement``: tables (points, seeds, splits) of "lazy" and "features". ``limit``: metrics
+    (linearised at the largest width, infinite), where the axis is the width. ``n``: training
+    samples.
     """
 
     effects: Mapping[str, Array]
@@ -59,7 +62,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``kind`` (one of the constants above), said in a sentence, with gates, effects and p-value (1: no test)."""
+    """``kind`` (one of the constants above), said in a sentence, with gates,
+    effects and p-value (1: no test).
+    """
 
     claim: str
     kind: str
@@ -72,12 +77,19 @@ class Verdict:
         return f"{self.claim}: {self.kind}. {self.sentence}"
 
 
-def judge(claims: Sequence[Claim], evidence: Sequence[Evidence], level: float = 0.05) -> list[Verdict]:
+def judge(
+    claims: Sequence[Claim], evidence: Sequence[Evidence], level: float = 0.05
+) -> list[Verdict]:
     """A verdict for every claim, at a family-wise error level over all of them."""
     found = [_judge(claim, each) for claim, each in zip(claims, evidence, strict=True)]
     sure = holm([verdict.p for verdict in found], level)
-    unsure = [verdict.kind != INCONCLUSIVE and not yes for verdict, yes in zip(found, sure, strict=True)]
-    return [_unsure(verdict, level) if no else verdict for verdict, no in zip(found, unsure, strict=True)]
+    unsure = [
+        verdict.kind != INCONCLUSIVE and not yes for verdict, yes in zip(found, sure, strict=True)
+    ]
+    return [
+        _unsure(verdict, level) if no else verdict
+        for verdict, no in zip(found, unsure, strict=True)
+    ]
 
 
 def _judge(claim: Claim, found: Evidence) -> Verdict:
@@ -92,7 +104,9 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
     gates = _gates(claim, found, effects, frozen, kind)
     if failed := [gate for gate in gates if not gate.passed]:
         return Verdict(claim.name, INCONCLUSIVE, _failed(failed), tuple(gates), effects, 1.0)
-    return Verdict(claim.name, kind, _sentence(claim, kind, effects, frozen, found), tuple(gates), effects, p)
+    return Verdict(
+        claim.name, kind, _sentence(claim, kind, effects, frozen, found), tuple(gates), effects, p
+    )
 
 
 # --- gates
@@ -114,7 +128,8 @@ def _gates(
             "the network shows the effect",
             effects["features"].low >= claim.minimum,
             f"{effects['features']}, at least {claim.minimum:g}",
-            "nothing is to be explained before: train longer, try other learning rates and batches, or claim less",
+            "nothing is to be explained before: train longer, try other learning rates and batches,"
+            " or claim less",
         ),
         Gate(
             "the lazy network is lazy",
@@ -135,7 +150,9 @@ def _gates(
 
 
 def _wide_enough(claim: Claim, found: Evidence, frozen: Sequence[str]) -> Gate:
-    """Linearised = infinite; on an axis of widths at the largest; without a spec, one start like another."""
+    """Linearised = infinite; on an axis of widths at the largest; without a spec,
+    one start like another.
+    """
     if found.limit is not None:
         at_width, infinite = found.limit
         apart = abs(at_width - infinite) / abs(infinite)
@@ -154,11 +171,14 @@ def _wide_enough(claim: Claim, found: Evidence, frozen: Sequence[str]) -> Gate:
             f"effects spread by {spread:.3g}, at most {bound:.3g}",
             WIDER,
         )
-    apart, least = min((abs(estimate(linearised - found.effects[arm]).mean), arm) for arm in frozen[:1])
+    apart, least = min(
+        (abs(estimate(linearised - found.effects[arm]).mean), arm) for arm in frozen[:1]
+    )
     return Gate(
         "linearised is like infinite",
         apart <= bound,
-        f"effects of the linearised network and the {ARMS[least].label} differ by {apart:.3g}, at most {bound:.3g}",
+        f"effects of the linearised network and the {ARMS[least].label} differ by {apart:.3g}, at"
+        f" most {bound:.3g}",
         WIDER,
     )
 
@@ -192,21 +212,29 @@ def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, fl
 
 
 def _failed(gates: Sequence[Gate]) -> str:
-    reasons = [f"gate failed: {gate.name} ({gate.found})" + (gate.remedy and f": {gate.remedy}") for gate in gates]
+    reasons = [
+        f"gate failed: {gate.name} ({gate.found})" + (gate.remedy and f": {gate.remedy}")
+        for gate in gates
+    ]
     return f"No verdict: {'; '.join(reasons)}."
 
 
 def _unsure(verdict: Verdict, level: float) -> Verdict:
     sentence = (
-        f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g}, against {level:g} corrected for all "
-        "claims); more seeds or splits may tell."
+        f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g}, against {level:g}"
+        " corrected for all claims); more seeds or splits may tell."
     )
     return Verdict(verdict.claim, INCONCLUSIVE, sentence, verdict.gates, verdict.effects, verdict.p)
 
 
-def _sentence(claim: Claim, kind: str, effects: Mapping[str, Estimate], frozen: Sequence[str], found: Evidence) -> str:
+def _sentence(
+    claim: Claim, kind: str, effects: Mapping[str, Estimate], frozen: Sequence[str], found: Evidence
+) -> str:
     best = max(frozen, key=lambda arm: effects[arm].mean)
-    network, kernel = f"the network shows {effects['features']}", f"the {ARMS[best].label} {effects[best]}"
+    network, kernel = (
+        f"the network shows {effects['features']}",
+        f"the {ARMS[best].label} {effects[best]}",
+    )
     counts = f"effects of at least {claim.minimum:g} count"
     return {
         PRESENT: f"Frozen features suffice: {network}, {kernel}; {counts}.",
@@ -219,5 +247,7 @@ def _sentence(claim: Claim, kind: str, effects: Mapping[str, Estimate], frozen: 
             f"Frozen features suffice at this width, and not in the limit: {network}, "
             f"the {ARMS['linearised'].label} {effects['linearised']}, {kernel}; {counts}."
         ),
-        NEEDS: f"Not explained by this kernel at this n ({found.n}): {network}, {kernel}; {counts}.",
+        NEEDS: (
+            f"Not explained by this kernel at this n ({found.n}): {network}, {kernel}; {counts}."
+        ),
     }[kind]

@@ -1,4 +1,6 @@
-"""The torch function of every nonlinearity of a spec: registering an activation in `FUNCTIONS` is all it takes."""
+"""The torch function of every nonlinearity of a spec:
+registering an activation in `FUNCTIONS` is all it takes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def _sin(a: float, b: float, c: float) -> Function:
 
 def _arc_cosine(order: int) -> Function:
     """sqrt(2) z^order step(z)."""
-    powers: tuple[Function, ...] = (lambda z: (z > 0).to(z.dtype), torch.relu, lambda z: torch.relu(z) ** 2)
+    powers: tuple[Function, ...] = (
+        lambda z: (z > 0).to(z.dtype),
+        torch.relu,
+        lambda z: torch.relu(z) ** 2,
+    )
     return lambda z: math.sqrt(2) * powers[order](z)
 
 

@@ -1,9 +1,10 @@
 """Finite networks from the same spec as the kernels.
 
-    module = to_torch(net, width=1024, input_shape=(784,), parameterization="ntk", alpha=10.0, centred=True)
+    module = to_torch(net, width=1024, input_shape=(784,), alpha=10.0, centred=True)
 
-In the NTK parameterization the module's empirical kernels converge to ``ntkcore.kernel(net, x, x, ("nngp", "ntk"))``
-with its width (Jacot et al. 2018); the other parameterizations train otherwise (Yang & Hu 2021).
+In the NTK parameterization the module's empirical kernels converge to ``ntkcore.kernel(net, x, x,
+("nngp", "ntk"))`` with its width (Jacot et al. 2018); the other parameterizations train otherwise
+(Yang & Hu 2021).
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from ntkcore.specs.program import Window, same_window, valid_window
 class FiniteNet(Module):
     """A finite network: ``alpha * (body(x) - body_0(x))``, the second term only with ``centred``.
 
-    Takes (samples, features), or images (samples, height, width, channels), as the kernels do; gives (samples,
-    outputs). Made by `to_torch`.
+    Takes (samples, features), or images (samples, height, width, channels), as the kernels do;
+    gives (samples, outputs). Made by `to_torch`.
     """
 
-    def __init__(self, spec: specs.Layer, body: Module, abc: ABC, alpha: float, centred: bool, shape: Any) -> None:
+    def __init__(
+        self, spec: specs.Layer, body: Module, abc: ABC, alpha: float, centred: bool, shape: Any
+    ) -> None:
         super().__init__()
         self.spec, self.body, self.abc, self.alpha, self.centred = spec, body, abc, alpha, centred
         self.input_shape = shape
@@ -48,11 +51,15 @@ class FiniteNet(Module):
     def forward(self, x: Tensor) -> Tensor:
         """(samples, outputs)."""
         if tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(f"made for samples of shape {self.input_shape}, got {tuple(x.shape[1:])}")
+            raise ValueError(
+                f"made for samples of shape {self.input_shape}, got {tuple(x.shape[1:])}"
+            )
         x = channels_first(x)
         f = self.body(x)
         if self.centred:
-            start = {name: getattr(self, _initial(name)) for name, _ in self.body.named_parameters()}
+            start = {
+                name: getattr(self, _initial(name)) for name, _ in self.body.named_parameters()
+            }
             f = f - torch.func.functional_call(self.body, start, (x,))
         return self.alpha * f
 
@@ -88,15 +95,16 @@ def to_torch(
     Parameters
     ----------
     net
-        The spec. Its last layer is a Dense: the outputs, as many as its ``width`` says (1 if it says none). W_std and
-        b_std are those of the kernel. Layers that declare a width or channels keep it.
+        The spec. Its last layer is a Dense: the outputs, as many as its ``width`` says (1 if it
+        says none). W_std and b_std are those of the kernel. Layers that declare a width or channels
+        keep it.
     width
         Units, or channels, of all other layers.
     input_shape
         Of one sample: (features,) or (height, width, channels).
     parameterization
-        "ntk", "standard", "mean_field" (one hidden layer), "mup", or an `ABC`. The spec's own ``parameterization`` is
-        that of the infinite kernel and plays no part here.
+        "ntk", "standard", "mean_field" (one hidden layer), "mup", or an `ABC`. The spec's own
+        ``parameterization`` is that of the infinite kernel and plays no part here.
     alpha, centred
         The output is alpha * (f - f_0 if centred), f_0 the network as drawn (Chizat et al. 2019).
     dtype
@@ -105,7 +113,8 @@ def to_torch(
     Raises
     ------
     ValueError, TypeError
-        For a spec that has no infinite kernel, or a layer without a finite counterpart: the message names it.
+        For a spec that has no infinite kernel, or a layer without a finite counterpart:
+        the message names it.
 
     References
     ----------
@@ -134,7 +143,9 @@ def torch_dtype(dtype: Any) -> Any:
     if dtype is None:
         return torch.get_default_dtype()
     if not isinstance(dtype, torch.dtype):
-        dtype = {"float32": torch.float32, "float64": torch.float64}.get(np.dtype(dtype).name, dtype)
+        dtype = {"float32": torch.float32, "float64": torch.float64}.get(
+            np.dtype(dtype).name, dtype
+        )
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be float32 or float64, not {dtype}")
     return dtype
@@ -143,7 +154,9 @@ def torch_dtype(dtype: Any) -> Any:
 def _shape(given: Any) -> tuple[int, ...]:
     shape = (given,) if isinstance(given, Integral) else tuple(given)
     if len(shape) not in (1, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in shape):
-        raise ValueError(f"input_shape must be (features,) or (height, width, channels), not {given!r}")
+        raise ValueError(
+            f"input_shape must be (features,) or (height, width, channels), not {given!r}"
+        )
     return tuple(map(int, shape))
 
 
@@ -151,8 +164,9 @@ def _check_depth(net: specs.Layer, parameterization: str | ABC) -> None:
     depth = sum(isinstance(layer, activations.Activation) for layer in _walk(net))
     if parameterization == "mean_field" and depth != 1:
         raise ValueError(
-            f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use 'mup', which is the "
-            "same for one hidden layer and goes on to deep ones (Yang & Hu 2021)"
+            f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use"
+            " 'mup', which is the same for one hidden layer and goes on to deep ones (Yang & Hu"
+            " 2021)"
         )
 
 
@@ -164,7 +178,9 @@ def _walk(layer: specs.Layer) -> Iterator[specs.Layer]:
 
 @dataclass(frozen=True)
 class Features:
-    """What a layer is handed: ``channels``; the ``image``'s size; ``pixels`` of a flattened one; ``raw``: the data."""
+    """What a layer is handed: ``channels``; the ``image``'s size;
+    ``pixels`` of a flattened one; ``raw``: the data.
+    """
 
     channels: int
     image: tuple[int, int] | None = None
@@ -179,10 +195,14 @@ class _Maker:
         self.width, self.abc = width, abc
 
     def network(self, net: specs.Layer, signal: Any) -> Module:
-        """All layers, the last being the read-out; ValueError where the network does not end with a Dense."""
+        """All layers, the last being the read-out;
+        ValueError where the network does not end with a Dense.
+        """
         *hidden, last = flat(net) or [net]
         if not isinstance(last, specs.Dense):
-            raise ValueError(f"a finite network ends with Dense(), its outputs; this one ends with {last!r}")
+            raise ValueError(
+                f"a finite network ends with Dense(), its outputs; this one ends with {last!r}"
+            )
         body, signal = self.serial(specs.Serial(*hidden), signal)
         shape = (last.width or 1, signal.channels * signal.pixels)
         std = last.W_std, last.b_std
@@ -191,12 +211,16 @@ class _Maker:
         return body.append(readout)
 
     def make(self, layer: specs.Layer, signal: Any) -> tuple[Module, Any]:
-        """The layer's module and the signal after it; ValueError naming a layer without a finite counterpart."""
+        """The layer's module and the signal after it;
+        ValueError naming a layer without a finite counterpart.
+        """
         if isinstance(layer, activations.Activation) and type(layer).__name__ in FUNCTIONS:
             return Nonlinearity(layer), signal
         maker = MAKERS.get(type(layer))
         if maker is None:
-            raise ValueError(f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}")
+            raise ValueError(
+                f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}"
+            )
         return maker(self, layer, signal)
 
     def dense(self, layer: specs.Dense, signal: Features) -> tuple[Module, Features]:
@@ -209,7 +233,14 @@ class _Maker:
     def conv(self, layer: images.Conv, signal: Features) -> tuple[Module, Features]:
         window, image = _window(layer, layer.filter_shape, signal), _image(signal)
         shape = (layer.channels or self.width, signal.channels, *window.size)
-        weights = shape, math.prod(window.size), (layer.W_std, layer.b_std), _role(signal), False, self.abc
+        weights = (
+            shape,
+            math.prod(window.size),
+            (layer.W_std, layer.b_std),
+            _role(signal),
+            False,
+            self.abc,
+        )
         module = modules.Conv(window, layer.padding == "CIRCULAR", image, *weights)
         return module, Features(shape[0], window.out, raw=False)
 
@@ -240,14 +271,17 @@ class _Maker:
         return torch.nn.Sequential(*made), signal
 
     def parallel(self, layer: branches.Parallel, signal: Any) -> tuple[Module, Any]:
-        made = [self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)]
+        made = [
+            self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)
+        ]
         return modules.Parallel([module for module, _ in made]), tuple(after for _, after in made)
 
     def fan_in(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
         if len({(part.channels, part.pixels) for part in signal}) > 1:
             raise ValueError(
-                f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)} channels and cannot "
-                "be summed: a shortcut from the data needs a Dense or Conv of its own, and declared widths must agree"
+                f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)}"
+                " channels and cannot be summed: a shortcut from the data needs a Dense or Conv of"
+                " its own, and declared widths must agree"
             )
         return modules.FanInSum(), replace(signal[0], raw=all(part.raw for part in signal))
 
@@ -261,7 +295,10 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
     specs.Identity: lambda maker, layer, signal: (torch.nn.Identity(), signal),
     specs.LayerNorm: lambda maker, layer, signal: (modules.LayerNorm(layer.eps), signal),
     specs.Serial: _Maker.serial,
-    branches.FanOut: lambda maker, layer, signal: (modules.FanOut(layer.num), (signal,) * layer.num),
+    branches.FanOut: lambda maker, layer, signal: (
+        modules.FanOut(layer.num),
+        (signal,) * layer.num,
+    ),
     branches.Parallel: _Maker.parallel,
     branches.FanInSum: _Maker.fan_in,
     branches.Residual: _Maker.residual,
@@ -290,17 +327,24 @@ def _window(layer: Any, size: tuple[int, int], signal: Features) -> Window:
 
 
 def parameter_groups(
-    module: Module, lr: float, optimizer: str = "sgd", *, base_width: float = 1.0, weight_decay: float = 0.0
+    module: Module,
+    lr: float,
+    optimizer: str = "sgd",
+    *,
+    base_width: float = 1.0,
+    weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Parameter groups for torch's optimizers, with learning rates by the abc table.
 
-    A layer of width n gets lr (n/base_width)^-c, c being that of SGD or of Adam; of an output scaled by alpha it is
-    further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as for alpha = 1 (Chizat et al. 2019). AdamW
-    multiplies its weight decay by the layer's learning rate; the groups take that back: lr * weight_decay is the same
-    in all layers. Frozen parameters are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
+    A layer of width n gets lr (n/base_width)^-c, c being that of SGD or of Adam; of an output
+    scaled by alpha it is further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as
+    for alpha = 1 (Chizat et al. 2019). AdamW multiplies its weight decay by the layer's learning
+    rate; the groups take that back: lr * weight_decay is the same in all layers. Frozen parameters
+    are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
 
-    ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the rate ``lr``.
-    Every group has the keys params, lr, weight_decay and name. ValueError for another optimizer.
+    ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the
+    rate ``lr``. Every group has the keys params, lr, weight_decay and name. ValueError for another
+    optimizer.
 
     References: Yang & Hu 2021; Yang et al. 2022, table 3.
     """
@@ -312,12 +356,18 @@ def parameter_groups(
         if parameter.requires_grad:
             rate = learning_rate_factor(module, name, optimizer, base_width)
             decay = weight_decay / rate if optimizer == "adamw" else weight_decay
-            groups.append({"params": [parameter], "lr": lr * rate, "weight_decay": decay, "name": name})
+            groups.append(
+                {"params": [parameter], "lr": lr * rate, "weight_decay": decay, "name": name}
+            )
     return groups
 
 
-def learning_rate_factor(module: Module, name: str, optimizer: str = "sgd", base_width: float = 1.0) -> float:
-    """The learning rate of the parameter ``name`` in units of the global one; 1 for modules not made by `to_torch`."""
+def learning_rate_factor(
+    module: Module, name: str, optimizer: str = "sgd", base_width: float = 1.0
+) -> float:
+    """The learning rate of the parameter ``name`` in units of the global one;
+    1 for modules not made by `to_torch`.
+    """
     net = getattr(module, "network", module)  # a linearised network has its network's rates
     name = name if net is module else name.removeprefix("network.")
     if not isinstance(net, FiniteNet):

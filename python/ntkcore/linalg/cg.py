@@ -1,4 +1,6 @@
-"""(K + ridge I) A = Y by preconditioned conjugate gradients: any operator, all columns in one pass."""
+"""(K + ridge I) A = Y by preconditioned conjugate gradients: any operator,
+all columns in one pass.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ LARGEST_RANK = 5000  # of the preconditioner, by default
 
 @dataclass(frozen=True)
 class CGResult:
-    """Solution in the shape of Y; per column the relative residual; iterations; passes over the kernel; success.
+    """Solution in the shape of Y; per column the relative residual; iterations;
+    passes over the kernel; success.
 
     The solution is CuPy's if the kernel and Y are.
     """
@@ -53,22 +56,26 @@ def cg(
     progress: bool | None = None,
     callback: Callable[[int, Array], None] | None = None,
 ) -> CGResult:
-    """Preconditioned conjugate gradients for (K + ridge I) X = Y, all columns of Y in each pass over K.
+    """Preconditioned conjugate gradients for (K + ridge I) X = Y,
+    all columns of Y in each pass over K.
 
-    Vectors and sums are float64, whatever the kernel's dtype, and lie where its tiles do, on a GPU for a CuPy kernel.
+    Vectors and sums are float64, whatever the kernel's dtype, and lie where its tiles do,
+    on a GPU for a CuPy kernel.
 
     Parameters
     ----------
     K
         A matrix, a chunked array or an operator of `ntkcore.operators`; symmetric.
     rtol
-        A column is done when its residual is below ``rtol`` times its right-hand side. That is the residual itself,
-        computed by one more pass, not the recursion's; where rounding allows no less, the result says so.
+        A column is done when its residual is below ``rtol`` times its right-hand side. That is the
+        residual itself, computed by one more pass, not the recursion's; where rounding allows no
+        less, the result says so.
     rank
         Of the Nyström preconditioner; default min(n/4, 5000), 0 for none.
     checkpoint, every
-        A file (.npz) that holds the state, written atomically every so many iterations; the same call again goes on
-        from it. A file of another problem is refused: a pass tells kernels apart.
+        A file (.npz) that holds the state, written atomically every so many iterations; the same
+        call again goes on from it. A file of another problem is refused: a pass tells kernels
+        apart.
     callback
         Called with the iteration's number and the relative residuals.
 
@@ -85,12 +92,15 @@ def cg(
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
     if value <= 0:
         raise ValueError(
-            "conjugate gradients need a positive ridge: without one the error cannot be bounded by residuals"
+            "conjugate gradients need a positive ridge: without one the error cannot be bounded by"
+            " residuals"
         )
     size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
     problem = _Problem(operator, data, value, size, seed, place)
     state = problem.load()
-    precondition: Callable[[Any], Any] = Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
+    precondition: Callable[[Any], Any] = (
+        Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
+    )
     run, reached = _Run(operator, problem.scaled, value, precondition, state), np.inf
     with progress_bar(maxiter, progress) as count:
         while True:
@@ -101,9 +111,14 @@ def cg(
                 count(1)
                 if callback is not None:
                     callback(run.done, run.residuals)
-            # R drifts from the residual by rounding: what counts is the residual itself, and from there it goes on.
+            # R drifts from the residual by rounding: what counts is the residual itself, and from
+            # there it goes on.
             run.look()
-            if run.residuals.max() <= rtol or run.done >= maxiter or not run.residuals.max() < reached / 2:
+            if (
+                run.residuals.max() <= rtol
+                or run.done >= maxiter
+                or not run.residuals.max() < reached / 2
+            ):
                 break
             reached = run.residuals.max()
             run.restart()
@@ -124,7 +139,9 @@ State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
 
 
 class _Run:
-    """The iteration: X, its residual R, the directions P, <R, Z> for Z the preconditioned residual; all columns."""
+    """The iteration: X, its residual R, the directions P, <R,
+    Z> for Z the preconditioned residual; all columns.
+    """
 
     def __init__(
         self,
@@ -187,17 +204,29 @@ def _dots(A: Any, B: Any) -> Any:
 
 
 class _Problem:
-    """What is solved, with columns of Y scaled to about 1 (by powers of 2, so without rounding), and its checkpoint."""
+    """What is solved, with columns of Y scaled to about 1 (by powers of 2,
+    so without rounding), and its checkpoint.
+    """
 
     def __init__(
-        self, operator: KernelOperator, Y: Array, ridge: float, rank: int, seed: int, file: Path | None
+        self,
+        operator: KernelOperator,
+        Y: Array,
+        ridge: float,
+        rank: int,
+        seed: int,
+        file: Path | None,
     ) -> None:
         largest = np.abs(Y).max(0)
         self.scale: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
         self.scaled: Array = Y / self.scale
         self.file = file
         if file is not None:
-            about = [Y.tobytes(), operator.diagonal().tobytes(), repr((ridge, rank, seed, Y.shape)).encode()]
+            about = [
+                Y.tobytes(),
+                operator.diagonal().tobytes(),
+                repr((ridge, rank, seed, Y.shape)).encode(),
+            ]
             self.fingerprint = hashlib.sha256(b"".join(about)).hexdigest()
             self.probe = _probe(operator)
 
@@ -207,33 +236,57 @@ class _Problem:
             return
         X, R, P, rz, done = (to_host(part) for part in state)
         with writing(self.file) as file:
-            np.savez(file, fingerprint=self.fingerprint, probe=self.probe, X=X, R=R, P=P, rz=rz, done=done)
+            np.savez(
+                file,
+                fingerprint=self.fingerprint,
+                probe=self.probe,
+                X=X,
+                R=R,
+                P=P,
+                rz=rz,
+                done=done,
+            )
 
     def load(self) -> State | None:
-        """The state in the file, if there is one; ValueError for that of another problem, or none."""
+        """The state in the file, if there is one; ValueError for that of another problem,
+        or none.
+        """
         if self.file is None or not self.file.exists():
             return None
         try:
             with open(self.file, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                found = {name: file[name] for name in ("fingerprint", "probe", "X", "R", "P", "rz", "done")}
+                found = {
+                    name: file[name]
+                    for name in ("fingerprint", "probe", "X", "R", "P", "rz", "done")
+                }
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{self.file} is no whole checkpoint of cg ({error}): delete it to begin anew, or choose another file"
+                f"{self.file} is no whole checkpoint of cg ({error}): delete it to begin anew, or"
+                " choose another file"
             ) from None
-        same = str(found["fingerprint"]) == self.fingerprint and found["probe"].shape == self.probe.shape
+        same = (
+            str(found["fingerprint"]) == self.fingerprint
+            and found["probe"].shape == self.probe.shape
+        )
         if not same or np.abs(found["probe"] - self.probe).max() > 1e-5 * np.abs(self.probe).max():
             raise ValueError(
-                f"{self.file} is the checkpoint of another problem (kernel, Y, ridge or rank): choose another file"
+                f"{self.file} is the checkpoint of another problem (kernel, Y, ridge or rank):"
+                " choose another file"
             )
         shape = self.scaled.shape
         whole = all(found[name].shape == shape and np.isfinite(found[name]).all() for name in "XRP")
         if not whole or found["rz"].shape != shape[1:] or found["done"].shape != ():
-            raise ValueError(f"{self.file} is a damaged checkpoint: delete it to begin anew, or choose another file")
+            raise ValueError(
+                f"{self.file} is a damaged checkpoint: delete it to begin anew, or choose another"
+                " file"
+            )
         return found["X"], found["R"], found["P"], found["rz"], int(found["done"])
 
 
 def _probe(operator: KernelOperator) -> Array:
-    """K times a vector that is always the same: tells kernels apart whose diagonals agree, at the price of a pass."""
+    """K times a vector that is always the same: tells kernels apart whose diagonals agree,
+    at the price of a pass.
+    """
     vector = np.random.default_rng(0).standard_normal((operator.shape[0], 1))
     out: Array = to_host(operator.product(operator.xp.asarray(vector)))
     return out

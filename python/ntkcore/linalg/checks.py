@@ -1,4 +1,5 @@
-"""What is handed to linear algebra: is it finite, real, of the right shape, symmetric up to rounding?
+"""What is handed to linear algebra: is it finite, real, of the right shape,
+symmetric up to rounding?
 
 On the host or on a GPU, by panels: no second matrix.
 """
@@ -15,8 +16,9 @@ from ntkcore.engine.inputs import as_array, refuse_no_array
 
 Array = npt.NDArray[np.float64]
 
-# How far rounding may take a kernel from symmetric, over its largest entry, by its dtype: single precision, double.
-# neural-tangents' own kernels err by 1e-8 in float64 and by up to 1e-3 in float32 between near-duplicates.
+# How far rounding may take a kernel from symmetric, over its largest entry, by its dtype: single
+# precision, double. neural-tangents' own kernels err by 1e-8 in float64 and by up to 1e-3 in
+# float32 between near-duplicates.
 ASYMMETRY = {True: 1e-4, False: 1e-6}
 
 
@@ -39,12 +41,15 @@ def check_real(matrix: Any, name: str) -> None:
     for i in panels:
         if not bool(xp.isfinite(matrix[i : i + panels.step]).all()):
             raise ValueError(
-                f"{name} holds NaN or infinity: look for them in the data, or for an overflow in the kernel"
+                f"{name} holds NaN or infinity: look for them in the data, or for an overflow in"
+                " the kernel"
             )
 
 
 def asymmetry(matrix: Any) -> tuple[float, float]:
-    """max |K - K^T| of a square matrix, and max |K|; block by block: columns of the whole walk through memory."""
+    """max |K - K^T| of a square matrix, and max |K|; block by block:
+    columns of the whole walk through memory.
+    """
     apart, largest, panels = 0.0, 0.0, _panels(matrix)
     for i in panels:
         for j in range(i, len(matrix), panels.step):
@@ -70,18 +75,25 @@ def refuse_asymmetric(matrix: Any, name: str) -> float:
     apart, largest = asymmetry(matrix)
     if apart > ASYMMETRY[single(matrix.dtype)] * largest:
         raise ValueError(
-            f"{name} is not symmetric: entries across the diagonal differ by {apart:.2g}, the largest is {largest:.2g}"
-            "; it must be the kernel of one data set with itself, in one order"
+            f"{name} is not symmetric: entries across the diagonal differ by {apart:.2g}, the"
+            f" largest is {largest:.2g}; it must be the kernel of one data set with itself, in one"
+            " order"
         )
     return apart
 
 
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
-    """A finite real matrix as float64 of this shape (None: any length); TypeError or ValueError naming it."""
+    """A finite real matrix as float64 of this shape (None: any length);
+    TypeError or ValueError naming it.
+    """
     array = as_array(matrix, name)
     wanted = tuple("any" if length is None else length for length in shape)
-    if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
-        raise ValueError(f"{name} must have shape ({', '.join(map(str, wanted))}), not {array.shape}")
+    if array.ndim != len(shape) or any(
+        b not in (None, a) for a, b in zip(array.shape, shape, strict=True)
+    ):
+        raise ValueError(
+            f"{name} must have shape ({', '.join(map(str, wanted))}), not {array.shape}"
+        )
     check_real(array, name)
     return np.asarray(array, dtype=np.float64)
 
@@ -109,7 +121,9 @@ def targets_of(Y: npt.ArrayLike, n: int) -> tuple[Array, bool]:
     """Y as (n, outputs), and whether it was a vector."""
     given = np.asarray(Y)
     if given.ndim not in (1, 2) or len(given) != n or not given.size:
-        raise ValueError(f"Y must have shape ({n},) or ({n}, outputs) for {n} points, not {given.shape}")
+        raise ValueError(
+            f"Y must have shape ({n},) or ({n}, outputs) for {n} points, not {given.shape}"
+        )
     check_real(given, "Y")
     data = np.asarray(given, np.float64)
     return (data[:, None], True) if data.ndim == 1 else (data, False)

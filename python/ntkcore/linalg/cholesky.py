@@ -29,7 +29,9 @@ def library_factor(A: Any) -> Any:
 def lower_solve(L: Any, B: Any, transposed: bool = False) -> Any:
     """L^-1 B, or L^-T B, for a lower triangle L, where both lie."""
     if not on_device(L):
-        return scipy.linalg.solve_triangular(L, B, lower=True, trans=int(transposed), check_finite=False)
+        return scipy.linalg.solve_triangular(
+            L, B, lower=True, trans=int(transposed), check_finite=False
+        )
     from cupyx.scipy.linalg import solve_triangular
 
     # CuPy copies a matrix that is not in Fortran's order: the transposed view of L is.
@@ -37,14 +39,20 @@ def lower_solve(L: Any, B: Any, transposed: bool = False) -> Any:
 
 
 class Cholesky:
-    """K + ridge I factorised once, in float64, on the GPU if K is CuPy's. ``overwrite``: in a float64 K's memory.
+    """K + ridge I factorised once, in float64, on the GPU if K is CuPy's. ``overwrite``:
+    in a float64 K's memory.
 
-    On a GPU the factor is always new memory: K and one more matrix of float64 with ``overwrite`` (K's diagonal then
-    keeps the ridge), else, while it factorises, one more.
+    On a GPU the factor is always new memory: K and one more matrix of float64 with ``overwrite``
+    (K's diagonal then keeps the ridge), else, while it factorises, one more.
     """
 
     def __init__(
-        self, K: npt.ArrayLike, ridge: float = 0.0, *, relative: bool = False, overwrite: bool = False
+        self,
+        K: npt.ArrayLike,
+        ridge: float = 0.0,
+        *,
+        relative: bool = False,
+        overwrite: bool = False,
     ) -> None:
         matrix = square_kernel(K)
         n, mean = len(matrix), float(matrix.diagonal().mean())
@@ -55,10 +63,12 @@ class Cholesky:
         try:
             self._factor = _factor(work)
         except np.linalg.LinAlgError as error:
-            hint = max(noise_floor(matrix.dtype, n, abs(mean)), self.ridge * 10, np.finfo(float).tiny)
+            hint = max(
+                noise_floor(matrix.dtype, n, abs(mean)), self.ridge * 10, np.finfo(float).tiny
+            )
             raise ValueError(
-                f"K + {self.ridge:.2g} I is not positive definite ({error}): duplicates or rounding leave no digits in "
-                f"its smallest eigenvalues; try a ridge of {hint:.1g}, or Eigh"
+                f"K + {self.ridge:.2g} I is not positive definite ({error}): duplicates or rounding"
+                f" leave no digits in its smallest eigenvalues; try a ridge of {hint:.1g}, or Eigh"
             ) from None
 
     def solve(self, Y: npt.ArrayLike) -> Array:
@@ -74,7 +84,9 @@ class Cholesky:
 
 
 def _factor(work: Any) -> Any:
-    """The lower Cholesky factor, on the host in work's lower triangle; LinAlgError where there is none."""
+    """The lower Cholesky factor, on the host in work's lower triangle;
+    LinAlgError where there is none.
+    """
     if on_device(work):
         return library_factor(work)
     factorise(work)
@@ -82,10 +94,11 @@ def _factor(work: Any) -> Any:
 
 
 def factorise(A: Any, block: int = 2048) -> None:
-    """The lower Cholesky factor of A in its lower triangle, by blocks; what lies above the diagonal stays.
+    """The lower Cholesky factor of A in its lower triangle, by blocks;
+    what lies above the diagonal stays.
 
-    LAPACK's own call on the whole matrix ends in a segmentation fault at n = 20 000 with two threads in OpenBLAS 0.3.30
-    and 0.3.31, NumPy's wheel and SciPy's alike.
+    LAPACK's own call on the whole matrix ends in a segmentation fault at n = 20 000 with two
+    threads in OpenBLAS 0.3.30 and 0.3.31, NumPy's wheel and SciPy's alike.
     """
     n = len(A)
     for k in range(0, n, block):
@@ -94,7 +107,9 @@ def factorise(A: Any, block: int = 2048) -> None:
         corner[...] = np.linalg.cholesky(corner) + np.triu(corner, 1)
         if end == n:
             return
-        below = scipy.linalg.solve_triangular(corner, A[end:, k:end].T, lower=True, check_finite=False).T
+        below = scipy.linalg.solve_triangular(
+            corner, A[end:, k:end].T, lower=True, check_finite=False
+        ).T
         A[end:, k:end] = below
         for i in range(end, n, block):
             stop = min(i + block, n)
@@ -104,7 +119,8 @@ def factorise(A: Any, block: int = 2048) -> None:
 
 
 def factorise_stably(A: Any, tolerance: float) -> bool:
-    """`factorise`; False where A, symmetric, is singular to working precision: its reciprocal condition <= tolerance.
+    """`factorise`; False where A, symmetric, is singular to working precision:
+    its reciprocal condition <= tolerance.
 
     A's lower triangle and diagonal are then lost, what lies above stays.
     """
@@ -125,8 +141,9 @@ def solve_factorised(A: Any, Y: Any) -> Any:
 def least_norm(K: Any, Y: Any, ridge: float = 0.0, *, overwrite: bool = False) -> Any:
     """A of (K + ridge I) A = Y on the host, in K's dtype; of least norm where that is singular.
 
-    By Cholesky; if it breaks down or the matrix is singular to working precision, by the pseudo-inverse
-    from the eigenvalues above n eps lambda_max. ``overwrite``: in the memory of K, which is symmetric.
+    By Cholesky; if it breaks down or the matrix is singular to working precision, by the
+    pseudo-inverse from the eigenvalues above n eps lambda_max. ``overwrite``: in the memory of K,
+    which is symmetric.
     """
     A = K if overwrite else K.copy()
     n, eps = len(A), np.finfo(A.dtype).eps
@@ -135,8 +152,11 @@ def least_norm(K: Any, Y: Any, ridge: float = 0.0, *, overwrite: bool = False) -
     if factorise_stably(A, eps):
         return solve_factorised(A, Y)
     np.fill_diagonal(A, diagonal)  # with what lies above it, the matrix again
-    # evr, not evd, whose workspace of 2 n^2 values overflows LAPACK's 32-bit integers from n = 32767 on.
-    values, vectors = scipy.linalg.eigh(A.T, lower=True, driver="evr", overwrite_a=True, check_finite=False)
+    # evr, not evd, whose workspace of 2 n^2 values overflows LAPACK's 32-bit integers from n =
+    # 32767 on.
+    values, vectors = scipy.linalg.eigh(
+        A.T, lower=True, driver="evr", overwrite_a=True, check_finite=False
+    )
     kept = values > n * eps * values[-1]
     modes = vectors.T @ Y
     modes[kept] /= values[kept, None]

@@ -1,4 +1,6 @@
-"""Eigendecompositions in float64: for every ridge at once (`Eigh`), and for training in closed form (`Modes`)."""
+"""Eigendecompositions in float64: for every ridge at once (`Eigh`),
+and for training in closed form (`Modes`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from ntkcore.linalg.noise import check_ridge, noise_floor, ridge_of
 
 Array = npt.NDArray[np.float64]
 
-# How far from positive, over lambda_max, rounding may take a kernel, by its dtype: single precision, double.
+# How far from positive, over lambda_max, rounding may take a kernel, by its dtype: single
+# precision, double.
 INDEFINITE = {True: 1e-3, False: 1e-7}
 
 
@@ -25,8 +28,9 @@ INDEFINITE = {True: 1e-3, False: 1e-7}
 class Modes:
     """Eigenpairs of a kernel matrix, largest first, with rounding noise set to exactly 0.
 
-    ``values`` (k,), ``vectors`` (n, k), float64. ``trace``: the matrix's trace, None if unknown. ``rest``: no
-    eigenvalue that is not here exceeds it; 0 if all are here. ``noise``: eigenvalues up to it were set to 0.
+    ``values`` (k,), ``vectors`` (n, k), float64. ``trace``: the matrix's trace, None if unknown.
+    ``rest``: no eigenvalue that is not here exceeds it; 0 if all are here. ``noise``: eigenvalues
+    up to it were set to 0.
     """
 
     values: Array
@@ -47,7 +51,8 @@ class Modes:
             return float(ridge)
         if self.trace is None:
             raise ValueError(
-                "a relative ridge is in units of the kernel's mean diagonal: give trace=, or absolute=True"
+                "a relative ridge is in units of the kernel's mean diagonal: give trace=, or"
+                " absolute=True"
             )
         return float(ridge) * self.trace / len(self.vectors)
 
@@ -55,8 +60,9 @@ class Modes:
 class Eigh:
     """One eigendecomposition of K, in float64: every ridge after it costs two products.
 
-    A CuPy K is decomposed on its GPU, where its vectors stay. Attributes: ``values`` ascending, of NumPy, ``vectors``.
-    On the host N > 32767 takes a LAPACK that counts in 64 bits, as that of NumPy's own wheels; else refused by name.
+    A CuPy K is decomposed on its GPU, where its vectors stay. Attributes: ``values`` ascending, of
+    NumPy, ``vectors``. On the host N > 32767 takes a LAPACK that counts in 64 bits, as that of
+    NumPy's own wheels; else refused by name.
     """
 
     def __init__(self, K: npt.ArrayLike) -> None:
@@ -68,12 +74,14 @@ class Eigh:
         self.vectors: Any = found[1]
 
     def _decayed(self, ridge: float, relative: bool) -> Array:
-        value = ridge_of(ridge, relative, float(self.values.mean()), self.storage_dtype, len(self.values))
+        value = ridge_of(
+            ridge, relative, float(self.values.mean()), self.storage_dtype, len(self.values)
+        )
         sums = self.values + value
         if sums.min() <= 0:
             raise ValueError(
-                f"K + {value:.2g} I is singular: its smallest eigenvalue is {sums.min():.2g}; the ridge must exceed "
-                f"{-self.values.min():.2g}"
+                f"K + {value:.2g} I is singular: its smallest eigenvalue is {sums.min():.2g}; the"
+                f" ridge must exceed {-self.values.min():.2g}"
             )
         out: Array = 1 / sums
         return out
@@ -96,8 +104,12 @@ class Eigh:
         out: Array = array_module(found[0]).stack(found)
         return out
 
-    def leave_one_out(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
-        """Mean squared error of predicting each sample from the others, per ridge: of A_i / [(K + ridge)^-1]_ii."""
+    def leave_one_out(
+        self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False
+    ) -> Array:
+        """Mean squared error of predicting each sample from the others, per ridge:
+        of A_i / [(K + ridge)^-1]_ii.
+        """
         projected = self._projected(targets_of(to_host(Y), len(self.values))[0])
         errors = []
         for ridge in ridges:
@@ -113,7 +125,9 @@ class Eigh:
         return np.concatenate([to_host(self.vectors[i : i + step] ** 2 @ weights) for i in starts])
 
     def gcv(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
-        """Generalised cross-validation, per ridge: the same with that diagonal's mean (Golub, Heath & Wahba 1979)."""
+        """Generalised cross-validation, per ridge: the same with that diagonal's mean (Golub,
+        Heath & Wahba 1979).
+        """
         projected = self._projected(targets_of(to_host(Y), len(self.values))[0])
         decays = [self._decayed(ridge, relative) for ridge in ridges]
         return np.array([float(((d[:, None] * projected / d.mean()) ** 2).mean()) for d in decays])
@@ -125,8 +139,8 @@ def _decomposed(matrix: Any) -> tuple[Any, Any]:
     need = 4 * 8 * n * n  # syevd holds the matrix, the vectors and 2 n^2 of workspace
     if not on_device(matrix) and free is not None and need > free:
         raise MemoryError(
-            f"the eigenvectors of {n} points need about {size_text(need)}, and {size_text(free)} are free: "
-            "use leading_modes() on an operator, or fewer points"
+            f"the eigenvectors of {n} points need about {size_text(need)}, and {size_text(free)}"
+            " are free: use leading_modes() on an operator, or fewer points"
         )
     if n > 32767 and not on_device(matrix) and not _lapack_is_64_bit():
         raise ValueError(
@@ -145,13 +159,15 @@ def _lapack_is_64_bit() -> bool:
 
 
 def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
-    """All eigenpairs of a kernel matrix (n, n), by numpy.linalg.eigh in float64, whatever its dtype.
+    """All eigenpairs of a kernel matrix (n, n), by numpy.linalg.eigh in float64,
+    whatever its dtype.
 
-    Noise is n eps lambda_max, for a float32 kernel at least `noise_floor`, and at least twice
-    the size of the most negative eigenvalue, which only rounding can have made. Eigenvalues up to it become 0.
+    Noise is n eps lambda_max, for a float32 kernel at least `noise_floor`, and at least twice the
+    size of the most negative eigenvalue, which only rounding can have made. Eigenvalues up to it
+    become 0.
 
-    ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive semidefinite;
-    MemoryError, before any work, if the eigenvectors do not fit.
+    ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive
+    semidefinite; MemoryError, before any work, if the eigenvectors do not fit.
     """
     given = as_array(kernel, name)
     lower = single(given.dtype)
@@ -161,8 +177,9 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     top, bottom, trace = float(values[-1]), float(values[0]), float(K.trace())
     if bottom < -INDEFINITE[lower] * max(top, 0.0):
         raise ValueError(
-            f"{name} is indefinite: its eigenvalues reach from {bottom:.3g} to {top:.3g}, more than rounding explains; "
-            "a kernel has none below 0. Was something subtracted from it, or its rows reordered?"
+            f"{name} is indefinite: its eigenvalues reach from {bottom:.3g} to {top:.3g}, more than"
+            " rounding explains; a kernel has none below 0. Was something subtracted from it, or"
+            " its rows reordered?"
         )
     stored = noise_floor(np.float32, n, trace / n) if lower else 0.0
     noise = max(n * np.finfo(np.float64).eps * top, stored, -2 * bottom)
@@ -170,20 +187,26 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     return Modes(values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1]), trace, noise=noise)
 
 
-def leading_modes(operator: Any, k: int, *, trace: float | None = None, tolerance: float = 1e-10) -> Modes:
-    """The k leading eigenpairs of a SciPy LinearOperator (n, n), or anything its eigsh takes, by Lanczos.
+def leading_modes(
+    operator: Any, k: int, *, trace: float | None = None, tolerance: float = 1e-10
+) -> Modes:
+    """The k leading eigenpairs of a SciPy LinearOperator (n, n), or anything its eigsh takes,
+    by Lanczos.
 
-    The operator must be symmetric positive semidefinite; only products with vectors are taken. ``trace``: its trace if
-    known, for relative ridges. ``tolerance``: relative accuracy of the eigenvalues.
+    The operator must be symmetric positive semidefinite; only products with vectors are taken.
+    ``trace``: its trace if known, for relative ridges. ``tolerance``: relative accuracy of the
+    eigenvalues.
 
-    ValueError for k outside 1 … n - 1 or a negative leading eigenvalue; ImportError without SciPy; SciPy's
-    ArpackNoConvergence (a RuntimeError) if Lanczos does not converge.
+    ValueError for k outside 1 … n - 1 or a negative leading eigenvalue; ImportError without SciPy;
+    SciPy's ArpackNoConvergence (a RuntimeError) if Lanczos does not converge.
     """
     try:
         from scipy.sparse import issparse
         from scipy.sparse.linalg import aslinearoperator, eigsh
     except ImportError as error:
-        raise ImportError('modes of an operator need SciPy: pip install "ntkcore[sklearn]"') from error
+        raise ImportError(
+            'modes of an operator need SciPy: pip install "ntkcore[sklearn]"'
+        ) from error
     if not hasattr(operator, "matmat") and not issparse(operator):
         operator = check_symmetric(operator, "the kernel matrix")
         trace = float(operator.trace()) if trace is None else trace
@@ -192,13 +215,21 @@ def leading_modes(operator: Any, k: int, *, trace: float | None = None, toleranc
         raise TypeError(f"the operator must be real, not of dtype {linear.dtype}")
     n = linear.shape[0]
     if linear.shape != (n, n) or not isinstance(k, Integral) or not 1 <= k < n:
-        raise ValueError(f"an operator of shape {linear.shape} has no {k!r} leading modes: k must lie in 1 … n - 1")
-    start = np.random.default_rng(0).standard_normal(n)  # ARPACK's own start is random: this makes calls repeatable
+        raise ValueError(
+            f"an operator of shape {linear.shape} has no {k!r} leading modes: k must lie in 1 …"
+            " n - 1"
+        )
+    # ARPACK's own start is random: this makes calls repeatable.
+    start = np.random.default_rng(0).standard_normal(n)
     values, vectors = eigsh(linear, k, which="LA", tol=tolerance, v0=start)
     order = np.argsort(values)[::-1]
     values, vectors = values[order], np.ascontiguousarray(vectors[:, order])
     if values[-1] < -INDEFINITE[False] * max(values[0], 0.0) or not np.isfinite(values).all():
-        raise ValueError(f"the operator is indefinite: eigenvalue {values[-1]:.3g} among its {k} largest")
+        raise ValueError(
+            f"the operator is indefinite: eigenvalue {values[-1]:.3g} among its {k} largest"
+        )
     noise = n * np.finfo(np.float64).eps * float(values[0])
     values[values <= noise] = 0.0
-    return Modes(cast(Array, values), cast(Array, vectors), trace, rest=float(values[-1]), noise=noise)
+    return Modes(
+        cast(Array, values), cast(Array, vectors), trace, rest=float(values[-1]), noise=noise
+    )

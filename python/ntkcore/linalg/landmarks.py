@@ -17,12 +17,14 @@ Array = npt.NDArray[np.float64]
 
 
 class LandmarkRegression:
-    """Kernel regression on m landmarks for n beyond any n x n kernel: minimises |K_nm a - Y|^2 + ridge a^T K_mm a.
+    """Kernel regression on m landmarks for n beyond any n x n kernel:
+    minimises |K_nm a - Y|^2 + ridge a^T K_mm a.
 
     It is solved on the host: of a kernel on a GPU each chunk of rows travels once.
 
-    ``K_nm``: kernel between samples and landmarks, an array or an operator (one product with it per chunk of rows);
-    ``K_mm``: between landmarks. Predictions are K_test_m @ coefficients. (Nyström; Rudi, Carratino & Rosasco 2017.)
+    ``K_nm``: kernel between samples and landmarks, an array or an operator (one product with it per
+    chunk of rows); ``K_mm``: between landmarks. Predictions are K_test_m @ coefficients. (Nyström;
+    Rudi, Carratino & Rosasco 2017.)
     """
 
     def __init__(self, K_nm: Any, K_mm: npt.ArrayLike, Y: npt.ArrayLike, ridge: float) -> None:
@@ -37,7 +39,9 @@ class LandmarkRegression:
         try:
             root = np.linalg.cholesky(inner + np.eye(m) * floor)
         except np.linalg.LinAlgError:
-            raise ValueError("K_mm is not positive definite: is it the kernel of the landmarks?") from None
+            raise ValueError(
+                "K_mm is not positive definite: is it the kernel of the landmarks?"
+            ) from None
         gram, right = np.zeros((m, m)), np.zeros((m, data.shape[1]))
         for i in range(0, n, operator.tile):
             rows = slice(i, min(i + operator.tile, n))

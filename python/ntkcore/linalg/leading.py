@@ -16,8 +16,8 @@ Array = npt.NDArray[np.float64]
 def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array, Array]:
     """The k largest eigenvalues, descending, and their eigenvectors (n, k).
 
-    ``method``: "eigh" (all of them, from a matrix), "lanczos" and "lobpcg" (SciPy's, through the operator) or
-    "randomised" (subspace iteration, 8 passes; Halko, Martinsson & Tropp 2011).
+    ``method``: "eigh" (all of them, from a matrix), "lanczos" and "lobpcg" (SciPy's, through the
+    operator) or "randomised" (subspace iteration, 8 passes; Halko, Martinsson & Tropp 2011).
     """
     import scipy.sparse.linalg
 
@@ -36,7 +36,9 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
     elif method == "lanczos":
         values, vectors = scipy.sparse.linalg.eigsh(operator, k, v0=start[:, 0])
     elif method == "lobpcg":
-        values, vectors = scipy.sparse.linalg.lobpcg(operator, start[:, :k], largest=True, tol=1e-10, maxiter=200)
+        values, vectors = scipy.sparse.linalg.lobpcg(
+            operator, start[:, :k], largest=True, tol=1e-10, maxiter=200
+        )
     elif method == "randomised":
         basis = np.linalg.qr(start)[0]
         for _ in range(7):
@@ -44,6 +46,8 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
         values, small = np.linalg.eigh(basis.T @ (operator @ basis))
         vectors = basis @ small
     else:
-        raise ValueError(f"method must be 'eigh', 'lanczos', 'lobpcg' or 'randomised', not {method!r}")
+        raise ValueError(
+            f"method must be 'eigh', 'lanczos', 'lobpcg' or 'randomised', not {method!r}"
+        )
     order = np.argsort(values)[::-1][:k]
     return values[order], vectors[:, order]

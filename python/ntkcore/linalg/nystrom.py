@@ -1,4 +1,6 @@
-"""The preconditioner of conjugate gradients: a low-rank factor of the kernel from a few of its rows."""
+"""The preconditioner of conjugate gradients:
+a low-rank factor of the kernel from a few of its rows.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,13 @@ from ntkcore.linalg.operators import KernelOperator
 
 
 class Nystrom:
-    """Preconditioner (F F^T + shift I)^-1 with F from a randomly pivoted Cholesky factorisation of K.
+    """Preconditioner (F F^T + shift I)^-1 with F from a
+    randomly pivoted Cholesky factorisation of K.
 
-    Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly, Tropp & Webber 2023);
-    it costs ``rank`` rows of the kernel (Díaz et al. 2023), of a store the chunks that hold them. The shift is the
-    ridge and the residual's mean diagonal: what F leaves of the kernel counts as if it were a multiple of I. F lies
-    where the operator's tiles do.
+    Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly,
+    Tropp & Webber 2023); it costs ``rank`` rows of the kernel (Díaz et al. 2023), of a store the
+    chunks that hold them. The shift is the ridge and the residual's mean diagonal: what F leaves of
+    the kernel counts as if it were a multiple of I. F lies where the operator's tiles do.
     """
 
     def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> None:
@@ -44,7 +47,8 @@ class Nystrom:
         self.rank = found
         self._F, self._shift = whole[:found], ridge + float(residual.mean())
         inner = self._F @ self._F.T + self._shift * xp.eye(found)
-        self._root = lower_solve(library_factor(inner), xp.eye(found))  # L^-1: a product solves, faster than L does
+        # L^-1: a product solves, faster than L does.
+        self._root = lower_solve(library_factor(inner), xp.eye(found))
 
     def __call__(self, R: Any) -> Any:
         """The preconditioner times R."""

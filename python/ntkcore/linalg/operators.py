@@ -1,10 +1,12 @@
-"""Kernels as SciPy's linear operators: in memory, in a store, or recomputed tile by tile and never held.
+"""Kernels as SciPy's linear operators: in memory, in a store,
+or recomputed tile by tile and never held.
 
-All count ``passes``, how often the whole kernel was read or computed; a product with many columns is one pass. Tiles
-may be float32; sums are float64. Of a symmetric kernel one half of the tiles is read, each serving twice.
+All count ``passes``, how often the whole kernel was read or computed; a product with many columns
+is one pass. Tiles may be float32; sums are float64. Of a symmetric kernel one half of the tiles is
+read, each serving twice.
 
-Kernels that are CuPy arrays, or come from CuPy data, are multiplied on their GPU: with NumPy vectors, which travel, or
-through `cupy_operator` with CuPy's own.
+Kernels that are CuPy arrays, or come from CuPy data, are multiplied on their GPU: with NumPy
+vectors, which travel, or through `cupy_operator` with CuPy's own.
 """
 
 from __future__ import annotations
@@ -33,11 +35,15 @@ Array = npt.NDArray[np.float64]
 
 
 class KernelOperator(LinearOperator):  # type: ignore[misc]
-    """Base: a kernel of shape (n, m), dtype float64, read tile by tile; ``symmetric``: the upper half of the tiles."""
+    """Base: a kernel of shape (n, m), dtype float64, read tile by tile; ``symmetric``:
+    the upper half of the tiles.
+    """
 
     rows_at_a_time = 64  # that `rows` gives at no more cost a row
 
-    def __init__(self, shape: tuple[int, int], tile: int, symmetric: bool, progress: bool | None) -> None:
+    def __init__(
+        self, shape: tuple[int, int], tile: int, symmetric: bool, progress: bool | None
+    ) -> None:
         super().__init__(np.dtype(np.float64), shape)
         if symmetric and shape[0] != shape[1]:
             raise ValueError(f"a kernel of shape {shape} is not symmetric: pass symmetric=False")
@@ -50,7 +56,9 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
 
     def diagonal(self) -> Array:
         """The diagonal, (n,), float64."""
-        return np.concatenate([np.diagonal(self.read(s, s)) for s in self._row_slices()]).astype(np.float64)
+        return np.concatenate([np.diagonal(self.read(s, s)) for s in self._row_slices()]).astype(
+            np.float64
+        )
 
     def rows(self, indices: npt.ArrayLike) -> Any:
         """K[indices, :], float64, an array of ``xp``; counted in ``passes``."""
@@ -68,7 +76,9 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
     xp: Any = np  # NumPy, or CuPy where the tiles lie on a GPU
 
     def product(self, X: Any, transposed: bool = False) -> Any:
-        """K X (or K^T X) for a matrix X, a NumPy or CuPy array of float64; the result is of the same kind."""
+        """K X (or K^T X) for a matrix X, a NumPy or CuPy array of float64;
+        the result is of the same kind.
+        """
         xp = array_module(X)
         n, m = self.shape[::-1] if transposed and not self.symmetric else self.shape
         if X.ndim != 2 or len(X) != m:
@@ -102,21 +112,29 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
 
 
 class InMemory(KernelOperator):
-    """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64; it is converted block by block.
+    """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64;
+    it is converted block by block.
 
-    ``symmetric``: by default, whether it is, up to rounding; ValueError where it is said to be and is not.
-    On a GPU the blocks are panels of whole rows, large enough to fill it; a float64 kernel is multiplied as it is.
+    ``symmetric``: by default, whether it is, up to rounding; ValueError where it is said to be and
+    is not. On a GPU the blocks are panels of whole rows, large enough to fill it; a float64 kernel
+    is multiplied as it is.
     """
 
     panel = 2**26  # entries converted at once on a GPU: 0.5 GB
 
-    def __init__(self, K: npt.ArrayLike, *, symmetric: bool | None = None, tile: int = 1024) -> None:
+    def __init__(
+        self, K: npt.ArrayLike, *, symmetric: bool | None = None, tile: int = 1024
+    ) -> None:
         self.xp = array_module(K)
         matrix = self.xp.asarray(K)
         if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float64):
-            raise ValueError(f"K must be a float32 or float64 matrix, not {matrix.ndim}-D {matrix.dtype}")
+            raise ValueError(
+                f"K must be a float32 or float64 matrix, not {matrix.ndim}-D {matrix.dtype}"
+            )
         check_real(matrix, "K")
-        super().__init__(matrix.shape, tile, is_symmetric(matrix) if symmetric is None else symmetric, False)
+        super().__init__(
+            matrix.shape, tile, is_symmetric(matrix) if symmetric is None else symmetric, False
+        )
         if symmetric:
             refuse_asymmetric(matrix, "K")
         self.storage_dtype = matrix.dtype
@@ -130,7 +148,8 @@ class InMemory(KernelOperator):
         if self.xp is np or X.ndim != 2 or len(X) != self.shape[0 if transposed else 1]:
             return super().product(X, transposed)  # for a wrong shape: the error
         self.passes += 1
-        transposed = transposed or self.symmetric  # a panel then adds to all rows: no short products with long sums
+        # A panel then adds to all rows: no short products with long sums.
+        transposed = transposed or self.symmetric
         if self.storage_dtype == np.float64:
             return (self._K.T if transposed else self._K) @ X
         n, m = self.shape
@@ -154,27 +173,39 @@ class InMemory(KernelOperator):
 
 
 class Stored(KernelOperator):
-    """A kernel in a chunked store: anything with ``shape``, ``dtype``, ``chunks`` and NumPy's slicing (Zarr, HDF5).
+    """A kernel in a chunked store: anything with ``shape``, ``dtype``,
+    ``chunks`` and NumPy's slicing (Zarr, HDF5).
 
-    A product reads whole chunks, each once, the next ones while one is used; memory is a few chunks and the vectors.
-    ``symmetric`` reads only the chunks on and above the diagonal, which must be square then. By default a store of
-    `ntkcore.build` says if it is; of any other square array some chunks are compared.
+    A product reads whole chunks, each once, the next ones while one is used; memory is a few chunks
+    and the vectors. ``symmetric`` reads only the chunks on and above the diagonal, which must be
+    square then. By default a store of `ntkcore.build` says if it is; of any other square array some
+    chunks are compared.
     """
 
     rows_at_a_time = 1024  # every chunk that holds one of them is read
     ahead = 2  # chunks
 
-    def __init__(self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None) -> None:
+    def __init__(
+        self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None
+    ) -> None:
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
-            raise TypeError(f'a stored kernel is an array, such as zarr.open("kernel.zarr")["ntk"], not {array!r:.80}')
+            raise TypeError(
+                'a stored kernel is an array, such as zarr.open("kernel.zarr")["ntk"], not'
+                f" {array!r:.80}"
+            )
         if len(array.shape) != 2 or np.dtype(array.dtype).kind != "f":
-            raise ValueError(f"a stored kernel is a matrix of floats, not of shape {array.shape} and {array.dtype}")
+            raise ValueError(
+                f"a stored kernel is a matrix of floats, not of shape {array.shape} and"
+                f" {array.dtype}"
+            )
         super().__init__(tuple(array.shape), _chunk(array), False, progress)
         self.storage_dtype = np.dtype(array.dtype)
         self._array = array
         self.symmetric = self._looks_symmetric() if symmetric is None else symmetric
         if self.symmetric and self.shape[0] != self.shape[1]:
-            raise ValueError(f"a kernel of shape {self.shape} is not symmetric: pass symmetric=False")
+            raise ValueError(
+                f"a kernel of shape {self.shape} is not symmetric: pass symmetric=False"
+            )
 
     def _looks_symmetric(self) -> bool:
         if self.shape[0] != self.shape[1]:
@@ -186,7 +217,9 @@ class Stored(KernelOperator):
         for i, j in starts:
             rows, cols = (slice(int(k), min(int(k) + self.tile, self.shape[0])) for k in (i, j))
             upper, lower = self.read(rows, cols), self.read(cols, rows).T
-            if float(abs(upper - lower).max()) > ASYMMETRY[single(upper.dtype)] * float(abs(upper).max()):
+            if float(abs(upper - lower).max()) > ASYMMETRY[single(upper.dtype)] * float(
+                abs(upper).max()
+            ):
                 return False
         return True
 
@@ -194,8 +227,9 @@ class Stored(KernelOperator):
         block = np.asarray(self._array[rows, cols])
         if not np.isfinite(block).all():
             raise ValueError(
-                f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of the stored kernel hold NaN: "
-                "the build is not finished, or a chunk is lost; run it again"
+                f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of the"
+                " stored kernel hold NaN: the build is not finished, or a chunk is lost; run it"
+                " again"
             )
         return block
 
@@ -222,7 +256,9 @@ class Stored(KernelOperator):
             inside = (chosen >= start) & (chosen < start + self.tile)
             for j in range(0, self.shape[1], self.tile):
                 cols = slice(j, min(j + self.tile, self.shape[1]))
-                block = self.read(slice(int(start), min(int(start) + self.tile, self.shape[0])), cols)
+                block = self.read(
+                    slice(int(start), min(int(start) + self.tile, self.shape[0])), cols
+                )
                 out[inside, cols] = block[chosen[inside] - start]
         return out
 
@@ -241,7 +277,9 @@ def _says_symmetric(array: Any) -> bool | None:
     import zarr
 
     try:
-        group = zarr.open_group(place.store, path=str(array.path).rpartition("/")[0], mode="r", zarr_format=3)
+        group = zarr.open_group(
+            place.store, path=str(array.path).rpartition("/")[0], mode="r", zarr_format=3
+        )
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         return None
     found = dict(group.attrs).get("ntkcore")
@@ -249,10 +287,11 @@ def _says_symmetric(array: Any) -> bool | None:
 
 
 class MatrixFree(KernelOperator):
-    """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``), computed anew for every product and never stored.
+    """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``),
+    computed anew for every product and never stored.
 
-    For 10^5 to 10^6 points: a product costs one evaluation of (half of) the kernel, memory is one tile and the vectors.
-    ``options`` are those of `ntkcore.kernel` (dtype, threads, backend, …).
+    For 10^5 to 10^6 points: a product costs one evaluation of (half of) the kernel, memory is one
+    tile and the vectors. ``options`` are those of `ntkcore.kernel` (dtype, threads, backend, …).
     """
 
     def __init__(
@@ -267,7 +306,9 @@ class MatrixFree(KernelOperator):
         **options: Any,
     ) -> None:
         if not isinstance(net, Layer):
-            raise TypeError(f"net must be a network spec, and comes before the data, not {type(net).__name__}")
+            raise TypeError(
+                f"net must be a network spec, and comes before the data, not {type(net).__name__}"
+            )
         a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
         self.xp = array_module(x)
         with on_device_of(x):
@@ -288,7 +329,9 @@ class MatrixFree(KernelOperator):
         if not self.symmetric:
             return super().diagonal()
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
-        return np.asarray(to_host(kernel_diag(self._net, self._a, self._get, **options)), np.float64)
+        return np.asarray(
+            to_host(kernel_diag(self._net, self._a, self._get, **options)), np.float64
+        )
 
     def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
@@ -303,11 +346,15 @@ class MatrixFree(KernelOperator):
     def diagonal_of(self, indices: Any) -> Array:
         """Diagonal entries at ``indices``."""
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
-        return np.asarray(to_host(kernel_diag(self._net, self._a[indices], self._get, **options)), np.float64)
+        return np.asarray(
+            to_host(kernel_diag(self._net, self._a[indices], self._get, **options)), np.float64
+        )
 
 
 def as_operator(K: Any) -> KernelOperator:
-    """A `KernelOperator` as it is; a matrix or a chunked array wrapped; TypeError for anything else."""
+    """A `KernelOperator` as it is; a matrix or a chunked array wrapped;
+    TypeError for anything else.
+    """
     if isinstance(K, KernelOperator):
         return K
     refuse_no_array(K, "K")
@@ -319,14 +366,16 @@ def symmetric_operator(K: Any) -> KernelOperator:
     operator = as_operator(K)
     if not operator.symmetric:
         raise ValueError(
-            f"K, of shape {operator.shape}, is not symmetric: it must be the kernel of one data set with itself, in "
-            "one order; of two data sets take K_test_train @ coefficients"
+            f"K, of shape {operator.shape}, is not symmetric: it must be the kernel of one data set"
+            " with itself, in one order; of two data sets take K_test_train @ coefficients"
         )
     return operator
 
 
 def cupy_operator(operator: KernelOperator) -> Any:
-    """The twin of an operator for CuPy's solvers: a cupyx.scipy.sparse.linalg.LinearOperator, float64, on the GPU."""
+    """The twin of an operator for CuPy's solvers:
+    a cupyx.scipy.sparse.linalg.LinearOperator, float64, on the GPU.
+    """
     from cupyx.scipy.sparse.linalg import LinearOperator as OnDevice
 
     def vector(transposed: bool) -> Any:
@@ -335,4 +384,11 @@ def cupy_operator(operator: KernelOperator) -> Any:
     def matrix(transposed: bool) -> Any:
         return lambda X: operator.product(X, transposed)
 
-    return OnDevice(operator.shape, vector(False), vector(True), matrix(False), np.dtype(np.float64), matrix(True))
+    return OnDevice(
+        operator.shape,
+        vector(False),
+        vector(True),
+        matrix(False),
+        np.dtype(np.float64),
+        matrix(True),
+    )

@@ -1,10 +1,12 @@
-"""(K + ridge I) A = Y: by Cholesky, by one eigendecomposition for all ridges, or by conjugate gradients.
+"""(K + ridge I) A = Y: by Cholesky, by one eigendecomposition for all ridges,
+or by conjugate gradients.
 
     factor = Cholesky(K, ridge); factor.solve(Y)          # one factorisation, many right-hand sides
     modes = Eigh(K); modes.path(Y, ridges); modes.leave_one_out(Y, ridges)
-    cg(operator, Y, ridge).x                              # any operator of ntkcore.operators, all columns in one pass
+    cg(operator, Y, ridge).x                              # any operator, all columns in one pass
 
-Predictions are K_test_train @ A. A ridge is absolute, or times the mean diagonal with ``relative=True``.
+Predictions are K_test_train @ A. A ridge is absolute,
+or times the mean diagonal with ``relative=True``.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ METHODS = ("cholesky", "eigh", "cg")
 LARGEST_DENSE = 20_000  # points beyond which solve() takes conjugate gradients
 
 
-def solve(K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto", **options: Any) -> Array:
+def solve(
+    K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto", **options: Any
+) -> Array:
     """A of (K + ridge I) A = Y, in the shape of Y.
 
-    ``method``: "cholesky" (default for a matrix of up to 20 000 points), "eigh", or "cg" (operators, stores, larger
-    matrices); ``options`` go to it. A RuntimeError says so if conjugate gradients do not converge.
+    ``method``: "cholesky" (default for a matrix of up to 20 000 points), "eigh", or "cg"
+    (operators, stores, larger matrices); ``options`` go to it. A RuntimeError says so if conjugate
+    gradients do not converge.
     """
     dense = isinstance(K, (np.ndarray, list)) or on_device(K)
     if method == "auto":
@@ -42,7 +47,8 @@ def solve(K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto",
     result = cg(K, Y, ridge, **options)
     if not result.converged:
         raise RuntimeError(
-            f"conjugate gradients stopped after {result.iterations} iterations at a relative residual of "
-            f"{result.residuals.max():.1e}: raise maxiter, rank, rtol (rounding may allow no less) or the ridge"
+            f"conjugate gradients stopped after {result.iterations} iterations at a relative"
+            f" residual of {result.residuals.max():.1e}: raise maxiter, rank, rtol (rounding may"
+            " allow no less) or the ridge"
         )
     return result.x

@@ -6,7 +6,9 @@ from typing import Any
 
 
 def own_axes(ax: Any) -> Any:
-    """The caller's axes, or those of a new figure outside pyplot; ImportError without Matplotlib."""
+    """The caller's axes, or those of a new figure outside pyplot;
+    ImportError without Matplotlib.
+    """
     if ax is not None:
         return ax
     try:

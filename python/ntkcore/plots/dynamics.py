@@ -1,8 +1,10 @@
-"""Pictures of training: losses, modes, predictions with their uncertainty. Matplotlib; every function takes ``ax``.
+"""Pictures of training: losses, modes, predictions with their uncertainty. Matplotlib;
+every function takes ``ax``.
 
     losses(dynamics, times, {"validation": (points, y)}, ax=ax)
 
-Nothing global is touched: without ``ax`` a figure of its own is made, outside pyplot; ``ax.figure.savefig(path)``.
+Nothing global is touched: without ``ax`` a figure of its own is made,
+outside pyplot; ``ax.figure.savefig(path)``.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ def losses(
     *,
     ax: Any = None,
 ) -> Any:
-    """KernelTraining loss, and that of other ``sets`` {name: (points, y)}, over ``times`` (t,), on logarithmic axes.
+    """KernelTraining loss, and that of other ``sets`` {name: (points, y)}, over ``times`` (t,),
+    on logarithmic axes.
 
-    A dot marks each other set's least loss. Times of 0 and infinity have no place on the axis and are left out. Returns
-    the axes; ImportError without Matplotlib.
+    A dot marks each other set's least loss. Times of 0 and infinity have no place on the axis and
+    are left out. Returns the axes; ImportError without Matplotlib.
     """
     ax = own_axes(ax)
     t = _positive(times)
@@ -39,19 +42,30 @@ def losses(
         loss = points.loss(t, y)
         best = int(loss.argmin())
         ax.plot(t, loss, color=f"C{number}", label=name)
-        ax.plot(t[best], loss[best], "o", color=f"C{number}", label=f"least: {loss[best]:.3g} at t = {t[best]:.3g}")
+        ax.plot(
+            t[best],
+            loss[best],
+            "o",
+            color=f"C{number}",
+            label=f"least: {loss[best]:.3g} at t = {t[best]:.3g}",
+        )
     ax.set(xscale="log", yscale="log", xlabel="training time", ylabel="loss")
     ax.legend(frameon=False)
     return ax
 
 
 def modes(
-    dynamics: Dynamics, times: npt.ArrayLike, which: Sequence[int] = (0, 1, 3, 10, 30, 100), *, ax: Any = None
+    dynamics: Dynamics,
+    times: npt.ArrayLike,
+    which: Sequence[int] = (0, 1, 3, 10, 30, 100),
+    *,
+    ax: Any = None,
 ) -> Any:
-    """The training error's coefficients |v_i . (f_t - y)| over ``times`` (t,), relative to their start, by mode.
+    """The training error's coefficients |v_i . (f_t - y)| over ``times`` (t,),
+    relative to their start, by mode.
 
-    ``which``: modes, 0 having the largest eigenvalue; those beyond the last are left out. Several outputs are joined by
-    their root of squares. Returns the axes.
+    ``which``: modes, 0 having the largest eigenvalue; those beyond the last are left out. Several
+    outputs are joined by their root of squares. Returns the axes.
     """
     ax = own_axes(ax)
     t = _positive(times)
@@ -75,10 +89,11 @@ def predictions(
     data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     ax: Any = None,
 ) -> Any:
-    """Means at ``points`` over their 1-D inputs ``x`` (m,), one curve for each of ``times`` (t,), one output.
+    """Means at ``points`` over their 1-D inputs ``x`` (m,),
+    one curve for each of ``times`` (t,), one output.
 
-    With NNGP blocks, bands of two standard deviations. ``data``: (x, y) of the training set, as dots. Returns the axes;
-    ValueError for more than one output.
+    With NNGP blocks, bands of two standard deviations. ``data``: (x, y) of the training set, as
+    dots. Returns the axes; ValueError for more than one output.
     """
     ax = own_axes(ax)
     t = np.atleast_1d(np.asarray(times, dtype=float))
@@ -86,7 +101,8 @@ def predictions(
     mean = points.mean(t).reshape(len(t), len(where), -1)
     if mean.shape[2] != 1:
         raise ValueError(
-            f"a picture holds one output, and there are {mean.shape[2]}: make the object with one column of y"
+            f"a picture holds one output, and there are {mean.shape[2]}: make the object with one"
+            " column of y"
         )
     order = np.argsort(where)
     spread = None
@@ -97,9 +113,19 @@ def predictions(
         ax.plot(where[order], curve, color=shade, label=f"t = {moment:g}".replace("inf", "∞"))
         if spread is not None:
             band = spread[place, order]
-            ax.fill_between(where[order], curve - band, curve + band, color=shade, alpha=0.15, linewidth=0)
+            ax.fill_between(
+                where[order], curve - band, curve + band, color=shade, alpha=0.15, linewidth=0
+            )
     if data is not None:
-        ax.plot(np.ravel(data[0]), np.ravel(data[1]), "o", color="black", markersize=4, label="data", zorder=3)
+        ax.plot(
+            np.ravel(data[0]),
+            np.ravel(data[1]),
+            "o",
+            color="black",
+            markersize=4,
+            label="data",
+            zorder=3,
+        )
     ax.set(xlabel="x", ylabel="f(x)" + (" ± 2σ" if spread is not None else ""))
     ax.legend(frameon=False)
     return ax

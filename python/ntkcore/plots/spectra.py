@@ -1,4 +1,6 @@
-"""Pictures of spectra and learning curves. Matplotlib; every function takes ``ax`` and returns it."""
+"""Pictures of spectra and learning curves. Matplotlib;
+every function takes ``ax`` and returns it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from ntkcore.theory.sphere import SphereSpectrum
 
 
 def eigenvalues(found: Spectrum, fit: PowerLaw | None = None, *, ax: Any = None) -> Any:
-    """Eigenvalues by their number on logarithmic axes, rounding as a grey band, a power law over its range."""
+    """Eigenvalues by their number on logarithmic axes, rounding as a grey band,
+    a power law over its range.
+    """
     ax = own_axes(ax)
     values = found.eigenvalues
     positive = values > 0
@@ -26,7 +30,11 @@ def eigenvalues(found: Spectrum, fit: PowerLaw | None = None, *, ax: Any = None)
     if fit is not None:
         i = np.arange(fit.first, fit.last + 1)
         ax.plot(
-            i, fit(i), "k--", lw=1, label=f"$i^{{-{fit.exponent:.2f} \\pm {fit.error:.2f}}}$, {fit.first} to {fit.last}"
+            i,
+            fit(i),
+            "k--",
+            lw=1,
+            label=f"$i^{{-{fit.exponent:.2f} \\pm {fit.error:.2f}}}$, {fit.first} to {fit.last}",
         )
     ax.set(xscale="log", yscale="log", xlabel="mode", ylabel="eigenvalue")
     if ax.get_legend_handles_labels()[0]:
@@ -65,7 +73,9 @@ def mode_errors(
     *,
     ax: Any = None,
 ) -> Any:
-    """Theory's E_k(P)/E_k(0) over ``samples`` for some ``orders``; ``measured``: (P, mean, error), both (P, orders)."""
+    """Theory's E_k(P)/E_k(0) over ``samples`` for some ``orders``; ``measured``: (P, mean,
+    error), both (P, orders).
+    """
     ax = own_axes(ax)
     P, chosen = np.asarray(samples, np.float64), np.asarray(orders)
     theory = curve.mode_errors(P)
@@ -80,7 +90,9 @@ def mode_errors(
 
 
 def certified(dynamics: Dynamics, times: npt.ArrayLike, *, ax: Any = None) -> Any:
-    """The squared training error over ``times`` under the bound that the smallest eigenvalue certifies."""
+    """The squared training error over ``times`` under the bound
+    that the smallest eigenvalue certifies.
+    """
     ax = own_axes(ax)
     t = np.asarray(times, np.float64)
     bound, actual = certified_decay(dynamics, t)

@@ -24,15 +24,18 @@ def gradient_descent_mse(
 ) -> Callable[..., Any]:
     """Gradient flow on the mean squared error ||f - y||^2/(2 y.size), from given initial outputs.
 
-    ``k_train_train``: shape ``zip(y_train.shape, y_train.shape)`` without ``trace_axes``. ``diag_reg`` is added to its
-    diagonal in units of its mean, or absolute. Returns ``predict_fn(t=None, fx_train_0=0.0, fx_test_0=None,
-    k_test_train=None)``: outputs at times of any shape (None: infinity) on the training set, or (train, test) if
-    ``fx_test_0`` is given, or those of the test set if ``fx_train_0`` is None; time axes lead. ValueError for shapes
-    that do not fit. At t = None the training outputs are y_train, whatever diag_reg, as in neural-tangents.
+    ``k_train_train``: shape ``zip(y_train.shape, y_train.shape)`` without ``trace_axes``.
+    ``diag_reg`` is added to its diagonal in units of its mean, or absolute. Returns
+    ``predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, k_test_train=None)``: outputs at times of
+    any shape (None: infinity) on the training set, or (train, test) if ``fx_test_0`` is given, or
+    those of the test set if ``fx_train_0`` is None; time axes lead. ValueError for shapes that do
+    not fit. At t = None the training outputs are y_train, whatever diag_reg, as in neural-tangents.
     """
     y, learning_rate = outputs_of(y_train), positive("learning_rate", learning_rate)
     layout = Layout.of(y, trace_axes)
-    regularised = Regularised(k_train_train, "k_train_train", layout, diag_reg, diag_reg_absolute_scale)
+    regularised = Regularised(
+        k_train_train, "k_train_train", layout, diag_reg, diag_reg_absolute_scale
+    )
 
     def predict_fn(
         t: Time = None,
@@ -47,15 +50,23 @@ def gradient_descent_mse(
         cross, rows = (None, ()) if fx_test_0 is None else cross_of(k_test_train, layout)
         if t is None:
             train = y.copy()
-            change = None if cross is None else layout.unflat(cross @ regularised.solve(error), (), rows)
+            change = (
+                None if cross is None else layout.unflat(cross @ regularised.solve(error), (), rows)
+            )
         else:
             times, shape = flat_times(t, "t")
             rho, gain = regularised.flow(times * learning_rate, y.size)
             vectors = regularised.modes.vectors
-            learned = layout.unflat(regularised.apply(vectors, 1 - rho, error), shape, layout.rows_shape)
+            learned = layout.unflat(
+                regularised.apply(vectors, 1 - rho, error), shape, layout.rows_shape
+            )
             train = learned + start
             basis = None if cross is None else cross @ vectors
-            change = None if basis is None else layout.unflat(regularised.apply(basis, gain, error), shape, rows)
+            change = (
+                None
+                if basis is None
+                else layout.unflat(regularised.apply(basis, gain, error), shape, rows)
+            )
         if change is None:
             return train
         test = change + initial(fx_test_0, layout.outputs_shape(rows), "fx_test_0")
@@ -67,17 +78,26 @@ def gradient_descent_mse(
 def check_inputs(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
     """ValueError where nothing is asked for, or a kernel is missing."""
     if fx_train_0 is None and fx_test_0 is None:
-        raise ValueError("Both `fx_train_0` and `fx_test_0` are `None`, i.e. no predictions will be computed.")
+        raise ValueError(
+            "Both `fx_train_0` and `fx_test_0` are `None`, i.e. no predictions will be computed."
+        )
     if fx_test_0 is not None and k_test_train is None:
-        raise ValueError("To get predictions on the test set, please provide `k_test_train` kernel.")
+        raise ValueError(
+            "To get predictions on the test set, please provide `k_test_train` kernel."
+        )
 
 
 def max_learning_rate(
-    ntk_train_train: npt.ArrayLike, y_train_size: int | None = None, momentum: float = 0.0, eps: float = 1e-12
+    ntk_train_train: npt.ArrayLike,
+    y_train_size: int | None = None,
+    momentum: float = 0.0,
+    eps: float = 1e-12,
 ) -> float:
-    """The largest step size at which gradient descent converges: 2 (1 + momentum) size / (lambda_max + eps).
+    """The largest step size at which gradient descent converges: 2 (1 + momentum)
+    size / (lambda_max + eps).
 
-    ``y_train_size``: of y_train, all outputs counted (None: the kernel's rows); the loss is ||f - y||^2/(2 size).
+    ``y_train_size``: of y_train, all outputs counted (None: the kernel's rows);
+    the loss is ||f - y||^2/(2 size).
     """
     matrix, _, _ = matrix_of(ntk_train_train, "ntk_train_train")
     K = check_symmetric(matrix, "ntk_train_train")

@@ -11,7 +11,17 @@ import numpy.typing as npt
 
 from ntkcore.predict.inference import gp_inference
 from ntkcore.predict.kernels import Gaussian, Kernels, attribute, by_name, canonical
-from ntkcore.predict.layout import Array, Axes, Layout, Time, cross_of, outputs_of, own_of, square_of, zipped
+from ntkcore.predict.layout import (
+    Array,
+    Axes,
+    Layout,
+    Time,
+    cross_of,
+    outputs_of,
+    own_of,
+    square_of,
+    zipped,
+)
 from ntkcore.predict.regularised import Regularised
 from ntkcore.theory.rules import flat_times, positive
 
@@ -26,20 +36,28 @@ def gradient_descent_mse_ensemble(
     trace_axes: Axes = (-1,),
     **kernel_fn_train_train_kwargs: Any,
 ) -> Callable[..., Any]:
-    """Mean and covariance over initialisations of infinitely wide networks under gradient flow on the MSE.
+    """Mean and covariance over initialisations of infinitely wide
+    networks under gradient flow on the MSE.
 
-    ``kernel_fn(x1, x2, get, **kwargs)``: as `ntkcore.stax` gives it. Returns ``predict_fn(t=None, x_test=None,
-    get=None, compute_cov=False, **kernel_fn_test_test_kwargs)``: a mean, or a `Gaussian` with ``compute_cov``; for a
-    tuple ``get`` (None: ("nngp", "ntk")) a namedtuple. t of any shape, None for infinity; ``x_test=None`` for the
-    training set.
+    ``kernel_fn(x1, x2, get, **kwargs)``: as `ntkcore.stax` gives it. Returns ``predict_fn(t=None,
+    x_test=None, get=None, compute_cov=False, **kernel_fn_test_test_kwargs)``: a mean, or a
+    `Gaussian` with ``compute_cov``; for a tuple ``get`` (None: ("nngp", "ntk")) a namedtuple. t of
+    any shape, None for infinity; ``x_test=None`` for the training set.
     """
     if not callable(kernel_fn):
         raise TypeError(
-            f"kernel_fn must be a function such as the last of stax.serial(…)'s three, not {type(kernel_fn).__name__}"
+            "kernel_fn must be a function such as the last of stax.serial(…)'s three, not"
+            f" {type(kernel_fn).__name__}"
         )
     options = kernel_fn_train_train_kwargs
     ensemble = _Ensemble(
-        kernel_fn, x_train, y_train, learning_rate, (diag_reg, diag_reg_absolute_scale), trace_axes, options
+        kernel_fn,
+        x_train,
+        y_train,
+        learning_rate,
+        (diag_reg, diag_reg_absolute_scale),
+        trace_axes,
+        options,
     )
 
     def predict_fn(
@@ -56,7 +74,11 @@ def gradient_descent_mse_ensemble(
         cross = nngp_test = None
         if x_test is not None:
             cross = Kernels(**by_name(kernel_fn(x_test, x_train, needed, **merged), needed))
-            nngp_test = attribute(kernel_fn(x_test, None, "nngp", **merged), "nngp") if compute_cov else None
+            nngp_test = (
+                attribute(kernel_fn(x_test, None, "nngp", **merged), "nngp")
+                if compute_cov
+                else None
+            )
         elif compute_cov:
             nngp_test = True
         if t is None:
@@ -69,7 +91,9 @@ def gradient_descent_mse_ensemble(
 
 
 class _Ensemble:
-    """The training set's kernels, computed when first asked for, and what they say at finite times."""
+    """The training set's kernels, computed when first asked for,
+    and what they say at finite times.
+    """
 
     def __init__(
         self,
@@ -100,11 +124,15 @@ class _Ensemble:
         """This kernel with diag_reg."""
         if name not in self.solvers:
             kernel = attribute(self.train_kernels((name,)), name)
-            self.solvers[name] = Regularised(kernel, f"the {name} of x_train", self.layout, *self.diag_reg)
+            self.solvers[name] = Regularised(
+                kernel, f"the {name} of x_train", self.layout, *self.diag_reg
+            )
         return self.solvers[name]
 
     def at(self, get: str, t: npt.ArrayLike, cross: Any, nngp_test: Any) -> Any:
-        """The mean at times t, of the training set (``cross`` None) or the test set; with its covariance if wanted."""
+        """The mean at times t, of the training set (``cross`` None) or the test set;
+        with its covariance if wanted.
+        """
         times, shape = flat_times(t, "t")
         solver, layout = self.solver(get), self.layout
         rho, gain = solver.flow(times * self.learning_rate, self.y.size)
@@ -122,16 +150,24 @@ class _Ensemble:
         covariance = self._of_nngp if get == "nngp" else self._of_ntk
         own = None if cross is None else own_of(nngp_test, "the NNGP of x_test", rows)
         parts = np.array(covariance(basis, rho, gain, own, cross))
-        return Gaussian(mean, zipped(parts.reshape(-1, math.prod(rows), math.prod(rows)), shape, rows))
+        return Gaussian(
+            mean, zipped(parts.reshape(-1, math.prod(rows), math.prod(rows)), shape, rows)
+        )
 
-    def _of_nngp(self, basis: Array, rho: Array, gain: Array, own: Array | None, cross: Any) -> list[Array]:
-        """Covariances over time where the NNGP trains: K V rho^2 V^T, and of test points S - B gain (1 + rho) B^T."""
+    def _of_nngp(
+        self, basis: Array, rho: Array, gain: Array, own: Array | None, cross: Any
+    ) -> list[Array]:
+        """Covariances over time where the NNGP trains: K V rho^2 V^T,
+        and of test points S - B gain (1 + rho) B^T.
+        """
         if own is None:
             values = self.solver("nngp").values
             return [(basis * (values * r**2)) @ basis.T for r in rho]
         return [own - (basis * (h * (1 + r))) @ basis.T for r, h in zip(rho, gain, strict=True)]
 
-    def _of_ntk(self, basis: Array, rho: Array, gain: Array, own: Array | None, cross: Any) -> list[Array]:
+    def _of_ntk(
+        self, basis: Array, rho: Array, gain: Array, own: Array | None, cross: Any
+    ) -> list[Array]:
         """Covariances over time where the NTK trains and the NNGP is the prior."""
         vectors = self.solver("ntk").modes.vectors
         nngp = square_of(self.train_kernels(("nngp",)).nngp, "the NNGP of x_train", self.layout)
@@ -152,7 +188,7 @@ def _merged(train: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
     for name, value in test.items():
         if name not in train or not np.array_equal(train[name], value):
             raise ValueError(
-                f"the keyword argument {name} of kernel_fn differs between training and test kernels: give it, "
-                "with one value, to gradient_descent_mse_ensemble"
+                f"the keyword argument {name} of kernel_fn differs between training and test"
+                " kernels: give it, with one value, to gradient_descent_mse_ensemble"
             )
     return {**train, **test}

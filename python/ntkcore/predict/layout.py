@@ -20,7 +20,9 @@ Time = npt.ArrayLike | None
 
 @dataclass(frozen=True)
 class Layout:
-    """How outputs and kernels are matrices: outputs (rows, traced), rows all axes that the kernel has."""
+    """How outputs and kernels are matrices: outputs (rows, traced),
+    rows all axes that the kernel has.
+    """
 
     shape: tuple[int, ...]  # of y_train
     traced: tuple[int, ...]  # axes, from the end: negative
@@ -30,8 +32,12 @@ class Layout:
         """That of outputs of this shape; ValueError for axes that they lack."""
         shape = np.shape(y)
         axes = list(trace_axes) if isinstance(trace_axes, Sequence) else [trace_axes]
-        if any(not isinstance(a, (int, np.integer)) or not -len(shape) <= a < len(shape) for a in axes):
-            raise ValueError(f"trace_axes={trace_axes!r} are not axes of y_train, which has shape {shape}")
+        if any(
+            not isinstance(a, (int, np.integer)) or not -len(shape) <= a < len(shape) for a in axes
+        ):
+            raise ValueError(
+                f"trace_axes={trace_axes!r} are not axes of y_train, which has shape {shape}"
+            )
         return cls(shape, tuple(sorted({int(a) % len(shape) - len(shape) for a in axes})))
 
     @property
@@ -55,11 +61,15 @@ class Layout:
 
     def unflat(self, values: Array, leading: tuple[int, ...], rows: tuple[int, ...]) -> Array:
         """(…, rows, traced) to leading + the outputs' axes in their order."""
-        return np.moveaxis(values.reshape((*leading, *rows, *self.traced_shape)), self._last, self.traced)
+        return np.moveaxis(
+            values.reshape((*leading, *rows, *self.traced_shape)), self._last, self.traced
+        )
 
     def outputs_shape(self, rows: tuple[int, ...]) -> tuple[int, ...]:
         """That of outputs with these rows."""
-        return self.unflat(np.empty((math.prod(rows), math.prod(self.traced_shape))), (), rows).shape
+        return self.unflat(
+            np.empty((math.prod(rows), math.prod(self.traced_shape))), (), rows
+        ).shape
 
 
 def outputs_of(values: Any, name: str = "y_train") -> Array:
@@ -75,7 +85,9 @@ def initial(values: Any, shape: tuple[int, ...], name: str) -> Array:
     """Outputs before training, of the set's shape or one number for all; None is 0."""
     given = outputs_of(0.0 if values is None else values, name)
     if given.shape not in {(), shape}:
-        raise ValueError(f"{name} must be a number or have the outputs' shape {shape}, not {given.shape}")
+        raise ValueError(
+            f"{name} must be a number or have the outputs' shape {shape}, not {given.shape}"
+        )
     return np.broadcast_to(given, shape)
 
 
@@ -83,7 +95,9 @@ def matrix_of(kernel: Any, name: str) -> tuple[Array, tuple[int, ...], tuple[int
     """(X, X', Y, Y', …) as a matrix (X Y …, X' Y' …), and both shapes."""
     array = as_array(kernel, name)
     if array.ndim % 2:
-        raise ValueError(f"{name} must have pairs of axes, (n, n) for instance, not shape {array.shape}")
+        raise ValueError(
+            f"{name} must have pairs of axes, (n, n) for instance, not shape {array.shape}"
+        )
     rows, columns = array.shape[::2], array.shape[1::2]
     order = (*range(0, array.ndim, 2), *range(1, array.ndim, 2))
     flat = array.transpose(order).reshape(math.prod(rows), math.prod(columns))
@@ -98,30 +112,41 @@ def zipped(covariance: Array, leading: tuple[int, ...], rows: tuple[int, ...]) -
 
 
 def square_of(kernel: Any, name: str, layout: Layout) -> Any:
-    """A training kernel as a symmetric matrix of its own dtype; ValueError where it does not fit y_train."""
+    """A training kernel as a symmetric matrix of its own dtype;
+    ValueError where it does not fit y_train.
+    """
     array = as_array(kernel, name)
     matrix, rows, columns = matrix_of(array, name)
     if rows != layout.rows_shape or columns != layout.rows_shape:
         hint = "; targets (n,) are y_train[:, None]" if len(layout.shape) == 1 else ""
         raise ValueError(
-            f"{name} has shape {array.shape}; for y_train {layout.shape} and trace_axes={layout.traced} it must "
-            f"have shape {tuple(n for size in layout.rows_shape for n in (size, size))}{hint}"
+            f"{name} has shape {array.shape}; for y_train {layout.shape} and"
+            f" trace_axes={layout.traced} it must have shape"
+            f" {tuple(n for size in layout.rows_shape for n in (size, size))}{hint}"
         )
     return matrix.astype(array.dtype, copy=False)
 
 
 def cross_of(kernel: Any, layout: Layout) -> tuple[Array, tuple[int, ...]]:
-    """A test-train kernel as a matrix, and the test points' axes; ValueError where it does not fit."""
+    """A test-train kernel as a matrix, and the test points' axes;
+    ValueError where it does not fit.
+    """
     array = as_array(kernel, "k_test_train")
     matrix, rows, columns = matrix_of(array, "k_test_train")
     if columns != layout.rows_shape:
-        raise ValueError(f"k_test_train has shape {array.shape}, and y_train {layout.shape}: they do not fit")
+        raise ValueError(
+            f"k_test_train has shape {array.shape}, and y_train {layout.shape}: they do not fit"
+        )
     return matrix, rows
 
 
 def own_of(kernel: Any, name: str, rows: tuple[int, ...]) -> Array:
-    """A kernel of the test points among themselves; ValueError where it is not as large as the test-train one."""
+    """A kernel of the test points among themselves;
+    ValueError where it is not as large as the test-train one.
+    """
     matrix, *sides = matrix_of(kernel, name)
     if sides != [rows, rows]:
-        raise ValueError(f"{name} has shape {np.shape(kernel)}, and the test points are {rows}: they do not fit")
+        raise ValueError(
+            f"{name} has shape {np.shape(kernel)}, and the test points are {rows}: they do not fit"
+        )
     return matrix

@@ -11,7 +11,16 @@ import numpy.typing as npt
 
 from ntkcore.linalg.checks import check_symmetric
 from ntkcore.predict.closed import check_inputs
-from ntkcore.predict.layout import Array, Axes, Layout, Time, cross_of, initial, outputs_of, square_of
+from ntkcore.predict.layout import (
+    Array,
+    Axes,
+    Layout,
+    Time,
+    cross_of,
+    initial,
+    outputs_of,
+    square_of,
+)
 from ntkcore.theory.losses import gradient_of
 from ntkcore.theory.ode import integrate
 from ntkcore.theory.rules import flat_times, positive
@@ -35,12 +44,14 @@ def gradient_descent(
     momentum: float | None = None,
     trace_axes: Axes = (-1,),
 ) -> Callable[..., Any]:
-    """Gradient flow on any loss, with ``momentum`` its continuous-time heavy ball, by SciPy's ODE solver.
+    """Gradient flow on any loss, with ``momentum`` its continuous-time heavy ball,
+    by SciPy's ODE solver.
 
-    ``loss(fx, y_hat)``: a number; for its derivative see `ntkcore.losses.gradient_of` (a ``gradient`` method, JAX, or
-    differences). Returns ``predict_fn(t=None, fx_train_or_state_0=0.0, fx_test_0=None, k_test_train=None)``: outputs as
-    those of `gradient_descent_mse`, or an `ODEState` if one was given. With momentum, time is in units of
-    learning_rate**0.5, as in neural-tangents. t = None follows the flow until it rests; ValueError if it does not.
+    ``loss(fx, y_hat)``: a number; for its derivative see `ntkcore.losses.gradient_of` (a
+    ``gradient`` method, JAX, or differences). Returns ``predict_fn(t=None, fx_train_or_state_0=0.0,
+    fx_test_0=None, k_test_train=None)``: outputs as those of `gradient_descent_mse`, or an
+    `ODEState` if one was given. With momentum, time is in units of learning_rate**0.5, as in
+    neural-tangents. t = None follows the flow until it rests; ValueError if it does not.
     """
     flow = _Flow(loss, k_train_train, y_train, learning_rate, momentum, trace_axes)
 
@@ -66,7 +77,8 @@ def gradient_descent(
 
 
 class _Flow:
-    """f = f0 + phi(s) q0 + K a, q = e^(drag s) q0 + K b; a' = b, b' = drag b - grad l(f), at times s.
+    """f = f0 + phi(s) q0 + K a, q = e^(drag s) q0 + K b; a' = b, b' = drag b - grad l(f),
+    at times s.
 
     Without momentum q, b and the drag are absent: a' = -grad l(f0 + K a).
     """
@@ -82,7 +94,9 @@ class _Flow:
     ) -> None:
         self.y = outputs_of(loss.targets(y_train) if hasattr(loss, "targets") else y_train)
         self.layout = Layout.of(self.y, trace_axes)
-        self.K = check_symmetric(square_of(k_train_train, "k_train_train", self.layout), "k_train_train")
+        self.K = check_symmetric(
+            square_of(k_train_train, "k_train_train", self.layout), "k_train_train"
+        )
         self.slope = gradient_of(loss, self.y)
         self.heavy = momentum is not None
         rate = positive("learning_rate", learning_rate)
@@ -106,7 +120,9 @@ class _Flow:
             test, q_test = self._outputs(s, shape, start, cross, (a, b), rows)
         return ODEState(train, test, q_train, q_test)
 
-    def _start(self, state: ODEState, names: tuple[str, str], shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def _start(
+        self, state: ODEState, names: tuple[str, str], shape: tuple[int, ...]
+    ) -> tuple[Array, Array]:
         f, q = (self.layout.flat(initial(getattr(state, name), shape, name)) for name in names)
         return f, q
 
@@ -127,11 +143,18 @@ class _Flow:
             return np.concatenate([velocity, push + drag * velocity, [1.0]])
 
         def outputs(state: Array) -> Array:
-            return np.stack([K @ part.reshape(n, -1) for part in np.split(state[:-1], (len(state) - 1) // size)])
+            return np.stack(
+                [K @ part.reshape(n, -1) for part in np.split(state[:-1], (len(state) - 1) // size)]
+            )
 
         start = np.zeros((2 if self.heavy else 1) * size + 1)  # the last entry is the time itself
         norm = float(np.abs(K).sum(axis=0).max())
-        options: dict[str, Any] = {"tolerance": 1e-9, "scale": norm, "method": "DOP853", "outputs": outputs}
+        options: dict[str, Any] = {
+            "tolerance": 1e-9,
+            "scale": norm,
+            "method": "DOP853",
+            "outputs": outputs,
+        }
         states = integrate(field, start, s, **options)
         a = states[:, :size].reshape(-1, *f0.shape)
         b = states[:, size : 2 * size].reshape(-1, *f0.shape) if self.heavy else np.zeros_like(a)

@@ -14,9 +14,13 @@ from ntkcore.theory.rules import GradientFlow
 
 
 class Regularised:
-    """A training kernel with diag_reg: its eigenmodes, or solutions by Cholesky, each computed once and on demand."""
+    """A training kernel with diag_reg: its eigenmodes, or solutions by Cholesky,
+    each computed once and on demand.
+    """
 
-    def __init__(self, kernel: Any, name: str, layout: Layout, diag_reg: float, absolute: bool) -> None:
+    def __init__(
+        self, kernel: Any, name: str, layout: Layout, diag_reg: float, absolute: bool
+    ) -> None:
         self._kernel, self._name = square_of(kernel, name, layout), name
         self._diag_reg, self._absolute = diag_reg, absolute
 
@@ -52,11 +56,15 @@ class Regularised:
         return self.modes.vectors @ (inverse[:, None] * (self.modes.vectors.T @ rhs))
 
     def flow(self, scaled: Array, size: int) -> tuple[Array, Array]:
-        """rho and (1 - rho)/lambda, (times, modes), at times in units of the learning rate; ``size``: of y_train."""
+        """rho and (1 - rho)/lambda, (times, modes),
+        at times in units of the learning rate; ``size``: of y_train.
+        """
         rule, rates = GradientFlow(1.0), self.values / size
         gain = rule.gain(rates, scaled) / size
         gain[:, rates == 0] = (
-            0.0  # a kernel's null space reaches no point: what a test-train kernel has there is rounding
+            # A kernel's null space reaches no point: what a test-train kernel has there is
+            # rounding.
+            0.0
         )
         return rule.decay(rates, scaled), gain
 

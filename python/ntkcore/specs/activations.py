@@ -1,4 +1,6 @@
-"""The nonlinearities: each names its dual activation in csrc/math/dual.h and that one's constants."""
+"""The nonlinearities: each names its dual activation in
+csrc/math/dual.h and that one's constants.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ ACTIVATIONS: dict[str, type[Activation]] = {}
 
 @dataclass(frozen=True, repr=False)
 class Activation(Layer, abstract=True):
-    """Base of the nonlinearities: ``dual`` names the entry of csrc/math/dual.h, `constants` gives its parameters."""
+    """Base of the nonlinearities: ``dual`` names the entry of csrc/math/dual.h,
+    `constants` gives its parameters.
+    """
 
     dual: ClassVar[str]
     nonlinear: ClassVar[bool] = True
@@ -29,7 +33,9 @@ class Activation(Layer, abstract=True):
             check_number(self, field.name)
 
     def constants(self) -> Sequence[float]:
-        """Parameters of the dual activation: the fields in their order, unless a class says otherwise."""
+        """Parameters of the dual activation: the fields in their order,
+        unless a class says otherwise.
+        """
         return [getattr(self, field.name) for field in fields(self)]
 
     def lower(self, builder: Builder, value: Signal) -> Value:
@@ -37,21 +43,24 @@ class Activation(Layer, abstract=True):
         if value.law is Law.MIXED:
             raise builder.error(
                 self,
-                "its input is a flattened image after LayerNorm or a sum: features, being different pixels, differ in "
-                "variance, and the kernel is their mean. Put it before Flatten, or an affine layer (Dense) before it",
+                "its input is a flattened image after LayerNorm or a sum: features, being different"
+                " pixels, differ in variance, and the kernel is their mean. Put it before Flatten,"
+                " or an affine layer (Dense) before it",
             )
         if value.law is not Law.GAUSSIAN:
             raise builder.error(
                 self,
-                "a nonlinearity needs a Gaussian input, and none is guaranteed here: put an affine layer (Dense, "
-                "Conv) before it",
+                "a nonlinearity needs a Gaussian input, and none is guaranteed here: put an affine"
+                " layer (Dense, Conv) before it",
             )
         return builder.dual(self, value, self.dual, self.constants())
 
 
 @dataclass(frozen=True, repr=False)
 class Relu(Activation):
-    """phi(z) = max(z, 0): E = sqrt(qq') kappa1(c)/2, derivative's dual kappa0(c)/2 (Cho & Saul 2009)."""
+    """phi(z) = max(z, 0): E = sqrt(qq') kappa1(c)/2,
+    derivative's dual kappa0(c)/2 (Cho & Saul 2009).
+    """
 
     dual = "abrelu"
 
@@ -149,7 +158,9 @@ class Gaussian(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Rbf(Activation):
-    """phi(z) = sqrt(2) sin(sqrt(2 gamma) z + pi/4): E = exp(-gamma (q + q' - 2K)) (Rahimi & Recht 2007)."""
+    """phi(z) = sqrt(2) sin(sqrt(2 gamma) z + pi/4): E = exp(-gamma (q + q' - 2K))
+    (Rahimi & Recht 2007).
+    """
 
     dual = "sin"
     gamma: float = 1.0
@@ -163,7 +174,8 @@ class Rbf(Activation):
 
 @dataclass(frozen=True, repr=False)
 class ArcCosine(Activation):
-    """phi(z) = sqrt(2) z^order step(z): E = (qq')^(order/2) J_order(theta)/pi, order 0, 1 or 2 (Cho & Saul 2009).
+    """phi(z) = sqrt(2) z^order step(z): E = (qq')^(order/2) J_order(theta)/pi, order 0,
+    1 or 2 (Cho & Saul 2009).
 
     Order 0 has an NNGP kernel only: the derivative of a step has no finite second moment.
     """
@@ -183,5 +195,8 @@ class ArcCosine(Activation):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         if self.order == 0 and builder.wants_ntk:
-            raise builder.error(self, "the NTK of a step function is infinite; ask for get='nngp', or use order 1 or 2")
+            raise builder.error(
+                self,
+                "the NTK of a step function is infinite; ask for get='nngp', or use order 1 or 2",
+            )
         return super().lower(builder, value)

@@ -1,12 +1,16 @@
-"""Network specs: frozen dataclasses that print readably, round-trip through JSON and become programs.
+"""Network specs: frozen dataclasses that print readably,
+round-trip through JSON and become programs.
 
-Every layer follows neural-tangents' normalisation (`MATH.md` of the project; Lee et al. 2019, Novak et al. 2020): for a
-layer's input with covariance K and tangent kernel T, in the NTK parameterization,
+Every layer follows neural-tangents' normalisation (`MATH.md` of the project; Lee et al. 2019, Novak
+et al. 2020): for a layer's input with covariance K and tangent kernel T, in the NTK
+parameterization,
 
     Dense:         K <- W_std^2 K + b_std^2,   T <- K_new + W_std^2 T
-    nonlinearity:  K <- E[phi(z) phi(z')],     T <- E[phi'(z) phi'(z')] T,   (z, z') ~ N(0, [[q, K], [K, q']])
+    nonlinearity:  K <- E[phi(z) phi(z')],     T <- E[phi'(z) phi'(z')] T,
+                   (z, z') ~ N(0, [[q, K], [K, q']])
 
-and the input covariance is <x, x'>/d. ReLU carries no hidden factor 2: use ``W_std=2**0.5`` for He scaling.
+and the input covariance is <x, x'>/d. ReLU carries no hidden factor 2:
+use ``W_std=2**0.5`` for He scaling.
 """
 
 from __future__ import annotations
@@ -34,7 +38,9 @@ class Layer:
             LAYERS[cls.__name__] = cls
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
-        """Append this layer's ops to the program; ValueError naming the layer where it does not fit."""
+        """Append this layer's ops to the program;
+        ValueError naming the layer where it does not fit.
+        """
         raise NotImplementedError
 
     @property
@@ -45,10 +51,18 @@ class Layer:
     def _inner(self) -> Iterator[Layer]:
         for field in fields(self):
             held = getattr(self, field.name)
-            yield from (part for part in (held if isinstance(held, tuple) else (held,)) if isinstance(part, Layer))
+            yield from (
+                part
+                for part in (held if isinstance(held, tuple) else (held,))
+                if isinstance(part, Layer)
+            )
 
     def __repr__(self) -> str:
-        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __str__(self) -> str:
@@ -59,7 +73,10 @@ class Layer:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain values: {"layer": name, field: value, …}."""
-        return {"layer": type(self).__name__, **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}}
+        return {
+            "layer": type(self).__name__,
+            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
+        }
 
     def to_json(self) -> str:
         """The spec as JSON text; `from_json` gives an equal spec back."""
@@ -84,7 +101,8 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
     if not minimum <= number <= LARGEST:
         bound = f" and at least {minimum:g}" if minimum > -LARGEST else ""
         raise ValueError(
-            f"{type(layer).__name__}: {name} must be finite{bound}, and no larger than {LARGEST:g}, not {number!r:.50}"
+            f"{type(layer).__name__}: {name} must be finite{bound}, and no larger than {LARGEST:g},"
+            f" not {number!r:.50}"
         )
     object.__setattr__(layer, name, number)
 
@@ -92,7 +110,9 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
 def single(layer: Layer, builder: Builder, value: Signal) -> Value:
     """The signal of a layer that takes one; ValueError naming the layer for branches."""
     if isinstance(value, tuple):
-        raise builder.error(layer, f"got {len(value)} branches, takes one signal: put FanInSum() before it")
+        raise builder.error(
+            layer, f"got {len(value)} branches, takes one signal: put FanInSum() before it"
+        )
     return value
 
 
@@ -106,7 +126,9 @@ class Container(Layer, abstract=True):
     def _set(self, name: str, layers: Sequence[Layer]) -> None:
         for layer in layers:
             if not isinstance(layer, Layer):
-                raise TypeError(f"{type(self).__name__}: takes layers such as Dense() and Relu(), not {layer!r}")
+                raise TypeError(
+                    f"{type(self).__name__}: takes layers such as Dense() and Relu(), not {layer!r}"
+                )
         object.__setattr__(self, name, tuple(layers))
 
     def __repr__(self) -> str:
@@ -121,9 +143,10 @@ class Container(Layer, abstract=True):
 class Dense(Layer):
     """Fully connected layer; acts on the last axis' features.
 
-    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases). ``parameterization``: "ntk"
-    (weights scaled by 1/sqrt(width)) or "standard", where T <- n_in K + W_std^2 T + 1[bias] with n_in the ``width``
-    (number of units) that the layer before declared. ValueError for negative or non-finite values.
+    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases).
+    ``parameterization``: "ntk" (weights scaled by 1/sqrt(width)) or "standard", where T <- n_in K +
+    W_std^2 T + 1[bias] with n_in the ``width`` (number of units) that the layer before declared.
+    ValueError for negative or non-finite values.
     """
 
     W_std: float = 1.0
@@ -136,20 +159,33 @@ class Dense(Layer):
         if self.b_std is not None:
             check_number(self, "b_std", minimum=0)
         if self.parameterization not in ("ntk", "standard"):
-            raise ValueError(f"Dense: parameterization must be 'ntk' or 'standard', not {self.parameterization!r}")
+            raise ValueError(
+                "Dense: parameterization must be 'ntk' or 'standard', not"
+                f" {self.parameterization!r}"
+            )
         if self.width is not None:
-            if isinstance(self.width, bool) or not isinstance(self.width, Integral) or self.width < 1:
-                raise ValueError(f"Dense: width must be a positive number of units, not {self.width!r}")
+            if (
+                isinstance(self.width, bool)
+                or not isinstance(self.width, Integral)
+                or self.width < 1
+            ):
+                raise ValueError(
+                    f"Dense: width must be a positive number of units, not {self.width!r}"
+                )
             object.__setattr__(self, "width", int(self.width))
 
-    def coefficients(self, layer: Layer, builder: Builder, value: Value) -> tuple[float, float, float, float]:
+    def coefficients(
+        self, layer: Layer, builder: Builder, value: Value
+    ) -> tuple[float, float, float, float]:
         """(a, b, e, f) of K <- a K + b, T <- a T + e K + f."""
         a, b = self.W_std**2, (self.b_std or 0.0) ** 2
         if self.parameterization == "ntk":
             return a, b, a, b
         if value.width is None:
             raise builder.error(
-                layer, "the standard parameterization needs its input's width: give the layer before width=…"
+                layer,
+                "the standard parameterization needs its input's width: give the layer before"
+                " width=…",
             )
         return a, b, value.width, 0.0 if self.b_std is None else 1.0
 
@@ -189,9 +225,11 @@ class Serial(Container):
 
 @dataclass(frozen=True, repr=False)
 class LayerNorm(Layer):
-    """Normalises the features of every sample: K, T <- K, T / sqrt((q + eps)(q' + eps)) (Ba et al. 2016).
+    """Normalises the features of every sample: K, T <- K, T / sqrt((q + eps)(q' + eps))
+    (Ba et al. 2016).
 
-    In a network of infinite width the mean over features vanishes, so only the variance is divided out.
+    In a network of infinite width the mean over features vanishes,
+    so only the variance is divided out.
     """
 
     eps: float = 1e-12
@@ -202,5 +240,7 @@ class LayerNorm(Layer):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
         if value.law is Law.OTHER:
-            raise builder.error(self, "needs a Gaussian input: put an affine layer (Dense) before it")
+            raise builder.error(
+                self, "needs a Gaussian input: put an affine layer (Dense) before it"
+            )
         return builder.normalize(value, self.eps)

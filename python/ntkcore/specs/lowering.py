@@ -16,21 +16,27 @@ Program = _core.Program | _core.ImageProgram
 
 def flat(net: Layer) -> list[Layer]:
     """The layers, those of nested Serials among them."""
-    return [inner for layer in net.layers for inner in flat(layer)] if isinstance(net, Serial) else [net]
+    return (
+        [inner for layer in net.layers for inner in flat(layer)]
+        if isinstance(net, Serial)
+        else [net]
+    )
 
 
 def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     """Cuts a network after every nonlinear stage: ([stage 1, …, stage L], read-out).
 
-    A stage ends with a nonlinearity, a residual block that holds one, or the FanInSum that closes its branches. The
-    read-out is what follows the last stage.
+    A stage ends with a nonlinearity, a residual block that holds one, or the FanInSum that closes
+    its branches. The read-out is what follows the last stage.
     """
     done: list[list[Layer]] = []
     current: list[Layer] = []
     open_branches = nonlinear = False
     for layer in flat(net):
         current.append(layer)
-        open_branches = isinstance(layer, FanOut) or (open_branches and not isinstance(layer, FanInSum))
+        open_branches = isinstance(layer, FanOut) or (
+            open_branches and not isinstance(layer, FanInSum)
+        )
         nonlinear |= layer.nonlinear
         if nonlinear and not open_branches:
             done.append(current)
@@ -43,15 +49,18 @@ def _with_window(readout: list[Layer], window: PoolWindow) -> list[Layer]:
     at = next((i for i, layer in enumerate(readout) if isinstance(layer, Readout)), None)
     if at is None:
         raise ValueError(
-            "pool_windows needs a network whose read-out turns an image into a vector: put Flatten() or "
-            "GlobalAvgPool() after its last nonlinearity"
+            "pool_windows needs a network whose read-out turns an image into a vector: put"
+            " Flatten() or GlobalAvgPool() after its last nonlinearity"
         )
     pool = GlobalAvgPool() if window == "global" else LocalAvgPool(window)  # type: ignore[arg-type]
     return [*readout[:at], pool, *readout[at + 1 :]]
 
 
-def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, output: int, last: bool) -> None:
-    """Output number `output` <- the read-out of `value`, which stays as it is unless this is its last use.
+def _emit(
+    builder: Builder, value: Value, readout: list[Layer], number: int, output: int, last: bool
+) -> None:
+    """Output number `output` <- the read-out of `value`,
+    which stays as it is unless this is its last use.
 
     `number`: the place of the read-out's first layer in the network.
     """
@@ -74,8 +83,8 @@ def _emit(builder: Builder, value: Value, readout: list[Layer], number: int, out
         value = builder.read(single(rest[-1] if rest else Identity(), builder, signal))
         if value.is_image:
             raise ValueError(
-                f"the network ends with an image of shape {value.shape}, but a kernel needs a vector: end it with "
-                "Flatten() or GlobalAvgPool()"
+                f"the network ends with an image of shape {value.shape}, but a kernel needs a"
+                " vector: end it with Flatten() or GlobalAvgPool()"
             )
         builder.emit(value, output)
     if owned and not last:
@@ -90,25 +99,32 @@ def lower(
     depths: Sequence[int] | None = None,
     pool_windows: Sequence[PoolWindow] | None = None,
 ) -> Program:
-    """The program of a network; one output for each of ``depths`` (the network cut after that many stages) and, within
-    them, each of ``pool_windows`` (local average pooling as its read-out).
+    """The program of a network; one output for each of ``depths`` (the network cut after that many
+    stages) and, within them, each of ``pool_windows`` (local average pooling as its read-out).
 
     ValueError names the layer that does not fit, or the depths there are.
     """
     if not isinstance(net, Layer):
         raise TypeError(
-            f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {type(net).__name__}"
+            "net must be a network spec such as Serial(Dense(), Relu(), Dense()), not"
+            f" {type(net).__name__}"
         )
     parts, readout = stages(net)
     wanted = [len(parts)] if depths is None else [int(depth) for depth in depths]
     if depths is not None and (
-        not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(len(parts) + 1))
+        not wanted
+        or len(set(wanted)) < len(wanted)
+        or not set(wanted) <= set(range(len(parts) + 1))
     ):
         raise ValueError(
-            f"depths must be distinct numbers of nonlinear stages, from 0 (the read-out alone) to {len(parts)}, "
-            f"not {wanted}"
+            "depths must be distinct numbers of nonlinear stages, from 0 (the read-out alone) to"
+            f" {len(parts)}, not {wanted}"
         )
-    readouts = [readout] if pool_windows is None else [_with_window(readout, window) for window in pool_windows]
+    readouts = (
+        [readout]
+        if pool_windows is None
+        else [_with_window(readout, window) for window in pool_windows]
+    )
     if not readouts:
         raise ValueError("pool_windows must name at least one window: odd numbers or 'global'")
     builder = Builder(input_shape, wants_ntk)

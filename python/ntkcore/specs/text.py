@@ -6,8 +6,10 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from ntkcore.specs import activations, branches, convolutions  # noqa: F401  # their layers are known by name
+from ntkcore.specs import activations, branches, convolutions
 from ntkcore.specs.layers import LAYERS, Container, Layer
+
+WRITTEN_IN = activations, branches, convolutions  # imported, their layers are known by name
 
 
 def _layer(value: Any) -> Any:
@@ -31,13 +33,20 @@ def _layer(value: Any) -> Any:
 def from_json(text: str) -> Layer:
     """The spec written by `Layer.to_json`. ValueError names an unknown layer or field."""
     if not isinstance(text, (str, bytes)):
-        raise TypeError(f"a network spec must be JSON text, as Layer.to_json writes it, not {type(text).__name__}")
+        raise TypeError(
+            "a network spec must be JSON text, as Layer.to_json writes it, not"
+            f" {type(text).__name__}"
+        )
     try:
         net = _layer(json.loads(text))
     except RecursionError:
         raise ValueError("a network spec must not be nested so deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"a network spec must be JSON text, as Layer.to_json writes it: {error}") from None
+        raise ValueError(
+            f"a network spec must be JSON text, as Layer.to_json writes it: {error}"
+        ) from None
     if not isinstance(net, Layer):
-        raise ValueError('a network spec must be a JSON object with a "layer" name, as Layer.to_json writes it')
+        raise ValueError(
+            'a network spec must be a JSON object with a "layer" name, as Layer.to_json writes it'
+        )
     return net

@@ -1,15 +1,16 @@
 """neural-tangents' spelling of the same calls: a script changes its import and runs.
 
     from ntkcore import stax
-    init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512, W_std=1.5, b_std=.1), stax.Relu(), stax.Dense(1))
+    init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512), stax.Relu(), stax.Dense(1))
     ntk = kernel_fn(x1, x2, "ntk")
 
-Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the work is done by
-`ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError, saying what to do instead. Finite
-networks (``init_fn``, ``apply_fn``) are not here yet.
+Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the
+work is done by `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError,
+saying what to do instead. Finite networks (``init_fn``, ``apply_fn``) are not here yet.
 
-An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps covariances from
-overflowing before a dual, as the duals here, working on correlations with variances in float64, always do.
+An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps
+covariances from overflowing before a dual, as the duals here, working on correlations with
+variances in float64, always do.
 """
 
 from ntkcore.stax.kernel_fn import Kernel, KernelFn

@@ -24,9 +24,10 @@ Array = npt.NDArray[Any]
 class Kernel:
     """What ``kernel_fn(x1, x2)`` gives without ``get``.
 
-    ``nngp``, ``ntk``: shape (n1, n2). ``cov1``, ``cov2``: every sample's NNGP variance, shape (n1,) and (n2,); ``cov2``
-    is None for ``x2=None``. ``x1_is_x2``: are both data sets equal. ``is_gaussian``: are the outputs jointly Gaussian,
-    i.e. does the network end with an affine layer. ``shape1``, ``shape2``: shapes of the network's outputs.
+    ``nngp``, ``ntk``: shape (n1, n2). ``cov1``, ``cov2``: every sample's NNGP variance, shape (n1,)
+    and (n2,); ``cov2`` is None for ``x2=None``. ``x1_is_x2``: are both data sets equal.
+    ``is_gaussian``: are the outputs jointly Gaussian, i.e. does the network end with an affine
+    layer. ``shape1``, ``shape2``: shapes of the network's outputs.
     """
 
     nngp: Array
@@ -63,49 +64,74 @@ class KernelFn:
         backend: str | None = None,
         progress: bool | None = None,
     ) -> Any:
-        """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors (n, d) or images (n, height, width, channels).
+        """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors (n, d) or images (n,
+        height, width, channels).
 
-        ``get``: the name of a `Kernel` field ("ntk", "nngp", "cov1", …; any case) for its value, a tuple of names for a
-        namedtuple in that order, None for a `Kernel`. Only what is asked for is computed. ``diagonal_batch``: None or
-        True, ``cov1`` and ``cov2`` being diagonals; ``diagonal_spatial``: None or False, covariances between pixels
-        being followed wherever the network needs them.
-        ``threads``, ``dtype``, ``backend``, ``progress``: as for `ntkcore.kernel`, whose errors are raised.
+        ``get``: the name of a `Kernel` field ("ntk", "nngp", "cov1", …; any case) for its value, a
+        tuple of names for a namedtuple in that order, None for a `Kernel`. Only what is asked for
+        is computed. ``diagonal_batch``: None or True, ``cov1`` and ``cov2`` being diagonals;
+        ``diagonal_spatial``: None or False, covariances between pixels being followed wherever the
+        network needs them. ``threads``, ``dtype``, ``backend``, ``progress``: as for
+        `ntkcore.kernel`, whose errors are raised.
 
-        KeyError for an unknown name; ValueError for an empty or repeated one; TypeError for a `Kernel` as ``x1``;
-        NotImplementedError for ``pattern`` and ``mask_constant``, and for other diagonals.
+        KeyError for an unknown name; ValueError for an empty or repeated one; TypeError for a
+        `Kernel` as ``x1``; NotImplementedError for ``pattern`` and ``mask_constant``, and for other
+        diagonals.
         """
         if pattern is not None or mask_constant is not None:
             raise NotImplementedError(
-                "kernel_fn: pattern and mask_constant (graphs, masked inputs) are not supported: leave them None"
+                "kernel_fn: pattern and mask_constant (graphs, masked inputs) are not supported:"
+                " leave them None"
             )
         check("kernel_fn", diagonal_batch=diagonal_batch, diagonal_spatial=diagonal_spatial)
         if isinstance(x1, Kernel) or isinstance(x2, Kernel):
             raise TypeError(
-                "kernel_fn takes data, not a Kernel: join the layers with stax.serial and call its kernel_fn once"
+                "kernel_fn takes data, not a Kernel: join the layers with stax.serial and call its"
+                " kernel_fn once"
             )
         names = FIELDS if get is None else _names(get)
-        values = self._values(names, x1, x2, dtype, progress, {"threads": threads, "backend": backend})
+        values = self._values(
+            names, x1, x2, dtype, progress, {"threads": threads, "backend": backend}
+        )
         if get is None:
             return Kernel(**values)
-        return values[names[0]] if isinstance(get, str) else _tuple_type(names)(*(values[name] for name in names))
+        return (
+            values[names[0]]
+            if isinstance(get, str)
+            else _tuple_type(names)(*(values[name] for name in names))
+        )
 
     def _values(
-        self, names: Sequence[str], x1: Any, x2: Any, dtype: Any, progress: bool | None, options: dict[str, Any]
+        self,
+        names: Sequence[str],
+        x1: Any,
+        x2: Any,
+        dtype: Any,
+        progress: bool | None,
+        options: dict[str, Any],
     ) -> dict[str, Any]:
         a, b = check_data(x1, x2, dtype)
         found: dict[str, Any] = {}
         matrices = tuple(name for name in names if name in KERNELS)
         if matrices:
             other = None if x2 is x1 else b
-            found.update(kernel(self.net, a, other, matrices, progress=progress, **options)._asdict())
+            found.update(
+                kernel(self.net, a, other, matrices, progress=progress, **options)._asdict()
+            )
         for name, x in (("cov1", a), ("cov2", b)):
             if name in names:
                 found[name] = None if x is None else kernel_diag(self.net, x, "nngp", **options)
         if "x1_is_x2" in names:
-            found["x1_is_x2"] = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
+            found["x1_is_x2"] = b is None or (
+                a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all())
+            )
         if not found.keys() >= set(names):
             gaussian, shape = self._output(a.shape[1:])
-            found.update(is_gaussian=gaussian, shape1=(len(a), *shape), shape2=(len(a if b is None else b), *shape))
+            found.update(
+                is_gaussian=gaussian,
+                shape1=(len(a), *shape),
+                shape2=(len(a if b is None else b), *shape),
+            )
         return found
 
     def _output(self, input_shape: Shape) -> tuple[bool, Shape]:

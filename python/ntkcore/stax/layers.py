@@ -23,8 +23,8 @@ class Layer(NamedTuple):
 
 def _no_finite_network(*args: Any, **kwargs: Any) -> NoReturn:
     raise NotImplementedError(
-        "init_fn and apply_fn belong to finite networks, which are not here yet: ntkcore.stax computes the infinite "
-        "network's kernel_fn; build the finite one in JAX or PyTorch"
+        "init_fn and apply_fn belong to finite networks, which are not here yet: ntkcore.stax"
+        " computes the infinite network's kernel_fn; build the finite one in JAX or PyTorch"
     )
 
 
@@ -35,7 +35,10 @@ def _layer(net: layers.Layer) -> Layer:
 def _net(part: Layer, combinator: str) -> layers.Layer:
     kernel_fn = part[2] if isinstance(part, tuple) and len(part) == 3 else None
     if not isinstance(kernel_fn, KernelFn):
-        raise TypeError(f"stax.{combinator} takes layers such as stax.Relu() (called: mind the brackets), not {part!r}")
+        raise TypeError(
+            f"stax.{combinator} takes layers such as stax.Relu() (called: mind the brackets), not"
+            f" {part!r}"
+        )
     return kernel_fn.net
 
 
@@ -52,24 +55,36 @@ def parallel(*parts: Layer) -> Layer:
 
 
 def repeat(layer: Layer, n: int) -> Layer:
-    """The layer ``n`` times, one after another; 0 times: the identity. ValueError for a negative ``n``."""
+    """The layer ``n`` times, one after another; 0 times: the identity.
+    ValueError for a negative ``n``.
+    """
     if not 0 <= operator.index(n) <= MOST_LAYERS:
-        raise ValueError(f"stax.repeat: n must be a number of times from 0 to {MOST_LAYERS}, not {n!r}")
+        raise ValueError(
+            f"stax.repeat: n must be a number of times from 0 to {MOST_LAYERS}, not {n!r}"
+        )
     return _layer(layers.Serial(*[_net(layer, "repeat")] * n) if n else layers.Identity())
 
 
-def batch(kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, store_on_device: bool = True) -> KernelFn:
-    """The same ``kernel_fn``: any number of samples goes, because `ntkcore.kernel` always works tile by tile.
+def batch(
+    kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, store_on_device: bool = True
+) -> KernelFn:
+    """The same ``kernel_fn``: any number of samples goes,
+    because `ntkcore.kernel` always works tile by tile.
 
-    ``batch_size``: a number of samples, which bounds memory in neural-tangents; tiles do here, whatever it is.
-    ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this module, ValueError for a negative
-    size, NotImplementedError for a number of devices.
+    ``batch_size``: a number of samples, which bounds memory in neural-tangents; tiles do here,
+    whatever it is. ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this
+    module, ValueError for a negative size, NotImplementedError for a number of devices.
     """
     check("batch", device_count=device_count, store_on_device=store_on_device)
     if operator.index(batch_size) < 0:
-        raise ValueError(f"stax.batch: batch_size must be a number of samples, 0 or more, not {batch_size!r}")
+        raise ValueError(
+            f"stax.batch: batch_size must be a number of samples, 0 or more, not {batch_size!r}"
+        )
     if not isinstance(kernel_fn, KernelFn):
-        raise TypeError(f"stax.batch takes a kernel_fn, the last of a layer's three, not {type(kernel_fn).__name__}")
+        raise TypeError(
+            "stax.batch takes a kernel_fn, the last of a layer's three, not"
+            f" {type(kernel_fn).__name__}"
+        )
     return kernel_fn
 
 
@@ -82,7 +97,9 @@ def Dense(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """Fully connected layer, see `ntkcore.Dense`. ``out_dim`` matters for a following "standard" layer only."""
+    """Fully connected layer, see `ntkcore.Dense`.
+    ``out_dim`` matters for a following "standard" layer only.
+    """
     check("Dense", batch_axis=batch_axis, channel_axis=channel_axis, s=s)
     return _layer(layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim)))
 
@@ -98,16 +115,22 @@ def Conv(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """2-D convolution over NHWC images, see `ntkcore.Conv`. ``out_chan`` matters as ``out_dim`` does in `Dense`."""
+    """2-D convolution over NHWC images, see `ntkcore.Conv`.
+    ``out_chan`` matters as ``out_dim`` does in `Dense`.
+    """
     check("Conv", dimension_numbers=dimension_numbers, s=s)
     shape, steps = cast(Any, (filter_shape, strides))
     channels = operator.index(out_chan)
-    return _layer(convolutions.Conv(shape, steps, padding, W_std, b_std, parameterization.lower(), channels))
+    return _layer(
+        convolutions.Conv(shape, steps, padding, W_std, b_std, parameterization.lower(), channels)
+    )
 
 
 def _pool_padding(layer: str, padding: str) -> str:
     if padding.upper() == "CIRCULAR":
-        raise NotImplementedError(f"stax.{layer}: padding='CIRCULAR' is not supported: use 'SAME' or 'VALID'")
+        raise NotImplementedError(
+            f"stax.{layer}: padding='CIRCULAR' is not supported: use 'SAME' or 'VALID'"
+        )
     return padding
 
 
@@ -122,7 +145,9 @@ def AvgPool(
     """Mean over windows, see `ntkcore.AvgPool`."""
     check("AvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
     shape, steps = cast(Any, (window_shape, strides))
-    return _layer(convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges))
+    return _layer(
+        convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges)
+    )
 
 
 def SumPool(
@@ -156,7 +181,9 @@ def Flatten(batch_axis: int = 0, batch_axis_out: int = 0) -> Layer:
     return _layer(convolutions.Flatten())
 
 
-def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
+def LayerNorm(
+    axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: int = 0, channel_axis: int = -1
+) -> Layer:
     """Normalisation over features (per pixel, for images), see `ntkcore.LayerNorm`."""
     check("LayerNorm", axis=axis, batch_axis=batch_axis, channel_axis=channel_axis)
     return _layer(layers.LayerNorm(eps))
@@ -238,8 +265,10 @@ def FanOut(num: int) -> Layer:
 
 
 def FanInSum() -> Layer:
-    """Sum of the branches, exact where at most one of them lacks weights of its own, see `ntkcore.FanInSum`.
+    """Sum of the branches, exact where at most one of them lacks weights of its own,
+    see `ntkcore.FanInSum`.
 
-    kernel_fn raises ValueError elsewhere (neural-tangents warns and adds correlated branches as if independent).
+    kernel_fn raises ValueError elsewhere (neural-tangents warns and
+    adds correlated branches as if independent).
     """
     return _layer(branches.FanInSum())

@@ -1,9 +1,11 @@
-"""Kernels on disk, tile by tile: built once, resumed after any interruption, opened by every tool that reads Zarr.
+"""Kernels on disk, tile by tile: built once, resumed after any interruption,
+opened by every tool that reads Zarr.
 
     build(net, x, "kernel.zarr")          # the same call again computes what is missing
     Stored(zarr.open("kernel.zarr")["ntk"])  # or dask.array.from_zarr, xarray.open_zarr, …
 
-What a store holds: `ntkcore.store.format`. Who computes: `ntkcore.store.workers`. Is it right: `ntkcore.store.verify`.
+What a store holds: `ntkcore.store.format`. Who computes: `ntkcore.store.workers`.
+Is it right: `ntkcore.store.verify`.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ CALIBRATION = 0.1  # seconds after which a kernel's speed is known
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build takes: pairs to compute, tiles, bytes on disk, bytes in memory, seconds by a short calibration."""
+    """What a build takes: pairs to compute, tiles, bytes on disk, bytes in memory,
+    seconds by a short calibration.
+    """
 
     shape: tuple[int, int]
     kernels: tuple[str, ...]
@@ -68,9 +72,9 @@ class Plan:
     def __str__(self) -> str:
         time_ = f"{self.seconds / 3600:.1f} h" if self.seconds > 5400 else f"{self.seconds:.0f} s"
         return (
-            f"{' and '.join(self.kernels)} of shape {self.shape}, {self.dtype}: {self.pairs:.3g} pairs in {self.tiles} "
-            f"tiles of {self.tile}, {size_text(self.disk)} on disk, {size_text(self.memory)} of memory, "
-            f"about {time_}"
+            f"{' and '.join(self.kernels)} of shape {self.shape}, {self.dtype}: {self.pairs:.3g}"
+            f" pairs in {self.tiles} tiles of {self.tile}, {size_text(self.disk)} on disk,"
+            f" {size_text(self.memory)} of memory, about {time_}"
         )
 
 
@@ -85,17 +89,29 @@ def plan(
     threads: int | None = None,
     backend: str | None = None,
 ) -> Plan:
-    """Time, disk and memory that `build` with these arguments would take; computes a few pairs to find out."""
+    """Time, disk and memory that `build` with these arguments would take;
+    computes a few pairs to find out.
+    """
     a, b = check_data(x, x2, dtype)
     return _plan(net, a, b, kernel_names(get), tile, thread_count(threads), resolve(backend))
 
 
 def _plan(
-    net: Layer, a: Array, b: Array | None, names: tuple[str, ...], tile: int | None, threads: int, backend: str
+    net: Layer,
+    a: Array,
+    b: Array | None,
+    names: tuple[str, ...],
+    tile: int | None,
+    threads: int,
+    backend: str,
 ) -> Plan:
     n, m = len(a), len(a if b is None else b)
     per_pair = _seconds_per_pair(net, a, names, backend)
-    size = next((t for t in TILES if t * t * per_pair <= SECONDS_PER_TILE), TILES[-1]) if tile is None else tile
+    size = (
+        next((t for t in TILES if t * t * per_pair <= SECONDS_PER_TILE), TILES[-1])
+        if tile is None
+        else tile
+    )
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ValueError(f"tile must be a positive number of rows, not {tile!r}")
     rows, cols = -(-n // size), -(-m // size)
@@ -103,7 +119,17 @@ def _plan(
     disk = n * m * a.itemsize * len(names) + a.nbytes + (0 if b is None else b.nbytes)
     memory = a.nbytes + 4 * threads * size**2 * a.itemsize * len(names)
     count = rows * (rows + 1) // 2 if b is None else rows * cols
-    return Plan((n, m), names, str(a.dtype), int(size), count, pairs, disk, memory, pairs * per_pair / threads)
+    return Plan(
+        (n, m),
+        names,
+        str(a.dtype),
+        int(size),
+        count,
+        pairs,
+        disk,
+        memory,
+        pairs * per_pair / threads,
+    )
 
 
 def _seconds_per_pair(net: Layer, a: Array, names: tuple[str, ...], backend: str) -> float:
@@ -127,15 +153,19 @@ def _check_room(store: Any, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"the store needs {size_text(needed)}, but {size_text(free)} are free on {folder}: free some, "
-            "choose another disk, dtype='float32' or one kernel at a time"
+            f"the store needs {size_text(needed)}, but {size_text(free)} are free on {folder}: free"
+            " some, choose another disk, dtype='float32' or one kernel at a time"
         )
 
 
 def _check_part(part: tuple[int, int] | None) -> None:
     if part is None:
         return
-    whole = isinstance(part, Sequence) and len(part) == 2 and all(isinstance(k, (int, np.integer)) for k in part)
+    whole = (
+        isinstance(part, Sequence)
+        and len(part) == 2
+        and all(isinstance(k, (int, np.integer)) for k in part)
+    )
     if not (whole and 0 <= part[0] < part[1]):
         raise ValueError(f"part must be (i, n) with 0 <= i < n: share i of n, not {part!r}")
 
@@ -167,24 +197,26 @@ def build(
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``) in a store; the same call again goes on.
+    """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``) in a store;
+    the same call again goes on.
 
     Parameters
     ----------
     store
-        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store: where nothing lies, or a
-        store that an earlier call made. Any number of calls may start at once on a local folder, S3 or GCS; elsewhere
-        two different ones that start in the same instant may both believe to be first.
+        A path, a URL that fsspec knows ("s3://…", with ``storage_options``), or a Zarr store: where
+        nothing lies, or a store that an earlier call made. Any number of calls may start at once on
+        a local folder, S3 or GCS; elsewhere two different ones that start in the same instant may
+        both believe to be first.
     tile
-        Rows and columns of a chunk; by default 2048, or fewer where that takes over a minute. A resumed build keeps
-        its own.
+        Rows and columns of a chunk; by default 2048, or fewer where that takes over a minute.
+        A resumed build keeps its own.
     executor
         None: ``threads`` threads of this process, or with ``backend="cuda"`` its ``devices``. A
-        concurrent.futures.Executor or a dask.distributed.Client: its workers, who must reach the store; those that die
-        are replaced by those that remain.
+        concurrent.futures.Executor or a dask.distributed.Client: its workers, who must reach the
+        store; those that die are replaced by those that remain.
     part
-        (i, n): only share i of n, for n processes on one store (a job array). Whoever comes first makes the store;
-        made before, by ``prepare``, it is made once.
+        (i, n): only share i of n, for n processes on one store (a job array). Whoever comes first
+        makes the store; made before, by ``prepare``, it is made once.
     prepare, dry_run
         Make the store and compute no tile; only return the `Plan`.
     x, x2, get, dtype, threads, backend, devices, progress
@@ -199,7 +231,8 @@ def build(
     ValueError
         If the store holds another kernel, or is not one of ours.
     OSError
-        If the disk cannot hold it (before any work), fills up or may not be written: what is written stays valid.
+        If the disk cannot hold it (before any work), fills up or may not be written:
+        what is written stays valid.
     RuntimeError
         If no worker is left: what is written stays valid.
     ImportError
@@ -246,11 +279,16 @@ def _write_damaged(group: Any, given: dict[str, Array | None]) -> None:
     for name in damaged_data(Tiles(group)):
         data = given[name]
         if data is None or group[name].shape != data.shape:
-            raise ValueError(f"the store's {name} has another shape, it was damaged: build the kernel anew elsewhere")
+            raise ValueError(
+                f"the store's {name} has another shape, it was damaged: build the kernel anew"
+                " elsewhere"
+            )
         group[name][...] = data
 
 
-def _diagonals(net: Layer, a: Array, b: Array | None, names: tuple[str, ...], backend: str) -> dict[str, Array]:
+def _diagonals(
+    net: Layer, a: Array, b: Array | None, names: tuple[str, ...], backend: str
+) -> dict[str, Array]:
     return diagonals(net, a, names, backend) if b is None else {}
 
 
@@ -280,10 +318,12 @@ def resume(
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Compute what is missing in a store, from what the store says of itself; returns the zarr.Group.
+    """Compute what is missing in a store, from what the store says of itself;
+    returns the zarr.Group.
 
-    An interrupted `extend` is finished if its rows are in the store; else the same `extend` must be called again.
-    ``backend``: another than the store's own gives tiles that differ from the others in their last bits.
+    An interrupted `extend` is finished if its rows are in the store; else the same `extend` must be
+    called again. ``backend``: another than the store's own gives tiles that differ from the others
+    in their last bits.
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)
@@ -312,11 +352,13 @@ def extend(
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """More samples for a symmetric store: rows and columns are added, old tiles stay (but the ragged last ones).
+    """More samples for a symmetric store: rows and columns are added,
+    old tiles stay (but the ragged last ones).
 
-    Interrupted at any point, the same call goes on, and so does `resume` once the new rows are in the store. Rows by
-    which the store was already extended are not added again. Refused while another process builds or extends the store
-    (seen in local folders; elsewhere take care). Returns the zarr.Group.
+    Interrupted at any point, the same call goes on, and so does `resume` once the new rows are in
+    the store. Rows by which the store was already extended are not added again. Refused while
+    another process builds or extends the store (seen in local folders; elsewhere take care).
+    Returns the zarr.Group.
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)
@@ -330,7 +372,9 @@ def extend(
     name, count = resolve(found["backend"] if backend is None else backend), thread_count(threads)
     check_workers(executor, name, devices)
     if digest(new) not in extensions(found) or "pending" in found:
-        added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(found["kernels"]) + new.nbytes
+        added = (2 * found["n"] + len(new)) * len(new) * new.itemsize * len(
+            found["kernels"]
+        ) + new.nbytes
         _check_room(store, added)
         with using(store, alone=True), going_on():
             enlarge(open_store(store, storage_options, unfinished=True), new, name)

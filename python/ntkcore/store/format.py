@@ -1,11 +1,12 @@
-"""The format of a kernel on disk, and one tile of it: what is where, what it says of itself, computing and writing.
+"""The format of a kernel on disk, and one tile of it: what is where,
+what it says of itself, computing and writing.
 
-A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where not yet computed;
-"done", one marker a tile, written after it; "x" (and "x2"), the data; "diagonal_ntk" and "diagonal_nngp", exact; its
-attributes say what it holds, and whether it is half made or half extended (`ntkcore.store.making`).
-A chunk is written whole or not at all, and a tile is the same bytes however often it is computed,
-so neither SIGKILL nor a full disk leaves a torn or false tile, and only tiles in flight are lost.
-Nothing read is ever executed.
+A store is a Zarr v3 group (chunk = tile, crc32c, no compression): "ntk" and/or "nngp", NaN where
+not yet computed; "done", one marker a tile, written after it; "x" (and "x2"), the data;
+"diagonal_ntk" and "diagonal_nngp", exact; its attributes say what it holds, and whether it is half
+made or half extended (`ntkcore.store.making`). A chunk is written whole or not at all, and a tile
+is the same bytes however often it is computed, so neither SIGKILL nor a full disk leaves a torn or
+false tile, and only tiles in flight are lost. Nothing read is ever executed.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def place_of(store: Any) -> Any:
     if store is None or isinstance(store, (bytes, bytearray, int, float, list, tuple)):
         raise TypeError(f"store must be a path, a URL or a Zarr store, not {store!r:.80}")
     if isinstance(store, str) and SLIP.match(store):
-        raise ValueError(f"{store} looks like a URL with one slash: a URL has two, {store.replace(':/', '://', 1)}")
+        raise ValueError(
+            f"{store} looks like a URL with one slash: a URL has two,"
+            f" {store.replace(':/', '://', 1)}"
+        )
     return local_folder(store) or store if isinstance(store, (str, Path)) else store
 
 
@@ -72,7 +76,8 @@ def local_folder(store: Any) -> Path | None:
 
 @contextlib.contextmanager
 def using(store: Any, alone: bool = False) -> Iterator[None]:
-    """Hold a store with others who compute its tiles, or ``alone``; BlockingIOError if it is held otherwise.
+    """Hold a store with others who compute its tiles, or ``alone``;
+    BlockingIOError if it is held otherwise.
 
     For local folders whose file system has locks; they end with the process, however that ends.
     """
@@ -86,7 +91,8 @@ def using(store: Any, alone: bool = False) -> Iterator[None]:
             fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(
-                f"another process is building or extending {folder}: wait until it has finished, then run this again"
+                f"another process is building or extending {folder}: wait until it has finished,"
+                " then run this again"
             ) from None
         except OSError:  # a file system without locks
             pass
@@ -131,22 +137,28 @@ def description(
 
 
 def sealed(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes with their own digest, which tells what was written from what was changed since."""
+    """Attributes with their own digest,
+    which tells what was written from what was changed since.
+    """
     bare = {key: value for key, value in said.items() if key != "seal"}
     return {**bare, "seal": hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()}
 
 
 def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
-    """The `description` of a store; ValueError for a group that is not ours, damaged, or (by default) not finished."""
+    """The `description` of a store; ValueError for a group that is not ours, damaged,
+    or (by default) not finished.
+    """
     found = dict(group.attrs).get("ntkcore")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(
-            "this Zarr group is not a kernel built by ntkcore (or by a later version): choose another store"
+            "this Zarr group is not a kernel built by ntkcore (or by a later version): choose"
+            " another store"
         )
     if found.get("seal", seal := sealed(found)["seal"]) != seal or not _plausible(found):
         raise ValueError(
-            "the store's attributes (zarr.json) were changed since they were written: nothing is computed from them; "
-            "restore that file from a copy, or build the kernel anew in another store"
+            "the store's attributes (zarr.json) were changed since they were written: nothing is"
+            " computed from them; restore that file from a copy, or build the kernel anew in"
+            " another store"
         )
     if not unfinished:
         _refuse_unfinished(found)
@@ -155,7 +167,15 @@ def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
 
 def _plausible(found: dict[str, Any]) -> bool:
     """Has everything its type? For stores that were written before attributes had a digest."""
-    kinds = {"net": str, "kernels": list, "dtype": str, "tile": int, "n": int, "x": str, "backend": str}
+    kinds = {
+        "net": str,
+        "kernels": list,
+        "dtype": str,
+        "tile": int,
+        "n": int,
+        "x": str,
+        "backend": str,
+    }
     return (
         all(isinstance(found.get(key), kind) for key, kind in kinds.items())
         and isinstance(found.get("x2", 0), str | None)
@@ -169,20 +189,25 @@ def _refuse_unfinished(found: dict[str, Any]) -> None:
         raise ValueError("the store is only half made: run the same build again")
     if pending := found.get("pending"):
         raise ValueError(
-            f"the store's extension from {found['n']} to {pending['n']} samples is not finished: run `ntkcore resume` "
-            "or the same extend again"
+            f"the store's extension from {found['n']} to {pending['n']} samples is not finished:"
+            " run `ntkcore resume` or the same extend again"
         )
 
 
-def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+", unfinished: bool = False) -> Any:
+def open_store(
+    store: Any, options: Mapping[str, Any] | None = None, mode: str = "r+", unfinished: bool = False
+) -> Any:
     """The zarr.Group of a store (or of a group), by default for reading and writing.
 
-    FileNotFoundError where there is none, ValueError where it cannot be read or (by default) is not finished.
+    FileNotFoundError where there is none, ValueError where it cannot be read or (by default)
+    is not finished.
     """
     zarr = zarr_module()
     place = store.store_path if isinstance(store, zarr.Group) else place_of(store)
     try:
-        group = zarr.open_group(place, mode=mode, zarr_format=3, storage_options=options, use_consolidated=False)
+        group = zarr.open_group(
+            place, mode=mode, zarr_format=3, storage_options=options, use_consolidated=False
+        )
         found = dict(group.attrs).get("ntkcore")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         raise FileNotFoundError(f"there is no store at {store}: build it first") from None
@@ -195,8 +220,12 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
         AttributeError,
     ) as error:  # whatever Zarr says of other things
         if "Protocol not known" in str(error):
-            raise ValueError(f"{store} is no kind of URL that fsspec knows, such as s3://bucket/kernel.zarr") from None
-        raise ValueError(f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}") from error
+            raise ValueError(
+                f"{store} is no kind of URL that fsspec knows, such as s3://bucket/kernel.zarr"
+            ) from None
+        raise ValueError(
+            f"{store} is not a kernel built by ntkcore, or its zarr.json was damaged: {error}"
+        ) from error
     if isinstance(found, dict) and not unfinished:
         _refuse_unfinished(found)
     return group
@@ -204,13 +233,20 @@ def open_store(store: Any, options: Mapping[str, Any] | None = None, mode: str =
 
 def refuse_other(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """ValueError that names what differs between a store and what is asked for."""
-    names = {"net": "network", "kernels": "get", "dtype": "dtype", "tile": "tile", "x": "x", "x2": "x2"}
+    names = {
+        "net": "network",
+        "kernels": "get",
+        "dtype": "dtype",
+        "tile": "tile",
+        "x": "x",
+        "x2": "x2",
+    }
     names["backend"] = "backend"  # whose last bits differ
     other = [name for key, name in names.items() if found[key] != wanted[key]]
     if other:
         raise ValueError(
-            f"the store holds a kernel with another {', '.join(other)}: choose another store, or call with what it was "
-            "built from"
+            f"the store holds a kernel with another {', '.join(other)}: choose another store, or"
+            " call with what it was built from"
         )
 
 
@@ -227,17 +263,26 @@ def stored_array(group: Any, name: str) -> Any:
     """An array of a store; ValueError if it is lost or damaged."""
     try:
         return group[name]
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # whatever Zarr says
-        raise ValueError(f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})") from error
+    # Whatever Zarr says.
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})"
+        ) from error
 
 
 def _blank(array: Any) -> bool:
     """Is what was never written told from what was: NaN, or no marker?"""
-    return bool(np.isnan(array.fill_value)) if np.dtype(array.dtype).kind == "f" else int(array.fill_value) == 0
+    return (
+        bool(np.isnan(array.fill_value))
+        if np.dtype(array.dtype).kind == "f"
+        else int(array.fill_value) == 0
+    )
 
 
 class Tiles:
-    """The tiles of a store: which are missing, computing one, writing one. A tile reads the data from the store."""
+    """The tiles of a store: which are missing, computing one, writing one.
+    A tile reads the data from the store.
+    """
 
     def __init__(self, group: Any) -> None:
         self.group, self.attributes = group, attributes(group)
@@ -249,25 +294,36 @@ class Tiles:
         self.arrays["x2"] = self.arrays[data[-1]]
         n = int(self.attributes["n"])
         self.shape: tuple[int, int] = (n, n if self.symmetric else int(self.arrays["x2"].shape[0]))
-        self.diagonals = {name: stored_array(group, f"diagonal_{name}") for name in self.names if self.symmetric}
+        self.diagonals = {
+            name: stored_array(group, f"diagonal_{name}") for name in self.names if self.symmetric
+        }
         self._check_shapes()
 
     def _check_shapes(self) -> None:
         tile, (n, m) = int(self.attributes["tile"]), self.shape
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.names, self.shape)
         shapes |= {"x": (n, *self.arrays["x"].shape[1:]), "x2": (m, *self.arrays["x2"].shape[1:])}
-        shapes |= {"done": (-(-n // tile), -(-m // tile))} | {f"diagonal_{name}": (n,) for name in self.diagonals}
+        shapes |= {"done": (-(-n // tile), -(-m // tile))} | {
+            f"diagonal_{name}": (n,) for name in self.diagonals
+        }
         arrays = self.arrays | {f"diagonal_{name}": array for name, array in self.diagonals.items()}
         chunks = dict.fromkeys(self.names, (tile, tile)) | {"done": (1, 1)}
         chunks |= {name: (tile, *arrays[name].shape[1:]) for name in ("x", "x2")}
         for name, shape in shapes.items():
             array, dtype = arrays[name], "uint8" if name == "done" else self.attributes["dtype"]
-            whole = chunks.get(name, array.chunks)  # those of a diagonal stay when the store is extended
-            if array.shape != shape or array.chunks != whole or str(array.dtype) != dtype or not _blank(array):
+            # Those of a diagonal stay when the store is extended.
+            whole = chunks.get(name, array.chunks)
+            if (
+                array.shape != shape
+                or array.chunks != whole
+                or str(array.dtype) != dtype
+                or not _blank(array)
+            ):
                 raise ValueError(
-                    f"the store's {name} has shape {array.shape} in chunks of {array.chunks}, {array.dtype}, empty "
-                    f"{array.fill_value}; its attributes say {shape} in chunks of {whole}, {dtype}: it was damaged; "
-                    "build the kernel anew in another store"
+                    f"the store's {name} has shape {array.shape} in chunks of {array.chunks},"
+                    f" {array.dtype}, empty {array.fill_value}; its attributes say {shape} in"
+                    f" chunks of {whole}, {dtype}: it was damaged; build the kernel anew in another"
+                    " store"
                 )
 
     def check_data(self) -> None:
@@ -300,7 +356,9 @@ class Tiles:
         rows, cols = self.slices(index)
         a = self.arrays["x"][rows]
         b = None if self.symmetric and index[0] == index[1] else self.arrays["x2"][cols]
-        return kernel(self.net, a, b, self.names, threads=1, backend=backend, devices=devices, progress=False)
+        return kernel(
+            self.net, a, b, self.names, threads=1, backend=backend, devices=devices, progress=False
+        )
 
     def write(self, index: TileIndex, blocks: Any) -> None:
         """A tile, its mirror image, then their markers."""
@@ -308,8 +366,8 @@ class Tiles:
         mirrored = self.symmetric and index[0] != index[1]
         if bad := [name for name in self.names if not np.isfinite(getattr(blocks, name)).all()]:
             raise ValueError(
-                f"the {' and '.join(bad)} between samples {rows.start} to {rows.stop} and {cols.start} to {cols.stop} "
-                "is not finite: rescale the data, or use float64"
+                f"the {' and '.join(bad)} between samples {rows.start} to {rows.stop} and"
+                f" {cols.start} to {cols.stop} is not finite: rescale the data, or use float64"
             )
         for name in self.names:
             block: npt.NDArray[Any] = getattr(blocks, name)
@@ -331,5 +389,8 @@ def damaged_data(tiles: Tiles) -> dict[str, str]:
         except Exception as error:  # whatever the codecs say of a damaged chunk
             reason = f"cannot be read ({error})"
         if reason:
-            found[name] = f"{reason}: run the same build again with the data it was built from, which writes them anew"
+            found[name] = (
+                f"{reason}: run the same build again with the data it was built from, which writes"
+                " them anew"
+            )
     return found

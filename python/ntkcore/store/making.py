@@ -1,12 +1,12 @@
 """Making a store and enlarging it: whatever interrupts it, however many do it at once.
 
-A store is made in three steps: a marker (its attributes with "making") where nothing lies, put there
-in one exclusive step; the arrays, diagonals and data; the attributes without "making". Who meets a
-marker of the same kernel takes the later steps again: every write is the same bytes, so any number
-may do so at once, and a dead one is in nobody's way. Nothing is ever deleted.
+A store is made in three steps: a marker (its attributes with "making") where nothing lies, put
+there in one exclusive step; the arrays, diagonals and data; the attributes without "making". Who
+meets a marker of the same kernel takes the later steps again: every write is the same bytes, so any
+number may do so at once, and a dead one is in nobody's way. Nothing is ever deleted.
 
-An extension likewise: the attributes with "pending" (the new n, the new rows' digest); the rows; the
-rest; the attributes of the larger kernel, which remember the digest.
+An extension likewise: the attributes with "pending" (the new n, the new rows' digest); the rows;
+the rest; the attributes of the larger kernel, which remember the digest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from ntkcore.engine.inputs import Array
 from ntkcore.engine.kernels import kernel_diag
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.text import from_json
-from ntkcore.store.format import Tiles, attributes, digest, local_folder, open_store, place_of, sealed, zarr_module
+from ntkcore.store.format import (
+    Tiles,
+    attributes,
+    digest,
+    local_folder,
+    open_store,
+    place_of,
+    sealed,
+    zarr_module,
+)
 
 # What a process leaves that is killed while it writes a marker.
 LEFT = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
@@ -40,13 +49,15 @@ def refuse_place(store: Any) -> None:
     folder = local_folder(store)
     if folder is not None and (not str(store) or folder.resolve() == Path.cwd()):
         raise ValueError(
-            f"the store's path {str(store)!r} is the working directory itself (an unset variable?): name a folder of "
-            "its own, e.g. kernel.zarr"
+            f"the store's path {str(store)!r} is the working directory itself (an unset variable?):"
+            " name a folder of its own, e.g. kernel.zarr"
         )
     if folder is not None:
         there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         if not there.is_dir():
-            raise ValueError(f"{there} is a file, or a link to nothing: the store must be a folder of its own")
+            raise ValueError(
+                f"{there} is a file, or a link to nothing: the store must be a folder of its own"
+            )
 
 
 def _place(store: Any, options: Mapping[str, Any] | None) -> Any:
@@ -54,7 +65,11 @@ def _place(store: Any, options: Mapping[str, Any] | None) -> Any:
     from zarr.core.sync import sync
     from zarr.storage._common import make_store_path
 
-    return sync(make_store_path(place_of(store), mode="a", storage_options=None if options is None else dict(options)))
+    return sync(
+        make_store_path(
+            place_of(store), mode="a", storage_options=None if options is None else dict(options)
+        )
+    )
 
 
 def _empty(store: Any, options: Mapping[str, Any] | None) -> bool:
@@ -66,13 +81,18 @@ def _empty(store: Any, options: Mapping[str, Any] | None) -> bool:
 
 
 def found_at(store: Any, options: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a store says of itself, finished or not; None where nothing lies; ValueError: not ours."""
+    """What a store says of itself, finished or not; None where nothing lies; ValueError:
+    not ours.
+    """
     for _ in range(2):  # again: another starter may have put its marker there just after we looked
         with contextlib.suppress(FileNotFoundError):
             return attributes(open_store(store, options, unfinished=True), unfinished=True)
         if _empty(store, options):
             return None
-    raise ValueError(f"{store} holds something that ntkcore did not write: nothing is touched, choose another store")
+    raise ValueError(
+        f"{store} holds something that ntkcore did not write: nothing is touched, choose another"
+        " store"
+    )
 
 
 @contextlib.contextmanager
@@ -82,7 +102,8 @@ def going_on() -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(
-            f"{error}; nothing is lost: make room (or make the store writable) and run the same call again"
+            f"{error}; nothing is lost: make room (or make the store writable) and run the same"
+            " call again"
         ) from error
 
 
@@ -90,10 +111,16 @@ def going_on() -> Iterator[None]:
 
 
 def claim(store: Any, wanted: dict[str, Any], options: Mapping[str, Any] | None) -> None:
-    """Put the marker of a store where nothing lies: then it stands there, or that of who was first."""
+    """Put the marker of a store where nothing lies: then it stands there,
+    or that of who was first.
+    """
     from zarr.core.sync import sync
 
-    marker = {"zarr_format": 3, "node_type": "group", "attributes": {"ntkcore": sealed({**wanted, "making": True})}}
+    marker = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"ntkcore": sealed({**wanted, "making": True})},
+    }
     problem: OSError | None = None
     try:
         sync(_put_new(_place(store, options) / "zarr.json", json.dumps(marker, indent=2).encode()))
@@ -117,7 +144,9 @@ async def _put_new(place: Any, value: bytes) -> None:
         await place.set_if_not_exists(default_buffer_prototype().buffer.from_bytes(value))
 
 
-def _array(group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
+def _array(
+    group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
+) -> Any:
     """The array of this name: there, or made."""
     zarr = zarr_module()
     if name in group:
@@ -153,10 +182,14 @@ def furnish(group: Any, a: Array, b: Array | None, exact: dict[str, Array]) -> N
     inner = "feature" if a.ndim == 2 else "height width channel"
     for name, axis, data in (("x", "sample", a), ("x2", "sample2", b)):
         if data is not None:
-            _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[...] = data
+            _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[
+                ...
+            ] = data
     now = open_store(group, unfinished=True)
     if attributes(now, unfinished=True).pop("making", False):  # no other starter came first
-        now.attrs["ntkcore"] = sealed({key: value for key, value in wanted.items() if key != "making"})
+        now.attrs["ntkcore"] = sealed(
+            {key: value for key, value in wanted.items() if key != "making"}
+        )
 
 
 # --- enlarging
@@ -168,8 +201,8 @@ def rows_of_pending(group: Any) -> Array:
     rows: Array = group["x"][found["n"] : found["pending"]["n"]]
     if digest(rows) != found["pending"]["x"]:
         raise ValueError(
-            f"the extension to {found['pending']['n']} samples was interrupted before its rows were written: run the "
-            "same extend again, with the same rows"
+            f"the extension to {found['pending']['n']} samples was interrupted before its rows were"
+            " written: run the same extend again, with the same rows"
         )
     return rows
 
@@ -183,13 +216,16 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
     old, n, tile = found["n"], pending["n"], found["tile"]
     if pending["x"] != digest(new):
         raise ValueError(
-            f"an extension by {n - old} other samples is not finished: finish it first, by `resume` or the same extend"
+            f"an extension by {n - old} other samples is not finished: finish it first, by `resume`"
+            " or the same extend"
         )
     if "pending" not in found:
         Tiles(group)  # says so where an array is lost or has another shape
     before = group["x"][:old]
     if digest(before) != found["x"]:
-        raise ValueError("the store's x is not what it was built from: it was damaged, build the kernel anew")
+        raise ValueError(
+            "the store's x is not what it was built from: it was damaged, build the kernel anew"
+        )
     exact = diagonals(from_json(found["net"]), new, found["kernels"], backend)
     group.attrs["ntkcore"] = sealed({**found, "pending": pending})
     group["x"].resize((n, *new.shape[1:]))
@@ -203,8 +239,14 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
     if old % tile:  # the last tiles were cut short: they are computed again
         group["done"][old // tile, :] = 0
         group["done"][:, old // tile] = 0
-    whole = {"n": n, "x": digest(np.concatenate([before, new])), "extensions": [*extensions(found), pending["x"]]}
-    group.attrs["ntkcore"] = sealed({key: value for key, value in found.items() if key != "pending"} | whole)
+    whole = {
+        "n": n,
+        "x": digest(np.concatenate([before, new])),
+        "extensions": [*extensions(found), pending["x"]],
+    }
+    group.attrs["ntkcore"] = sealed(
+        {key: value for key, value in found.items() if key != "pending"} | whole
+    )
 
 
 def extensions(found: dict[str, Any]) -> list[str]:

@@ -21,8 +21,9 @@ TOLERANCE = {4: 1e-5, 8: 1e-10}  # of diagonals, by itemsize: instruction sets d
 
 @dataclass(frozen=True)
 class Verification:
-    """Tiles that are not there; bad ones, with the reason; other damaged parts, with the way on; how many tiles were
-    recomputed; partial files that were swept; whether all that was found has been repaired.
+    """Tiles that are not there; bad ones, with the reason; other damaged parts, with the way on;
+    how many tiles were recomputed; partial files that were swept; whether all that was found has
+    been repaired.
     """
 
     missing: list[TileIndex]
@@ -48,19 +49,21 @@ def verify(
     backend: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Look at all that a store holds: attributes, shapes, data, diagonals, markers, every tile; recompute a sample.
+    """Look at all that a store holds: attributes, shapes, data, diagonals, markers,
+    every tile; recompute a sample.
 
-    Data are compared with the digests of what the kernel was built from before anything is computed: while they are
-    damaged, no tile is judged by them or computed again. A random ``sample`` of tiles is recomputed bit for bit.
-    ``repair`` computes bad and missing tiles again, and diagonals; the report is of the state before. ``backend``: by
-    default the one that built the store (another one differs in last bits). Partial files that a killed writer left
-    beside the store's chunks are removed.
+    Data are compared with the digests of what the kernel was built from before anything is
+    computed: while they are damaged, no tile is judged by them or computed again. A random
+    ``sample`` of tiles is recomputed bit for bit. ``repair`` computes bad and missing tiles again,
+    and diagonals; the report is of the state before. ``backend``: by default the one that built the
+    store (another one differs in last bits). Partial files that a killed writer left beside the
+    store's chunks are removed.
 
     Raises
     ------
     ValueError
-        For a store whose attributes or shapes were changed, or that is half made or half extended: the message names
-        the way on.
+        For a store whose attributes or shapes were changed,
+        or that is half made or half extended: the message names the way on.
     BlockingIOError
         While another process builds or extends the store (seen in local folders).
     """
@@ -72,25 +75,39 @@ def verify(
         data, (done, marks) = damaged_data(tiles), _markers(tiles)
         missing = [index for index in tiles.all() if done[index] == 0]
         present = [index for index in tiles.all() if index not in set(missing)]
-        exact = {} if data or not tiles.symmetric else diagonals(tiles.net, tiles.arrays["x"][...], tiles.names, name)
+        exact = (
+            {}
+            if data or not tiles.symmetric
+            else diagonals(tiles.net, tiles.arrays["x"][...], tiles.names, name)
+        )
         wrong = _wrong_diagonals(tiles, exact)
         bad = {index: reason for index in present if (reason := _problem(tiles, index, exact))}
         whole = [index for index in present if index not in bad]
         chosen = np.random.default_rng(seed).permutation(len(whole))[: 0 if data else sample]
-        bad |= dict.fromkeys(_differing(tiles, whole, chosen, name), "differs from what this machine computes")
+        bad |= dict.fromkeys(
+            _differing(tiles, whole, chosen, name), "differs from what this machine computes"
+        )
         parts = (
             data
             | wrong
-            | ({"done": f"{len(marks)} markers are damaged or lost: --repair computes their tiles"} if marks else {})
+            | (
+                {"done": f"{len(marks)} markers are damaged or lost: --repair computes their tiles"}
+                if marks
+                else {}
+            )
         )
         if repair and not data:
             _repair(tiles, bad, marks, {name: exact[name[len("diagonal_") :]] for name in wrong})
-            compute_tiles(tiles, tiles.missing(), workers_for(None, tiles, name, count, None), False)
+            compute_tiles(
+                tiles, tiles.missing(), workers_for(None, tiles, name, count, None), False
+            )
     return Verification(missing, bad, parts, len(chosen), swept, repair and not data)
 
 
 def _markers(tiles: Tiles) -> tuple[Array, list[TileIndex]]:
-    """All markers, and which are damaged: unreadable (0 here), or lost where that of the mirror image is there."""
+    """All markers, and which are damaged: unreadable (0 here),
+    or lost where that of the mirror image is there.
+    """
     array = tiles.arrays["done"]
     lost: list[TileIndex] = []
     try:
@@ -103,7 +120,9 @@ def _markers(tiles: Tiles) -> tuple[Array, list[TileIndex]]:
             else:
                 lost.append(index)
     if tiles.symmetric:  # the mirror image is marked first
-        lost += [(j, i) for i, j in tiles.all() if done[i, j] and not done[j, i] and (j, i) not in lost]
+        lost += [
+            (j, i) for i, j in tiles.all() if done[i, j] and not done[j, i] and (j, i) not in lost
+        ]
     return done, lost
 
 
@@ -136,7 +155,9 @@ def _differing(tiles: Tiles, whole: list[TileIndex], chosen: Any, backend: str) 
     out = []
     for at in chosen:
         blocks, place = tiles.compute(whole[at], backend), tiles.slices(whole[at])
-        if not all(np.array_equal(tiles.arrays[name][place], getattr(blocks, name)) for name in tiles.names):
+        if not all(
+            np.array_equal(tiles.arrays[name][place], getattr(blocks, name)) for name in tiles.names
+        ):
             out.append(whole[at])
     return out
 
@@ -158,7 +179,9 @@ def _problem(tiles: Tiles, index: TileIndex, exact: Mapping[str, Array]) -> str 
     return None
 
 
-def _repair(tiles: Tiles, bad: Mapping[TileIndex, str], marks: list[TileIndex], exact: Mapping[str, Array]) -> None:
+def _repair(
+    tiles: Tiles, bad: Mapping[TileIndex, str], marks: list[TileIndex], exact: Mapping[str, Array]
+) -> None:
     """Clear the markers of bad tiles, and write diagonals."""
     for i, j in [*bad, *marks]:
         tiles.arrays["done"][i, j] = 0
@@ -169,11 +192,16 @@ def _repair(tiles: Tiles, bad: Mapping[TileIndex, str], marks: list[TileIndex], 
 
 
 def _sweep(store: Any, tiles: Tiles) -> int:
-    """Files that a killed writer left beside its chunk; removed where the store is a local folder."""
+    """Files that a killed writer left beside its chunk;
+    removed where the store is a local folder.
+    """
     if (folder := local_folder(store)) is None:
         return 0
     arrays = [*tiles.arrays, *(f"diagonal_{name}" for name in tiles.diagonals)]
-    places = [*folder.glob("*.partial"), *(p for name in arrays for p in (folder / name).rglob("*.partial"))]
+    places = [
+        *folder.glob("*.partial"),
+        *(p for name in arrays for p in (folder / name).rglob("*.partial")),
+    ]
     left = [path for path in places if path.is_file() and PARTIAL.fullmatch(path.name)]
     for path in left:
         path.unlink(missing_ok=True)

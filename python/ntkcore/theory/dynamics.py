@@ -1,15 +1,16 @@
 """KernelTraining an infinitely wide network on the squared loss, in closed form, at any time.
 
-    dynamics = Dynamics(ntk, y, GradientFlow(1.0), nngp=nngp)  # one eigendecomposition, reused by all that follows
+    dynamics = Dynamics(ntk, y, GradientFlow(1.0), nngp=nngp)  # one eigendecomposition for all
     dynamics.train.mean([0, 10, 1e3, np.inf])                  # (4, n, outputs)
     test = dynamics.points(ntk_test_train, nngp_test_train, nngp_test)
     test.mean(times), test.covariance(times, diagonal=True), test.loss(times, y_test)
     dynamics.early_stopping(validation, y_validation)
 
-The loss is ||f - y||^2/(2N), N samples (N times outputs with ``average_outputs``, as in neural-tangents). A ridge
-adds ridge/(2N) times the squared distance of the weights from their start. With K = V diag(lambda) V^T, rates
-r = (lambda + ridge)/N and the rule's rho(t), predictions are f0(x) + K(x, X) V diag(G) V^T (y - f0), where
-G = (1 - rho)/(lambda + ridge): Jacot et al. 2018; Lee et al. 2019, equations 10-16. All in float64.
+The loss is ||f - y||^2/(2N), N samples (N times outputs with ``average_outputs``, as in
+neural-tangents). A ridge adds ridge/(2N) times the squared distance of the weights from their
+start. With K = V diag(lambda) V^T, rates r = (lambda + ridge)/N and the rule's rho(t), predictions
+are f0(x) + K(x, X) V diag(G) V^T (y - f0), where G = (1 - rho)/(lambda + ridge): Jacot et al. 2018;
+Lee et al. 2019, equations 10-16. All in float64.
 
 Eigenvalues at the level of rounding count as exactly 0 (see `ntkcore.linalg.eigen`). In exact
 arithmetic such directions of a kernel's null space reach no point at all; there the network stays
@@ -30,7 +31,15 @@ from ntkcore.engine.inputs import KERNELS, as_array
 from ntkcore.linalg.checks import check_matrix, check_symmetric
 from ntkcore.linalg.eigen import Modes, eigenmodes, leading_modes
 from ntkcore.specs.layers import Layer
-from ntkcore.theory.points import KernelTraining, Points, Recipe, Stop, as_goal, as_times, check_points
+from ntkcore.theory.points import (
+    KernelTraining,
+    Points,
+    Recipe,
+    Stop,
+    as_goal,
+    as_times,
+    check_points,
+)
 from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule
 
 __all__ = [
@@ -56,26 +65,29 @@ class Dynamics(KernelTraining):
     Parameters
     ----------
     kernel
-        The kernel that trains, on the training set, (n, n): the NTK, or the NNGP where only the last layer is trained.
-        Or `Modes`, made by `eigenmodes` (to reuse them with other targets) or `leading_modes` (an operator).
+        The kernel that trains, on the training set, (n, n): the NTK, or the NNGP where only the
+        last layer is trained. Or `Modes`, made by `eigenmodes` (to reuse them with other targets)
+        or `leading_modes` (an operator).
     y
         Targets (n,) or (n, outputs).
     rule
         `GradientFlow` (default) or `GradientDescent`.
     f0
-        Outputs of one network before training, as y, or a number. None: the ensemble of all initialisations.
+        Outputs of one network before training, as y, or a number. None:
+        the ensemble of all initialisations.
     nngp
         NNGP on the training set (n, n), for the ensemble's covariance.
     ridge
-        Added to the kernel's diagonal in units of its mean diagonal, or absolute with ``absolute_ridge``: weight decay
-        towards the initial weights.
+        Added to the kernel's diagonal in units of its mean diagonal, or absolute with
+        ``absolute_ridge``: weight decay towards the initial weights.
     average_outputs
         Divide the loss by the number of outputs as well.
 
     Raises
     ------
     ValueError, TypeError
-        For data that do not fit, and a kernel that is not symmetric or clearly not positive semidefinite.
+        For data that do not fit, and a kernel that is not symmetric
+        or clearly not positive semidefinite.
     MemoryError
         If the eigenvectors would not fit.
 
@@ -128,18 +140,25 @@ class Dynamics(KernelTraining):
     ) -> Dynamics:
         """From a network and its training data; `at` then predicts at new inputs.
 
-        ``get``: the kernel that trains, "ntk" (all layers) or "nngp" (the last). ``covariance``: compute the NNGP also.
-        ``options``: those of `ntkcore.kernel`; the kernels are float64 unless they say otherwise.
+        ``get``: the kernel that trains, "ntk" (all layers) or "nngp" (the last). ``covariance``:
+        compute the NNGP also. ``options``: those of `ntkcore.kernel`; the kernels are float64
+        unless they say otherwise.
         """
         if get not in KERNELS:
             raise ValueError(f"get must be 'ntk' or 'nngp', not {get!r}: one kernel trains")
         recipe = Recipe(net, x, get, {"dtype": np.float64, **options})
         trained, nngp = recipe(x, None, covariance)
-        settings = {"ridge": ridge, "absolute_ridge": absolute_ridge, "average_outputs": average_outputs}
+        settings = {
+            "ridge": ridge,
+            "absolute_ridge": absolute_ridge,
+            "average_outputs": average_outputs,
+        }
         return cls(trained, y, rule, f0=f0, nngp=nngp, _recipe=recipe, **cast(Any, settings))
 
     def max_learning_rate(self) -> float:
-        """The step size from which gradient descent diverges: 2N/lambda_max, with momentum 2(1 + beta)N/lambda_max."""
+        """The step size from which gradient descent diverges: 2N/lambda_max,
+        with momentum 2(1 + beta)N/lambda_max.
+        """
         return self.rule.max_learning_rate(float(self.rates.max()))
 
     def decay(self, times: npt.ArrayLike) -> Array:
@@ -148,24 +167,31 @@ class Dynamics(KernelTraining):
         return self.rule.decay(self.rates, t).reshape(*shape, -1)
 
     def residuals(self, times: npt.ArrayLike) -> Array:
-        """Coefficients v_i . (f_t - y) of the training error on the modes, ``times.shape + (k, …)``, … as in y."""
+        """Coefficients v_i . (f_t - y) of the training error on the modes,
+        ``times.shape + (k, …)``, … as in y.
+        """
         t, shape = as_times(times, self.rule)
         left = -self._left(t)[:, :, None] * self._targets
         return left.reshape(*shape, len(self.rates), *self.axes)
 
     def train_loss(self, times: npt.ArrayLike) -> Array:
-        """``train.loss(times)`` from the modes alone, without a prediction; small losses keep their digits."""
+        """``train.loss(times)`` from the modes alone, without a prediction;
+        small losses keep their digits.
+        """
         t, shape = as_times(times, self.rule)
         power = (self._targets**2).sum(axis=1)
-        beyond = 0.0 if self.modes.complete else max(float((self._error**2).sum() - power.sum()), 0.0)
+        beyond = (
+            0.0 if self.modes.complete else max(float((self._error**2).sum() - power.sum()), 0.0)
+        )
         losses: Array = (self._left(t) ** 2 @ power + beyond) / (2 * self.divisor)
         return losses.reshape(shape)
 
     def time_to_loss(self, loss: float) -> float:
-        """The first time at which the training loss of the mean is at most ``loss``; infinity if it never is.
+        """The first time at which the training loss of the mean is at most ``loss``;
+        infinity if it never is.
 
-        With `GradientDescent` the first step. Momentum makes the loss oscillate: its steps are looked at one by one.
-        ValueError if the training diverges.
+        With `GradientDescent` the first step. Momentum makes the loss oscillate: its steps are
+        looked at one by one. ValueError if the training diverges.
         """
         loss = as_goal(loss)
         if loss >= self.train_loss(0.0):
@@ -179,12 +205,14 @@ class Dynamics(KernelTraining):
             high *= 2
         return self._bisect(loss, high)
 
-    def early_stopping(self, validation: Points, y: npt.ArrayLike, *, expected: bool = False) -> Stop:
+    def early_stopping(
+        self, validation: Points, y: npt.ArrayLike, *, expected: bool = False
+    ) -> Stop:
         """The time at which the validation loss is least, t = 0 and infinity included.
 
-        The loss is looked at on 200 times, geometric between the time scales of the fastest and the slowest mode, and
-        the best of them is refined: a narrow dip beside a wide one can be missed. ``expected``: the loss of one network
-        instead of that of the ensemble's mean.
+        The loss is looked at on 200 times, geometric between the time scales of the fastest and the
+        slowest mode, and the best of them is refined: a narrow dip beside a wide one can be missed.
+        ``expected``: the loss of one network instead of that of the ensemble's mean.
         """
         check_points(validation)
         loss = functools.partial(validation.loss, y=y, expected=expected)
@@ -204,13 +232,16 @@ class Dynamics(KernelTraining):
         shifted = self.modes.values + self.ridge
         inverse = np.divide(1.0, shifted, out=np.zeros_like(shifted), where=self.modes.values > 0)
         scale = inverse if points.kernel_cross is not None else self.modes.values * inverse
-        weights = (basis * scale[:, None])[:, :, None] * self._targets[:, None, :]  # (k, q, outputs)
+        # (k, q, outputs)
+        weights = (basis * scale[:, None])[:, :, None] * self._targets[:, None, :]
         q, outputs = weights.shape[1:]
         change = self.modes.vectors @ weights.reshape(len(scale), q * outputs)
         self._check_cross(points)
         if points.kernel_cross is not None:
             change = np.asarray(points.kernel_cross @ change)
-        change = np.moveaxis(change.reshape(points.m, q, outputs), 1, 0).reshape(q, points.m * outputs)
+        change = np.moveaxis(change.reshape(points.m, q, outputs), 1, 0).reshape(
+            q, points.m * outputs
+        )
         change = change if over_time is None else over_time @ change
         change = change.reshape(len(times), points.m, outputs)
         if points.f0 is not None:
@@ -228,9 +259,14 @@ class Dynamics(KernelTraining):
         """S** + B S B^T - B S*^T - S* B^T; on the training set V left V^T S V left V^T."""
         self._need_all("covariance")
         if self.f0 is not None:
-            raise ValueError("initial outputs f0 were given: the covariance is that of the ensemble, without them")
+            raise ValueError(
+                "initial outputs f0 were given: the covariance is that of the ensemble, without"
+                " them"
+            )
         if self.nngp is None:
-            raise ValueError("the ensemble's covariance needs the NNGP of the training set: give nngp=")
+            raise ValueError(
+                "the ensemble's covariance needs the NNGP of the training set: give nngp="
+            )
         root = self._root
         if points.kernel_cross is None:
             left = self._left(times)
@@ -266,11 +302,17 @@ class Dynamics(KernelTraining):
         top = 2.0 if getattr(self.rule, "momentum", 0) > 0 else 1.0
         gain = self.rule.bound(times) / self.divisor
         if self.rule.learning_rate * (self.modes.rest + self.ridge) / self.divisor > 1:
-            raise ValueError("the rest of the spectrum is not slow: take more modes or a smaller learning rate")
+            raise ValueError(
+                "the rest of the spectrum is not slow: take more modes or a smaller learning rate"
+            )
         if self.ridge > 0:
             gain = np.minimum(gain, top / self.ridge)
         if points.kernel_cross is None:
-            moved = np.minimum(top, self.modes.rest * gain) if self.modes.rest > 0 else np.zeros_like(gain)
+            moved = (
+                np.minimum(top, self.modes.rest * gain)
+                if self.modes.rest > 0
+                else np.zeros_like(gain)
+            )
             return np.broadcast_to(moved[:, None, None] * norm, shape)
         size = np.full(shape[:2], np.inf)
         if isinstance(points.kernel_cross, np.ndarray):
@@ -278,9 +320,12 @@ class Dynamics(KernelTraining):
             size = gain[:, None] * np.linalg.norm(beyond, axis=1)
         if points.kernel_own is not None:
             known = points.own(points.kernel_own, "the kernel", True)
-            inverse = np.divide(1.0, self.modes.values, out=np.zeros_like(self.rates), where=self.modes.values > 0)
+            inverse = np.divide(
+                1.0, self.modes.values, out=np.zeros_like(self.rates), where=self.modes.values > 0
+            )
             left = np.sqrt(np.maximum(known - points.modes**2 @ inverse, 0.0))
-            root = np.minimum(math.sqrt(self.modes.rest) * gain, np.sqrt(top * gain))  # of lambda^(1/2) G
+            # Of lambda^(1/2) G.
+            root = np.minimum(math.sqrt(self.modes.rest) * gain, np.sqrt(top * gain))
             size = np.minimum(size, root[:, None] * left)
         return cast(Array, size[:, :, None] * norm)
 
@@ -297,7 +342,9 @@ class Dynamics(KernelTraining):
 
     @functools.cached_property
     def _root(self) -> tuple[Array, bool]:
-        """R with R R^T = V^T S V, and whether it is lower triangular: by Cholesky, or of a singular S by its modes."""
+        """R with R R^T = V^T S V, and whether it is lower triangular: by Cholesky,
+        or of a singular S by its modes.
+        """
         nngp, vectors = cast(Array, self.nngp), self.modes.vectors
         try:
             half = _product(vectors.T, cast(Array, np.linalg.cholesky(nngp)), True)
@@ -307,33 +354,42 @@ class Dynamics(KernelTraining):
             return vectors.T @ (prior.vectors * np.sqrt(prior.values)), False
 
     def _check_cross(self, points: Points) -> None:
-        """ValueError where K* reaches further into the null space than |K* v|^2 <= K** lambda allows."""
+        """ValueError where K* reaches further into the null space
+        than |K* v|^2 <= K** lambda allows.
+        """
         null = self.modes.values == 0
         if not null.any() or points.kernel_cross is None:
             return
         reach, size = (
             float(
-                np.linalg.norm(np.asarray(points.kernel_cross @ self.modes.vectors[:, part]), axis=1).max(initial=0.0)
+                np.linalg.norm(
+                    np.asarray(points.kernel_cross @ self.modes.vectors[:, part]), axis=1
+                ).max(initial=0.0)
             )
             for part in (null, ~null)
         )
         top = max(float(self.modes.values[0]), self.modes.noise)
         if reach > (10 * math.sqrt(self.modes.noise / top) * size if top > 0 else 0.0):
             raise ValueError(
-                f"the test-train kernel reaches into the null space of the training kernel by {reach:.2g}: they are "
-                "not blocks of one kernel (is the order of the training samples the same in both?)"
+                "the test-train kernel reaches into the null space of the training kernel by"
+                f" {reach:.2g}: they are not blocks of one kernel (is the order of the training"
+                " samples the same in both?)"
             )
 
     def _need_all(self, what: str) -> None:
         if not self.modes.complete:
-            raise ValueError(f"a {what} needs all eigenmodes: make the object from the kernel matrix")
+            raise ValueError(
+                f"a {what} needs all eigenmodes: make the object from the kernel matrix"
+            )
 
     def _gain(self, times: Array) -> Array:
         """G = (1 - rho)/(lambda + ridge), (times, k)."""
         return self.rule.gain(self.rates, times) / self.divisor
 
     def _left(self, times: Array) -> Array:
-        """1 - lambda G, what is left of a mode's training error: (lambda rho + ridge)/(lambda + ridge)."""
+        """1 - lambda G, what is left of a mode's training error:
+        (lambda rho + ridge)/(lambda + ridge).
+        """
         rho, values = self.rule.decay(self.rates, times), self.modes.values
         if self.ridge == 0:
             return rho
@@ -370,7 +426,9 @@ class Dynamics(KernelTraining):
             times = np.unique(np.ceil(times))
         return np.concatenate([[0.0], times, [np.inf]])
 
-    def _refine(self, loss: Callable[[Any], Array], around: Array, time: float, least: float) -> tuple[float, float]:
+    def _refine(
+        self, loss: Callable[[Any], Array], around: Array, time: float, least: float
+    ) -> tuple[float, float]:
         """Ever finer grids about the best time; of steps until none lies between."""
         low, high = around[0], min(around[2], 4 * around[1])
         for _ in range(12):
@@ -388,8 +446,8 @@ class Dynamics(KernelTraining):
 def _compressed(learned: Array) -> tuple[Array, Array | None]:
     """1 - rho (times, k) as (A B^T)^T, A (k, q) and B (times, q), or None for the identity.
 
-    Many times of a smooth decay span few dimensions. Every time is exact to rounding of its own largest mode, and
-    exactly 0 where nothing is learned.
+    Many times of a smooth decay span few dimensions. Every time is exact to rounding of its own
+    largest mode, and exactly 0 where nothing is learned.
     """
     count = len(learned)
     if count <= 32:

@@ -1,4 +1,5 @@
-"""How the error of kernel regression falls with the number of samples: theory in closed form, and the experiment.
+"""How the error of kernel regression falls with the number of samples: theory in closed form,
+and the experiment.
 
     curve = LearningCurve(modes.eigenvalues, modes.degeneracies, tail=modes.tail, ridge=1e-3)
     curve.mode_errors([10, 100, 1000])            # E_k(P)/E_k(0), (P, modes)
@@ -6,11 +7,14 @@
     curve = LearningCurve.from_gram(K, y)[0]      # from an empirical Gram matrix
     sphere_experiment(net, d, 100, ridge, ...)    # the same, measured
 
-The predictor is f = K(x, X)(K(X, X) + ridge)^-1 y. Bordelon, Canatar & Pehlevan 2020, equations 4 and 9, and Canatar et
-al. 2021, with eigenvalues eta_k of multiplicity N_k, P samples and kappa the effective ridge:
+The predictor is f = K(x, X)(K(X, X) + ridge)^-1 y. Bordelon, Canatar & Pehlevan 2020, equations 4
+and 9, and Canatar et al. 2021, with eigenvalues eta_k of multiplicity N_k, P samples and kappa the
+effective ridge:
 
-    kappa = ridge + kappa sum N_k eta_k/(kappa + P eta_k),        gamma = P sum N_k eta_k^2/(kappa + P eta_k)^2,
-    E_k(P)/E_k(0) = kappa^2/[(1 - gamma)(kappa + P eta_k)^2],     noise adds sigma^2 gamma/(1 - gamma).
+    kappa = ridge + kappa sum N_k eta_k/(kappa + P eta_k),
+    gamma = P sum N_k eta_k^2/(kappa + P eta_k)^2,
+    E_k(P)/E_k(0) = kappa^2/[(1 - gamma)(kappa + P eta_k)^2],
+    noise adds sigma^2 gamma/(1 - gamma).
 """
 
 from __future__ import annotations
@@ -37,8 +41,9 @@ Array = npt.NDArray[np.float64]
 class LearningCurve:
     """Theory for one spectrum.
 
-    ``eigenvalues`` (k,) >= 0 and their ``multiplicities`` (k,); ``tail``: the trace that lies beyond them, which acts
-    like a ridge as none of it is learned; ``ridge`` >= 0, absolute. ValueError for values that do not fit.
+    ``eigenvalues`` (k,) >= 0 and their ``multiplicities`` (k,); ``tail``: the trace that lies
+    beyond them, which acts like a ridge as none of it is learned; ``ridge`` >= 0, absolute.
+    ValueError for values that do not fit.
     """
 
     eigenvalues: npt.ArrayLike
@@ -63,8 +68,11 @@ class LearningCurve:
                 raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
 
     @classmethod
-    def from_gram(cls, K: npt.ArrayLike, y: npt.ArrayLike, ridge: float = 0.0) -> tuple[LearningCurve, Array]:
-        """(curve, power of the targets in each mode) of n samples that stand for the whole population.
+    def from_gram(
+        cls, K: npt.ArrayLike, y: npt.ArrayLike, ridge: float = 0.0
+    ) -> tuple[LearningCurve, Array]:
+        """(curve, power of the targets in each mode)
+        of n samples that stand for the whole population.
 
         Eigenvalues are those of K/n, and power_i = (v_i . y)^2/n, summed over outputs.
         """
@@ -75,7 +83,9 @@ class LearningCurve:
         return cls(found.eigenvalues / n, ridge=ridge), found.power * float((targets**2).sum()) / n
 
     def effective_ridge(self, samples: npt.ArrayLike) -> Array:
-        """kappa at P ``samples``, of their shape; 0 where there are enough samples to learn every mode exactly."""
+        """kappa at P ``samples``, of their shape;
+        0 where there are enough samples to learn every mode exactly.
+        """
         P = _samples(samples)
         return np.array([self._kappa(float(p)) for p in P.ravel()]).reshape(P.shape)
 
@@ -101,10 +111,14 @@ class LearningCurve:
         return math.exp(brentq(rising, low, math.log(top) + 1e-9, xtol=1e-13, rtol=1e-14))
 
     def gamma(self, samples: npt.ArrayLike) -> Array:
-        """gamma at P ``samples``, below 1, and 1 where P just meets the number of modes without a ridge."""
+        """gamma at P ``samples``, below 1,
+        and 1 where P just meets the number of modes without a ridge.
+        """
         P = _samples(samples)
         kappas = self.effective_ridge(P).ravel()
-        return np.array([self._gamma(p, kappa) for p, kappa in zip(P.ravel(), kappas, strict=True)]).reshape(P.shape)
+        return np.array(
+            [self._gamma(p, kappa) for p, kappa in zip(P.ravel(), kappas, strict=True)]
+        ).reshape(P.shape)
 
     def _gamma(self, P: float, kappa: float) -> float:
         eta, counts = np.asarray(self.eigenvalues), np.asarray(self.multiplicities)
@@ -113,7 +127,9 @@ class LearningCurve:
         return float(P * (counts * (eta / (kappa + P * eta)) ** 2).sum())
 
     def mode_errors(self, samples: npt.ArrayLike) -> Array:
-        """E_k(P)/E_k(0), shape samples.shape + (modes,); infinite at the peak that an absent ridge leaves."""
+        """E_k(P)/E_k(0), shape samples.shape + (modes,);
+        infinite at the peak that an absent ridge leaves.
+        """
         P = _samples(samples)
         eta = np.asarray(self.eigenvalues)
         out = np.empty((P.size, len(eta)))
@@ -124,19 +140,31 @@ class LearningCurve:
             row[:] = np.divide(share, left, out=np.full(len(eta), math.inf), where=left > 1e-14)
         return out.reshape(*P.shape, len(eta))
 
-    def error(self, samples: npt.ArrayLike, power: npt.ArrayLike, *, noise: float = 0.0, beyond: float = 0.0) -> Array:
+    def error(
+        self,
+        samples: npt.ArrayLike,
+        power: npt.ArrayLike,
+        *,
+        noise: float = 0.0,
+        beyond: float = 0.0,
+    ) -> Array:
         """Mean squared error of new, clean targets, of the shape of ``samples``.
 
-        ``power``: the target's squared norm in each mode (all N_k together), (modes,). ``noise``: standard deviation of
-        the training targets' noise. ``beyond``: the target's power outside all modes, which is never learned.
+        ``power``: the target's squared norm in each mode (all N_k together), (modes,). ``noise``:
+        standard deviation of the training targets' noise. ``beyond``: the target's power outside
+        all modes, which is never learned.
         """
         P = _samples(samples)
         weights = check_matrix(power, "power", (len(np.asarray(self.eigenvalues)),))
         if noise < 0 or beyond < 0 or weights.min() < 0:
             raise ValueError("power, noise and beyond must be >= 0")
         gamma = self.gamma(P)
-        inflated = np.divide(1.0, 1 - gamma, out=np.full(P.shape, math.inf), where=gamma < 1 - 1e-14)
-        from_noise = noise**2 * np.where(np.isfinite(inflated), gamma * inflated, math.inf) if noise else 0.0
+        inflated = np.divide(
+            1.0, 1 - gamma, out=np.full(P.shape, math.inf), where=gamma < 1 - 1e-14
+        )
+        from_noise = (
+            noise**2 * np.where(np.isfinite(inflated), gamma * inflated, math.inf) if noise else 0.0
+        )
         unlearned = beyond * inflated if beyond else 0.0
         learned = self.mode_errors(P)[..., weights > 0] @ weights[weights > 0]
         out: Array = learned + unlearned + from_noise
@@ -162,11 +190,13 @@ def sphere_experiment(
     repeats: int = 10,
     seed: int = 0,
 ) -> Array:
-    """E_k(P)/E_k(0) measured on S^(d-1) for some ``orders`` k: (repeats, orders), with unit vectors as inputs.
+    """E_k(P)/E_k(0) measured on S^(d-1) for some ``orders`` k: (repeats, orders),
+    with unit vectors as inputs.
 
-    Targets are random functions of the kernel's space, sum_j a_j K(., z_j) with ``centres`` random z_j and a_j = +-1.
-    The error's part of order k has the squared norm eta_k^2 N_k c^T P_k(U U^T) c, with U the samples and centres and c
-    the predictor's and minus the target's coefficients: exact, without test points.
+    Targets are random functions of the kernel's space, sum_j a_j K(., z_j) with ``centres`` random
+    z_j and a_j = +-1. The error's part of order k has the squared norm eta_k^2 N_k c^T P_k(U U^T)
+    c, with U the samples and centres and c the predictor's and minus the target's coefficients:
+    exact, without test points.
     """
     rng, d = np.random.default_rng(seed), modes.d
     out = np.empty((repeats, len(orders)))

@@ -1,11 +1,13 @@
-"""KernelTraining on cross-entropy, or any other loss: no closed form, but a small equation to integrate.
+"""KernelTraining on cross-entropy, or any other loss: no closed form,
+but a small equation to integrate.
 
     dynamics = LossDynamics(ntk, one_hot, CrossEntropy(), GradientFlow(1.0))
     dynamics.train.mean(times), dynamics.points(ntk_test_train).mean(times)
 
-The outputs follow f' = -eta K grad l(f) (Lee et al. 2019, section 2.2). They stay in the kernel's span: f = f0 + K a,
-a' = -eta grad l(f0 + K a), on any points with the same a (n, outputs), so that one solution serves all of them. The
-loss brings its own normalisation: `CrossEntropy` and `SquaredError` are means over samples.
+The outputs follow f' = -eta K grad l(f) (Lee et al. 2019, section 2.2). They stay in the kernel's
+span: f = f0 + K a, a' = -eta grad l(f0 + K a), on any points with the same a (n, outputs), so that
+one solution serves all of them. The loss brings its own normalisation: `CrossEntropy` and
+`SquaredError` are means over samples.
 """
 
 from __future__ import annotations
@@ -21,30 +23,41 @@ from ntkcore.linalg.checks import check_symmetric
 from ntkcore.specs.layers import Layer
 from ntkcore.theory.losses import Array, gradient_of
 from ntkcore.theory.ode import integrate
-from ntkcore.theory.points import KernelTraining, Points, Recipe, Stop, as_goal, as_times, check_points
+from ntkcore.theory.points import (
+    KernelTraining,
+    Points,
+    Recipe,
+    Stop,
+    as_goal,
+    as_times,
+    check_points,
+)
 from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule, positive
 
 
 class LossDynamics(KernelTraining):
-    """KernelTraining on any loss, in the interface of `ntkcore.dynamics.Dynamics`: `train`, `points`, `at`, `early_stopping`.
+    """KernelTraining on any loss, in the interface of `ntkcore.dynamics.Dynamics`: `train`,
+    `points`, `at`, `early_stopping`.
 
     Parameters
     ----------
     kernel
         The kernel that trains, on the training set, (n, n), or a SciPy LinearOperator.
     y
-        Targets (n,) or (n, outputs), as the loss takes them; for `CrossEntropy` class numbers (n,) or one-hot rows.
+        Targets (n,) or (n, outputs), as the loss takes them;
+        for `CrossEntropy` class numbers (n,) or one-hot rows.
     loss
-        A function loss(f, y) of outputs and targets, f shaped as y, giving a number with its own normalisation; with a
-        method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see `gradient_of`. A method
-        ``targets(y, outputs)`` checks targets and gives them f's shape.
+        A function loss(f, y) of outputs and targets, f shaped as y, giving a number with its own
+        normalisation; with a method ``gradient(f, y)`` (`CrossEntropy`, `SquaredError`), or see
+        `gradient_of`. A method ``targets(y, outputs)`` checks targets and gives them f's shape.
     rule
         `GradientFlow` (default): by SciPy's ODE solver. `GradientDescent`: step by step, exactly.
     f0
         Outputs before training, as y, or a number; None: 0.
     tolerance, method
-        Of solve_ivp: relative tolerance, and absolute one in units of the outputs; "DOP853" is explicit, its cost grows
-        with eta lambda_max t; "LSODA" and "Radau" take stiff long times where n x outputs is small.
+        Of solve_ivp: relative tolerance, and absolute one in units of the outputs; "DOP853" is
+        explicit, its cost grows with eta lambda_max t; "LSODA" and "Radau" take stiff long times
+        where n x outputs is small.
 
     ValueError and TypeError as for `Dynamics`.
     """
@@ -61,13 +74,17 @@ class LossDynamics(KernelTraining):
         method: str = "DOP853",
         _recipe: Recipe | None = None,
     ) -> None:
-        self.kernel = kernel if hasattr(kernel, "matmat") else check_symmetric(kernel, "the kernel matrix")
+        self.kernel = (
+            kernel if hasattr(kernel, "matmat") else check_symmetric(kernel, "the kernel matrix")
+        )
         if getattr(self.kernel, "shape", ())[:1] * 2 != tuple(self.kernel.shape):
             raise ValueError(f"the kernel must be square, not {tuple(self.kernel.shape)}")
         started = None if f0 is None else as_array(f0, "f0")
         outputs = None if started is None or started.ndim < 2 else started.shape[-1]
         given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
-        super().__init__(self.kernel.shape[0], given, GradientFlow() if rule is None else rule, f0, _recipe)
+        super().__init__(
+            self.kernel.shape[0], given, GradientFlow() if rule is None else rule, f0, _recipe
+        )
         self.loss_function = loss
         self.tolerance, self.method = positive("tolerance", tolerance), method
         self._gradient = gradient_of(loss, self._shaped(self.y))
@@ -88,15 +105,21 @@ class LossDynamics(KernelTraining):
         method: str = "DOP853",
         **options: Any,
     ) -> LossDynamics:
-        """From a network and its training data; `at` then predicts at new inputs. See `Dynamics.from_net`."""
+        """From a network and its training data; `at` then predicts at new inputs.
+        See `Dynamics.from_net`.
+        """
         if get not in KERNELS:
             raise ValueError(f"get must be 'ntk' or 'nngp', not {get!r}: one kernel trains")
         recipe = Recipe(net, x, get, {"dtype": np.float64, **options})
         trained, _ = recipe(x, None, False)
-        return cls(trained, y, loss, rule, f0=f0, tolerance=tolerance, method=method, _recipe=recipe)
+        return cls(
+            trained, y, loss, rule, f0=f0, tolerance=tolerance, method=method, _recipe=recipe
+        )
 
     def time_to_loss(self, loss: float, max_time: float) -> float:
-        """First time, or step, at which the training loss is at most ``loss``; infinity if after ``max_time``."""
+        """First time, or step, at which the training loss is at most ``loss``;
+        infinity if after ``max_time``.
+        """
         goal, max_time = as_goal(loss), positive("max_time", max_time)
         if self._value(self._outputs(np.zeros_like(self.y))) <= goal:
             return 0.0
@@ -123,7 +146,9 @@ class LossDynamics(KernelTraining):
         return float(found.t_events[0][0]) if len(found.t_events[0]) else math.inf
 
     def early_stopping(self, validation: Points, y: npt.ArrayLike, times: npt.ArrayLike) -> Stop:
-        """The best of these times for the validation loss; `Stop.gain` is relative to the last of them."""
+        """The best of these times for the validation loss;
+        `Stop.gain` is relative to the last of them.
+        """
         check_points(validation)
         t = np.unique(as_times(times, self.rule)[0])
         if not t.size:
@@ -147,7 +172,11 @@ class LossDynamics(KernelTraining):
 
     def targets(self, y: npt.ArrayLike, m: int) -> Array:
         """As the loss takes them: class numbers become one-hot rows."""
-        given = self.loss_function.targets(y, self.y.shape[1]) if hasattr(self.loss_function, "targets") else y
+        given = (
+            self.loss_function.targets(y, self.y.shape[1])
+            if hasattr(self.loss_function, "targets")
+            else y
+        )
         return self.outputs(given, m, "y")
 
     def _shaped(self, values: Array) -> Array:
@@ -189,7 +218,9 @@ class LossDynamics(KernelTraining):
 
     def _walk(self, times: Array) -> Array:
         if not np.isfinite(times).all():
-            raise ValueError("GradientDescent on this loss goes step by step: give a finite number of steps")
+            raise ValueError(
+                "GradientDescent on this loss goes step by step: give a finite number of steps"
+            )
         out = np.empty((len(times), *self.y.shape))
         for step, a in self._steps(times.max(initial=0.0)):
             out[times == step] = a

@@ -22,9 +22,9 @@ MOST_CLASSES = 100_000  # beyond, numbers are identifiers, no classes
 def class_targets(y: Any, classes: int | None = None, name: str = "y") -> Array:
     """Targets of a cross-entropy as probabilities (…, classes), float64.
 
-    ``y``: integers (n,), the classes' numbers from 0 on; or rows of numbers >= 0 that sum to 1, such as one-hot.
-    ``classes``: how many there are; None: what the rows hold, or one more than the largest number.
-    ValueError or TypeError for anything else.
+    ``y``: integers (n,), the classes' numbers from 0 on; or rows of numbers >= 0 that sum to 1,
+    such as one-hot. ``classes``: how many there are; None: what the rows hold, or one more than the
+    largest number. ValueError or TypeError for anything else.
     """
     array = as_array(y, name)
     check_real(np.atleast_1d(array), name)
@@ -32,13 +32,15 @@ def class_targets(y: Any, classes: int | None = None, name: str = "y") -> Array:
         return _one_hot(array, classes, name)
     if array.ndim == 0 or array.shape[-1] < 2 or classes not in (None, array.shape[-1]):
         raise ValueError(
-            f"{name} of shape {array.shape} is no target of a cross-entropy over {classes or 'two or more'} classes: "
-            "give class numbers (n,), or one-hot rows (n, classes)"
+            f"{name} of shape {array.shape} is no target of a cross-entropy over"
+            f" {classes or 'two or more'} classes: give class numbers (n,), or one-hot rows (n,"
+            " classes)"
         )
     rows = array.astype(np.float64)
     if (rows < 0).any() or not np.allclose(rows.sum(axis=-1), 1, rtol=0, atol=1e-5):
         raise ValueError(
-            f"{name}'s rows must be probabilities, at least 0 with the sum 1: give one-hot rows, or class numbers (n,)"
+            f"{name}'s rows must be probabilities, at least 0 with the sum 1: give one-hot rows, or"
+            " class numbers (n,)"
         )
     return rows
 
@@ -46,20 +48,21 @@ def class_targets(y: Any, classes: int | None = None, name: str = "y") -> Array:
 def _one_hot(numbers: npt.NDArray[Any], classes: int | None, name: str) -> Array:
     if numbers.dtype.kind not in "iu":
         raise TypeError(
-            f"{name} (n,) must hold class numbers, integers from 0 on, not dtype {numbers.dtype}: use "
-            f"{name}.astype(int), or one-hot rows (n, classes)"
+            f"{name} (n,) must hold class numbers, integers from 0 on, not dtype {numbers.dtype}:"
+            f" use {name}.astype(int), or one-hot rows (n, classes)"
         )
     low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
     count = max(high + 1, 2) if classes is None else classes
     if low < 0 or high >= count or count < 2:
         raise ValueError(
-            f"{name} holds class numbers from {low} to {high}, and they must lie in 0 … {count - 1} for {count} outputs"
-            ": labels such as -1 and 1 are numbered by numpy.unique(y, return_inverse=True)[1]"
+            f"{name} holds class numbers from {low} to {high}, and they must lie in 0 … {count - 1}"
+            f" for {count} outputs: labels such as -1 and 1 are numbered by numpy.unique(y,"
+            " return_inverse=True)[1]"
         )
     if count > MOST_CLASSES:
         raise ValueError(
-            f"{name} holds the class number {high}, of more than {MOST_CLASSES} classes: number labels by "
-            "numpy.unique(y, return_inverse=True)[1]"
+            f"{name} holds the class number {high}, of more than {MOST_CLASSES} classes: number"
+            " labels by numpy.unique(y, return_inverse=True)[1]"
         )
     rows = np.zeros((len(numbers), count))
     rows[np.arange(len(numbers)), numbers] = 1
@@ -70,8 +73,8 @@ def _one_hot(numbers: npt.NDArray[Any], classes: int | None, name: str) -> Array
 class CrossEntropy:
     """-sum_k y_k log softmax(f)_k, the mean over samples (and outputs, with ``average_outputs``).
 
-    ``y``: class numbers (n,), or rows of probabilities (n, classes) such as one-hot; see `class_targets`. The last axis
-    of f holds the classes.
+    ``y``: class numbers (n,), or rows of probabilities (n, classes) such as one-hot; see
+    `class_targets`. The last axis of f holds the classes.
     """
 
     average_outputs: bool = False
@@ -98,7 +101,9 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class SquaredError:
-    """||f - y||^2/(2n), the loss of `ntkcore.dynamics.Dynamics` (over outputs too, with ``average_outputs``)."""
+    """||f - y||^2/(2n), the loss of `ntkcore.dynamics.Dynamics` (over outputs too,
+    with ``average_outputs``).
+    """
 
     average_outputs: bool = False
 
@@ -115,8 +120,8 @@ class SquaredError:
 
 
 def gradient_of(loss: Any, y: Array) -> Field:
-    """f -> dl/df: the loss's own ``gradient(f, y)``; JAX's, if the program has imported JAX and the loss uses it;
-    else central differences: 2 f.size evaluations of the loss, about 9 digits.
+    """f -> dl/df: the loss's own ``gradient(f, y)``; JAX's, if the program has imported JAX and the
+    loss uses it; else central differences: 2 f.size evaluations of the loss, about 9 digits.
 
     TypeError for a loss that is not callable or does not give one float64 number.
     """
@@ -130,8 +135,8 @@ def gradient_of(loss: Any, y: Array) -> Field:
     value = loss(np.zeros_like(y), y)
     if np.shape(value) != () or getattr(value, "dtype", np.dtype(float)) != np.float64:
         raise TypeError(
-            f"the loss gave {value!r:.60}, not one float64 number: it must be a scalar, and its differences need "
-            "double precision; or give the loss a method gradient(f, y)"
+            f"the loss gave {value!r:.60}, not one float64 number: it must be a scalar, and its"
+            " differences need double precision; or give the loss a method gradient(f, y)"
         )
     return lambda f: _differences(loss, f, y)
 

@@ -1,8 +1,9 @@
 """How training decreases the error of one eigenmode: gradient flow, gradient descent, heavy ball.
 
-On the squared loss every eigenmode of the kernel learns by itself: its error after time t is rho(t) times that at the
-start. A rule gives rho and (1 - rho)/rate for rates r = lambda/N, lambda the kernel's eigenvalue and N the loss's
-divisor, in closed form. Infinite times are allowed: rho is then 0, and 1 where r = 0.
+On the squared loss every eigenmode of the kernel learns by itself: its error after time t is rho(t)
+times that at the start. A rule gives rho and (1 - rho)/rate for rates r = lambda/N, lambda the
+kernel's eigenvalue and N the loss's divisor, in closed form. Infinite times are allowed: rho is
+then 0, and 1 where r = 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Rule(Protocol):
         """rho, the part of the initial error that is left: shape (times, rates)."""
 
     def gain(self, rates: Array, times: Array) -> Array:
-        """(1 - rho)/rate, shape (times, rates): its limit at rate 0 for finite times, 0 there for infinite ones."""
+        """(1 - rho)/rate, shape (times, rates): its limit at rate 0 for finite times,
+        0 there for infinite ones.
+        """
 
     def bound(self, times: Array) -> Array:
         """An upper bound of `gain` over all stable rates, its value at rate 0: shape (times,)."""
@@ -59,7 +62,9 @@ def positive(name: str, value: Any) -> float:
 
 
 def _split(rates: Array, times: Array) -> tuple[Array, Array, Array]:
-    """Rates as a row, finite times as a column (0 in place of infinity), and where times are infinite."""
+    """Rates as a row, finite times as a column (0 in place of infinity),
+    and where times are infinite.
+    """
     infinite = np.isinf(times)
     return rates[None, :], np.where(infinite, 0.0, times)[:, None], infinite
 
@@ -76,7 +81,8 @@ def _inverse(rates: Array) -> Array:
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """Gradient descent of infinitely small steps: rho = exp(-eta r t) (Jacot et al. 2018, section 5).
+    """Gradient descent of infinitely small steps: rho = exp(-eta r t) (Jacot et al. 2018,
+    section 5).
 
     ``learning_rate``: eta > 0; t counts in units of steps of this size.
     """
@@ -92,7 +98,9 @@ class GradientFlow:
     def decay(self, rates: Array, times: Array) -> Array:
         """exp(-eta r t)."""
         r, t, infinite = _split(rates, times)
-        return _with_limits(np.exp(-self.learning_rate * t * r), infinite, (rates == 0).astype(float))
+        return _with_limits(
+            np.exp(-self.learning_rate * t * r), infinite, (rates == 0).astype(float)
+        )
 
     def gain(self, rates: Array, times: Array) -> Array:
         """(1 - exp(-eta r t))/r, at r = 0 eta t."""
@@ -112,11 +120,12 @@ class GradientFlow:
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """Gradient descent by steps, with heavy-ball momentum (Polyak 1964): times are numbers of steps.
+    """Gradient descent by steps, with heavy-ball momentum (Polyak 1964):
+    times are numbers of steps.
 
-    f_{t+1} = f_t - eta gradient + beta (f_t - f_{t-1}). Without momentum rho = (1 - eta r)^t. With it, for
-    a = 1 + beta - eta r and mu± the roots of mu^2 - a mu + beta, rho = U_{t+1} - beta U_t with
-    U_t = (mu+^t - mu-^t)/(mu+ - mu-) (Goh 2017, "Why momentum really works").
+    f_{t+1} = f_t - eta gradient + beta (f_t - f_{t-1}). Without momentum rho = (1 - eta r)^t. With
+    it, for a = 1 + beta - eta r and mu± the roots of mu^2 - a mu + beta, rho = U_{t+1} - beta U_t
+    with U_t = (mu+^t - mu-^t)/(mu+ - mu-) (Goh 2017, "Why momentum really works").
 
     ``learning_rate``: eta > 0; ``momentum``: 0 <= beta < 1. ValueError otherwise.
     """
@@ -136,7 +145,8 @@ class GradientDescent:
         finite = times[np.isfinite(times)]
         if (finite != np.floor(finite)).any():
             raise ValueError(
-                "GradientDescent: times are numbers of steps and must be whole; between steps use GradientFlow"
+                "GradientDescent: times are numbers of steps and must be whole; between steps use"
+                " GradientFlow"
             )
 
     def decay(self, rates: Array, times: Array) -> Array:
@@ -162,7 +172,9 @@ class GradientDescent:
         return _with_limits(gain, infinite, _inverse(rates))
 
     def bound(self, times: Array) -> Array:
-        """Eta t/(1 - beta): 1 - rho <= x t/(1 - beta), the sum of the steps that a constant gradient would take."""
+        """Eta t/(1 - beta): 1 - rho <= x t/(1 - beta),
+        the sum of the steps that a constant gradient would take.
+        """
         return self.learning_rate * times / (1 - self.momentum)
 
     def max_learning_rate(self, rate: float) -> float:
@@ -170,11 +182,15 @@ class GradientDescent:
         return math.inf if rate == 0 else 2 * (1 + self.momentum) / rate
 
     def _check_limit(self, rates: Array, times: Array) -> None:
-        if np.isinf(times).any() and self.learning_rate >= self.max_learning_rate(rates.max(initial=0.0)):
+        if np.isinf(times).any() and self.learning_rate >= self.max_learning_rate(
+            rates.max(initial=0.0)
+        ):
             raise ValueError(f"{self} has no limit at t = infinity: {self._advice(rates)}")
 
     def _advice(self, rates: Array) -> str:
-        return f"the learning rate must lie below {self.max_learning_rate(rates.max(initial=0.0)):.4g}"
+        return (
+            f"the learning rate must lie below {self.max_learning_rate(rates.max(initial=0.0)):.4g}"
+        )
 
     @staticmethod
     def _powers(x: Array, t: Array) -> Array:
@@ -191,7 +207,8 @@ class GradientDescent:
         a = np.abs(a)
         d = a * a - 4 * beta
         s = np.sqrt(np.abs(d))
-        # d > 0: mu+^(t-1) (1 - q^t)/(1 - q), q = (a - s)/(a + s); d < 0: beta^((t-1)/2) sin(t theta)/sin(theta).
+        # d > 0: mu+^(t-1) (1 - q^t)/(1 - q), q = (a - s)/(a + s); d < 0: beta^((t-1)/2) sin(t
+        # theta)/sin(theta).
         angle = np.arctan2(s, a)
         with np.errstate(divide="ignore", invalid="ignore"):
             real = -np.expm1(-2 * t * np.arctanh(np.where(d > 0, s / a, 0.0))) * (a + s) / (2 * s)
@@ -201,9 +218,11 @@ class GradientDescent:
         return sign * np.where(d > 0, real, np.where(d < 0, swing, double))
 
     def _slow(self, x: Array, t: Array) -> Array:
-        """(1 - rho)/x for x at most half of (1 - sqrt beta)^2, where both roots are real, positive and apart.
+        """(1 - rho)/x for x at most half of (1 - sqrt beta)^2, where both roots are real,
+        positive and apart.
 
-        With delta = 1 - mu+ = x/(1 - mu-): mu+/(mu+ - mu-) (1 - mu+^t)/delta - mu- (1 - mu-^t)/((1 - mu-)(mu+ - mu-)).
+        With delta = 1 - mu+ = x/(1 - mu-): mu+/(mu+ - mu-)
+        (1 - mu+^t)/delta - mu- (1 - mu-^t)/((1 - mu-)(mu+ - mu-)).
         """
         beta = self.momentum
         a = 1 + beta - x

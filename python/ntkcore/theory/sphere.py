@@ -1,11 +1,12 @@
-"""Fully connected networks on the sphere S^(d-1), where their kernels depend on the angle alone: K(x, x') = K(t).
+"""Fully connected networks on the sphere S^(d-1),
+where their kernels depend on the angle alone: K(x, x') = K(t).
 
-    modes = sphere_spectrum(net, d, 30)      # eigenvalue and number of spherical harmonics of every order
-    legendre(4, t, d)                        # P_k(t), P_k(1) = 1: zonal harmonics are P_k(<zeta, x>)
+    modes = sphere_spectrum(net, d, 30)      # eigenvalue and number of harmonics of every order
+    legendre(4, t, d)                        # P_k(t), P_k(1) = 1: zonal harmonics P_k(<zeta, x>)
     order_power(x, residual, [0, 1, 2], d)   # how much of a function, known at samples, has order k
 
-For the uniform distribution on the sphere the eigenvalue of order k is eta_k = E[K(t) P_k(t)], with N_k harmonics, and
-K(1) = sum_k N_k eta_k (Funk-Hecke; Bordelon et al. 2020, section 3).
+For the uniform distribution on the sphere the eigenvalue of order k is eta_k = E[K(t) P_k(t)], with
+N_k harmonics, and K(1) = sum_k N_k eta_k (Funk-Hecke; Bordelon et al. 2020, section 3).
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ def degeneracy(k: int, d: int) -> int:
 
 
 def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
-    """P_0 … P_(orders-1) at t, shape (orders, *t.shape): Legendre polynomials in d dimensions, P_k(1) = 1.
+    """P_0 … P_(orders-1) at t, shape (orders, *t.shape):
+    Legendre polynomials in d dimensions, P_k(1) = 1.
 
-    (k + d - 2) P_(k+1) = (2k + d - 2) t P_k - k P_(k-1); on the circle, d = 2, P_k = cos(k angle): Fourier modes.
+    (k + d - 2) P_(k+1) = (2k + d - 2) t P_k - k P_(k-1); on the circle, d = 2,
+    P_k = cos(k angle): Fourier modes.
     """
     x = np.clip(real_array(t, "t"), -1, 1)
     out = np.empty((orders, *x.shape))
@@ -49,8 +52,12 @@ def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
     return out
 
 
-def dot_product_kernel(net: Layer, angles: npt.ArrayLike, d: int, get: str = "ntk", *, norm: float = 1.0) -> Array:
-    """K at pairs of vectors of R^d of length ``norm`` with these ``angles`` in [0, pi], float64, of the same shape."""
+def dot_product_kernel(
+    net: Layer, angles: npt.ArrayLike, d: int, get: str = "ntk", *, norm: float = 1.0
+) -> Array:
+    """K at pairs of vectors of R^d of length ``norm`` with these ``angles`` in [0, pi], float64,
+    of the same shape.
+    """
     theta = real_array(angles, "angles")
     x = np.zeros((theta.size + 1, d))
     x[0, 0] = norm
@@ -61,9 +68,11 @@ def dot_product_kernel(net: Layer, angles: npt.ArrayLike, d: int, get: str = "nt
 
 @dataclass(frozen=True, eq=False)
 class SphereSpectrum:
-    """Eigenvalues by order: ``eigenvalues`` (orders,), ``degeneracies`` (orders,), float64; ``total`` = K(1).
+    """Eigenvalues by order: ``eigenvalues`` (orders,), ``degeneracies`` (orders,),
+    float64; ``total`` = K(1).
 
-    ``errors``: bounds of the eigenvalues' errors by rounding and quadrature; eigenvalues within theirs are 0.
+    ``errors``: bounds of the eigenvalues' errors by rounding and quadrature;
+    eigenvalues within theirs are 0.
     """
 
     d: int
@@ -83,16 +92,23 @@ class SphereSpectrum:
         return max(self.total - float(self.powers.sum()), 0.0)
 
 
-def sphere_spectrum(net: Layer, d: int, orders: int = 30, get: str = "ntk", *, norm: float = 1.0) -> SphereSpectrum:
-    """Eigenvalues of orders 0 … orders - 1 of a fully connected net's kernel on the sphere of radius ``norm`` in R^d.
+def sphere_spectrum(
+    net: Layer, d: int, orders: int = 30, get: str = "ntk", *, norm: float = 1.0
+) -> SphereSpectrum:
+    """Eigenvalues of orders 0 … orders - 1 of a fully connected net's
+    kernel on the sphere of radius ``norm`` in R^d.
 
-    By Gauss-Legendre quadrature in the angle, where K is smooth; its roots at t = +-1 would slow Gauss-Jacobi in t down
-    to powers of the number of nodes. Nodes are doubled until nothing changes beyond rounding.
+    By Gauss-Legendre quadrature in the angle, where K is smooth; its roots at t = +-1 would slow
+    Gauss-Jacobi in t down to powers of the number of nodes. Nodes are doubled until nothing changes
+    beyond rounding.
 
-    ValueError for d < 2, orders < 1, and nets that `ntkcore.kernel` refuses for vectors of d features.
+    ValueError for d < 2, orders < 1, and nets that
+    `ntkcore.kernel` refuses for vectors of d features.
     """
     if d < 2 or orders < 1:
-        raise ValueError(f"a sphere needs d >= 2 and one order or more, not d = {d}, orders = {orders}")
+        raise ValueError(
+            f"a sphere needs d >= 2 and one order or more, not d = {d}, orders = {orders}"
+        )
     counts = np.array([float(degeneracy(k, d)) for k in range(orders)])
     one = np.zeros((1, d))
     one[0, 0] = norm
@@ -108,10 +124,14 @@ def sphere_spectrum(net: Layer, d: int, orders: int = 30, get: str = "ntk", *, n
             break
         before = values
     errors = np.maximum(errors, change)
-    return SphereSpectrum(d, np.where(np.abs(values) > 4 * errors, values, 0.0), counts, errors, total)
+    return SphereSpectrum(
+        d, np.where(np.abs(values) > 4 * errors, values, 0.0), counts, errors, total
+    )
 
 
-def _project(net: Layer, d: int, orders: int, get: str, norm: float, nodes: int) -> tuple[Array, float]:
+def _project(
+    net: Layer, d: int, orders: int, get: str, norm: float, nodes: int
+) -> tuple[Array, float]:
     """E[K P_k], and the root of E[K^2]."""
     from scipy.special import roots_legendre
 
@@ -124,11 +144,15 @@ def _project(net: Layer, d: int, orders: int, get: str, norm: float, nodes: int)
     return values, math.sqrt(float(density @ K**2))
 
 
-def order_power(x: npt.ArrayLike, values: npt.ArrayLike, orders: Sequence[int], d: int | None = None) -> Array:
-    """The squared norm of each order's part of a function known at random points of the sphere, shape (orders,).
+def order_power(
+    x: npt.ArrayLike, values: npt.ArrayLike, orders: Sequence[int], d: int | None = None
+) -> Array:
+    """The squared norm of each order's part of a function known at
+    random points of the sphere, shape (orders,).
 
-    N_k times the mean over pairs i != j of values_i values_j P_k(<x_i, x_j>): unbiased, so it may come out negative
-    where the order is absent. ``x`` (n, d) is normalised to the sphere; ``values`` (n,).
+    N_k times the mean over pairs i != j of values_i values_j P_k(<x_i, x_j>): unbiased, so it may
+    come out negative where the order is absent. ``x`` (n, d) is normalised to the sphere;
+    ``values`` (n,).
     """
     points = check_matrix(x, "x", (None, None))
     f = check_matrix(values, "values", (len(points),))

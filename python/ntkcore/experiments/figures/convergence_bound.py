@@ -1,4 +1,6 @@
-"""A wide two-layer network converges at least as fast as its kernel's smallest eigenvalue certifies."""
+"""A wide two-layer network converges at least as fast as its
+kernel's smallest eigenvalue certifies.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from ntkcore.specs.layers import Dense, Serial
 from ntkcore.theory.sphere import random_points
 
 CLAIM = (
-    "Gradient descent on the first layer of a wide ReLU network with a fixed +-1 read-out keeps |r_t|^2 below "
-    "(1 - eta lambda_0/2)^t |r_0|^2 at every step, lambda_0 > 0 the least eigenvalue of H (Du et al. 2019)."
+    "Gradient descent on the first layer of a wide ReLU network with a fixed +-1 read-out keeps"
+    " |r_t|^2 below (1 - eta lambda_0/2)^t |r_0|^2 at every step, lambda_0 > 0 the least eigenvalue"
+    " of H (Du et al. 2019)."
 )
 
 
@@ -34,7 +37,9 @@ QUICK: dict[str, Any] = {"width": 5000, "steps": 300}
 
 
 def gram(x: Any) -> Any:
-    """H_ij = <x_i, x_j> P(both active) = <x_i, x_j> kappa_0/2; kappa_0 is the arc-cosine kernel of order 0."""
+    """H_ij = <x_i, x_j> P(both active) = <x_i, x_j> kappa_0/2;
+    kappa_0 is the arc-cosine kernel of order 0.
+    """
     kappa = kernel(Serial(Dense(), ArcCosine(0)), x, get="nngp", dtype=np.float64)
     return x @ x.T * kappa / 2
 
@@ -63,10 +68,16 @@ def run(config: Config) -> dict[str, Any]:
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     """A positive eigenvalue; the bound at every step; the kernel's curve beside the network's."""
     above = arrays["network"] > 1e-20 * arrays["network"][0]
-    near = np.abs(np.sqrt(arrays["network"]) - np.sqrt(arrays["kernel"])) / np.sqrt(arrays["network"][0])
+    near = np.abs(np.sqrt(arrays["network"]) - np.sqrt(arrays["kernel"])) / np.sqrt(
+        arrays["network"][0]
+    )
     return [
         Criterion("lambda_0", arrays["lambda_0"], 1e-3),
-        Criterion("largest |r_t|^2 over its bound", (arrays["network"] / arrays["bound"])[above].max(), high=1 + 1e-9),
+        Criterion(
+            "largest |r_t|^2 over its bound",
+            (arrays["network"] / arrays["bound"])[above].max(),
+            high=1 + 1e-9,
+        ),
         Criterion("largest | |r_t| - that of the kernel | over |r_0|", near.max(), high=0.05),
     ]
 
@@ -76,5 +87,10 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     ax = figure.add_subplot()
     for name, style in (("bound", "k--"), ("network", "C0-"), ("kernel", "C1:")):
         ax.plot(arrays[name], style, label=name)
-    ax.set(yscale="log", xlabel="steps", ylabel="squared error", ylim=(max(arrays["network"].min(), 1e-20), None))
+    ax.set(
+        yscale="log",
+        xlabel="steps",
+        ylabel="squared error",
+        ylim=(max(arrays["network"].min(), 1e-20), None),
+    )
     ax.legend(frameon=False)

@@ -1,4 +1,6 @@
-"""How much a few steps of training move the hidden coordinates, over the width: the coordinate check."""
+"""How much a few steps of training move the hidden coordinates, over the width:
+the coordinate check.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,25 @@ from ntkcore.specs.activations import Relu
 from ntkcore.specs.layers import Dense, Serial
 
 CLAIM = (
-    "After five steps at one learning rate the last hidden coordinates have moved by a share of themselves that does "
-    "not depend on the width in maximal-update parameterization; in the standard one it grows with the width, and with "
-    "a rate of SGD that falls as 1/n it vanishes (Yang & Hu 2021; Yang et al. 2022, appendix D): two hidden layers, "
-    "which of ten Gaussian numbers is the largest."
+    "After five steps at one learning rate the last hidden coordinates have moved by a share of"
+    " themselves that does not depend on the width in maximal-update parameterization; in the"
+    " standard one it grows with the width, and with a rate of SGD that falls as 1/n it vanishes"
+    " (Yang & Hu 2021; Yang et al. 2022, appendix D): two hidden layers, which of ten Gaussian"
+    " numbers is the largest."
 )
-LINES = {"maximal update": ("mup", 0), "standard": ("standard", 0), "standard, rate / n": ("standard", 1)}
+LINES = {
+    "maximal update": ("mup", 0),
+    "standard": ("standard", 0),
+    "standard, rate / n": ("standard", 1),
+}
 OPTIMIZERS = ("sgd", "adam")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Samples and their dimension, widths, steps, draws; learning rates of SGD and of Adam at the least width."""
+    """Samples and their dimension, widths, steps, draws;
+    learning rates of SGD and of Adam at the least width.
+    """
 
     n: int = 256
     d: int = 16
@@ -39,12 +48,17 @@ QUICK: dict[str, Any] = {"widths": (64, 256, 1024), "draws": 2}
 
 
 def run(config: Config) -> dict[str, Any]:
-    """RMS of the change over RMS before, last hidden layer, (optimizers, lines, widths), and its slopes."""
+    """RMS of the change over RMS before, last hidden layer, (optimizers, lines, widths),
+    and its slopes.
+    """
     x = np.random.default_rng(config.seed).standard_normal((config.n, config.d)).astype(np.float32)
     y = x[:, :10].argmax(axis=1)
     moved = np.array(
         [
-            [[_moved(x, y, optimizer, rate, *line, w, config) for w in config.widths] for line in LINES.values()]
+            [
+                [_moved(x, y, optimizer, rate, *line, w, config) for w in config.widths]
+                for line in LINES.values()
+            ]
             for optimizer, rate in zip(OPTIMIZERS, steps(config.rates), strict=True)
         ]
     )
@@ -53,7 +67,9 @@ def run(config: Config) -> dict[str, Any]:
     return {"widths": np.array(config.widths), "moved": moved, "slopes": slopes}
 
 
-def _moved(x: Any, y: Any, optimizer: str, rate: float, kind: str, power: int, width: int, config: Config) -> float:
+def _moved(
+    x: Any, y: Any, optimizer: str, rate: float, kind: str, power: int, width: int, config: Config
+) -> float:
     from ntkcore.finite import activation_movement, to_torch, train
 
     net = Serial(Dense(2**0.5), Relu(), Dense(2**0.5), Relu(), Dense(1.0, width=10))
@@ -71,17 +87,31 @@ def _moved(x: Any, y: Any, optimizer: str, rate: float, kind: str, power: int, w
 
 
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
-    """Slopes over the width: 0, above, and below; Adam at rate / n still moves the last layer by its own weights."""
+    """Slopes over the width: 0, above, and below;
+    Adam at rate / n still moves the last layer by its own weights.
+    """
     names = [f"{optimizer}: slope, {line}" for optimizer in OPTIMIZERS for line in LINES]
-    ranges = [(-0.1, 0.1), (0.4, np.inf), (-np.inf, -0.4), (-0.1, 0.1), (0.4, np.inf), (-np.inf, 0.0)]
+    ranges = [
+        (-0.1, 0.1),
+        (0.4, np.inf),
+        (-np.inf, -0.4),
+        (-0.1, 0.1),
+        (0.4, np.inf),
+        (-np.inf, 0.0),
+    ]
     slopes = arrays["slopes"].ravel()
-    return [Criterion(name, slope, *each) for name, slope, each in zip(names, slopes, ranges, strict=True)]
+    return [
+        Criterion(name, slope, *each)
+        for name, slope, each in zip(names, slopes, ranges, strict=True)
+    ]
 
 
 def plot(arrays: dict[str, Any], figure: Any) -> None:
     """Both optimizers."""
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, optimizer, lines, slopes in zip(axes, OPTIMIZERS, arrays["moved"], arrays["slopes"], strict=True):
+    for ax, optimizer, lines, slopes in zip(
+        axes, OPTIMIZERS, arrays["moved"], arrays["slopes"], strict=True
+    ):
         for name, row, slope in zip(LINES, lines, slopes, strict=True):
             ax.plot(arrays["widths"], row, "o-", label=f"{name}: {slope:.2f}")
         ax.set(xscale="log", yscale="log", xlabel="width", title=optimizer)

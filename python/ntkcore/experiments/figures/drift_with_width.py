@@ -1,4 +1,6 @@
-"""What training moves, over the width: the kernel and the weights relative to themselves, and the function."""
+"""What training moves, over the width: the kernel and the weights relative to themselves,
+and the function.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ from ntkcore.theory.rules import GradientDescent
 from ntkcore.theory.sphere import random_points
 
 CLAIM = (
-    "After 200 steps of gradient descent the kernel's relative movement, the weights' relative movement, the distance "
-    "to the linearised network and that to the infinite one, on new points, fall with the width; the weights' absolute "
-    "movement does not (Lee et al. 2019; Chizat et al. 2019). One hidden ReLU layer, NTK parameterization."
+    "After 200 steps of gradient descent the kernel's relative movement, the weights' relative"
+    " movement, the distance to the linearised network and that to the infinite one, on new points,"
+    " fall with the width; the weights' absolute movement does not (Lee et al. 2019; Chizat et al."
+    " 2019). One hidden ReLU layer, NTK parameterization."
 )
 MEASURES = ("kernel", "weights, relative", "f - f_lin", "f - f_infinite", "weights, absolute")
 
@@ -50,7 +53,13 @@ def run(config: Config) -> dict[str, Any]:
     out = np.zeros((len(config.widths), len(MEASURES)))
     for row, width in zip(out, steps(config.widths), strict=True):
         for draw in range(config.draws):
-            start = to_torch(mlp(1), width, input_shape=(config.d,), seed=draw + 100 * config.seed, dtype="float64")
+            start = to_torch(
+                mlp(1),
+                width,
+                input_shape=(config.d,),
+                seed=draw + 100 * config.seed,
+                dtype="float64",
+            )
             row += _movements(start, x, y / y.std(), infinite, config.steps)
     out /= config.draws
     slopes = np.polyfit(np.log(config.widths), np.log(out), 1)[0]
@@ -58,10 +67,18 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _movements(start: Any, x: Any, y: Any, infinite: Any, steps: int) -> list[float]:
-    """MEASURES of one network after so many steps, beside both linear models after as many; first ``y``'s points."""
+    """MEASURES of one network after so many steps, beside both linear models after as many;
+    first ``y``'s points.
+    """
     import torch
 
-    from ntkcore.finite import empirical_ntk, kernel_movement, parameter_movement, rms_deviation, train
+    from ntkcore.finite import (
+        empirical_ntk,
+        kernel_movement,
+        parameter_movement,
+        rms_deviation,
+        train,
+    )
 
     n = len(y)
     K = empirical_ntk(start, x, x[:n])
@@ -71,7 +88,8 @@ def _movements(start: Any, x: Any, y: Any, infinite: Any, steps: int) -> list[fl
     with torch.no_grad():
         f0, f = (net(torch.as_tensor(x))[:, 0].numpy() for net in (start, module))
     linear, limit = (
-        Dynamics(block[:n], y, rule, f0=f0[:n]).points(block[n:], f0=f0[n:]).mean(steps) for block in (K, infinite)
+        Dynamics(block[:n], y, rule, f0=f0[:n]).points(block[n:], f0=f0[n:]).mean(steps)
+        for block in (K, infinite)
     )
     return [
         kernel_movement(empirical_ntk(module, x[:n]), K[:n]),

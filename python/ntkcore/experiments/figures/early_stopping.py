@@ -1,4 +1,6 @@
-"""Noisy labels: stopping early beats training to the end, and every eigenmode decays at its own rate."""
+"""Noisy labels: stopping early beats training to the end,
+and every eigenmode decays at its own rate.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from ntkcore.specs.nets import mlp
 from ntkcore.theory.dynamics import Dynamics, GradientFlow
 
 CLAIM = (
-    "On MNIST's parity with a fifth of the labels flipped, the kernel's training has a best time to stop, which 1000 "
-    "validation images find; steps of gradient descent decay in the eigenbasis at the rates lambda_i/N."
+    "On MNIST's parity with a fifth of the labels flipped, the kernel's training has a best time to"
+    " stop, which 1000 validation images find; steps of gradient descent decay in the eigenbasis at"
+    " the rates lambda_i/N."
 )
 MODES = (0, 1, 3, 10, 30)
 
@@ -52,7 +55,9 @@ def run(config: Config) -> dict[str, Any]:
     stop = dynamics.early_stopping(validation, y[a:b])
     scale = 1 / dynamics.rates.max()
     times = np.geomspace(0.1 * scale, 3e6 * scale, 120)
-    decay, predicted = _steps(kernel(mlp(config.depth, b_std=0.1), x[:a], dtype=np.float64), noisy, dynamics)
+    decay, predicted = _steps(
+        kernel(mlp(config.depth, b_std=0.1), x[:a], dtype=np.float64), noisy, dynamics
+    )
     return {
         "data": name,
         "times": times,
@@ -87,8 +92,14 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     rates = np.log(arrays["decay"][seen]) / np.log(arrays["predicted"][seen])
     stopped = arrays["test_at_stop"]
     return [
-        Criterion("test loss when stopped, over that at the end", stopped / arrays["test_at_end"], high=0.98),
-        Criterion("test loss when stopped, over the least", stopped / arrays["test_loss"].min(), high=1.05),
+        Criterion(
+            "test loss when stopped, over that at the end",
+            stopped / arrays["test_at_end"],
+            high=0.98,
+        ),
+        Criterion(
+            "test loss when stopped, over the least", stopped / arrays["test_loss"].min(), high=1.05
+        ),
         Criterion("least measured rate over lambda_i/N", rates.min(), 0.9),
         Criterion("largest measured rate over lambda_i/N", rates.max(), high=1.1),
     ]
@@ -100,10 +111,20 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     for color, part in zip(("0.3", "C0", "C1"), ("train", "validation", "test"), strict=True):
         left.plot(arrays["times"], arrays[f"{part}_loss"], color=color, label=part)
     left.axvline(arrays["stop"], color="C0", ls=":", label="stopped")
-    left.set(xscale="log", xlabel="training time", ylabel="loss", title=arrays["data"], ylim=(0, None))
+    left.set(
+        xscale="log", xlabel="training time", ylabel="loss", title=arrays["data"], ylim=(0, None)
+    )
     left.legend(frameon=False)
     for place, mode in enumerate(MODES):
-        right.plot(arrays["steps"], arrays["decay"][:, place], color=f"C{place}", label=f"mode {mode}")
+        right.plot(
+            arrays["steps"], arrays["decay"][:, place], color=f"C{place}", label=f"mode {mode}"
+        )
         right.plot(arrays["steps"], arrays["predicted"][:, place], "k:", lw=1)
-    right.set(yscale="log", ylim=(5e-3, 1.5), xlabel="steps", ylabel="share of the mode left", title="dotted: λ/N")
+    right.set(
+        yscale="log",
+        ylim=(5e-3, 1.5),
+        xlabel="steps",
+        ylabel="share of the mode left",
+        title="dotted: λ/N",
+    )
     right.legend(frameon=False)

@@ -1,4 +1,6 @@
-"""A small student of three neurons: from small weights it learns features and wins, from large ones it stays lazy."""
+"""A small student of three neurons: from small weights it learns features and wins,
+from large ones it stays lazy.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,19 @@ from ntkcore.experiments.criteria import Criterion, steps
 from ntkcore.theory.sphere import random_points
 
 CLAIM = (
-    "Over the scale tau of its initial weights, a two-layer ReLU student of a three-neuron teacher goes from feature "
-    "learning (its neurons turn to the teacher's, small test loss) to lazy training (they stay, large loss): Chizat et "
-    "al. 2019, figure 1. Left: 16 neurons |a| w in the plane, circles before and dots after training, the teacher's "
-    "directions dotted, at tau = 0.1 and 2. Right: d = 50."
+    "Over the scale tau of its initial weights, a two-layer ReLU student of a three-neuron teacher"
+    " goes from feature learning (its neurons turn to the teacher's, small test loss) to lazy"
+    " training (they stay, large loss): Chizat et al. 2019, figure 1. Left: 16 neurons |a| w in the"
+    " plane, circles before and dots after training, the teacher's directions dotted, at tau = 0.1"
+    " and 2. Right: d = 50."
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Dimension, samples, student's neurons, steps, scales, seeds; and the same of the student in the plane."""
+    """Dimension, samples, student's neurons, steps, scales, seeds;
+    and the same of the student in the plane.
+    """
 
     d: int = 50
     n: int = 500
@@ -38,25 +43,38 @@ class Config:
     seed: int = 0
 
 
-QUICK: dict[str, Any] = {"scales": (0.01, 0.1, 3.0), "seeds": 1, "steps": 5000, "plane_steps": 30_000}
+QUICK: dict[str, Any] = {
+    "scales": (0.01, 0.1, 3.0),
+    "seeds": 1,
+    "steps": 5000,
+    "plane_steps": 30_000,
+}
 LOOKS = 40  # at the student in the plane
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Test loss over the targets' variance and movement of the neurons, (seeds, scales); paths in the plane."""
+    """Test loss over the targets' variance and movement of the neurons, (seeds, scales);
+    paths in the plane.
+    """
     loss, moved = np.empty((2, config.seeds, len(config.scales)))
     for i in range(config.seeds):
-        x, y, _, start = _problem(config.d, config.n + config.tests, config.neurons, [config.seed, i])
+        x, y, _, start = _problem(
+            config.d, config.n + config.tests, config.neurons, [config.seed, i]
+        )
         z, target = x[config.n :], y[config.n :]
         for j, tau in enumerate(steps(config.scales)):
-            first, (W, a) = _train(x[: config.n], y[: config.n], start, tau, config.rate, [0, config.steps])
+            first, (W, a) = _train(
+                x[: config.n], y[: config.n], start, tau, config.rate, [0, config.steps]
+            )
             loss[i, j] = ((np.maximum(z @ W.T, 0) @ a - target) ** 2).mean() / target.var()
             moved[i, j] = _moved(first, (W, a))
     return {"scales": np.array(config.scales), "loss": loss, "movement": moved, **_plane(config)}
 
 
 def _plane(config: Config) -> dict[str, Any]:
-    """Neurons |a| w over training (scales, looks, neurons, 2), in units of the greatest; the teacher's directions."""
+    """Neurons |a| w over training (scales, looks, neurons, 2), in units of the greatest;
+    the teacher's directions.
+    """
     x, y, teacher, start = _problem(2, config.plane_n, config.plane_neurons, [config.seed])
     looks = [0, *np.unique(np.geomspace(1, config.plane_steps, LOOKS - 1).astype(int)).tolist()]
     paths, moved = [], []
@@ -74,16 +92,30 @@ def _plane(config: Config) -> dict[str, Any]:
 
 
 def _problem(d: int, n: int, neurons: int, seed: list[int]) -> tuple[Any, Any, Any, Any]:
-    """x on the sphere of radius sqrt(d), y by three ReLU neurons; the teacher; the student at tau = 1, twin neurons."""
+    """x on the sphere of radius sqrt(d), y by three ReLU neurons; the teacher;
+    the student at tau = 1, twin neurons.
+    """
     rng = np.random.default_rng(seed)
     teacher, sign = random_points(3, d, rng), rng.choice([-1.0, 1.0], 3)
     x = random_points(n, d, rng) * np.sqrt(d)
-    W, a = rng.standard_normal((neurons // 2, d)) * np.sqrt(2 / d), rng.standard_normal(neurons // 2)
-    return x, np.maximum(x @ teacher.T, 0) @ sign, teacher, (np.concatenate([W, W]), np.concatenate([a, -a]))
+    W, a = (
+        rng.standard_normal((neurons // 2, d)) * np.sqrt(2 / d),
+        rng.standard_normal(neurons // 2),
+    )
+    return (
+        x,
+        np.maximum(x @ teacher.T, 0) @ sign,
+        teacher,
+        (np.concatenate([W, W]), np.concatenate([a, -a])),
+    )
 
 
-def _train(x: Any, y: Any, start: Any, tau: float, rate: float, looks: list[int]) -> list[tuple[Any, Any]]:
-    """(W, a) at the looks of full-batch descent on both layers, from tau times ``start``, where the student is 0."""
+def _train(
+    x: Any, y: Any, start: Any, tau: float, rate: float, looks: list[int]
+) -> list[tuple[Any, Any]]:
+    """(W, a) at the looks of full-batch descent on both layers, from tau times ``start``,
+    where the student is 0.
+    """
     W, a = (part * tau for part in start)
     rate, seen = rate / max(1.0, tau**2), []
     for step in range(looks[-1] + 1):

@@ -16,8 +16,9 @@ from ntkcore.specs.nets import HE, mlp
 from ntkcore.theory.sphere import random_points
 
 CLAIM = (
-    "The empirical NTK at initialisation deviates from its infinite-width limit by a multiple of n^(-1/2), for one to "
-    "three hidden layers and for a small convolutional network (Jacot et al. 2018, theorem 1; Arora et al. 2019)."
+    "The empirical NTK at initialisation deviates from its infinite-width limit by a multiple of"
+    " n^(-1/2), for one to three hidden layers and for a small convolutional network (Jacot et al."
+    " 2018, theorem 1; Arora et al. 2019)."
 )
 
 
@@ -44,10 +45,17 @@ QUICK: dict[str, Any] = {
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Relative deviation in the Frobenius norm, (networks, widths), and its slope; the CNN by itself."""
+    """Relative deviation in the Frobenius norm, (networks, widths), and its slope;
+    the CNN by itself.
+    """
     rng = np.random.default_rng(config.seed)
     x = random_points(config.points, config.d, rng)
-    fc = np.array([_deviations(mlp(depth), x, config.widths, config.draws, config.seed) for depth in (1, 2, 3)])
+    fc = np.array(
+        [
+            _deviations(mlp(depth), x, config.widths, config.draws, config.seed)
+            for depth in (1, 2, 3)
+        ]
+    )
     conv = Conv((3, 3), (1, 1), "SAME", HE)
     cnn = Serial(conv, Relu(), conv, Relu(), GlobalAvgPool(), Dense(HE))
     images = rng.standard_normal((6, 6, 6, 2))
@@ -73,7 +81,9 @@ def _deviations(net: Any, x: Any, widths: tuple[int, ...], draws: int, first: in
         for draw in range(draws):
             seed = 1000 * first + draw
             module = to_torch(net, width, input_shape=x.shape[1:], seed=seed, dtype="float64")
-            squares.append((np.linalg.norm(empirical_ntk(module, x) - limit) / np.linalg.norm(limit)) ** 2)
+            squares.append(
+                (np.linalg.norm(empirical_ntk(module, x) - limit) / np.linalg.norm(limit)) ** 2
+            )
         out.append(float(np.sqrt(np.mean(squares))))
     return out
 
@@ -89,14 +99,29 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
         Criterion(f"slope, {depth} hidden layer(s)", slope, -0.5 - loose, -0.5 + loose)
         for depth, slope in enumerate(arrays["slopes"], 1)
     ]
-    return [*slopes, Criterion("slope, two convolutions", arrays["cnn_slope"], -0.5 - loose, -0.5 + loose)]
+    return [
+        *slopes,
+        Criterion("slope, two convolutions", arrays["cnn_slope"], -0.5 - loose, -0.5 + loose),
+    ]
 
 
 def plot(arrays: dict[str, Any], figure: Any) -> None:
     """Deviation over width."""
     ax = figure.add_subplot()
-    for depth, (row, slope) in enumerate(zip(arrays["deviation"], arrays["slopes"], strict=True), 1):
+    for depth, (row, slope) in enumerate(
+        zip(arrays["deviation"], arrays["slopes"], strict=True), 1
+    ):
         ax.plot(arrays["widths"], row, "o-", label=f"{depth} hidden, slope {slope:.2f}")
-    ax.plot(arrays["cnn_widths"], arrays["cnn_deviation"], "s--", label=f"CNN, slope {arrays['cnn_slope']:.2f}")
-    ax.set(xscale="log", yscale="log", xlabel="width or channels", ylabel="relative deviation of the NTK")
+    ax.plot(
+        arrays["cnn_widths"],
+        arrays["cnn_deviation"],
+        "s--",
+        label=f"CNN, slope {arrays['cnn_slope']:.2f}",
+    )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="width or channels",
+        ylabel="relative deviation of the NTK",
+    )
     ax.legend(frameon=False)

@@ -1,4 +1,6 @@
-"""Between learning features and staying lazy: networks of different widths meet on the axis sqrt(h) alpha."""
+"""Between learning features and staying lazy:
+networks of different widths meet on the axis sqrt(h) alpha.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from ntkcore.experiments.criteria import Criterion, steps
 from ntkcore.specs.nets import mlp
 
 CLAIM = (
-    "Trained on alpha (f - f_0), networks of width h move their kernel by an amount that depends on sqrt(h) alpha "
-    "alone, from feature learning to lazy training (Geiger et al. 2020): parity of digits, ten principal components."
+    "Trained on alpha (f - f_0), networks of width h move their kernel by an amount that depends on"
+    " sqrt(h) alpha alone, from feature learning to lazy training (Geiger et al. 2020): parity of"
+    " digits, ten principal components."
 )
 
 
@@ -35,7 +38,9 @@ QUICK: dict[str, Any] = {"scales": (1.0, 8.0), "widths": (64, 256), "draws": 2}
 
 
 def _problem(config: Config) -> tuple[Any, Any]:
-    """Principal components of images, of norm sqrt(components) on average, and the parity of their digits."""
+    """Principal components of images, of norm sqrt(components) on average,
+    and the parity of their digits.
+    """
     x, y, _ = digits()
     rows = np.random.default_rng(config.seed).permutation(len(x))[: config.n]
     centred = x[rows] - x[rows].mean(0)
@@ -68,11 +73,18 @@ def run(config: Config) -> dict[str, Any]:
                 history = train(module, x, y, lr=0.5 * rate, steps=config.steps)
                 moved[i, j] += kernel_movement(empirical_ntk(module, x), K) / config.draws
                 loss[i, j] += float(history.loss[-1]) / config.draws
-    return {"scales": np.array(config.scales), "widths": np.array(config.widths), "moved": moved, "loss": loss}
+    return {
+        "scales": np.array(config.scales),
+        "widths": np.array(config.widths),
+        "moved": moved,
+        "loss": loss,
+    }
 
 
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
-    """The curves lie on each other up to sqrt(h) alpha = 10; beyond, narrow networks move by their own fluctuations."""
+    """The curves lie on each other up to sqrt(h) alpha = 10; beyond,
+    narrow networks move by their own fluctuations.
+    """
     ratio = arrays["moved"][0] / arrays["moved"][-1]
     fall = (arrays["moved"][:, 0] / arrays["moved"][:, -1]).min()
     loose = 0.15 if config.draws >= 4 else 0.3
@@ -88,5 +100,10 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     ax = figure.add_subplot()
     for h, row in zip(arrays["widths"], arrays["moved"], strict=True):
         ax.plot(arrays["scales"], row, "o-", label=f"h = {h}")
-    ax.set(xscale="log", yscale="log", xlabel=r"$\sqrt{h}\,\alpha$", ylabel="relative movement of the kernel")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"$\sqrt{h}\,\alpha$",
+        ylabel="relative movement of the kernel",
+    )
     ax.legend(frameon=False)

@@ -14,8 +14,8 @@ from ntkcore.theory.learning_curves import LearningCurve, sphere_experiment
 from ntkcore.theory.sphere import sphere_spectrum
 
 CLAIM = (
-    "The errors of kernel regression with the NTK of a network of two hidden layers fall, order by order, as theory "
-    "says (Bordelon et al. 2020, figure 2): d = 15, P = 10 ... 1000."
+    "The errors of kernel regression with the NTK of a network of two hidden layers fall, order by"
+    " order, as theory says (Bordelon et al. 2020, figure 2): d = 15, P = 10 ... 1000."
 )
 ORDERS = (1, 2, 3, 4)
 
@@ -46,7 +46,13 @@ def run(config: Config) -> dict[str, Any]:
     mean = np.stack([r.mean(0) for r in runs])
     error = np.stack([r.std(0, ddof=1) / np.sqrt(len(r)) for r in runs])
     theory = curve.mode_errors(np.array(config.samples))[:, ORDERS]
-    return {"samples": np.array(config.samples), "mean": mean, "error": error, "theory": theory, "curve": curve}
+    return {
+        "samples": np.array(config.samples),
+        "mean": mean,
+        "error": error,
+        "theory": theory,
+        "curve": curve,
+    }
 
 
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:

@@ -1,4 +1,6 @@
-"""The best learning rate of a narrow network serves a wide one, in maximal-update parameterization."""
+"""The best learning rate of a narrow network serves a wide one,
+in maximal-update parameterization.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from ntkcore.specs.activations import Relu
 from ntkcore.specs.layers import Dense, Serial
 
 CLAIM = (
-    "With Adam the best learning rate hardly moves with the width in maximal-update parameterization, and falls in the "
-    "standard one (Yang et al. 2022, figure 1): digits, two hidden layers, training loss after three epochs."
+    "With Adam the best learning rate hardly moves with the width in maximal-update"
+    " parameterization, and falls in the standard one (Yang et al. 2022, figure 1): digits, two"
+    " hidden layers, training loss after three epochs."
 )
 KINDS = ("mup", "standard")
 
@@ -31,7 +34,13 @@ class Config:
     seed: int = 0
 
 
-QUICK: dict[str, Any] = {"n": 1500, "widths": (64, 512), "rates": (-10, -9, -8, -7, -6, -5), "draws": 1, "steps": 60}
+QUICK: dict[str, Any] = {
+    "n": 1500,
+    "widths": (64, 512),
+    "rates": (-10, -9, -8, -7, -6, -5),
+    "draws": 1,
+    "steps": 60,
+}
 
 
 def _images(config: Config) -> tuple[Any, Any]:
@@ -45,10 +54,21 @@ def run(config: Config) -> dict[str, Any]:
     x, y = _images(config)
     net = Serial(Dense(2**0.5), Relu(), Dense(2**0.5), Relu(), Dense(1.0, width=10))
     loss = np.array(
-        [[[_loss(net, x, y, k, w, r, config) for r in config.rates] for w in steps(config.widths)] for k in KINDS]
+        [
+            [
+                [_loss(net, x, y, k, w, r, config) for r in config.rates]
+                for w in steps(config.widths)
+            ]
+            for k in KINDS
+        ]
     )
     best = np.array(config.rates)[loss.argmin(2)]
-    return {"widths": np.array(config.widths), "rates": np.array(config.rates), "loss": loss, "best": best}
+    return {
+        "widths": np.array(config.widths),
+        "rates": np.array(config.rates),
+        "loss": loss,
+        "best": best,
+    }
 
 
 def _loss(net: Any, x: Any, y: Any, kind: str, width: int, rate: int, config: Config) -> float:
@@ -60,13 +80,24 @@ def _loss(net: Any, x: Any, y: Any, kind: str, width: int, rate: int, config: Co
     for draw in range(config.draws):
         seed = draw + 100 * config.seed
         module = to_torch(net, width, input_shape=x.shape[1:], parameterization=kind, seed=seed)
-        options: dict[str, Any] = {"optimizer": "adam", "batch_size": 128, "loss": "cross_entropy", "base_width": 64}
+        options: dict[str, Any] = {
+            "optimizer": "adam",
+            "batch_size": 128,
+            "loss": "cross_entropy",
+            "base_width": 64,
+        }
         try:
             train(module, x, y, lr=2.0**rate, steps=config.steps, seed=seed, **options)
         except DivergedError:
             return float("inf")
         with torch.no_grad():
-            losses.append(float(torch.nn.functional.cross_entropy(module(torch.as_tensor(x)), torch.as_tensor(y))))
+            losses.append(
+                float(
+                    torch.nn.functional.cross_entropy(
+                        module(torch.as_tensor(x)), torch.as_tensor(y)
+                    )
+                )
+            )
     return float(np.mean(losses))
 
 
@@ -74,8 +105,14 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     """Octaves between the best rates of the narrowest and the widest."""
     mup, standard = arrays["best"]
     return [
-        Criterion("octaves by which the best rate moves, maximal update", abs(int(mup[-1] - mup[0])), high=1),
-        Criterion("octaves by which the best rate falls, standard", int(standard[0] - standard[-1]), 1),
+        Criterion(
+            "octaves by which the best rate moves, maximal update",
+            abs(int(mup[-1] - mup[0])),
+            high=1,
+        ),
+        Criterion(
+            "octaves by which the best rate falls, standard", int(standard[0] - standard[-1]), 1
+        ),
     ]
 
 

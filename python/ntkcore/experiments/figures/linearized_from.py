@@ -1,4 +1,6 @@
-"""Early learning turns the kernel: linearised after that, a network reaches its final error; from the start, never."""
+"""Early learning turns the kernel: linearised after that, a network reaches its final error;
+from the start, never.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from ntkcore.experiments.criteria import Criterion, steps
 from ntkcore.specs.nets import mlp
 
 CLAIM = (
-    "On a sparse parity, which no frozen kernel of these sizes learns, the network linearised after its kernel's early "
-    "rotation reaches the network's final error, while linearised at the start it stays at chance (Fort et al. 2020)."
+    "On a sparse parity, which no frozen kernel of these sizes learns, the network linearised after"
+    " its kernel's early rotation reaches the network's final error, while linearised at the start"
+    " it stays at chance (Fort et al. 2020)."
 )
 
 
@@ -35,7 +38,9 @@ QUICK: dict[str, Any] = {"steps": 600, "looks": (0, 50, 150, 300), "width": 256}
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Test errors over the targets' variance, of the network and linearised from each look on; its kernel's path."""
+    """Test errors over the targets' variance, of the network and linearised from each look on;
+    its kernel's path.
+    """
     from ntkcore.finite import Linearized, empirical_ntk, kernel_distance, nmse, to_torch, train
 
     rng = np.random.default_rng(config.seed)
@@ -43,7 +48,11 @@ def run(config: Config) -> dict[str, Any]:
     y = x[:, : config.k].prod(1)
     x, z, y, target = x[: config.n], x[config.n :], y[: config.n], y[config.n :]
     module = to_torch(
-        mlp(1, b_std=0.1), config.width, input_shape=(config.d,), parameterization="mup", seed=config.seed
+        mlp(1, b_std=0.1),
+        config.width,
+        input_shape=(config.d,),
+        parameterization="mup",
+        seed=config.seed,
     )
     K_0, networks, linearised, distance, done = empirical_ntk(module, x[:300]), [], [], [], 0
     for step in steps((*config.looks, config.steps)):
@@ -86,13 +95,17 @@ def _outputs(module: Any, z: Any) -> Any:
 
 
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
-    """Frozen at the start: chance. The network: learned. Linearised early: ahead of the network by far."""
+    """Frozen at the start: chance. The network: learned. Linearised early:
+    ahead of the network by far.
+    """
     ahead = arrays["network"][:-1] - arrays["linearised"]
     best = int(ahead.argmax())
     return [
         Criterion("error linearised at the start", arrays["linearised"][0], 0.9),
         Criterion("the network's final error", arrays["network"][-1], high=0.1),
-        Criterion("least error when linearised from a look on", arrays["linearised"].min(), high=0.1),
+        Criterion(
+            "least error when linearised from a look on", arrays["linearised"].min(), high=0.1
+        ),
         Criterion("how far a linearised network is ahead of the network then", ahead[best], 0.1),
     ]
 
@@ -101,7 +114,14 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     """Errors and the kernel's distance over steps."""
     ax = figure.add_subplot()
     ax.plot(arrays["steps"], arrays["network"], "o-", label="network")
-    ax.plot(arrays["steps"][:-1], arrays["linearised"], "s-", label="linearised from here, trained to the end")
-    ax.plot(arrays["steps"], arrays["distance"], "k:", label="distance of the kernel from its start")
+    ax.plot(
+        arrays["steps"][:-1],
+        arrays["linearised"],
+        "s-",
+        label="linearised from here, trained to the end",
+    )
+    ax.plot(
+        arrays["steps"], arrays["distance"], "k:", label="distance of the kernel from its start"
+    )
     ax.set(xscale="symlog", xlabel="steps", ylabel="test error / variance", ylim=(-0.05, None))
     ax.legend(frameon=False)

@@ -1,4 +1,6 @@
-"""In the mean-field limit features move as much in wide networks as in narrow ones, and outputs stop fluctuating."""
+"""In the mean-field limit features move as much in wide networks as in narrow ones,
+and outputs stop fluctuating.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from ntkcore.specs.nets import mlp
 from ntkcore.theory.sphere import random_points
 
 CLAIM = (
-    "In mean-field parameterization the relative movement of the features does not depend on the width, in NTK "
-    "parameterization it vanishes; the initial output fluctuates like n^(-1/2) in the one, and at any width alike in "
-    "the other (Mei et al. 2018; Chizat et al. 2019; Yang & Hu 2021)."
+    "In mean-field parameterization the relative movement of the features does not depend on the"
+    " width, in NTK parameterization it vanishes; the initial output fluctuates like n^(-1/2) in"
+    " the one, and at any width alike in the other (Mei et al. 2018; Chizat et al. 2019; Yang & Hu"
+    " 2021)."
 )
 KINDS = ("mean_field", "ntk")
 
@@ -49,10 +52,19 @@ def run(config: Config) -> dict[str, Any]:
             for draw in range(config.draws):
                 seed = draw + 100 * config.seed
                 start = to_torch(
-                    mlp(1), width, input_shape=(config.d,), parameterization=kind, seed=seed, dtype="float64"
+                    mlp(1),
+                    width,
+                    input_shape=(config.d,),
+                    parameterization=kind,
+                    seed=seed,
+                    dtype="float64",
                 )
                 if rate is None:
-                    rate = config.points / np.linalg.eigvalsh(empirical_ntk(start, x, scales="sgd"))[-1] / 2
+                    rate = (
+                        config.points
+                        / np.linalg.eigvalsh(empirical_ntk(start, x, scales="sgd"))[-1]
+                        / 2
+                    )
                 module = copy.deepcopy(start)
                 train(module, x, y, lr=float(rate), steps=config.steps)
                 moved[i, j] += feature_movement(module, start, x) / config.draws
@@ -78,9 +90,13 @@ def _size(module: Any, x: Any) -> float:
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     """Slopes over the width."""
     return [
-        Criterion("slope of the features' movement, mean field", arrays["moved_slopes"][0], -0.1, 0.1),
+        Criterion(
+            "slope of the features' movement, mean field", arrays["moved_slopes"][0], -0.1, 0.1
+        ),
         Criterion("slope of the features' movement, NTK", arrays["moved_slopes"][1], -0.65, -0.35),
-        Criterion("slope of the initial output, mean field", arrays["output_slopes"][0], -0.65, -0.35),
+        Criterion(
+            "slope of the initial output, mean field", arrays["output_slopes"][0], -0.65, -0.35
+        ),
         Criterion("slope of the initial output, NTK", arrays["output_slopes"][1], -0.15, 0.15),
     ]
 
@@ -88,7 +104,10 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
 def plot(arrays: dict[str, Any], figure: Any) -> None:
     """Both over the width."""
     for ax, name, label in zip(
-        figure.subplots(1, 2), ("moved", "output"), ("movement of the features", "initial output, rms"), strict=True
+        figure.subplots(1, 2),
+        ("moved", "output"),
+        ("movement of the features", "initial output, rms"),
+        strict=True,
     ):
         for kind, row, slope in zip(KINDS, arrays[name], arrays[f"{name}_slopes"], strict=True):
             ax.plot(arrays["widths"], row, "o-", label=f"{kind}, slope {slope:.2f}")

@@ -1,4 +1,6 @@
-"""Low orders first: a two-layer network learns spherical harmonics in the order of its kernel's eigenvalues."""
+"""Low orders first: a two-layer network learns spherical
+harmonics in the order of its kernel's eigenvalues.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from ntkcore.theory.dynamics import Dynamics, GradientFlow
 from ntkcore.theory.sphere import legendre, random_points, sphere_spectrum
 
 CLAIM = (
-    "A bias-free two-layer ReLU network in its kernel limit learns P_1, P_2 and P_4 on the sphere one after the other "
-    "(Cao et al. 2019, figure 1, the kernel's side), at the rates of the eigenvalues."
+    "A bias-free two-layer ReLU network in its kernel limit learns P_1, P_2 and P_4 on the sphere"
+    " one after the other (Cao et al. 2019, figure 1, the kernel's side), at the rates of the"
+    " eigenvalues."
 )
 ORDERS = (1, 2, 4)
 
@@ -38,7 +41,9 @@ def run(config: Config) -> dict[str, Any]:
     rng = np.random.default_rng(config.seed)
     x = random_points(config.n, config.d, rng)
     zeta = random_points(len(ORDERS), config.d, rng)
-    parts = np.stack([legendre(k + 1, x @ z, config.d)[k] for k, z in zip(ORDERS, zeta, strict=True)], 1)
+    parts = np.stack(
+        [legendre(k + 1, x @ z, config.d)[k] for k, z in zip(ORDERS, zeta, strict=True)], 1
+    )
     parts /= np.sqrt((parts**2).mean(0))
     net = mlp(1)
     dynamics = Dynamics(kernel(net, x), parts.sum(1), GradientFlow())
@@ -48,11 +53,19 @@ def run(config: Config) -> dict[str, Any]:
     residual = dynamics.train.mean(times) - parts.sum(1)
     left = np.abs(residual @ np.linalg.pinv(parts).T)
     half = np.array([np.exp(np.interp(-0.5, -column, np.log(times))) for column in left.T])
-    return {"times": times, "left": left, "half_times": half, "predicted": np.log(2) / eta, "orders": np.array(ORDERS)}
+    return {
+        "times": times,
+        "left": left,
+        "half_times": half,
+        "predicted": np.log(2) / eta,
+        "orders": np.array(ORDERS),
+    }
 
 
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
-    """In order, and the low orders at the population's rates; order 4 has more harmonics than there are samples."""
+    """In order, and the low orders at the population's rates;
+    order 4 has more harmonics than there are samples.
+    """
     half, predicted = arrays["half_times"], arrays["predicted"]
     return [
         Criterion("half-time of order 2 over order 1", half[1] / half[0], 1.3),
@@ -69,5 +82,7 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
         ax.plot(arrays["times"], arrays["left"][:, place], label=f"order {k}", color=f"C{place}")
         ax.axvline(arrays["predicted"][place], color=f"C{place}", ls=":", lw=1)
     ax.axhline(0.5, color="0.8", lw=1, zorder=0)
-    ax.set(xscale="log", xlabel="training time", ylabel="share left", title="dotted: ln 2 / eigenvalue")
+    ax.set(
+        xscale="log", xlabel="training time", ylabel="share left", title="dotted: ln 2 / eigenvalue"
+    )
     ax.legend(frameon=False)

@@ -1,4 +1,6 @@
-"""A wide network learns spherical harmonics in the order, and at the times, of its frozen kernel."""
+"""A wide network learns spherical harmonics in the order, and at the times,
+of its frozen kernel.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from ntkcore.specs.nets import mlp
 from ntkcore.theory.sphere import legendre, random_points
 
 CLAIM = (
-    "During gradient descent a wide bias-free two-layer ReLU network and its kernel learn P_1, P_2 and P_4 on the "
-    "sphere together: the same shares are left at every step (Cao et al. 2019, figure 1)."
+    "During gradient descent a wide bias-free two-layer ReLU network and its kernel learn P_1, P_2"
+    " and P_4 on the sphere together: the same shares are left at every step (Cao et al. 2019,"
+    " figure 1)."
 )
 ORDERS = (1, 2, 4)
 
@@ -39,7 +42,9 @@ def run(config: Config) -> dict[str, Any]:
     """Shares left of every order, of the network and of its kernel, (looks, orders)."""
     rng = np.random.default_rng(config.seed)
     x, zeta = random_points(config.n, config.d, rng), random_points(len(ORDERS), config.d, rng)
-    parts = np.stack([legendre(k + 1, x @ z, config.d)[k] for k, z in zip(ORDERS, zeta, strict=True)], 1)
+    parts = np.stack(
+        [legendre(k + 1, x @ z, config.d)[k] for k, z in zip(ORDERS, zeta, strict=True)], 1
+    )
     parts *= config.amplitude / np.sqrt((parts**2).mean(0))
     y, project = parts.sum(1), np.linalg.pinv(parts)
     K = kernel(mlp(1, W_std=np.sqrt(2)), x)
@@ -61,7 +66,9 @@ def run(config: Config) -> dict[str, Any]:
 
 
 class _Network:
-    """f = sqrt(2/m) sum_j a_j relu(w_j . x sqrt(2/d)) of twin neurons, so that f_0 = 0, by plain gradient descent."""
+    """f = sqrt(2/m) sum_j a_j relu(w_j . x sqrt(2/d)) of twin neurons, so that f_0 = 0,
+    by plain gradient descent.
+    """
 
     def __init__(self, x: Any, y: Any, config: Config) -> None:
         rng = np.random.default_rng([config.seed, 1])

@@ -14,8 +14,9 @@ from ntkcore.experiments.criteria import Criterion, steps
 from ntkcore.specs.nets import mlp
 
 CLAIM = (
-    "On 22 UCI sets an SVM with the NTK of a fully connected network is at least as good as one with an RBF kernel "
-    "whose width is chosen as well (Arora et al. 2020): chosen on the tuning split with C, mean accuracy of four folds."
+    "On 22 UCI sets an SVM with the NTK of a fully connected network is at least as good as one"
+    " with an RBF kernel whose width is chosen as well (Arora et al. 2020): chosen on the tuning"
+    " split with C, mean accuracy of four folds."
 )
 C_GRID = [10.0**i for i in range(-2, 5)]
 DEPTHS = (1, 2, 3, 4)
@@ -37,8 +38,12 @@ def run(config: Config) -> dict[str, Any]:
     """Accuracies by set. FileNotFoundError without uci.npz."""
     sets = data("uci.npz")
     if sets is None:
-        raise FileNotFoundError("this experiment needs uci.npz: set NTKCORE_DATA to the folder that holds it")
-    there = sorted({key.split("/")[0] for key in sets}, key=lambda name: len(sets[f"{name}/y"]))[: config.sets]
+        raise FileNotFoundError(
+            "this experiment needs uci.npz: set NTKCORE_DATA to the folder that holds it"
+        )
+    there = sorted({key.split("/")[0] for key in sets}, key=lambda name: len(sets[f"{name}/y"]))[
+        : config.sets
+    ]
     scores = np.array([_evaluate(sets, name, config.widths) for name in steps(there)])
     return {"sets": np.array(there), "ntk": scores[:, 0], "rbf": scores[:, 1]}
 
@@ -75,7 +80,9 @@ def _accuracy(K: Any, C: float, y: Any, split: Any) -> float:
     train, test = split
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of no convergence: such a choice scores what it scores
-        svm = SVC(kernel="precomputed", C=C, max_iter=1_000_000).fit(K[np.ix_(train, train)], y[train])
+        svm = SVC(kernel="precomputed", C=C, max_iter=1_000_000).fit(
+            K[np.ix_(train, train)], y[train]
+        )
     return float(np.mean(svm.predict(K[np.ix_(test, train)]) == y[test]))
 
 
@@ -94,6 +101,11 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     ax = figure.add_subplot()
     ax.plot([0, 1], [0, 1], color="0.8", lw=1)
     ax.plot(arrays["rbf"], arrays["ntk"], "o")
-    ax.set(xlabel="RBF accuracy", ylabel="NTK accuracy", title=f"{len(arrays['ntk'])} UCI sets", aspect="equal")
+    ax.set(
+        xlabel="RBF accuracy",
+        ylabel="NTK accuracy",
+        title=f"{len(arrays['ntk'])} UCI sets",
+        aspect="equal",
+    )
     low = min(arrays["rbf"].min(), arrays["ntk"].min()) - 0.03
     ax.set(xlim=(low, 1.02), ylim=(low, 1.02))
