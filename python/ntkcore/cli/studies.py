@@ -60,49 +60,59 @@ def run_command(
         raise typer.Exit(1)
 
 
+Falsified = Annotated[str | None, typer.Argument(help=NET, autocompletion=complete_net)]
+FalsifiedData = Annotated[str | None, typer.Argument(help=f"{DATA} Or a task: sparse_parity, …")]
+Targets = Annotated[
+    str | None,
+    typer.Argument(help="Targets, as data: numbers, or classes as whole numbers. Of a task: none."),
+]
+Controls = Annotated[
+    bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")
+]
+Reported = Annotated[
+    Path, typer.Option(callback=local, help="Folder of finished cells and of the report.")
+]
+Metric = Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")]
+Predicate = Annotated[
+    str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")
+]
+Minimum = Annotated[float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")]
+Axis = Annotated[str | None, typer.Option(help="n, noise, width, or another keyword of the task.")]
+Values = Annotated[str | None, typer.Option(help="Of the axis, rising: 100,400,1600.")]
+Baseline = Annotated[str | None, typer.Option(help="A network that must not show the effect.")]
+Width = Annotated[int, typer.Option(min=1, help="Of the finite networks.")]
+Steps = Annotated[int, typer.Option(min=1, help="Of training.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Initialisations; a verdict needs 5.")]
+Splits = Annotated[int, typer.Option(min=1, help="Of the data; a verdict needs 3.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Begin nothing new (of each control) after that; a rerun goes on."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Device = Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")]
+
+
 @app.command("falsify")
 def falsify_command(
     context: typer.Context,
-    net: Annotated[str | None, typer.Argument(help=NET, autocompletion=complete_net)] = None,
-    data: Annotated[
-        str | None, typer.Argument(help=f"{DATA} Or a task, e.g. sparse_parity.")
-    ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Argument(
-            help="Targets, as data: numbers, or classes as whole numbers. Of a task: none."
-        ),
-    ] = None,
-    controls: Annotated[
-        bool, typer.Option("--controls", help="Run ten claims whose verdicts are known.")
-    ] = False,
-    output: Annotated[
-        Path, typer.Option(callback=local, help="Folder of finished cells and of the report.")
-    ] = Path("ntkcore-falsify"),
-    metric: Annotated[str, typer.Option(help="nmse, error, train_nmse or train_error.")] = "nmse",
-    predicate: Annotated[
-        str, typer.Option(help="below, everywhere, orders, power_law, increases or peak.")
-    ] = "below",
-    minimum: Annotated[
-        float, typer.Option(help="Least effect that counts; below: 1 - metric/chance.")
-    ] = 0.5,
-    axis: Annotated[
-        str | None, typer.Option(help="n, noise, width, or another keyword of the task.")
-    ] = None,
-    values: Annotated[str | None, typer.Option(help="Of the axis, rising: 100,400,1600.")] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="A network that must not show the effect.")
-    ] = None,
-    width: Annotated[int, typer.Option(min=1, help="Of the finite networks.")] = 512,
-    steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 2000,
-    seeds: Annotated[int, typer.Option(min=1, help="Initialisations; a verdict needs 5.")] = 5,
-    splits: Annotated[int, typer.Option(min=1, help="Of the data; a verdict needs 3.")] = 3,
-    seconds: Annotated[
-        float | None,
-        typer.Option(help="Begin nothing new (of each control) after that; a rerun goes on."),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    device: Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")] = "cpu",
+    net: Falsified = None,
+    data: FalsifiedData = None,
+    targets: Targets = None,
+    controls: Controls = False,
+    output: Reported = Path("ntkcore-falsify"),
+    metric: Metric = "nmse",
+    predicate: Predicate = "below",
+    minimum: Minimum = 0.5,
+    axis: Axis = None,
+    values: Values = None,
+    baseline: Baseline = None,
+    width: Width = 512,
+    steps: Steps = 2000,
+    seeds: Seeds = 5,
+    splits: Splits = 3,
+    seconds: Seconds = None,
+    workers: Workers = 1,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Would it still be learned if the features were frozen? Kernels beside networks,

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +30,7 @@ from ntkcore.engine.inputs import KERNELS, as_array
 from ntkcore.linalg.checks import check_matrix, check_symmetric
 from ntkcore.linalg.eigen import Modes, eigenmodes, leading_modes
 from ntkcore.specs.layers import Layer
+from ntkcore.theory.modal import compressed, each, product, sandwich, spectral
 from ntkcore.theory.points import (
     KernelTraining,
     Points,
@@ -41,6 +41,7 @@ from ntkcore.theory.points import (
     check_points,
 )
 from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule
+from ntkcore.theory.search import best_time, first_time
 
 __all__ = [
     "Dynamics",
@@ -54,9 +55,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-
-STEPS_A_BLOCK = 256  # of the scan for the first step that reaches a loss
-TIMES_A_GRID = 200  # of the search for the best time to stop
 
 
 class Dynamics(KernelTraining):
@@ -198,12 +196,7 @@ class Dynamics(KernelTraining):
             return 0.0
         if not loss > self.train_loss(np.inf):
             return math.inf
-        if isinstance(self.rule, GradientDescent) and self.rule.momentum > 0:
-            return self._scan(loss)
-        high = 1.0
-        while self.train_loss(high) > loss:
-            high *= 2
-        return self._bisect(loss, high)
+        return first_time(self.train_loss, loss, self.rule)
 
     def early_stopping(
         self, validation: Points, y: npt.ArrayLike, *, expected: bool = False
@@ -216,19 +209,13 @@ class Dynamics(KernelTraining):
         """
         check_points(validation)
         loss = functools.partial(validation.loss, y=y, expected=expected)
-        grid = self._grid()
-        losses = loss(grid)
-        best = int(losses.argmin())
-        time, least = float(grid[best]), float(losses[best])
-        if 0 < best < len(grid) - 1:
-            time, least = self._refine(loss, grid[best - 1 : best + 2], time, least)
-        return Stop(time, least, float(losses[-1]) - least)
+        return best_time(loss, self.rates, self.rule)
 
     # --- what Points asks for
 
     def mean(self, points: Points, times: Array) -> Array:
         """f0 + K* V G V^T (y - f0); on the training set f0 + V lambda G V^T (y - f0)."""
-        basis, over_time = _compressed(self.rates * self.rule.gain(self.rates, times))  # 1 - rho
+        basis, over_time = compressed(self.rates * self.rule.gain(self.rates, times))  # 1 - rho
         shifted = self.modes.values + self.ridge
         inverse = np.divide(1.0, shifted, out=np.zeros_like(shifted), where=self.modes.values > 0)
         scale = inverse if points.kernel_cross is not None else self.modes.values * inverse
@@ -270,16 +257,16 @@ class Dynamics(KernelTraining):
         root = self._root
         if points.kernel_cross is None:
             left = self._left(times)
-            return _each(left, lambda row: _sandwich(self.modes.vectors * row, root, diagonal))
+            return each(left, lambda row: sandwich(self.modes.vectors * row, root, diagonal))
         own = points.own(points.nngp_own, "the NNGP", diagonal)
         basis, cross = points.modes, points.nngp_modes
 
         def at(gain: Array) -> Array:
             b = basis * gain
             mixed = (b * cross).sum(axis=1) if diagonal else b @ cross.T
-            return own + _sandwich(b, root, diagonal) - mixed - mixed.T
+            return own + sandwich(b, root, diagonal) - mixed - mixed.T
 
-        return _each(self._gain(times), at)
+        return each(self._gain(times), at)
 
     def posterior(self, points: Points, times: Array, diagonal: bool) -> Array:
         """K** - K* V (1 - rho^2)/(lambda + ridge) V^T K*^T."""
@@ -287,9 +274,9 @@ class Dynamics(KernelTraining):
         learned = self._gain(times) * (1 + self.rule.decay(self.rates, times))
         if points.kernel_cross is None:
             values, basis = self.modes.values, self.modes.vectors
-            return _each(values - values**2 * learned, lambda row: _spectral(basis, row, diagonal))
+            return each(values - values**2 * learned, lambda row: spectral(basis, row, diagonal))
         own = points.own(points.kernel_own, "the kernel that trains (kernel_test)", diagonal)
-        return _each(learned, lambda row: own - _spectral(points.modes, row, diagonal))
+        return each(learned, lambda row: own - spectral(points.modes, row, diagonal))
 
     def bound(self, points: Points, times: Array) -> Array:
         """|K* tail G tail (y - f0)|, by Cauchy-Schwarz in R^n and in the kernel's Hilbert space."""
@@ -347,7 +334,7 @@ class Dynamics(KernelTraining):
         """
         nngp, vectors = cast(Array, self.nngp), self.modes.vectors
         try:
-            half = _product(vectors.T, cast(Array, np.linalg.cholesky(nngp)), True)
+            half = product(vectors.T, cast(Array, np.linalg.cholesky(nngp)), True)
             return cast(Array, np.linalg.cholesky(half @ half.T)), True
         except np.linalg.LinAlgError:
             prior = eigenmodes(nngp, "nngp")
@@ -394,91 +381,3 @@ class Dynamics(KernelTraining):
         if self.ridge == 0:
             return rho
         return (values * rho + self.ridge) / (values + self.ridge)
-
-    def _scan(self, loss: float) -> float:
-        start = 0
-        while True:
-            steps = np.arange(start, start + STEPS_A_BLOCK, dtype=float)
-            reached = np.flatnonzero(self.train_loss(steps) <= loss)
-            if len(reached):
-                return float(steps[reached[0]])
-            start += STEPS_A_BLOCK
-
-    def _bisect(self, loss: float, high: float) -> float:
-        """The falling loss crosses in [0, high]: to the step, or to relative 1e-14."""
-        low, whole = 0.0, isinstance(self.rule, GradientDescent)
-        while high - low > (1 if whole else 1e-14 * high):
-            middle = (low + high) / 2
-            middle = math.floor(middle) if whole else middle
-            if middle in (low, high):
-                break
-            low, high = (middle, high) if self.train_loss(middle) > loss else (low, middle)
-        return float(high)
-
-    def _grid(self) -> Array:
-        positive = self.rates[self.rates > 0]
-        if not len(positive):
-            return np.array([0.0, np.inf])
-        slow = 1 - getattr(self.rule, "momentum", 0.0)
-        first, last = 1e-3 * slow / positive.max(), 50 / positive.min()
-        times = np.geomspace(first, last, TIMES_A_GRID - 2) / self.rule.learning_rate
-        if isinstance(self.rule, GradientDescent):
-            times = np.unique(np.ceil(times))
-        return np.concatenate([[0.0], times, [np.inf]])
-
-    def _refine(
-        self, loss: Callable[[Any], Array], around: Array, time: float, least: float
-    ) -> tuple[float, float]:
-        """Ever finer grids about the best time; of steps until none lies between."""
-        low, high = around[0], min(around[2], 4 * around[1])
-        for _ in range(12):
-            grid = np.linspace(low, high, 9)
-            if isinstance(self.rule, GradientDescent):
-                grid = np.unique(np.round(grid))
-            losses = loss(grid)
-            best = int(losses.argmin())
-            if losses[best] <= least:
-                time, least = float(grid[best]), float(losses[best])
-            low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        return time, least
-
-
-def _compressed(learned: Array) -> tuple[Array, Array | None]:
-    """1 - rho (times, k) as (A B^T)^T, A (k, q) and B (times, q), or None for the identity.
-
-    Many times of a smooth decay span few dimensions. Every time is exact to rounding of its own
-    largest mode, and exactly 0 where nothing is learned.
-    """
-    count = len(learned)
-    if count <= 32:
-        return learned.T, None
-    size = np.linalg.norm(learned, axis=1, keepdims=True)
-    u, s, v = np.linalg.svd((learned / np.where(size > 0, size, 1.0)).T, full_matrices=False)
-    q = max(int((s > np.finfo(float).eps * s[0]).sum()), 1)
-    return (learned.T, None) if 2 * q > count else (u[:, :q] * s[:q], size * v[:q].T)
-
-
-def _each(rows: Array, function: Callable[[Array], Array]) -> Array:
-    """One time after the other: what a time needs may be as large as a kernel."""
-    return np.stack([function(row) for row in rows]) if len(rows) else np.empty(0)
-
-
-def _product(b: Array, root: Array, lower: bool, block: int = 256) -> Array:
-    """B R, without the zeros of a lower triangular R."""
-    if not lower:
-        return b @ root
-    product = np.empty((len(b), len(root)))
-    for j in range(0, len(root), block):
-        product[:, j : j + block] = b[:, j:] @ root[j:, j : j + block]
-    return product
-
-
-def _sandwich(b: Array, root: tuple[Array, bool], diagonal: bool) -> Array:
-    """B S B^T, S = R R^T in the modes' basis, or its diagonal."""
-    product = _product(b, *root)
-    return np.einsum("ij,ij->i", product, product) if diagonal else product @ product.T
-
-
-def _spectral(basis: Array, factor: Array, diagonal: bool) -> Array:
-    """P diag(factor) P^T, or its diagonal."""
-    return basis**2 @ factor if diagonal else (basis * factor) @ basis.T
