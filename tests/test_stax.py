@@ -274,8 +274,8 @@ def test_signatures_are_neural_tangents(name):
         ),
         (lambda: stax.Flatten(batch_axis_out=1), NotImplementedError, "batch_axis_out"),
         (lambda: stax.LayerNorm(axis=(1, 2)), NotImplementedError, "axis=.*channels"),
-        (lambda: mlp()[0](0, (1, 2)), NotImplementedError, "finite networks.*not here yet"),
-        (lambda: mlp()[1]((), X), NotImplementedError, "finite networks.*not here yet"),
+        (lambda: mlp()[0](0, (1, 2)), NotImplementedError, "ntkcore.finite.to_torch"),
+        (lambda: mlp()[1]((), X), NotImplementedError, "ntkcore.finite.to_torch"),
         (
             lambda: mlp()[2](X, Z, "ntk", diagonal_batch=False),
             NotImplementedError,

@@ -19,7 +19,6 @@ import numpy.typing as npt
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from scipy.linalg import eigh
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
@@ -32,6 +31,7 @@ except ImportError as error:
     ) from error
 
 from ntkcore.engine.kernels import kernel
+from ntkcore.linalg.eigen import Eigh, eigenmodes
 from ntkcore.specs.nets import cntk, mlp
 from ntkcore.store.files import writing
 
@@ -94,24 +94,15 @@ def _targets(y: Array) -> Array:
 
 
 def _ridge_scores(K: Array, split: Split) -> tuple[float, float]:
-    """(validation, test) accuracy of kernel ridge regression on one-hot targets,
-    the ridge chosen by the former.
-
-    One eigendecomposition K = V L V^T serves every ridge: f(x) = k(x) V (L + ridge)^-1 V^T y.
+    """(validation, test) accuracy of kernel ridge regression on one-hot targets, the ridge chosen
+    by the former; one eigendecomposition serves every ridge.
     """
-    K = K.astype(np.float64)
-    values, vectors = eigh(K[np.ix_(split.train, split.train)])
-    targets = vectors.T @ _targets(split.y[split.train])
-    parts = [
-        (K[np.ix_(part, split.train)] @ vectors, split.y[part])
-        for part in (split.valid, split.test)
+    modes = Eigh(K[np.ix_(split.train, split.train)].astype(np.float64))
+    paths = modes.path(_targets(split.y[split.train]), RIDGES, relative=True)
+    parts = [(K[np.ix_(part, split.train)], split.y[part]) for part in (split.valid, split.test)]
+    scores = [
+        [float(np.mean((rows @ A).argmax(1) == labels)) for rows, labels in parts] for A in paths
     ]
-    scores = []
-    for ridge in RIDGES:
-        weights = targets / (values + ridge * values.mean())[:, None]
-        scores.append(
-            [float(np.mean((rows @ weights).argmax(1) == labels)) for rows, labels in parts]
-        )
     valid, test = max(scores, key=lambda pair: pair[0])
     return valid, test
 
@@ -173,11 +164,11 @@ def _dynamics(results: Results, stack: Array, split: Split) -> None:
     """
     inner = np.ix_(split.train, split.train)
     for depth in (1, 3, 5):
-        values, vectors = eigh(stack[DEPTHS.index(depth)][inner].astype(np.float64))
-        results.spectra[depth] = values[::-1] / len(values)
+        modes = eigenmodes(stack[DEPTHS.index(depth)][inner])
+        results.spectra[depth] = modes.values / len(modes.values)
         if depth == 3:
-            power = ((vectors[:, ::-1].T @ _targets(split.y[split.train])) ** 2).sum(1)
-            rates = np.maximum(values[::-1], 0) / len(values)
+            power = ((modes.vectors.T @ _targets(split.y[split.train])) ** 2).sum(1)
+            rates = modes.values / len(modes.values)
     results.times = np.logspace(-1, 5, 200)
     left = np.exp(-2 * np.outer(results.times, rates)) * power
     groups = [left[:, a:b].sum(1) / power[a:b].sum() for a, b in MODES]

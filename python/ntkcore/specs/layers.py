@@ -1,7 +1,7 @@
 """Network specs: frozen dataclasses that print readably,
 round-trip through JSON and become programs.
 
-Every layer follows neural-tangents' normalisation (`MATH.md` of the project; Lee et al. 2019, Novak
+Every layer follows neural-tangents' normalisation (`docs/mathematics.md`; Lee et al. 2019, Novak
 et al. 2020): for a layer's input with covariance K and tangent kernel T, in the NTK
 parameterization,
 

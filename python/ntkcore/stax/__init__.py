@@ -6,7 +6,8 @@
 
 Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the
 work is done by `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError,
-saying what to do instead. Finite networks (``init_fn``, ``apply_fn``) are not here yet.
+saying what to do instead. So do ``init_fn`` and ``apply_fn``: finite networks are `ntkcore.finite`,
+which takes ``kernel_fn.net``.
 
 An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps
 covariances from overflowing before a dual, as the duals here, working on correlations with

@@ -23,8 +23,8 @@ class Layer(NamedTuple):
 
 def _no_finite_network(*args: Any, **kwargs: Any) -> NoReturn:
     raise NotImplementedError(
-        "init_fn and apply_fn belong to finite networks, which are not here yet: ntkcore.stax"
-        " computes the infinite network's kernel_fn; build the finite one in JAX or PyTorch"
+        "init_fn and apply_fn belong to finite networks: ntkcore.stax computes the infinite"
+        " network's kernel_fn; ntkcore.finite.to_torch(kernel_fn.net, width) makes a finite one"
     )
 
 
