@@ -10,6 +10,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
+from examples import PHIS
 from finite_nets import CONV, DENSE, NETS, RELU, data, shape_of, torch
 from ntkcore.finite import (
     ABC,
@@ -24,7 +25,6 @@ from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.networks import MAKERS
 from ntkcore.specs.activations import ACTIVATIONS
 from reference import PHI
-from test_dual import CASES
 
 DRAWS = 12
 
@@ -33,7 +33,7 @@ def test_every_activation_has_its_torch_function():
     assert set(FUNCTIONS) == set(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("layer", CASES, ids=repr)
+@pytest.mark.parametrize("layer", PHIS, ids=repr)
 def test_activations(layer):
     z = np.linspace(-3, 3, 61) + 0.01
     phi = PHI[type(layer).__name__](layer)[0]

@@ -7,23 +7,14 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
+from examples import IMAGE_NETS, PHIS, VECTOR_NETS
 from ntkcore.engine.backends import cuda_problem
-from test_dual import CASES
-from test_images import NETS
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem())),
 ]
 NAMES = ("nngp", "ntk")
-VECTOR_NETS = {
-    "chain": nk.mlp(10),
-    "chain with biases": nk.mlp(3, 1.2, 0.3),
-    "leaky": nk.mlp(3, activation=nk.LeakyRelu(0.2)),
-    "residual": nk.Serial(
-        nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1)
-    ),
-}
 BOUNDS = {"float32": 5e-6, "float64": 1e-12}
 
 
@@ -39,10 +30,10 @@ def images(n, h=5, w=4, channels=2, seed=0):
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", IMAGE_NETS)
 def test_networks_of_images(name, dtype):
     for z in (None, images(9, seed=1)):
-        check(NETS[name], images(20), z, dtype)
+        check(IMAGE_NETS[name], images(20), z, dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -54,7 +45,7 @@ def test_networks_of_vectors(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
+@pytest.mark.parametrize("activation", [case for case in PHIS if case != nk.ArcCosine(0)], ids=str)
 def test_activations(activation, dtype):
     check(nk.Serial(nk.Dense(0.8, 0.1), activation, nk.Dense()), images(20)[:, 0, 0], None, dtype)
     net = nk.Serial(
@@ -157,7 +148,7 @@ def test_vectors_keep_their_precision():
 def test_many_tiles_of_vectors_to_the_host():
     x = np.random.default_rng(0).standard_normal((1203, 7))
     for z in (None, x[:701] + 1):
-        check(VECTOR_NETS["chain"], x, z, "float64", tile=256)
+        check(VECTOR_NETS["long chain"], x, z, "float64", tile=256)
 
 
 def test_the_same_bits_every_time():
@@ -179,8 +170,8 @@ def test_finite_networks(name):
     torch = torch_on_gpu()
     from ntkcore.finite import empirical_nngp, empirical_ntk, to_torch, train
 
-    net = {**VECTOR_NETS, **NETS}[name]
-    x = images(12) if name in NETS else np.random.default_rng(0).standard_normal((12, 7))
+    net = {**VECTOR_NETS, **IMAGE_NETS}[name]
+    x = images(12) if name in IMAGE_NETS else np.random.default_rng(0).standard_normal((12, 7))
     here = to_torch(net, 16, input_shape=x.shape[1:], dtype="float64", seed=0)
     there = to_torch(net, 16, input_shape=x.shape[1:], dtype="float64", seed=0).to("cuda")
     for kernel in (empirical_ntk, empirical_nngp):

@@ -14,42 +14,11 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
+from examples import OTHER_NETS, RELU_NETS, VECTOR_NETS
 from ntkcore import _core
 from ntkcore.engine import tiles
 from ntkcore.engine.inputs import thread_count
 from reference import reference
-
-RELU_NETS = {
-    "he": nk.mlp(3),
-    "bias": nk.mlp(2, 1.2, 0.4),
-    "leaky": nk.Serial(
-        nk.Dense(1.1, 0.2), nk.LeakyRelu(0.2), nk.Dense(1.3), nk.Abs(), nk.Dense(0.9, 0.1)
-    ),
-    "standard": nk.Serial(
-        nk.Dense(1.2, 0.0, "standard", 64),
-        nk.Relu(),
-        nk.Dense(1.1, None, "standard", 32),
-        nk.Relu(),
-        nk.Dense(1.0, 0.1),
-    ),
-    "no readout": nk.Serial(nk.Dense(1.4, 0.1), nk.Relu()),
-}
-OTHER_NETS = {
-    "linear": nk.Serial(nk.Dense(1.1, 0.3), nk.Dense(0.7)),
-    "zero weights": nk.Serial(nk.Dense(0.0, 0.5), nk.Relu(), nk.Dense(1.0, 0.1)),
-    "norm": nk.Serial(nk.Dense(1.4, 0.2), nk.LayerNorm(), nk.Relu(), nk.Dense(1.2)),
-    "residual": nk.Serial(
-        nk.Dense(1.1, 0.1), nk.Residual(nk.Relu(), nk.Dense(1.3, 0.2)), nk.Relu(), nk.Dense()
-    ),
-    "branches": nk.Serial(
-        nk.FanOut(3),
-        nk.Parallel(nk.Dense(1.2), nk.Serial(nk.Dense(0.5), nk.Erf(), nk.Dense()), nk.Identity()),
-        nk.FanInSum(),
-        nk.Dense(1.1, 0.1),
-        nk.Gelu(),
-        nk.Dense(),
-    ),
-}
 
 
 def data(n, d=5, seed=0, dtype=np.float64):
@@ -57,9 +26,7 @@ def data(n, d=5, seed=0, dtype=np.float64):
 
 
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize(
-    "net", [*RELU_NETS.values(), *OTHER_NETS.values()], ids=[*RELU_NETS, *OTHER_NETS]
-)
+@pytest.mark.parametrize("net", VECTOR_NETS.values(), ids=VECTOR_NETS)
 def test_against_the_reference(net, backend):
     x, z = data(7), data(4, seed=1)
     # There T is not 0 where K is, and ReLU's slope at 0 is a convention.
@@ -74,9 +41,6 @@ def test_against_the_reference(net, backend):
             assert relative_error(single[k], expected[k]) < 1e-6
 
 
-ALL_NETS = RELU_NETS | OTHER_NETS
-
-
 def error_of(actual, expected, off_diagonal=False):
     """Largest difference relative to sqrt(K_ii K_jj), for a symmetric matrix."""
     assert np.isfinite(actual).all()
@@ -85,7 +49,7 @@ def error_of(actual, expected, off_diagonal=False):
     return error[~np.eye(len(error), dtype=bool)].max() if off_diagonal else error.max()
 
 
-@pytest.mark.parametrize("net", ALL_NETS.values(), ids=ALL_NETS)
+@pytest.mark.parametrize("net", VECTOR_NETS.values(), ids=VECTOR_NETS)
 def test_every_entry_of_larger_matrices(net):
     """More than one block and strip in both directions, ragged at the ends."""
     x, z = data(259, 6), data(1091, 6, seed=1)

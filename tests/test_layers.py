@@ -12,50 +12,22 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.specs.layers import LAYERS
+from examples import ACTIVATIONS, LAYERS, READY_NETS
+from ntkcore.specs import activations
+from ntkcore.specs import layers as registry
 from ntkcore.specs.lowering import stages
 from numpy_nets import scatters_about
 from reference import reference
 from test_image_layers import plain
 
-EXAMPLES = [
-    nk.Dense(),
-    nk.Dense(1.5, 0.1, "standard", 64),
-    nk.Conv((3, 3)),
-    nk.Conv((2, 5), (2, 1), "SAME", 1.2, 0.3, "standard", 8),
-    nk.AvgPool((2, 2), (2, 2), "SAME", True),
-    nk.SumPool((2, 3)),
-    nk.GlobalAvgPool(),
-    nk.GlobalSumPool(),
-    nk.Flatten(),
-    nk.LocalAvgPool(3),
-    nk.Identity(),
-    nk.LayerNorm(1e-6),
-    nk.FanOut(2),
-    nk.FanInSum(),
-    nk.Parallel(nk.Identity(), nk.Dense()),
-    nk.Residual(nk.Relu(), nk.Dense(), shortcut=nk.Dense(2.0)),
-    nk.Serial(nk.Dense(), nk.Relu()),
-    *(
-        nk.Relu(),
-        nk.LeakyRelu(0.2),
-        nk.ABRelu(0.1, 0.9),
-        nk.Abs(),
-        nk.Erf(1, 2, 3),
-        nk.Gelu(),
-        nk.Sin(),
-        nk.Cos(c=1),
-    ),
-    *(nk.Exp(), nk.Gaussian(), nk.Rbf(0.5), nk.ArcCosine(2)),
-]
-NETS = [nk.mlp(2), nk.cntk(3), nk.cntk(2, "flatten"), nk.myrtle(5), nk.myrtle(10), nk.resnet(2)]
-
 
 def test_every_layer_has_an_example():
-    assert {type(layer).__name__ for layer in EXAMPLES} == set(LAYERS)
+    assert {type(layer).__name__ for layer in LAYERS} == set(registry.LAYERS)
+    assert {name for name, each in ACTIVATIONS.items() if each} == set(activations.ACTIVATIONS)
+    assert all(type(phi).__name__ == name for name, each in ACTIVATIONS.items() for phi in each)
 
 
-@pytest.mark.parametrize("layer", [*EXAMPLES, *NETS], ids=repr)
+@pytest.mark.parametrize("layer", [*LAYERS, *READY_NETS], ids=repr)
 def test_round_trips(layer):
     assert nk.from_json(layer.to_json()) == layer
     assert eval(repr(layer), vars(nk)) == layer
@@ -71,11 +43,9 @@ def test_equality_and_hash_are_those_of_the_fields():
     assert nk.Serial(nk.Dense(), nk.Relu()) != nk.Serial(nk.Relu(), nk.Dense())
     assert nk.Serial(nk.Dense()) != nk.Parallel(nk.Dense())
     assert nk.Relu() != nk.Abs()
-    for i, one in enumerate(EXAMPLES):
-        assert [other == one for other in EXAMPLES].index(True) == i
-    assert len(set(EXAMPLES) | {nk.from_json(layer.to_json()) for layer in EXAMPLES}) == len(
-        EXAMPLES
-    )
+    for i, one in enumerate(LAYERS):
+        assert [other == one for other in LAYERS].index(True) == i
+    assert len(set(LAYERS) | {nk.from_json(layer.to_json()) for layer in LAYERS}) == len(LAYERS)
 
 
 def test_layers_are_frozen():
@@ -96,7 +66,7 @@ values = (
     | st.integers()
     | st.floats()
     | st.text(max_size=3)
-    | st.sampled_from(sorted(LAYERS))
+    | st.sampled_from(sorted(registry.LAYERS))
 )
 names = [
     "layer",
@@ -117,7 +87,8 @@ documents = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.fixed_dictionaries(
-            {"layer": st.sampled_from(sorted(LAYERS))}, optional=dict.fromkeys(names[1:], inner)
+            {"layer": st.sampled_from(sorted(registry.LAYERS))},
+            optional=dict.fromkeys(names[1:], inner),
         )
     ),
     max_leaves=6,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore.specs import activations
+from examples import PHIS
 from ntkcore.store.build import build
 
 X = np.random.default_rng(0).standard_normal((3, 8, 8, 2))
@@ -20,6 +20,8 @@ CONVOLUTIONAL = {
         nk.Conv((3, 3)), nk.Relu(), nk.GlobalAvgPool(), nk.Dense(), nk.Relu(), nk.Dense()
     ),
 }
+# A step, of scale 0, asks for the sign of what counts as 0 below the dtype's range.
+SCALED = [phi for phi in [*PHIS, nk.LayerNorm()] if phi != nk.ArcCosine(0)]
 PRECISION = {"float32": 2e-5, "float64": 1e-11}
 
 
@@ -51,14 +53,9 @@ def test_small_pixels_beside_ordinary_ones(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("images", [False, True])
-@pytest.mark.parametrize("layer", [*activations.ACTIVATIONS, "LayerNorm"])
-def test_no_layer_gives_nan_at_any_magnitude(layer, images, dtype):
+@pytest.mark.parametrize("phi", SCALED, ids=repr)
+def test_no_layer_gives_nan_at_any_magnitude(phi, images, dtype):
     """Finite, as the variances in float64 say of every pair's bound, or refused."""
-    phi = {
-        "ABRelu": lambda: nk.ABRelu(-0.5, 2.0),
-        "ArcCosine": lambda: nk.ArcCosine(2),
-        "Gaussian": lambda: nk.Gaussian(1.0, -0.5),
-    }.get(layer, getattr(nk, layer))()
     first, last = (nk.Conv((3, 3)), [nk.GlobalAvgPool()]) if images else (nk.Dense(), [])
     net = nk.Serial(first, phi, first, phi, *last, nk.Dense())
     data = X if images else X.reshape(3, -1)
