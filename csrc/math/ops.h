@@ -95,7 +95,7 @@ NTK_HD WithItself<S> with_itself(const Phi& phi, S q) {
   return r;
 }
 template <class S>
-WithItself<S> with_itself(Pointwise name, const double* p, S q) {
+NTK_HD WithItself<S> with_itself(Pointwise name, const double* p, S q) {
   WithItself<S> r{};
   visit_pointwise<double>(name, p, [&](const auto& phi) { r = with_itself(phi, q); });
   return r;
