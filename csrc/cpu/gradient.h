@@ -98,7 +98,9 @@ class Sweep {
         for (int k = 0; k < 4; ++k) results_[knob[-1].result] += knob[-1].slope[k] * by[k];
     }
     V* const inputs = results_ + tile_.results - 3;
-    inputs[0] = adjoints_[0].K, inputs[1] = adjoints_[0].row, inputs[2] = adjoints_[0].col;
+    inputs[0] = adjoints_[0].K;
+    inputs[1] = adjoints_[0].row;
+    inputs[2] = adjoints_[0].col;
   }
   V result(int n) const { return results_[n]; }
 
@@ -106,18 +108,21 @@ class Sweep {
   void forward(int i, const Op& op) {
     State<V>& s = slots_[op.slot];
     Step<V>& step = tape_[i];
-    step.K = s.K, step.t = s.t;
+    step.K = s.K;
+    step.t = s.t;
     if (op.kind == OpKind::affine) {
       op.constants.affine().apply<true>(s.K, s.t);
     } else if (op.kind == OpKind::copy) {
       s = slots_[op.other];
     } else if (op.kind == OpKind::add) {
-      s.K += slots_[op.other].K, s.t += slots_[op.other].t;
+      s.K += slots_[op.other].K;
+      s.t += slots_[op.other].t;
     } else if (op.kind != OpKind::emit) {
       visit_pointwise<double>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
         step.local = pairs_.pointwise(phi, i, step.K);
       });
-      s.K = step.local.E, s.t = step.local.D * s.t;
+      s.K = step.local.E;
+      s.t = step.local.D * s.t;
     }
   }
 
@@ -128,14 +133,23 @@ class Sweep {
     const double a = op.constants.affine().a, e = op.constants.affine().e;
     if (op.kind == OpKind::affine) {
       by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) + g.col * pairs_.at_col(i, Slope::q);
-      by[1] = g.K + g.row + g.col, by[2] = g.t * s.K, by[3] = g.t;
+      by[1] = g.K + g.row + g.col;
+      by[2] = g.t * s.K;
+      by[3] = g.t;
       g = {a * g.K + e * g.t, a * g.t, a * g.row, a * g.col};
     } else if (op.kind == OpKind::emit) {
       const V one = V{} + 1.0;
-      if (tile_.ntk)
-        by[0] = s.t, by[2] = s.K, by[3] = one, g.t += a, g.K += e;
-      else
-        by[0] = s.K, by[1] = one, g.K += a;
+      if (tile_.ntk) {
+        by[0] = s.t;
+        by[2] = s.K;
+        by[3] = one;
+        g.t += a;
+        g.K += e;
+      } else {
+        by[0] = s.K;
+        by[1] = one;
+        g.K += a;
+      }
     } else if (op.kind == OpKind::copy) {
       const Adjoint<V> moved = g;
       g = Adjoint<V>{};
@@ -184,7 +198,8 @@ inline void run_gradient(const GradientTile& tile) {
       for (std::int64_t l = 0; l < count; ++l) {
         const double y = defect(tile, row, col + l, tile.dot[i * tile.dot_stride + j + l]);
         const double r = rows.root[row], c = cols.root[col + l];
-        K[l] = r * c * (1 - y), same[l] = r == c && (y == 0 || r == 0);
+        K[l] = r * c * (1 - y);
+        same[l] = r == c && (y == 0 || r == 0);
       }
       Sweep<DoubleV, PairGroup<DoubleV>> sweep(tile, {tile.row_points, tile.col_points, row, col});
       sweep.run(load(K));

@@ -271,14 +271,16 @@ struct ProgramOp {
     const int from = s.kind == OpKind::copy ? s.other : s.slot;
     P k = get(own.K, from), t = get(own.t, from);
     if (s.kind == OpKind::add) {
-      k = k + get(own.K, s.other), t = t + get(own.t, s.other);
+      k = k + get(own.K, s.other);
+      t = t + get(own.t, s.other);
     } else if (s.kind != OpKind::copy) {
       const PointsView<T>&rows = job.row_points, &cols = job.col_points;
       take_step(
           s, [&](int which) { return job.of_rows(at, thread, rows.feature(i, which)); },
           [&](int which) { return job.of_column(at, thread, cols.feature(i, which)); }, k, t);
     }
-    set(own.K, s.slot, k), set(own.t, s.slot, t);
+    set(own.K, s.slot, k);
+    set(own.t, s.slot, t);
   }
 
   template <class Block, class Own>

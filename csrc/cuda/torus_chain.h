@@ -100,8 +100,10 @@ struct TorusChain {
     if (!l.active) l.unit = units - 1;
     const int plane = l.unit % (s.rows * s.cols);
     l.image_pair = l.unit / (s.rows * s.cols);
-    l.dh = s.dh[plane / s.cols], l.dw = s.dw[plane % s.cols];
-    l.strip = inside / at.pairs, l.pair = inside % at.pairs;
+    l.dh = s.dh[plane / s.cols];
+    l.dw = s.dw[plane % s.cols];
+    l.strip = inside / at.pairs;
+    l.pair = inside % at.pairs;
     l.row = at.at(0, l.strip * kRows, l.pair);
     const int q = (2 * l.pair + l.dw) % width();
     l.col = at.at(q % 2, l.strip * kRows + l.dh, q / 2);
@@ -197,8 +199,12 @@ struct TorusChain {
     constexpr bool kPositive = kKind == StepKind::relu_positive;
     const T *row_table = batch.row_images.table + s.table, *col_table = batch.col_images.table + s.table;
     V other_k[2], other_u[2], above_k[2], above_u[2];
-    meet<W>(f, k, other_k), meet<W>(f, u, other_u);
-    NTK_UNROLL for (int c = 0; c < 2; ++c) above_k[c] = other_k[c], above_u[c] = other_u[c];
+    meet<W>(f, k, other_k);
+    meet<W>(f, u, other_u);
+    NTK_UNROLL for (int c = 0; c < 2; ++c) {
+      above_k[c] = other_k[c];
+      above_u[c] = other_u[c];
+    }
     V from_below = W::load(joins, f.joins_at, 0);
     NTK_UNROLL for (int r = 0; r < kRows; ++r) {
       if (kSide == 0 && r >= rows()) break;
@@ -255,14 +261,19 @@ struct TorusChain {
       if (kSide == 0 && r >= rows()) break;
       V t[2];
       if constexpr (kSide) {
-        W::load2(s.k, at, r * width(), k[r][0], k[r][1]), W::load2(s.t, at, r * width(), t[0], t[1]);
+        W::load2(s.k, at, r * width(), k[r][0], k[r][1]);
+        W::load2(s.t, at, r * width(), t[0], t[1]);
       } else {
         NTK_UNROLL for (int c = 0; c < 2; ++c) {
           const auto each = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
-          k[r][c] = W::load_or_zero(s.k, each, 0), t[c] = W::load_or_zero(s.t, each, 0);
+          k[r][c] = W::load_or_zero(s.k, each, 0);
+          t[c] = W::load_or_zero(s.t, each, 0);
         }
       }
-      NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = first * k[r][c], u[r][c] = k[r][c] + first * t[c];
+      NTK_UNROLL for (int c = 0; c < 2; ++c) {
+        k[r][c] = first * k[r][c];
+        u[r][c] = k[r][c] + first * t[c];
+      }
     }
   }
   // The pixels' products.
@@ -286,7 +297,8 @@ struct TorusChain {
       }
     const T scale = first / T(channels);
     NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
-      k[r][c] = scale * k[r][c], u[r][c] = k[r][c];
+      k[r][c] = scale * k[r][c];
+      u[r][c] = k[r][c];
     }
   }
 
@@ -296,7 +308,8 @@ struct TorusChain {
     NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
       if (kSide == 0 && r >= rows()) break;
       const auto at = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
-      W::store(s.k, at, 0, k[r][c]), W::store(s.t, at, 0, u[r][c] - k[r][c]);
+      W::store(s.k, at, 0, k[r][c]);
+      W::store(s.t, at, 0, u[r][c] - k[r][c]);
     }
   }
 
@@ -310,18 +323,22 @@ struct TorusChain {
       V sum_k = k[r][c], sum_t = u[r][c] - k[r][c];
       if (kSide == 0) {
         const V inside = W::values(lanes, [&](const ChainLane& l) { return T(element(l, r, c) >= 0); });
-        sum_k = inside * sum_k, sum_t = inside * sum_t;
+        sum_k = inside * sum_k;
+        sum_t = inside * sum_t;
       }
-      total_k = total_k + sum_k, total_t = total_t + sum_t;
+      total_k = total_k + sum_k;
+      total_t = total_t + sum_t;
     }
     for (int by = kWarp / 2; by > 0; by /= 2) {  // a lane adds the one `by` further on in its torus
       const V inside = W::each([&](int lane) { return T(lane % this->lanes() + by < this->lanes()); });
-      total_k = total_k + inside * W::right(total_k, by), total_t = total_t + inside * W::right(total_t, by);
+      total_k = total_k + inside * W::right(total_k, by);
+      total_t = total_t + inside * W::right(total_t, by);
     }
     const auto at = W::integers(lanes, [&](const ChainLane& l) -> std::int64_t {
       return l.active && l.strip == 0 && l.pair == 0 ? l.unit : -1;
     });
-    W::store(sum_k, at, 0, total_k), W::store(sum_t, at, 0, total_t);
+    W::store(sum_k, at, 0, total_k);
+    W::store(sum_t, at, 0, total_t);
   }
 
   // Pooled 2x2 in p and p'; PoolPartsOp says which sums a torus has. For even h and w.

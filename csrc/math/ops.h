@@ -40,7 +40,8 @@ struct Normalize {
   explicit NTK_HD Normalize(const double* p) : eps(T(p[0])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = 1 / sqrt(q + double(eps)), f[1] = 0;
+    f[0] = 1 / sqrt(q + double(eps));
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -81,6 +82,9 @@ inline bool holds_inverse(Pointwise name) {
   const bool angle = name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
   return angle || name == Pointwise::normalize;
 }
+
+// Does K keep its sign?
+inline bool keeps_sign(Pointwise name) { return name == Pointwise::normalize; }
 
 // A pointwise op on a point with itself: its features, K <- E, T <- D T.
 template <class S>

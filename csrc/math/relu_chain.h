@@ -21,7 +21,8 @@ struct ChainAffine {
 inline void chain_features(const Affine<double>& map, double q, double* f) {
   const double q_new = map.nngp(q);
   const auto root_of_share = [&](double part) { return q_new > 0 ? std::sqrt(part / q_new) : 0; };
-  f[0] = root_of_share(map.a * q), f[1] = root_of_share(map.b);
+  f[0] = root_of_share(map.a * q);
+  f[1] = root_of_share(map.b);
 }
 
 // phi with E = scale [gamma kappa1 + (1 - gamma) c] sqrt(q q'), gamma = g/scale, scale = g + h.
