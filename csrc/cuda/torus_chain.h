@@ -143,9 +143,11 @@ struct TorusChain {
   template <class W>
   NTK_HD void run(std::int64_t warp) const {
     const auto lanes = W::each([&](int lane) { return place(warp, lane); });
+    // Into the registers.
     const Frame<W> f = frame<W>(lanes);
     typename W::V k[kRows][2], u[kRows][2];
     start<W>(lanes, k, u);
+    // The layers.
     for (int step = 0; step < count;) {
       // Two a turn: the state changes its registers, and only at the end of a turn must it return to the first ones.
       for (; !kShort && step + 1 < count && positive(step) && positive(step + 1); step += 2) {
@@ -159,6 +161,7 @@ struct TorusChain {
       else
         layer<W, StepKind::affine>(steps[step++], f, k, u);
     }
+    // And out.
     const std::int64_t same = anew(warp);  // so that no register keeps the places through the layers
     const auto ends = W::each([&](int lane) { return place(same, lane); });
     if (output == ChainOutput::sums)
@@ -194,10 +197,22 @@ struct TorusChain {
     sum[1] = down[1] + f.middle * down[0] + f.from_right * right;
   }
 
+  // The state after a ReLU layer at one point, from its window sums and root = sqrt(qq')/2.
+  template <bool kPositive, class V>
+  NTK_HD void relu(const ChainStep<T>& s, const V& root, V sum_k, V sum_u, V& k, V& u) const {
+    if (kBias) sum_k = s.map.nngp(sum_k);
+    if (kBias) sum_u = s.map.nngp(sum_u);
+    const V corr = correlation<T, kPositive>(sum_k, root), share = s.next_by_pi * sine(corr);
+    const auto coefficient = [](int i) { return T(kPi * Coefficients<T>::B::at(i)); };
+    const V kappa0 = kappa0_times<T, kPositive>(s.next, corr, share, coefficient);
+    k = kappa0 * sum_k + root * share;
+    u = kappa0 * sum_u + k;
+  }
+
   template <class W, StepKind kKind, class V>
   NTK_HD void layer(const ChainStep<T>& s, const Frame<W>& f, V (&k)[kRows][2], V (&u)[kRows][2]) const {
-    constexpr bool kPositive = kKind == StepKind::relu_positive;
     const T *row_table = batch.row_images.table + s.table, *col_table = batch.col_images.table + s.table;
+    // The rows beyond the strip's ends.
     V other_k[2], other_u[2], above_k[2], above_u[2];
     meet<W>(f, k, other_k);
     meet<W>(f, u, other_u);
@@ -205,6 +220,7 @@ struct TorusChain {
       above_k[c] = other_k[c];
       above_u[c] = other_u[c];
     }
+    // Row by row, in place: window sums, then what the layer makes of them.
     V from_below = W::load(joins, f.joins_at, 0);
     NTK_UNROLL for (int r = 0; r < kRows; ++r) {
       if (kSide == 0 && r >= rows()) break;
@@ -222,14 +238,7 @@ struct TorusChain {
           u[r][c] = s.map.ntk(sum_k[c], sum_u[c]);
           k[r][c] = s.map.nngp(sum_k[c]);
         } else {
-          const V root = mine[c] * theirs[c];  // sqrt(qq')/2
-          if (kBias) sum_k[c] = s.map.nngp(sum_k[c]);
-          if (kBias) sum_u[c] = s.map.nngp(sum_u[c]);
-          const V corr = correlation<T, kPositive>(sum_k[c], root), share = s.next_by_pi * sine(corr);
-          const V kappa0 =
-              kappa0_times<T, kPositive>(s.next, corr, share, [](int i) { return T(kPi * Coefficients<T>::B::at(i)); });
-          k[r][c] = kappa0 * sum_k[c] + root * share;
-          u[r][c] = kappa0 * sum_u[c] + k[r][c];
+          relu<kKind == StepKind::relu_positive>(s, mine[c] * theirs[c], sum_k[c], sum_u[c], k[r][c], u[r][c]);
         }
       }
     }

@@ -85,4 +85,23 @@ NTK_HD void relu_step(const ChainRelu<T>& s, P& y, P& t) {
   if (kNtk) t = kPure ? k0 * t + (T(1) - y) : (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
 }
 
+// The ReLU of any layer.
+template <class T, bool kNtk, class P>
+NTK_HD void any_relu_step(const ChainRelu<T>& s, P& y, P& t) {
+  if (s.pure && s.positive)
+    plain_relu_step<T, kNtk>(y, t);
+  else if (s.pure)
+    relu_step<T, kNtk, true>(s, y, t);
+  else
+    relu_step<T, kNtk, false>(s, y, t);
+}
+
+// |u - u'|^2 / 2 of two unit vectors: the defect of their correlation.
+template <class T>
+NTK_HD T half_squared_distance(const T* u, const T* v, std::int64_t width) {
+  T sum = 0;
+  for (std::int64_t k = 0; k < width; ++k) sum += (u[k] - v[k]) * (u[k] - v[k]);
+  return sum / 2;
+}
+
 }  // namespace ntk
