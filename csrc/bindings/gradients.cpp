@@ -59,13 +59,17 @@ void gradient(const std::string& backend, const Pairs<PointSlopes>& pairs, const
   require(dot.shape(0) >= shape.rows && dot.shape(1) >= shape.cols, "gradient: dot is smaller than the tile");
   // The tile.
   tile.program = pairs.rows.points->program->view();
-  tile.row_points = rows, tile.col_points = cols;
+  tile.row_points = rows;
+  tile.col_points = cols;
   tile.results = int(results.size());
   const std::vector<Knob> checked = checked_knobs(knobs, tile.program.size, tile.results);
-  tile.knobs = checked.data(), tile.knob_count = int(checked.size());
+  tile.knobs = checked.data();
+  tile.knob_count = int(checked.size());
   const auto out = pointers<double>(results, tile.results, shape);
-  tile.out = out.data(), tile.stride = shape.stride;
-  tile.dot = Array<double>(dot).data(), tile.dot_stride = dot.shape(1);
+  tile.out = out.data();
+  tile.stride = shape.stride;
+  tile.dot = Array<double>(dot).data();
+  tile.dot_stride = dot.shape(1);
   tile.ntk = ntk;
   // The engine, without the GIL.
   const Backend& executor = backend_named(backend);

@@ -166,7 +166,8 @@ class PlaneOpChecker {
   void start_segment(const PlaneOp& pool) {
     require(pool.slot == 0 && ++pools_ < 16, "pool: slot 0 only, at most 15 pools");
     for (int s = 1; s < slots_; ++s) size_[s] = {0, 0};
-    start_ = size_[0], period_ = {0, 0};
+    start_ = size_[0];
+    period_ = {0, 0};
   }
 
   void check_readout(const PlaneOp& op) const {

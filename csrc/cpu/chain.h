@@ -8,7 +8,7 @@
 namespace ntk {
 namespace {
 
-// |u - u'|^2 / 2 for the lanes below kNear.
+// half_squared_distance() for the lanes below kNear.
 template <class T, class V>
 __attribute__((noinline)) V refine(V y, const T* row, const T* cols, std::int64_t width, std::int64_t lanes) {
   for (int l = 0; l < kLanes<T> && l < lanes; ++l) {
@@ -49,21 +49,18 @@ NTK_HD void chain_group(const Tile<T>& tile, const Chain<T>& chain, std::int64_t
   using P = Pack<V, n>;
   constexpr int L = kLanes<T>;
   const std::int64_t row = tile.row + i, col = tile.col + j, width = tile.row_points.width;
+  // The pairs' correlations.
   P y = T(1) - load_pack<n>(tile.dot + i * tile.dot_stride + j, L);
   for (int u = 0; u < n; ++u)
     if (any_below(y.v[u], T(kNear)))
       y.v[u] = refine(y.v[u], tile.row_points.unit + row * width, tile.col_points.unit + (col + u * L) * width, width,
                       tile.cols - j - u * L);
   P t = chain.eps * (T(1) - y);
+  // The layers, and what is put out after them.
   for (const ChainLayer<T>* layer = chain.layers; layer != chain.layers + chain.depth; ++layer) {
     for (int steps = layer->run; steps > 0; --steps, ++layer) plain_relu_step<T, kNtk>(y, t);
     if (layer->affine.bias) load_affine_step<T, kNtk>(layer->affine, row, col, y, t);
-    if (layer->relu.pure && layer->relu.positive)
-      plain_relu_step<T, kNtk>(y, t);
-    else if (layer->relu.pure)
-      relu_step<T, kNtk, true>(layer->relu, y, t);
-    else
-      relu_step<T, kNtk, false>(layer->relu, y, t);
+    any_relu_step<T, kNtk>(layer->relu, y, t);
     for (int e = 0; e < layer->emit_count; ++e)
       for (int u = 0; u < n; ++u) {
         const V root = load(layer->relu.col_root + col + u * L) * (layer->relu.scale * layer->relu.row_root[row]);

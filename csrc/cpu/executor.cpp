@@ -42,7 +42,7 @@ void evaluate_images(const ImageTile<float>& tile) { evaluate_image_tile(tile); 
 void evaluate_images(const ImageTile<double>& tile) { evaluate_image_tile(tile); }
 bool is_finite(const float* data, std::int64_t count) { return row_is_finite(data, count); }
 bool is_finite(const double* data, std::int64_t count) { return row_is_finite(data, count); }
-void gradient(const GradientTile& tile) { run_gradient(tile); }
+void gradient(const GradientTile& tile) { GradientRun(tile).run(); }
 void self_strip(const SelfStrip& self) { run_self(self); }
 std::int64_t image_bytes(const PlaneProgram& program) { return image_scratch_bytes(program); }
 Extremes extremes(const float* data, std::int64_t rows, std::int64_t cols, std::int64_t stride) {

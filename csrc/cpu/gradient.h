@@ -98,7 +98,9 @@ class Sweep {
         for (int k = 0; k < 4; ++k) results_[knob[-1].result] += knob[-1].slope[k] * by[k];
     }
     V* const inputs = results_ + tile_.results - 3;
-    inputs[0] = adjoints_[0].K, inputs[1] = adjoints_[0].row, inputs[2] = adjoints_[0].col;
+    inputs[0] = adjoints_[0].K;
+    inputs[1] = adjoints_[0].row;
+    inputs[2] = adjoints_[0].col;
   }
   V result(int n) const { return results_[n]; }
 
@@ -106,36 +108,31 @@ class Sweep {
   void forward(int i, const Op& op) {
     State<V>& s = slots_[op.slot];
     Step<V>& step = tape_[i];
-    step.K = s.K, step.t = s.t;
+    step.K = s.K;
+    step.t = s.t;
     if (op.kind == OpKind::affine) {
       op.constants.affine().apply<true>(s.K, s.t);
     } else if (op.kind == OpKind::copy) {
       s = slots_[op.other];
     } else if (op.kind == OpKind::add) {
-      s.K += slots_[op.other].K, s.t += slots_[op.other].t;
+      s.K += slots_[op.other].K;
+      s.t += slots_[op.other].t;
     } else if (op.kind != OpKind::emit) {
       visit_pointwise<double>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
         step.local = pairs_.pointwise(phi, i, step.K);
       });
-      s.K = step.local.E, s.t = step.local.D * s.t;
+      s.K = step.local.E;
+      s.t = step.local.D * s.t;
     }
   }
 
   // The slot's adjoint after the op becomes the one before it.
   void backward(int i, const Op& op, V* by) {
     Adjoint<V>& g = adjoints_[op.slot];
-    const Step<V>& s = tape_[i];
-    const double a = op.constants.affine().a, e = op.constants.affine().e;
     if (op.kind == OpKind::affine) {
-      by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) + g.col * pairs_.at_col(i, Slope::q);
-      by[1] = g.K + g.row + g.col, by[2] = g.t * s.K, by[3] = g.t;
-      g = {a * g.K + e * g.t, a * g.t, a * g.row, a * g.col};
+      back_affine(i, op.constants.affine(), g, by);
     } else if (op.kind == OpKind::emit) {
-      const V one = V{} + 1.0;
-      if (tile_.ntk)
-        by[0] = s.t, by[2] = s.K, by[3] = one, g.t += a, g.K += e;
-      else
-        by[0] = s.K, by[1] = one, g.K += a;
+      back_emit(i, op.constants.affine(), g, by);
     } else if (op.kind == OpKind::copy) {
       const Adjoint<V> moved = g;
       g = Adjoint<V>{};
@@ -143,11 +140,37 @@ class Sweep {
     } else if (op.kind == OpKind::add) {
       add(adjoints_[op.other], Adjoint<V>(g));
     } else {
-      const Local<V>& l = s.local;
-      const V u = g.t * s.t;
-      g = {g.K * l.E_K + u * l.D_K, g.t * l.D, g.row * pairs_.at_row(i, Slope::dvariance) + g.K * l.E_row + u * l.D_row,
-           g.col * pairs_.at_col(i, Slope::dvariance) + g.K * l.E_col + u * l.D_col};
+      back_pointwise(i, g);
     }
+  }
+
+  void back_affine(int i, const Affine<double>& map, Adjoint<V>& g, V* by) {
+    const Step<V>& s = tape_[i];
+    by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) + g.col * pairs_.at_col(i, Slope::q);
+    by[1] = g.K + g.row + g.col;
+    by[2] = g.t * s.K;
+    by[3] = g.t;
+    g = {map.a * g.K + map.e * g.t, map.a * g.t, map.a * g.row, map.a * g.col};
+  }
+
+  void back_emit(int i, const Affine<double>& map, Adjoint<V>& g, V* by) {
+    const Step<V>& s = tape_[i];
+    by[0] = tile_.ntk ? s.t : s.K;
+    by[tile_.ntk ? 3 : 1] = V{} + 1.0;
+    if (!tile_.ntk) {
+      g.K += map.a;
+      return;
+    }
+    by[2] = s.K;
+    g.K += map.e;
+    g.t += map.a;
+  }
+
+  void back_pointwise(int i, Adjoint<V>& g) {
+    const Local<V>& l = tape_[i].local;
+    const V u = g.t * tape_[i].t;
+    const V row = g.row * pairs_.at_row(i, Slope::dvariance), col = g.col * pairs_.at_col(i, Slope::dvariance);
+    g = {g.K * l.E_K + u * l.D_K, g.t * l.D, row + g.K * l.E_row + u * l.D_row, col + g.K * l.E_col + u * l.D_col};
   }
 
   static void add(Adjoint<V>& to, const Adjoint<V>& g) {
@@ -162,43 +185,54 @@ class Sweep {
   V* const results_;
 };
 
-// 1 - the correlation of two input vectors, without cancellation where they are near.
-inline double defect(const GradientTile& tile, std::int64_t row, std::int64_t col, double dot) {
-  if (1 - dot >= kNear) return 1 - dot;
-  const std::int64_t width = tile.row_points.points.width;
-  const double *u = tile.row_points.points.unit + row * width, *v = tile.col_points.points.unit + col * width;
-  double sum = 0;
-  for (std::int64_t k = 0; k < width; ++k) sum += (u[k] - v[k]) * (u[k] - v[k]);
-  return sum / 2;
-}
+// The groups of pairs of a tile, and the pairs in them that are a point with itself, one after another.
+class GradientRun {
+ public:
+  explicit GradientRun(const GradientTile& tile) : tile_(tile) {}
 
-inline void run_gradient(const GradientTile& tile) {
-  constexpr std::int64_t lanes = kLanes<double>;
-  const PointsView<double>&rows = tile.row_points.points, &cols = tile.col_points.points;
-  for (std::int64_t i = 0; i < tile.rows; ++i)
-    for (std::int64_t j = 0; j < tile.cols; j += lanes) {
-      const std::int64_t count = tile.cols - j < lanes ? tile.cols - j : lanes, at = i * tile.stride + j;
-      const std::int64_t row = tile.row + i, col = tile.col + j;
-      double K[lanes] = {};
-      bool same[lanes] = {};
-      for (std::int64_t l = 0; l < count; ++l) {
-        const double y = defect(tile, row, col + l, tile.dot[i * tile.dot_stride + j + l]);
-        const double r = rows.root[row], c = cols.root[col + l];
-        K[l] = r * c * (1 - y), same[l] = r == c && (y == 0 || r == 0);
-      }
-      Sweep<DoubleV, PairGroup<DoubleV>> sweep(tile, {tile.row_points, tile.col_points, row, col});
-      sweep.run(load(K));
-      for (int n = 0; n < tile.results; ++n)
-        if (tile.out[n]) store_columns(tile.out[n] + at, sweep.result(n), count);
-      for (std::int64_t l = 0; l < count; ++l) {
-        if (!same[l]) continue;
-        Sweep<double, SamePoint> diagonal(tile, {tile.row_points, row});
-        diagonal.run(rows.root[row] * rows.root[row]);
-        for (int n = 0; n < tile.results; ++n)
-          if (tile.out[n]) tile.out[n][at + l] = diagonal.result(n);
-      }
+  void run() const {
+    for (std::int64_t i = 0; i < tile_.rows; ++i)
+      for (std::int64_t j = 0; j < tile_.cols; j += kGroup) run_group(i, j);
+  }
+
+ private:
+  static constexpr std::int64_t kGroup = kLanes<double>;
+  const PointsView<double>& rows() const { return tile_.row_points.points; }
+  const PointsView<double>& cols() const { return tile_.col_points.points; }
+
+  void run_group(std::int64_t i, std::int64_t j) const {
+    const std::int64_t left = tile_.cols - j, count = left < kGroup ? left : kGroup;
+    const std::int64_t row = tile_.row + i, col = tile_.col + j, at = i * tile_.stride + j;
+    // All pairs of the group as if they were different points.
+    double K[kGroup] = {};
+    bool same[kGroup] = {};
+    for (std::int64_t l = 0; l < count; ++l) K[l] = start(i, j + l, same[l]);
+    Sweep<DoubleV, PairGroup<DoubleV>> sweep(tile_, {tile_.row_points, tile_.col_points, row, col});
+    sweep.run(load(K));
+    for (int n = 0; n < tile_.results; ++n)
+      if (tile_.out[n]) store_columns(tile_.out[n] + at, sweep.result(n), count);
+    // Those that are not.
+    for (std::int64_t l = 0; l < count; ++l) {
+      if (!same[l]) continue;
+      Sweep<double, SamePoint> diagonal(tile_, {tile_.row_points, row});
+      diagonal.run(rows().root[row] * rows().root[row]);
+      for (int n = 0; n < tile_.results; ++n)
+        if (tile_.out[n]) tile_.out[n][at + l] = diagonal.result(n);
     }
-}
+  }
+
+  // The pair's K before the first op; is it the same point twice?
+  double start(std::int64_t i, std::int64_t j, bool& same) const {
+    const std::int64_t row = tile_.row + i, col = tile_.col + j, width = rows().width;
+    const double dot = tile_.dot[i * tile_.dot_stride + j], r = rows().root[row], c = cols().root[col];
+    double defect = 1 - dot;
+    if (defect < kNear) defect = half_squared_distance(rows().unit + row * width, cols().unit + col * width, width);
+    same = r == c && (defect == 0 || r == 0);
+    return r * c * (1 - defect);
+  }
+
+  const GradientTile& tile_;
+};
 
 }  // namespace
 }  // namespace ntk

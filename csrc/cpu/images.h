@@ -58,7 +58,8 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
     T scale0 = 1, scale1 = 1;
     if (op.kind == PlaneOpKind::pointwise && op.fast == FastPath::skipped) {
       const Affine<double> conv = of_window_sums(program.ops[k - 1]);
-      scale0 = conv.b > 0 ? T(1) : T(conv.a), scale1 = T(0.5 / kPi);
+      scale0 = conv.b > 0 ? T(1) : T(conv.a);
+      scale1 = T(0.5 / kPi);
     }
     const T* from = images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
     T* to = s.row_table + images.offset[k];
@@ -75,13 +76,16 @@ void run_head(const ImageTile<T>& tile, std::int64_t row, std::int64_t col, cons
   constexpr int L = kLanes<T>;
   Tile<T> vectors{};
   vectors.program = head;
-  vectors.row_points.table = tile.row_images.head_table, vectors.row_points.stride = tile.row_images.head_stride;
-  vectors.col_points.table = tile.col_images.head_table, vectors.col_points.stride = tile.col_images.head_stride;
+  vectors.row_points.table = tile.row_images.head_table;
+  vectors.row_points.stride = tile.row_images.head_stride;
+  vectors.col_points.table = tile.col_images.head_table;
+  vectors.col_points.stride = tile.col_images.head_stride;
   for (int o = 0; o < head.outputs; ++o) {
     s.nngp[o] = tile.nngp[o] ? s.outputs + 2 * o * L : nullptr;
     s.ntk[o] = tile.ntk[o] ? s.outputs + (2 * o + 1) * L : nullptr;
   }
-  vectors.nngp = s.nngp, vectors.ntk = s.ntk;
+  vectors.nngp = s.nngp;
+  vectors.ntk = s.ntk;
   const Strip<T> strip{s.slots, row, col, L};
   for (int slot = 0; slot < head.slots; ++slot)
     for (int l = 0; l < L; ++l) {

@@ -18,7 +18,10 @@ Extremes find_extremes(const T* data, std::int64_t rows, std::int64_t cols, std:
   for (std::int64_t i = 0; i < rows; ++i) {
     const T* row = data + i * stride;
     std::int64_t j = 0;
-    for (; j + L <= cols; j += L) low = min(load(row + j), low), high = max(load(row + j), high);
+    for (; j + L <= cols; j += L) {
+      low = min(load(row + j), low);
+      high = max(load(row + j), high);
+    }
     for (; j < cols; ++j) found = {min(row[j], found.low), max(row[j], found.high)};
   }
   for (int l = 0; l < L; ++l) found = {min(low[l], found.low), max(high[l], found.high)};

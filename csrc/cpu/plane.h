@@ -145,9 +145,11 @@ NTK_HD void row_sums(const PlaneOp& op, const Plane<T>& plane, int r, V& sum_k, 
     V k = load(plane.k + first + c * kLanes<T>), t = kNtk ? load(plane.t + first + c * kLanes<T>) : V{};
     if (kWeighted) {
       const T u = T(shared_windows(plane.w, plane.col0() + c, plane.dw, op.window_w));
-      k *= u, t *= u;
+      k *= u;
+      t *= u;
     }
-    sum_k += k, sum_t += t;
+    sum_k += k;
+    sum_t += t;
   }
 }
 
@@ -161,11 +163,13 @@ void plane_readout(const PlaneOp& op, const Plane<T>& plane, double weight, doub
     V k, t;
     if (op.window_w < 0) {
       row_sums<T, kNtk, false>(op, plane, r, k, t);
-      total_k += k, total_t += t;
+      total_k += k;
+      total_t += t;
     } else {
       row_sums<T, kNtk, true>(op, plane, r, k, t);
       const T u = T(shared_windows(plane.h, plane.row0() + r, plane.dh, op.window_h));
-      total_k += u * k, total_t += u * t;
+      total_k += u * k;
+      total_t += u * t;
     }
   }
   for (int l = 0; l < kLanes<T>; ++l) {

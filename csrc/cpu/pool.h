@@ -79,27 +79,14 @@ void pool_plane(const Pool<T>& pool, const Plane<T>& in, const unsigned char* ne
   }
 }
 
-// Pixels of a window at output o that lie inside an image of size n.
-inline int window_count(int o, int stride, int low, int window, int n) {
-  const int first = o * stride - low, last = first + window;
-  return (last < n ? last : n) - (first > 0 ? first : 0);
-}
-
-// The pool's scale on a finished plane: the constant of a mean or a sum, or per window the pixels inside the image.
+// The pool's scale on a finished plane.
 template <class T, bool kNtk>
 void scale_pooled(const PlaneOp& op, Plane<T>& plane) {
   for_pixels(plane, [&](std::int64_t i, std::int64_t p) {
-    double scale = op.constants.scale();
-    if (op.normalize_edges) {
-      const int h = int(p / plane.w), w = int(p % plane.w);
-      const int here = window_count(h, op.stride_h, op.low_h, op.window_h, op.h) *
-                       window_count(w, op.stride_w, op.low_w, op.window_w, op.w);
-      const int there = window_count(h + plane.dh, op.stride_h, op.low_h, op.window_h, op.h) *
-                        window_count(w + plane.dw, op.stride_w, op.low_w, op.window_w, op.w);
-      scale = 1.0 / (double(here) * there);
-    }
-    store(plane.k + i * kLanes<T>, T(scale) * load(plane.k + i * kLanes<T>));
-    if (kNtk) store(plane.t + i * kLanes<T>, T(scale) * load(plane.t + i * kLanes<T>));
+    const int h = int(p / plane.w), w = int(p % plane.w);
+    const T scale = T(pool_scale(op, h, w, h + plane.dh, w + plane.dw));
+    store(plane.k + i * kLanes<T>, scale * load(plane.k + i * kLanes<T>));
+    if (kNtk) store(plane.t + i * kLanes<T>, scale * load(plane.t + i * kLanes<T>));
   });
 }
 

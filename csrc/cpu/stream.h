@@ -196,7 +196,11 @@ class Stream {
   void copy_header(const PlaneOp& op) {
     for (int m = 0; m < count_; ++m) {
       Plane<T>&to = slot(op.slot)[m], &from = slot(op.other)[m];
-      to.h = from.h, to.w = from.w, to.dh = from.dh, to.dw = from.dw, to.alive = from.alive;
+      to.h = from.h;
+      to.w = from.w;
+      to.dh = from.dh;
+      to.dw = from.dw;
+      to.alive = from.alive;
     }
   }
 
@@ -226,7 +230,10 @@ class Stream {
     for (int m = 0; m < count_; ++m) {
       const Plane<T>& in = slot(op.slot)[m];
       Plane<T>& out = spare()[m];
-      out.h = op.out_h, out.w = op.out_w, out.dh = in.dh / op.stride_h, out.dw = in.dw / op.stride_w;
+      out.h = op.out_h;
+      out.w = op.out_w;
+      out.dh = in.dh / op.stride_h;
+      out.dw = in.dw / op.stride_w;
       out.alive = in.alive && in.dh % op.stride_h == 0 && in.dw % op.stride_w == 0 && out.dh < out.h &&
                   -out.dh < out.h && out.dw < out.w && -out.dw < out.w;
     }
@@ -264,10 +271,13 @@ class Stream {
         T e[L], d[L];
         for (int l = 0; l < L; ++l) {
           const WithItself<T> r = with_itself(phi, k[l]);
-          first[l] = r.f[0], second[l] = r.f[1];
-          e[l] = r.E, d[l] = r.D;
+          first[l] = r.f[0];
+          second[l] = r.f[1];
+          e[l] = r.E;
+          d[l] = r.D;
         }
-        store(table + 2 * p * N, load(first)), store(table + (2 * p + 1) * N, load(second));
+        store(table + 2 * p * N, load(first));
+        store(table + (2 * p + 1) * N, load(second));
         store(k, load(e));
         if (kNtk) store(t, load(d) * load(t));
       }

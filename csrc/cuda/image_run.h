@@ -49,7 +49,8 @@ struct ListPairs {
     const std::int64_t i = n / cols, j = n % cols;
     if (diagonal && j <= i) return;
     const std::int64_t at = diagonal ? i * (2 * cols - i - 1) / 2 + j - i - 1 : n;
-    row[at] = int(i), col[at] = int(j);
+    row[at] = int(i);
+    col[at] = int(j);
   }
 };
 
@@ -81,7 +82,8 @@ class ImageRun {
     int *const rows = device_.template take<int>(pairs), *const cols = device_.template take<int>(pairs);
     device_.each(all, ListPairs{tile_.cols, tile_.diagonal, rows, cols});
     for (std::int64_t first = 0; first < pairs; first += size_) {
-      batch_.row = rows + first, batch_.col = cols + first;
+      batch_.row = rows + first;
+      batch_.col = cols + first;
       count_ = std::min(size_, pairs - first);
       run_batch();
     }
@@ -297,7 +299,8 @@ class ImageRun {
     job.first = T(held_times(chain, chain.first));
     job.load = !chain.input;
     job.output = chain.readout >= 0 ? ChainOutput::sums : chain.pooled ? ChainOutput::pooled : ChainOutput::state;
-    job.sum_k = sums_[0], job.sum_t = sums_[1];
+    job.sum_k = sums_[0];
+    job.sum_t = sums_[1];
     job.count = steps_of(chain, job.steps);
     device_.warps(job.warps(), job);
   }

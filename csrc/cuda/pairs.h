@@ -81,7 +81,8 @@ NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, 
       for (int l = 0; l < n; ++l) {
         T E, D;
         phi.pair(k.v[l], r0.v[l], r1.v[l], c0, c1, E, D);
-        k.v[l] = E, t.v[l] *= D;
+        k.v[l] = E;
+        t.v[l] *= D;
       }
     });
   }
@@ -95,9 +96,11 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
     const Step<T>& s = program.ops[i];
     T &k = K[s.slot], &tk = t[s.slot];
     if (s.kind == OpKind::copy) {
-      k = K[s.other], tk = t[s.other];
+      k = K[s.other];
+      tk = t[s.other];
     } else if (s.kind == OpKind::add) {
-      k += K[s.other], tk += t[s.other];
+      k += K[s.other];
+      tk += t[s.other];
     } else if (s.kind == OpKind::emit) {
       emit(s.other, s.affine.nngp(k), s.affine.ntk(k, tk));
     } else {

@@ -180,9 +180,10 @@ struct ChainOp {
     const Range wanted = at.wanted(thread);
     unsigned near = 0;
     for (int l = 0; l < At::kRows; ++l) near |= unsigned(wanted.has(l) && y.v[l] < T(kNear)) << l;
+    const std::int64_t width = job.row_points.width, row = job.first_row(at, thread), col = job.column(at, thread);
+    const T *u = job.row_points.unit + row * width, *v = job.col_points.unit + col * width;
     for (int l = 0; near >> l != 0; ++l)
-      if (near >> l & 1)
-        set_element(y.v, l, half_squared_distance(job.first_row(at, thread) + l, job.column(at, thread)));
+      if (near >> l & 1) set_element(y.v, l, half_squared_distance(u + l * width, v, width));
   }
 
   NTK_HD void step(const ChainLayer<T>& layer, const At& at, int thread, State& own) const {
@@ -191,13 +192,7 @@ struct ChainOp {
       affine_step<T, kNtk>(s.phi, job.of_rows(at, thread, s.row_alpha), job.of_rows(at, thread, s.row_beta),
                            spread(job.of_column(at, thread, s.col_alpha)),
                            spread(job.of_column(at, thread, s.col_beta)), own.y, own.t);
-    const ChainRelu<T>& relu = layer.relu;
-    if (relu.pure && relu.positive)
-      plain_relu_step<T, kNtk>(own.y, own.t);
-    else if (relu.pure)
-      relu_step<T, kNtk, true>(relu, own.y, own.t);
-    else
-      relu_step<T, kNtk, false>(relu, own.y, own.t);
+    any_relu_step<T, kNtk>(layer.relu, own.y, own.t);
   }
 
   template <class Block, class Own>
@@ -222,13 +217,6 @@ struct ChainOp {
     P out;
     for (T& v : out.v) v = value;
     return out;
-  }
-  NTK_HD T half_squared_distance(std::int64_t r, std::int64_t c) const {
-    const std::int64_t width = job.row_points.width;
-    const T *u = job.row_points.unit + r * width, *v = job.col_points.unit + c * width;
-    T sum = 0;
-    for (std::int64_t k = 0; k < width; ++k) sum += (u[k] - v[k]) * (u[k] - v[k]);
-    return sum / 2;
   }
 };
 
@@ -271,14 +259,16 @@ struct ProgramOp {
     const int from = s.kind == OpKind::copy ? s.other : s.slot;
     P k = get(own.K, from), t = get(own.t, from);
     if (s.kind == OpKind::add) {
-      k = k + get(own.K, s.other), t = t + get(own.t, s.other);
+      k = k + get(own.K, s.other);
+      t = t + get(own.t, s.other);
     } else if (s.kind != OpKind::copy) {
       const PointsView<T>&rows = job.row_points, &cols = job.col_points;
       take_step(
           s, [&](int which) { return job.of_rows(at, thread, rows.feature(i, which)); },
           [&](int which) { return job.of_column(at, thread, cols.feature(i, which)); }, k, t);
     }
-    set(own.K, s.slot, k), set(own.t, s.slot, t);
+    set(own.K, s.slot, k);
+    set(own.t, s.slot, t);
   }
 
   template <class Block, class Own>

@@ -33,9 +33,12 @@ struct Spot {
 template <class T>
 NTK_HD Spot spot(const Tori<T>& s, int i) {
   Spot at;
-  at.pw = i % s.w, i /= s.w;
-  at.ph = i % s.h, i /= s.h;
-  at.dw = s.dw[i % s.cols], at.dh = s.dh[i / s.cols];
+  at.pw = i % s.w;
+  i /= s.w;
+  at.ph = i % s.h;
+  i /= s.h;
+  at.dw = s.dw[i % s.cols];
+  at.dh = s.dh[i / s.cols];
   at.qw = at.pw + at.dw < s.w ? at.pw + at.dw : at.pw + at.dw - s.w;
   at.qh = at.ph + at.dh < s.h ? at.ph + at.dh : at.ph + at.dh - s.h;
   return at;
@@ -90,7 +93,8 @@ struct InputOp {
     const PairLayout layout = pair_layout<T>(out.h, out.w);
     const T* x = batch.row_images.pixels + batch.row[pair] * batch.row_images.pixels_size;
     const T* y = batch.col_images.pixels + batch.col[pair] * batch.col_images.pixels_size;
-    x += layout.at(0, at.ph, at.pw / 2) + at.pw % 2, y += layout.at(0, at.qh, at.qw / 2) + at.qw % 2;
+    x += layout.at(0, at.ph, at.pw / 2) + at.pw % 2;
+    y += layout.at(0, at.qh, at.qw / 2) + at.qw % 2;
     T sum = 0;
     for (int c = 0; c < channels; ++c, x += layout.size(), y += layout.size()) sum += *x * *y;
     const std::int64_t to = pair * out.per_pair() + i;
@@ -106,27 +110,32 @@ struct ConvOp {
   Affine<T> map;  // of window sums
   Tori<T> in, out;
 
-  NTK_HD int place(int o, int stride, int k, int low, int n) const {
-    const int x = o * stride + k - low;
-    return op.circular ? (x % n + n) % n : x;
+  // Where pixel number k of the window at o lies, or -1 in the padding.
+  NTK_HD int place(const Axis& axis, int o, int k) const {
+    const int x = o * axis.stride + k - axis.low, n = axis.n;
+    return op.circular ? (x % n + n) % n : x < n ? x : -1;
   }
   NTK_HD void operator()(std::int64_t pair, int i) const {
     const Spot at = spot(out, i);
     const T *const in_k = in.k + pair * in.per_pair(), *const in_t = in.t + pair * in.per_pair();
+    const Axis rows = op.rows(), cols = op.cols();
     T k = 0, t = 0;
-    for (int r = 0; r < op.window_h; ++r) {
-      const int ph = place(at.ph, op.stride_h, r, op.low_h, in.h), qh = place(at.qh, op.stride_h, r, op.low_h, in.h);
-      if (ph < 0 || ph >= in.h || qh < 0 || qh >= in.h) continue;
-      for (int c = 0; c < op.window_w; ++c) {
-        const int pw = place(at.pw, op.stride_w, c, op.low_w, in.w), qw = place(at.qw, op.stride_w, c, op.low_w, in.w);
-        if (pw < 0 || pw >= in.w || qw < 0 || qw >= in.w) continue;
+    for (int r = 0; r < rows.window; ++r) {
+      const int ph = place(rows, at.ph, r), qh = place(rows, at.qh, r);
+      if (ph < 0 || qh < 0) continue;
+      for (int c = 0; c < cols.window; ++c) {
+        const int pw = place(cols, at.pw, c), qw = place(cols, at.qw, c);
+        if (pw < 0 || qw < 0) continue;
         const int from = in.index(ph, pw, qh, qw);
-        if (from >= 0) k += in_k[from], t += in_t[from];
+        if (from < 0) continue;
+        k += in_k[from];
+        t += in_t[from];
       }
     }
     map.template apply<true>(k, t);
     const std::int64_t to = pair * out.per_pair() + i;
-    out.k[to] = k, out.t[to] = t;
+    out.k[to] = k;
+    out.t[to] = t;
   }
 };
 
@@ -139,29 +148,22 @@ struct PoolOp {
   NTK_HD void operator()(std::int64_t pair, int i) const {
     const Spot at = spot(out, i);
     const T *const in_k = in.k + pair * in.per_pair(), *const in_t = in.t + pair * in.per_pair();
-    const int rows[2] = {at.ph * op.stride_h - op.low_h, at.qh * op.stride_h - op.low_h};
-    const int cols[2] = {at.pw * op.stride_w - op.low_w, at.qw * op.stride_w - op.low_w};
+    const Axis rows = op.rows(), cols = op.cols();
     T k = 0, t = 0;
-    for (int ph = first(rows[0]); ph < last(rows[0], op.window_h, in.h); ++ph)
-      for (int qh = first(rows[1]); qh < last(rows[1], op.window_h, in.h); ++qh)
-        for (int pw = first(cols[0]); pw < last(cols[0], op.window_w, in.w); ++pw)
-          for (int qw = first(cols[1]); qw < last(cols[1], op.window_w, in.w); ++qw) {
+    for (int ph = rows.first(at.ph); ph < rows.last(at.ph); ++ph)
+      for (int qh = rows.first(at.qh); qh < rows.last(at.qh); ++qh)
+        for (int pw = cols.first(at.pw); pw < cols.last(at.pw); ++pw)
+          for (int qw = cols.first(at.qw); qw < cols.last(at.qw); ++qw) {
             const int from = in.index(ph, pw, qh, qw);
-            if (from >= 0) k += in_k[from], t += in_t[from];
+            if (from < 0) continue;
+            k += in_k[from];
+            t += in_t[from];
           }
-    T scale = T(op.constants.scale());
-    if (op.normalize_edges) {
-      const int here =
-          (last(rows[0], op.window_h, in.h) - first(rows[0])) * (last(cols[0], op.window_w, in.w) - first(cols[0]));
-      const int there =
-          (last(rows[1], op.window_h, in.h) - first(rows[1])) * (last(cols[1], op.window_w, in.w) - first(cols[1]));
-      scale = T(1.0 / (double(here) * there));
-    }
+    const T scale = T(pool_scale(op, at.ph, at.pw, at.qh, at.qw));
     const std::int64_t to = pair * out.per_pair() + i;
-    out.k[to] = scale * k, out.t[to] = scale * t;
+    out.k[to] = scale * k;
+    out.t[to] = scale * t;
   }
-  static NTK_HD int first(int start) { return start < 0 ? 0 : start; }
-  static NTK_HD int last(int start, int window, int n) { return start + window < n ? start + window : n; }
 };
 
 // A 2x2 pool in p and in p' of an even image, from the partial sums that chains leave instead of their state. With
@@ -183,10 +185,12 @@ struct PoolPartsOp {
         const int row = in.at_h[around(2 * at.dh + e, in.h)], col = in.at_w[around(2 * at.dw + f, in.w)];
         if (row < 0 || col < 0) continue;
         const int part = 2 * (e < 0) + (f < 0), from = ((row * in.cols + col) * 4 + part) * quarter + place;
-        k += in_k[from], t += in_t[from];
+        k += in_k[from];
+        t += in_t[from];
       }
     const std::int64_t to = pair * out.per_pair() + i;
-    out.k[to] = scale * k, out.t[to] = scale * t;
+    out.k[to] = scale * k;
+    out.t[to] = scale * t;
   }
   static NTK_HD int around(int d, int n) { return d < 0 ? d + n : d; }
 };
@@ -197,7 +201,8 @@ NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int6
                      const T*& col) {
   row = batch.row_images.table + batch.row[pair] * batch.row_images.table_size + table;
   col = batch.col_images.table + batch.col[pair] * batch.col_images.table_size + table;
-  row += 2 * (at.ph * w + at.pw), col += 2 * (at.qh * w + at.qw);
+  row += 2 * (at.ph * w + at.pw);
+  col += 2 * (at.qh * w + at.qw);
 }
 
 template <class T, class Phi>
@@ -213,7 +218,8 @@ struct PointwiseOp {
     const std::int64_t at = pair * s.per_pair() + i;
     T e, d;
     phi.pair(s.k[at], row[0], row[1], col[0], col[1], e, d);
-    s.k[at] = e, s.t[at] *= d;
+    s.k[at] = e;
+    s.t[at] *= d;
   }
 };
 
@@ -246,10 +252,12 @@ struct ReadoutOp {
                                             : double(shared_windows(s.h, ph, qh - ph, op.window_h)) *
                                                   shared_windows(s.w, pw, qw - pw, op.window_w);
       const std::int64_t at = pair * s.per_pair() + (torus * s.h + ph) * s.w + pw;
-      k += weight * s.k[at], t += weight * s.t[at];
+      k += weight * s.k[at];
+      t += weight * s.t[at];
     }
     const std::int64_t to = pair * s.rows * s.cols * s.w + i;
-    sum_k[to] = k, sum_t[to] = t;
+    sum_k[to] = k;
+    sum_t[to] = t;
   }
 };
 

@@ -100,8 +100,10 @@ struct TorusChain {
     if (!l.active) l.unit = units - 1;
     const int plane = l.unit % (s.rows * s.cols);
     l.image_pair = l.unit / (s.rows * s.cols);
-    l.dh = s.dh[plane / s.cols], l.dw = s.dw[plane % s.cols];
-    l.strip = inside / at.pairs, l.pair = inside % at.pairs;
+    l.dh = s.dh[plane / s.cols];
+    l.dw = s.dw[plane % s.cols];
+    l.strip = inside / at.pairs;
+    l.pair = inside % at.pairs;
     l.row = at.at(0, l.strip * kRows, l.pair);
     const int q = (2 * l.pair + l.dw) % width();
     l.col = at.at(q % 2, l.strip * kRows + l.dh, q / 2);
@@ -141,9 +143,11 @@ struct TorusChain {
   template <class W>
   NTK_HD void run(std::int64_t warp) const {
     const auto lanes = W::each([&](int lane) { return place(warp, lane); });
+    // Into the registers.
     const Frame<W> f = frame<W>(lanes);
     typename W::V k[kRows][2], u[kRows][2];
     start<W>(lanes, k, u);
+    // The layers.
     for (int step = 0; step < count;) {
       // Two a turn: the state changes its registers, and only at the end of a turn must it return to the first ones.
       for (; !kShort && step + 1 < count && positive(step) && positive(step + 1); step += 2) {
@@ -157,6 +161,7 @@ struct TorusChain {
       else
         layer<W, StepKind::affine>(steps[step++], f, k, u);
     }
+    // And out.
     const std::int64_t same = anew(warp);  // so that no register keeps the places through the layers
     const auto ends = W::each([&](int lane) { return place(same, lane); });
     if (output == ChainOutput::sums)
@@ -192,13 +197,30 @@ struct TorusChain {
     sum[1] = down[1] + f.middle * down[0] + f.from_right * right;
   }
 
+  // The state after a ReLU layer at one point, from its window sums and root = sqrt(qq')/2.
+  template <bool kPositive, class V>
+  NTK_HD void relu(const ChainStep<T>& s, const V& root, V sum_k, V sum_u, V& k, V& u) const {
+    if (kBias) sum_k = s.map.nngp(sum_k);
+    if (kBias) sum_u = s.map.nngp(sum_u);
+    const V corr = correlation<T, kPositive>(sum_k, root), share = s.next_by_pi * sine(corr);
+    const auto coefficient = [](int i) { return T(kPi * Coefficients<T>::B::at(i)); };
+    const V kappa0 = kappa0_times<T, kPositive>(s.next, corr, share, coefficient);
+    k = kappa0 * sum_k + root * share;
+    u = kappa0 * sum_u + k;
+  }
+
   template <class W, StepKind kKind, class V>
   NTK_HD void layer(const ChainStep<T>& s, const Frame<W>& f, V (&k)[kRows][2], V (&u)[kRows][2]) const {
-    constexpr bool kPositive = kKind == StepKind::relu_positive;
     const T *row_table = batch.row_images.table + s.table, *col_table = batch.col_images.table + s.table;
+    // The rows beyond the strip's ends.
     V other_k[2], other_u[2], above_k[2], above_u[2];
-    meet<W>(f, k, other_k), meet<W>(f, u, other_u);
-    NTK_UNROLL for (int c = 0; c < 2; ++c) above_k[c] = other_k[c], above_u[c] = other_u[c];
+    meet<W>(f, k, other_k);
+    meet<W>(f, u, other_u);
+    NTK_UNROLL for (int c = 0; c < 2; ++c) {
+      above_k[c] = other_k[c];
+      above_u[c] = other_u[c];
+    }
+    // Row by row, in place: window sums, then what the layer makes of them.
     V from_below = W::load(joins, f.joins_at, 0);
     NTK_UNROLL for (int r = 0; r < kRows; ++r) {
       if (kSide == 0 && r >= rows()) break;
@@ -216,14 +238,7 @@ struct TorusChain {
           u[r][c] = s.map.ntk(sum_k[c], sum_u[c]);
           k[r][c] = s.map.nngp(sum_k[c]);
         } else {
-          const V root = mine[c] * theirs[c];  // sqrt(qq')/2
-          if (kBias) sum_k[c] = s.map.nngp(sum_k[c]);
-          if (kBias) sum_u[c] = s.map.nngp(sum_u[c]);
-          const V corr = correlation<T, kPositive>(sum_k[c], root), share = s.next_by_pi * sine(corr);
-          const V kappa0 =
-              kappa0_times<T, kPositive>(s.next, corr, share, [](int i) { return T(kPi * Coefficients<T>::B::at(i)); });
-          k[r][c] = kappa0 * sum_k[c] + root * share;
-          u[r][c] = kappa0 * sum_u[c] + k[r][c];
+          relu<kKind == StepKind::relu_positive>(s, mine[c] * theirs[c], sum_k[c], sum_u[c], k[r][c], u[r][c]);
         }
       }
     }
@@ -255,14 +270,19 @@ struct TorusChain {
       if (kSide == 0 && r >= rows()) break;
       V t[2];
       if constexpr (kSide) {
-        W::load2(s.k, at, r * width(), k[r][0], k[r][1]), W::load2(s.t, at, r * width(), t[0], t[1]);
+        W::load2(s.k, at, r * width(), k[r][0], k[r][1]);
+        W::load2(s.t, at, r * width(), t[0], t[1]);
       } else {
         NTK_UNROLL for (int c = 0; c < 2; ++c) {
           const auto each = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
-          k[r][c] = W::load_or_zero(s.k, each, 0), t[c] = W::load_or_zero(s.t, each, 0);
+          k[r][c] = W::load_or_zero(s.k, each, 0);
+          t[c] = W::load_or_zero(s.t, each, 0);
         }
       }
-      NTK_UNROLL for (int c = 0; c < 2; ++c) k[r][c] = first * k[r][c], u[r][c] = k[r][c] + first * t[c];
+      NTK_UNROLL for (int c = 0; c < 2; ++c) {
+        k[r][c] = first * k[r][c];
+        u[r][c] = k[r][c] + first * t[c];
+      }
     }
   }
   // The pixels' products.
@@ -286,7 +306,8 @@ struct TorusChain {
       }
     const T scale = first / T(channels);
     NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
-      k[r][c] = scale * k[r][c], u[r][c] = k[r][c];
+      k[r][c] = scale * k[r][c];
+      u[r][c] = k[r][c];
     }
   }
 
@@ -296,7 +317,8 @@ struct TorusChain {
     NTK_UNROLL for (int r = 0; r < kRows; ++r) NTK_UNROLL for (int c = 0; c < 2; ++c) {
       if (kSide == 0 && r >= rows()) break;
       const auto at = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
-      W::store(s.k, at, 0, k[r][c]), W::store(s.t, at, 0, u[r][c] - k[r][c]);
+      W::store(s.k, at, 0, k[r][c]);
+      W::store(s.t, at, 0, u[r][c] - k[r][c]);
     }
   }
 
@@ -310,18 +332,22 @@ struct TorusChain {
       V sum_k = k[r][c], sum_t = u[r][c] - k[r][c];
       if (kSide == 0) {
         const V inside = W::values(lanes, [&](const ChainLane& l) { return T(element(l, r, c) >= 0); });
-        sum_k = inside * sum_k, sum_t = inside * sum_t;
+        sum_k = inside * sum_k;
+        sum_t = inside * sum_t;
       }
-      total_k = total_k + sum_k, total_t = total_t + sum_t;
+      total_k = total_k + sum_k;
+      total_t = total_t + sum_t;
     }
     for (int by = kWarp / 2; by > 0; by /= 2) {  // a lane adds the one `by` further on in its torus
       const V inside = W::each([&](int lane) { return T(lane % this->lanes() + by < this->lanes()); });
-      total_k = total_k + inside * W::right(total_k, by), total_t = total_t + inside * W::right(total_t, by);
+      total_k = total_k + inside * W::right(total_k, by);
+      total_t = total_t + inside * W::right(total_t, by);
     }
     const auto at = W::integers(lanes, [&](const ChainLane& l) -> std::int64_t {
       return l.active && l.strip == 0 && l.pair == 0 ? l.unit : -1;
     });
-    W::store(sum_k, at, 0, total_k), W::store(sum_t, at, 0, total_t);
+    W::store(sum_k, at, 0, total_k);
+    W::store(sum_t, at, 0, total_t);
   }
 
   // Pooled 2x2 in p and p'; PoolPartsOp says which sums a torus has. For even h and w.

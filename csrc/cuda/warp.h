@@ -45,7 +45,10 @@ struct HostWarp {
   }
   // Two neighbours in memory.
   static void load2(const T* p, const I& at, std::int64_t offset, V& a, V& b) {
-    for (int l = 0; l < kWarp; ++l) a.v[l] = p[at.v[l] + offset], b.v[l] = p[at.v[l] + offset + 1];
+    for (int l = 0; l < kWarp; ++l) {
+      a.v[l] = p[at.v[l] + offset];
+      b.v[l] = p[at.v[l] + offset + 1];
+    }
   }
   // Lanes whose `at` is negative store nothing.
   template <class To>
@@ -105,7 +108,8 @@ struct DeviceWarp {
   }
   static __device__ __forceinline__ void load2(const T* p, I at, std::int64_t offset, V& a, V& b) {
     const auto two = load_two(p + at + offset);
-    a = two.x, b = two.y;
+    a = two.x;
+    b = two.y;
   }
   template <class To>
   static __device__ __forceinline__ void store(To* p, I at, std::int64_t offset, V value) {

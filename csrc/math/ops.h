@@ -40,7 +40,8 @@ struct Normalize {
   explicit NTK_HD Normalize(const double* p) : eps(T(p[0])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = 1 / sqrt(q + double(eps)), f[1] = 0;
+    f[0] = 1 / sqrt(q + double(eps));
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -82,6 +83,9 @@ inline bool holds_inverse(Pointwise name) {
   return angle || name == Pointwise::normalize;
 }
 
+// Does K keep its sign?
+inline bool keeps_sign(Pointwise name) { return name == Pointwise::normalize; }
+
 // A pointwise op on a point with itself: its features, K <- E, T <- D T.
 template <class S>
 struct WithItself {
@@ -95,7 +99,7 @@ NTK_HD WithItself<S> with_itself(const Phi& phi, S q) {
   return r;
 }
 template <class S>
-WithItself<S> with_itself(Pointwise name, const double* p, S q) {
+NTK_HD WithItself<S> with_itself(Pointwise name, const double* p, S q) {
   WithItself<S> r{};
   visit_pointwise<double>(name, p, [&](const auto& phi) { r = with_itself(phi, q); });
   return r;

@@ -21,7 +21,8 @@ struct ChainAffine {
 inline void chain_features(const Affine<double>& map, double q, double* f) {
   const double q_new = map.nngp(q);
   const auto root_of_share = [&](double part) { return q_new > 0 ? std::sqrt(part / q_new) : 0; };
-  f[0] = root_of_share(map.a * q), f[1] = root_of_share(map.b);
+  f[0] = root_of_share(map.a * q);
+  f[1] = root_of_share(map.b);
 }
 
 // phi with E = scale [gamma kappa1 + (1 - gamma) c] sqrt(q q'), gamma = g/scale, scale = g + h.
@@ -82,6 +83,25 @@ NTK_HD void relu_step(const ChainRelu<T>& s, P& y, P& t) {
   const P defect = min(y, T(1)) - near * r * Fit<T>::C(near);
   y = kPure ? defect : s.gamma * defect + (T(1) - s.gamma) * y;
   if (kNtk) t = kPure ? k0 * t + (T(1) - y) : (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
+}
+
+// The ReLU of any layer.
+template <class T, bool kNtk, class P>
+NTK_HD void any_relu_step(const ChainRelu<T>& s, P& y, P& t) {
+  if (s.pure && s.positive)
+    plain_relu_step<T, kNtk>(y, t);
+  else if (s.pure)
+    relu_step<T, kNtk, true>(s, y, t);
+  else
+    relu_step<T, kNtk, false>(s, y, t);
+}
+
+// |u - u'|^2 / 2 of two unit vectors: the defect of their correlation.
+template <class T>
+NTK_HD T half_squared_distance(const T* u, const T* v, std::int64_t width) {
+  T sum = 0;
+  for (std::int64_t k = 0; k < width; ++k) sum += (u[k] - v[k]) * (u[k] - v[k]);
+  return sum / 2;
 }
 
 }  // namespace ntk

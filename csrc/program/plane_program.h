@@ -20,6 +20,15 @@ enum class PlaneOpKind : int {
 // How a convolution runs: any shape; 3x3 in place; 3x3 with the ReLU that follows, whose op is skipped then.
 enum class FastPath : int { none, conv3, conv3_relu, conv3_relu_positive, skipped };
 
+// What an op does along one axis: n pixels become `out` through windows that start at o stride - low.
+struct Axis {
+  int n, out, window, stride, low;
+
+  // Pixels of the window at o that lie inside the image: [first, last).
+  NTK_HD int first(int o) const { return o * stride - low > 0 ? o * stride - low : 0; }
+  NTK_HD int last(int o) const { return o * stride - low + window < n ? o * stride - low + window : n; }
+};
+
 struct PlaneOp {
   PlaneOpKind kind;
   Pointwise pointwise;
@@ -33,6 +42,9 @@ struct PlaneOp {
   int circular;         // conv: padding wraps around
   int normalize_edges;  // pool: divide by the number of pixels inside the image
   FastPath fast;        // conv, its followers: set by PlaneSchedule
+
+  NTK_HD Axis rows() const { return {h, out_h, window_h, stride_h, low_h}; }
+  NTK_HD Axis cols() const { return {w, out_w, window_w, stride_w, low_w}; }
 };
 
 // Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip everything but d = 0.
@@ -65,6 +77,15 @@ inline Affine<double> of_window_sums(const PlaneOp& conv) {
 // Numbers that one image holds for an op: two features of every pixel.
 inline std::int64_t feature_count(const PlaneOp& op) {
   return op.kind == PlaneOpKind::pointwise ? 2 * std::int64_t(op.h) * op.w : 0;
+}
+
+// What the sum over a pool's windows at p and p' is multiplied by: a constant, or one over the pixels inside the image.
+NTK_HD double pool_scale(const PlaneOp& op, int ph, int pw, int qh, int qw) {
+  if (!op.normalize_edges) return op.constants.scale();
+  const Axis rows = op.rows(), cols = op.cols();
+  const int here = (rows.last(ph) - rows.first(ph)) * (cols.last(pw) - cols.first(pw));
+  const int there = (rows.last(qh) - rows.first(qh)) * (cols.last(qw) - cols.first(qw));
+  return 1.0 / (double(here) * there);
 }
 
 // Number of windows of half width c, centred in the image of size n, that hold both x and x + d.

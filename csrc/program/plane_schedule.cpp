@@ -8,30 +8,6 @@
 namespace ntk {
 namespace {
 
-// Marks |d| <= reach, scaled to the segment's start, in a need of half size n - 1.
-void mark(std::vector<unsigned char>& need, int n, int reach, int scale) {
-  for (int d = -reach; d <= reach; ++d)
-    if (d * scale > -n && d * scale < n) need[d * scale + n - 1] = 1;
-}
-
-// Planes d = stride D + e, |e| < window, of the image of size n_in that a pool's planes D are made of.
-void mark_pool(std::vector<unsigned char>& need, int n, int scale, int n_in, int window, int stride,
-               const std::vector<unsigned char>& next, int n_out) {
-  for (int D = 1 - n_out; D < n_out; ++D) {
-    if (!next[D + n_out - 1]) continue;
-    for (int e = 1 - window; e < window; ++e) {
-      const int d = stride * D + e;
-      if (d > -n_in && d < n_in && d * scale > -n && d * scale < n) need[d * scale + n - 1] = 1;
-    }
-  }
-}
-
-// A circular convolution reads a plane's mates d +- period too.
-void close_circular(std::vector<unsigned char>& need, int n, int period) {
-  for (int d = 1 + period - n; d < n; ++d)
-    need[d + n - 1] = need[d - period + n - 1] = need[d + n - 1] | need[d - period + n - 1];
-}
-
 bool pure_relu(const PlaneOp& op) {
   const ReluSlopes slopes = op.constants.relu();
   return is_abrelu(op) && slopes.below == 0 && slopes.above == 1;
@@ -44,14 +20,37 @@ bool plain_conv3(const PlaneOp& op) {
 
 }  // namespace
 
+void Need::add_up_to(int reach, int scale) {
+  for (int d = -reach; d <= reach; ++d) add(std::int64_t(d) * scale);
+}
+
+void Need::add_pool(const Axis& pool, const Need& after, int scale) {
+  for (int D = 1 - pool.out; D < pool.out; ++D) {
+    if (!after.has(D)) continue;
+    for (int e = 1 - pool.window; e < pool.window; ++e) {
+      const int d = pool.stride * D + e;
+      if (d > -pool.n && d < pool.n) add(std::int64_t(d) * scale);
+    }
+  }
+}
+
+void Need::close_circular(int period) {
+  for (int d = 1 + period - n_; d < n_; ++d) {
+    if (has(d)) add(d - period);
+    if (has(d - period)) add(d);
+  }
+}
+
 PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head, std::array<int, 3> shape)
     : ops_(std::move(ops)), slots_(slots), head_(std::move(head)), h_(shape[0]), w_(shape[1]), channels_(shape[2]) {
   find_segments();
   find_fast_paths();
-  full_needs_ = needs(int(cuts_.size()) - 1, false);
+  // The planes of the whole program, and of the tables of every segment.
+  full_needs_ = all_needs();
   full_ = segments_with(full_needs_);
-  for (int last = 0; last < int(cuts_.size()); ++last) near_needs_.push_back(needs(last, true));
+  for (int last = 0; last < int(cuts_.size()); ++last) near_needs_.push_back(near_needs(last));
   for (const auto& some : near_needs_) near_.push_back(segments_with(some));
+  // Where every op's features lie in a table.
   for (const PlaneOp& op : ops_) {
     offset_.push_back(table_size_);
     table_size_ += feature_count(op);
@@ -92,7 +91,7 @@ void PlaneSchedule::find_fast_paths() {
         ops_[k + 1].fast = FastPath::skipped;
       }
     } else if (op.kind == PlaneOpKind::pointwise) {
-      positive[op.slot] = pure_relu(op);
+      positive[op.slot] = pure_relu(op) || (positive[op.slot] && keeps_sign(op.pointwise));
     } else if (op.kind == PlaneOpKind::copy) {
       positive[op.slot] = positive[op.other];
     } else if (op.kind == PlaneOpKind::add) {
@@ -101,37 +100,64 @@ void PlaneSchedule::find_fast_paths() {
   }
 }
 
-std::vector<PlaneSchedule::Needs> PlaneSchedule::needs(int last, bool near) const {
-  std::vector<Needs> out(cuts_.size());
+std::vector<PlaneSchedule::Needs> PlaneSchedule::no_needs() const {
+  std::vector<Needs> out;
+  for (const Segment& segment : cuts_) out.push_back({Need(segment.h), Need(segment.w)});
+  return out;
+}
+
+Strides PlaneSchedule::strides_at_end(const Segment& segment) const {
+  Strides strides(slots_);
+  for (int k = segment.first; k < segment.last; ++k) strides.follow(ops_[k]);
+  return strides;
+}
+
+void PlaneSchedule::add_upstream(std::vector<Needs>& needs, int s, bool pooled) const {
+  const Segment& segment = cuts_[s];
+  if (pooled) {
+    const PlaneOp& pool = ops_[segment.last];
+    const auto [h, w] = strides_at_end(segment).of(0);
+    needs[s].h.add_pool(pool.rows(), needs[s + 1].h, h);
+    needs[s].w.add_pool(pool.cols(), needs[s + 1].w, w);
+  }
+  if (!segment.circular) return;
+  needs[s].h.close_circular(segment.period_h);
+  needs[s].w.close_circular(segment.period_w);
+}
+
+std::vector<PlaneSchedule::Needs> PlaneSchedule::all_needs() const {
+  std::vector<Needs> out = no_needs();
   for (int s = int(cuts_.size()) - 1; s >= 0; --s) {
-    const Segment& segment = cuts_[s];
-    out[s].h.assign(2 * segment.h - 1, 0), out[s].w.assign(2 * segment.w - 1, 0);
-    if (s > last) continue;
-    if (near && s == last) mark(out[s].h, segment.h, 0, 1), mark(out[s].w, segment.w, 0, 1);
+    // Of the segment's own read-outs.
     Strides strides(slots_);
-    for (int k = segment.first; k < segment.last; ++k) {
+    for (int k = cuts_[s].first; k < cuts_[s].last; ++k) {
       const PlaneOp& op = ops_[k];
       strides.follow(op);
-      if (op.kind != PlaneOpKind::readout || near) continue;
-      mark(out[s].h, segment.h, op.window_h < 0 ? op.h - 1 : 2 * op.window_h, strides.of(op.slot).first);
-      mark(out[s].w, segment.w, op.window_w < 0 ? op.w - 1 : 2 * op.window_w, strides.of(op.slot).second);
+      if (op.kind != PlaneOpKind::readout) continue;
+      const auto [h, w] = strides.of(op.slot);
+      out[s].h.add_up_to(op.window_h < 0 ? op.h - 1 : 2 * op.window_h, h);
+      out[s].w.add_up_to(op.window_w < 0 ? op.w - 1 : 2 * op.window_w, w);
     }
-    if (s < last) {
-      const PlaneOp& pool = ops_[segment.last];
-      mark_pool(out[s].h, segment.h, strides.of(0).first, pool.h, pool.window_h, pool.stride_h, out[s + 1].h,
-                pool.out_h);
-      mark_pool(out[s].w, segment.w, strides.of(0).second, pool.w, pool.window_w, pool.stride_w, out[s + 1].w,
-                pool.out_w);
-    }
-    if (!segment.circular) continue;
-    close_circular(out[s].h, segment.h, segment.period_h), close_circular(out[s].w, segment.w, segment.period_w);
+    // Of the segments after it.
+    add_upstream(out, s, s + 1 < int(cuts_.size()));
   }
+  return out;
+}
+
+std::vector<PlaneSchedule::Needs> PlaneSchedule::near_needs(int last) const {
+  std::vector<Needs> out = no_needs();
+  out[last].h.add(0);
+  out[last].w.add(0);
+  for (int s = last; s >= 0; --s) add_upstream(out, s, s < last);
   return out;
 }
 
 std::vector<Segment> PlaneSchedule::segments_with(const std::vector<Needs>& needs) const {
   std::vector<Segment> out = cuts_;
-  for (std::size_t s = 0; s < out.size(); ++s) out[s].need_h = needs[s].h.data(), out[s].need_w = needs[s].w.data();
+  for (std::size_t s = 0; s < out.size(); ++s) {
+    out[s].need_h = needs[s].h.data();
+    out[s].need_w = needs[s].w.data();
+  }
   return out;
 }
 
@@ -180,7 +206,8 @@ bool PlaneSchedule::homogeneous() const {
 bool PlaneSchedule::flip_symmetric() const {
   for (const PlaneOp& op : ops_) {
     const bool window = op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool;
-    if (window && (op.out_w - 1) * op.stride_w + op.window_w - op.w != 2 * op.low_w) return false;
+    const Axis cols = op.cols();
+    if (window && (cols.out - 1) * cols.stride + cols.window - cols.n != 2 * cols.low) return false;
   }
   return true;
 }

@@ -9,6 +9,27 @@
 
 namespace ntk {
 
+// Which displacements |d| < n along one axis are needed; n and d are those of a segment's start.
+class Need {
+ public:
+  explicit Need(int n) : n_(n), of_(2 * n - 1, 0) {}
+  const unsigned char* data() const { return of_.data(); }
+  bool has(int d) const { return of_[d + n_ - 1]; }
+  void add(std::int64_t d) {
+    if (d > -n_ && d < n_) of_[d + n_ - 1] = 1;
+  }
+  // |d| <= reach of an image that is `scale` times smaller.
+  void add_up_to(int reach, int scale);
+  // d = stride D + e, |e| < window, for the D that are needed after a pool of an image that is `scale` times smaller.
+  void add_pool(const Axis& pool, const Need& after, int scale);
+  // A circular convolution reads a plane's mates d +- period too.
+  void close_circular(int period);
+
+ private:
+  int n_;
+  std::vector<unsigned char> of_;
+};
+
 class PlaneSchedule {
  public:
   // shape: height, width, channels.
@@ -29,11 +50,17 @@ class PlaneSchedule {
 
  private:
   struct Needs {
-    std::vector<unsigned char> h, w;
+    Need h, w;
   };
   void find_segments();
   void find_fast_paths();
-  std::vector<Needs> needs(int last, bool near) const;
+  // Of all segments, or of those up to `last` where only its d = 0 plane is wanted.
+  std::vector<Needs> all_needs() const;
+  std::vector<Needs> near_needs(int last) const;
+  std::vector<Needs> no_needs() const;
+  // What segment s needs besides, for what is needed of the next one; circular convolutions closed.
+  void add_upstream(std::vector<Needs>& needs, int s, bool pooled) const;
+  Strides strides_at_end(const Segment& segment) const;
   std::vector<Segment> segments_with(const std::vector<Needs>& needs) const;
 
   std::vector<PlaneOp> ops_;

@@ -37,7 +37,10 @@ class SelfRunner {
     if (stopped()) throw Stopped();
   }
 
-  void clear() { pixels.assign(pixels.size(), 0), table.assign(table.size(), 0); }
+  void clear() {
+    pixels.assign(pixels.size(), 0);
+    table.assign(table.size(), 0);
+  }
 
  private:
   const Backend& backend_;
@@ -99,7 +102,9 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
   constexpr std::int64_t N = kImageLanes<T>;
   const PlaneProgram program = schedule.view();
   const std::int64_t width = std::int64_t(program.h) * program.w * program.channels, strips = (size + N - 1) / N;
-  pixels_stride_ = width * N, table_stride_ = schedule.table_size() * N, head_stride_ = strips * N;
+  pixels_stride_ = width * N;
+  table_stride_ = schedule.table_size() * N;
+  head_stride_ = strips * N;
   pixels_.resize(strips * pixels_stride_);
   table_.resize(strips * table_stride_);
   image_strips(schedule, backend, x, size, pixels_.data(), table_.data());
@@ -135,7 +140,8 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
       follow_kernels(
           head, slots.data(), [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
           [&](int output, double nngp, double ntk) {
-            out.nngp[output * size + n] = nngp, out.ntk[output * size + n] = ntk;
+            out.nngp[output * size + n] = nngp;
+            out.ntk[output * size + n] = ntk;
           });
     }
   }

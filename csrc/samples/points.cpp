@@ -73,7 +73,10 @@ void Points<T>::follow(const Program& program, const double* norm2, std::int64_t
               which == 0 && holds_inverse(program.ops[op]) ? bounded_inverse<T>(value, std::numeric_limits<T>::max())
                                                            : T(value);
         },
-        [&](int output, double nngp, double ntk) { nngp_[output * size_ + n] = nngp, ntk_[output * size_ + n] = ntk; });
+        [&](int output, double nngp, double ntk) {
+          nngp_[output * size_ + n] = nngp;
+          ntk_[output * size_ + n] = ntk;
+        });
     if (at < kLine - 1 && n < last - 1) continue;
     for (std::int64_t k = 0; k < 2 * program.size; ++k)
       std::copy_n(&line[k * kLine], at + 1, &table_[k * stride_ + n - at]);

@@ -51,7 +51,7 @@ void follow_point(const Program& program, Value* slots, Step&& step, Emit&& emit
 }
 
 // An affine or pointwise op on one slot of one point; its two features in f: alpha and beta of relu_chain.h, or side(q).
-inline PointState point_step(const Op& op, PointState s, double* f) {
+NTK_HD PointState point_step(const Op& op, const PointState& s, double* f) {
   if (op.kind == OpKind::affine) {
     const Affine<double> map = op.constants.affine();
     chain_features(map, s.q, f);
@@ -66,13 +66,13 @@ inline PointState point_step(const Op& op, PointState s, double* f) {
 // Runs the program on `slots`; feature(op number, which, value) and emit(output, nngp, ntk) receive what comes out.
 template <class Feature, class Emit>
 void follow_kernels(const Program& program, PointState* slots, Feature&& feature, Emit&& emit) {
-  const auto step = [&](int i, const Op& op, PointState s) {
+  const auto step = [&](int i, const Op& op, const PointState& s) {
     double f[2];
     const PointState after = point_step(op, s, f);
     for (int which = 0; which < 2; ++which) feature(i, which, f[which]);
     return after;
   };
-  follow_point(program, slots, step, [&](const Op& op, PointState s) {
+  follow_point(program, slots, step, [&](const Op& op, const PointState& s) {
     const Affine<double> map = op.constants.affine();
     emit(op.other, map.nngp(s.q), map.ntk(s.q, s.t));
   });
