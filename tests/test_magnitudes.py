@@ -101,3 +101,29 @@ def test_a_build_never_calls_an_overflow_done(tmp_path):
         build(nk.cntk(2, W_std=100.0), x, tmp_path / "k.zarr", x2, dtype="float32", tile=16)
     if (tmp_path / "k.zarr").exists():
         assert not zarr.open_group(tmp_path / "k.zarr")["done"][...].any()
+
+
+def on_a_diagonal(phi, q):
+    """E and D of Erf and GELU at z = z' by formulas that do not cancel, y = 1 - u."""
+    factor = 2.0 if isinstance(phi, nk.Erf) else 1.0
+    y = 1 / (1 + factor * q)
+    angle = np.pi / 2 - 2 * np.arcsin(np.sqrt(y / 2))  # arcsin(1 - y)
+    if isinstance(phi, nk.Erf):
+        return 2 / np.pi * angle, 4 / np.pi / np.sqrt(1 + 4 * q)
+    u, v = q * y, y * (2 - y)
+    E = q / 4 + (q * angle + y * (u**2 + q**2 * v) / np.sqrt(v)) / (2 * np.pi)
+    D = 1 / 4 + (angle + u / np.sqrt(v) * (y**2 / v + 2 * y)) / (2 * np.pi)
+    return E, D
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e7, 1e8, 1e16, 1e60])
+@pytest.mark.parametrize("phi", [nk.Erf(), nk.Gelu()], ids=repr)
+@pytest.mark.parametrize("images", [False, True])
+def test_saturated_units_are_right_on_the_diagonal_and_never_nan_beside_it(phi, size, images):
+    x = np.full((2, 1, 1, 1) if images else (2, 1), size)
+    net = nk.Serial(nk.Dense(), phi, *([nk.Flatten()] if images else []), nk.Dense())
+    E, D = on_a_diagonal(phi, size**2)
+    got = nk.kernel(net, x, None, ("nngp", "ntk"))
+    for part, expected in ((got.nngp, E), (got.ntk, E + D * size**2)):
+        np.testing.assert_allclose(np.diag(part), expected, rtol=1e-13)
+        assert 0 < part[0, 1] <= expected * (1 + 1e-7)
