@@ -2,6 +2,7 @@
 and the symbols of every instruction set.
 """
 
+import importlib
 import os
 import platform
 import re
@@ -83,6 +84,57 @@ def test_import_is_silent_and_needs_no_extra():
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
     assert done.stderr == ""
+
+
+ADDRESSES = {
+    "build": "build extend plan resume",
+    "control": "Claim Report Training falsify",
+    "dynamics": "Dynamics GradientDescent GradientFlow Modes eigenmodes leading_modes",
+    "estimators": "NTKClassifier NTKKernel NTKRegressor",
+    "finite": "to_torch train empirical_ntk linearize",
+    "gradients": "kernel_gradient input_gradient input_vjp parameters with_parameters",
+    "learning_curves": "LearningCurve sphere_experiment",
+    "losses": "CrossEntropy LossDynamics SquaredError",
+    "operators": "InMemory MatrixFree Stored cupy_operator",
+    "predict": "gp_inference gradient_descent gradient_descent_mse gradient_descent_mse_ensemble",
+    "solve": "Cholesky Eigh LandmarkRegression cg eigs solve",
+    "spectrum": "spectrum power_law conditioning certified_decay",
+    "sphere": "sphere_spectrum legendre order_power",
+    "stax": "Conv Dense Relu serial",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_addresses_that_users_import_from(address):
+    module = importlib.import_module(f"ntkcore.{address}")
+    assert set(ADDRESSES[address].split()) <= set(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_the_face():
+    assert {"Dynamics", "build", "falsify", "kernel", "mlp", "solve"} <= set(ntkcore.__all__)
+    assert all(getattr(ntkcore, name) is not None for name in ntkcore.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = ntkcore.nothing
+
+
+def test_build_and_solve_are_calls_and_addresses():
+    """A module of that name takes the function's place once it was imported: both can be called."""
+    code = """
+import numpy as np, ntkcore
+before = ntkcore.solve(np.eye(2), np.ones(2))
+from ntkcore.solve import cg, solve
+from ntkcore.build import build
+assert ntkcore.solve.cg is cg and ntkcore.build.build is build and callable(ntkcore.build)
+assert (ntkcore.solve(np.eye(2), np.ones(2)) == before).all()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_the_face_is_light():
+    code = "import sys, ntkcore; print(*{'numpy', 'ntkcore._core', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def build_flags() -> dict[str, list[str]]:

@@ -29,7 +29,7 @@ def losses(
     *,
     ax: Any = None,
 ) -> Any:
-    """KernelTraining loss, and that of other ``sets`` {name: (points, y)}, over ``times`` (t,),
+    """Training loss, and that of other ``sets`` {name: (points, y)}, over ``times`` (t,),
     on logarithmic axes.
 
     A dot marks each other set's least loss. Times of 0 and infinity have no place on the axis and

@@ -1,4 +1,4 @@
-"""KernelTraining an infinitely wide network on the squared loss, in closed form, at any time.
+"""Training an infinitely wide network on the squared loss, in closed form, at any time.
 
     dynamics = Dynamics(ntk, y, GradientFlow(1.0), nngp=nngp)  # one eigendecomposition for all
     dynamics.train.mean([0, 10, 1e3, np.inf])                  # (4, n, outputs)
@@ -58,7 +58,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Dynamics(KernelTraining):
-    """KernelTraining on the squared loss in closed form.
+    """Training on the squared loss in closed form.
 
     Parameters
     ----------

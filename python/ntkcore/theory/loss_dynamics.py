@@ -1,4 +1,4 @@
-"""KernelTraining on cross-entropy, or any other loss: no closed form,
+"""Training on cross-entropy, or any other loss: no closed form,
 but a small equation to integrate.
 
     dynamics = LossDynamics(ntk, one_hot, CrossEntropy(), GradientFlow(1.0))
@@ -36,7 +36,7 @@ from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule, positive
 
 
 class LossDynamics(KernelTraining):
-    """KernelTraining on any loss, in the interface of `ntkcore.dynamics.Dynamics`: `train`,
+    """Training on any loss, in the interface of `ntkcore.dynamics.Dynamics`: `train`,
     `points`, `at`, `early_stopping`.
 
     Parameters
