@@ -127,3 +127,18 @@ def test_links_lead_somewhere():
             r"\]\(([^)#:]+)[^):]*\)", (ROOT / file).read_text(encoding="utf-8")
         ):
             assert (folder / target).exists(), f"{file}: {target}"
+
+
+@pytest.mark.parametrize("page", [*FILES, "CONTRIBUTING.md", "benchmarks/README.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    local = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in local if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_the_map_of_the_sources_is_whole():
+    """Every Python file of the package stands in CONTRIBUTING's map."""
+    named = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")
+    files = (ROOT / "python" / "ntkcore").rglob("*.py")
+    inner = {path.name for path in files if path.parent.name != "figures"} - {"__init__.py"}
+    assert {name for name in inner if not any(name in block for block in named)} == set()
