@@ -7,8 +7,6 @@
 namespace ntk {
 namespace {
 
-namespace py = pybind11;
-
 // CUDA versions as 1000 major + 10 minor; devices as (name, compute capability 10 major + minor, bytes).
 py::dict machine() {
   py::dict out;

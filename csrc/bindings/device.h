@@ -2,9 +2,6 @@
 // stream) and images(tile, stream) run a tile for float and for double.
 #pragma once
 
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <array>
 #include <memory>
 #include <vector>
@@ -13,6 +10,7 @@
 #include "../cuda/pairs.h"
 #include "../program/owned_program.h"
 #include "../program/plane_schedule.h"
+#include "checks.h"
 
 namespace ntk {
 
@@ -59,7 +57,7 @@ class DeviceResults {
  public:
   DeviceResults(const std::array<Addresses, 4>& from, int outputs, std::int64_t stride) : stride_(stride) {
     for (int k = 0; k < 4; ++k) {
-      if (int(from[k].size()) != outputs) throw pybind11::value_error("one address (or 0) per output is needed");
+      require(int(from[k].size()) == outputs, "one address (or 0) per output is needed");
       for (const Address address : from[k]) lists_[k].push_back(reinterpret_cast<T*>(address));
     }
   }
@@ -70,14 +68,12 @@ class DeviceResults {
   std::int64_t stride_;
 };
 
-inline void check_slots(int slots) {
-  if (slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
-}
+inline void check_slots(int slots) { require(slots <= kMostSlots, "a program on the GPU has at most 64 slots"); }
 
 // A tile as Python hands it over, of pairs of vectors or of images.
-template <class Arrays>
+template <class Samples>
 struct DeviceTile {
-  const Arrays &rows, &cols;
+  const Samples &rows, &cols;
   Place place;
   const std::array<Addresses, 4>& out;
   std::int64_t stride;
@@ -94,7 +90,7 @@ void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>
   const T* products = reinterpret_cast<const T*>(dot);
   const PointsView<T> rows = points_view<T>(from.rows), cols = points_view<T>(from.cols);
   const Tile<T> tile{from.place, out.view(), view, rows, cols, products, dot_stride, from.diagonal, nullptr};
-  pybind11::gil_scoped_release release;
+  py::gil_scoped_release release;
   Runner::vectors(tile, from.stream);
 }
 
@@ -106,13 +102,12 @@ void evaluate_image_pairs(const PlaneSchedule& program, const DeviceTile<ImageAr
   const ImagesView<T> rows = images_view<T>(from.rows, program.offset());
   const ImagesView<T> cols = images_view<T>(from.cols, program.offset());
   const ImageTile<T> tile{from.place, out.view(), view, rows, cols, from.diagonal, nullptr};
-  pybind11::gil_scoped_release release;
+  py::gil_scoped_release release;
   Runner::images(tile, from.stream);
 }
 
 template <class Runner>
-void bind_device(pybind11::module_& m) {
-  namespace py = pybind11;
+void bind_device(py::module_& m) {
   m.def(
       "evaluate",
       [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const PlaceArray& at,

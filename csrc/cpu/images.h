@@ -153,17 +153,20 @@ inline void run_self(const SelfStrip& self) {
   auto* readouts = static_cast<double*>(carve(memory, 2 * head_slots * N * sizeof(double)));
   for (int k = 0; k < self.program.size; ++k) offset[k] = self.offset[k] * N;
   for (int lane = 0; lane < N; lane += L) {
+    // The images against themselves.
     StreamIo<double> io{};
     io.row_pixels = io.col_pixels = self.pixels + lane;
     io.tables = {nullptr, self.table + lane, nullptr, offset};
     io.record = self.table + lane;
     io.readouts = readouts;
+    // The tables.
     for (int s = 0; s < self.program.segment_count; ++s) {
       if (!has_features(self.program, self.program.segments[s])) continue;
       Stream<double, false, true> near(self.near[s], io, memory);
       near.run();
     }
     if (!self.complete) continue;
+    // The read-outs.
     for (int k = 0; k < 2 * head_slots * N; ++k) readouts[k] = 0;
     io.half = self.program.segment_count == 1 && !self.program.segments[0].circular;
     Stream<double, true, true> all(self.program, io, memory);

@@ -27,38 +27,16 @@ class Stream {
  public:
   using V = typename Vector<T>::type;
   static constexpr int L = kLanes<T>;
+  static constexpr std::int64_t kVectorBytes = L * sizeof(T);
 
-  Stream(const PlaneProgram& program, const StreamIo<T>& io, void* memory) : program_(program), io_(io) {
-    int pixels = program.h * program.w, width = program.w;
+  // Without memory only its size is found out.
+  Stream(const PlaneProgram& program, const StreamIo<T>& io, void* memory)
+      : program_(program), io_(io), memory_(static_cast<char*>(memory)) {
     for (int s = 0; s < program.segment_count; ++s) circular_ |= program.segments[s].circular;
-    for (int k = 0; k < program.size; ++k) {
-      if (program.ops[k].h * program.ops[k].w > pixels) pixels = program.ops[k].h * program.ops[k].w;
-      if (program.ops[k].out_h * program.ops[k].out_w > pixels) pixels = program.ops[k].out_h * program.ops[k].out_w;
-      if (program.ops[k].w > width) width = program.ops[k].w;
-    }
     mates_ = circular_ ? 4 : 1;
-    const auto take = [&](std::int64_t bytes) {  // without memory only the size is found out
-      char* const taken = memory ? static_cast<char*>(memory) + bytes_ : nullptr;
-      bytes_ += (bytes + 63) / 64 * 64 + 5 * 64;  // planes a power of two apart would fight for the same cache sets
-      return reinterpret_cast<T*>(taken);
-    };
-    const std::int64_t vector = L * sizeof(T), plane_bytes = pixels * vector, line_bytes = width * vector;
-    const int planes = (program.slots + 1) * mates_;
-    planes_ = reinterpret_cast<Plane<T>*>(take(planes * std::int64_t(sizeof(Plane<T>))));
-    for (int i = 0; i < planes; ++i) {
-      T *const k = take(plane_bytes), *const t = take(plane_bytes);
-      if (memory) planes_[i] = {k, t, 0, 0, 0, 0, false};
-    }
-    T* const zero = take(line_bytes);
-    lines_ = {take(line_bytes), take(line_bytes), zero};
-    for (std::int64_t i = 0; memory && i < width * std::int64_t(L); ++i) zero[i] = 0;
-    for (int s = 0; s + 1 < program.segment_count; ++s) {
-      Pool<T>& pool = pools_[s];
-      pool.op = &program.ops[program.segments[s].last];
-      const int all = 2 * pool.op->out_h - 1, alive = (2 * pool.op->window_h - 2) / pool.op->stride_h + 2;
-      pool.bands = circular_ || alive > all ? all : alive;
-      pool.memory = take(2 * pool.band_size() * pool.bands * std::int64_t(sizeof(T)));
-    }
+    take_planes();
+    take_lines();
+    for (int s = 0; s + 1 < program.segment_count; ++s) take_pool(s);
   }
   std::int64_t bytes() const { return bytes_; }
 
@@ -79,6 +57,48 @@ class Stream {
   }
 
  private:
+  // Planes a power of two apart would fight for the same cache sets.
+  T* take(std::int64_t bytes) {
+    char* const taken = memory_ ? memory_ + bytes_ : nullptr;
+    bytes_ += (bytes + 63) / 64 * 64 + 5 * 64;
+    return reinterpret_cast<T*>(taken);
+  }
+
+  void take_planes() {
+    std::int64_t pixels = std::int64_t(program_.h) * program_.w;  // of the largest image
+    for (int k = 0; k < program_.size; ++k) {
+      const PlaneOp& op = program_.ops[k];
+      pixels = larger(pixels, larger(std::int64_t(op.h) * op.w, std::int64_t(op.out_h) * op.out_w));
+    }
+    const int planes = (program_.slots + 1) * mates_;
+    planes_ = reinterpret_cast<Plane<T>*>(take(planes * std::int64_t(sizeof(Plane<T>))));
+    for (int i = 0; i < planes; ++i) {
+      T* const k = take(pixels * kVectorBytes);
+      T* const t = take(pixels * kVectorBytes);
+      if (memory_) planes_[i] = {k, t, 0, 0, 0, 0, false};
+    }
+  }
+
+  void take_lines() {
+    std::int64_t width = program_.w;  // of the widest image
+    for (int k = 0; k < program_.size; ++k) width = larger(width, program_.ops[k].w);
+    T* const zero = take(width * kVectorBytes);
+    T* const k = take(width * kVectorBytes);
+    T* const t = take(width * kVectorBytes);
+    lines_ = {k, t, zero};
+    for (std::int64_t i = 0; memory_ && i < width * L; ++i) zero[i] = 0;
+  }
+
+  void take_pool(int s) {
+    Pool<T>& pool = pools_[s];
+    pool.op = &program_.ops[program_.segments[s].last];
+    const int all = 2 * pool.op->out_h - 1, alive = (2 * pool.op->window_h - 2) / pool.op->stride_h + 2;
+    pool.bands = circular_ || alive > all ? all : alive;
+    pool.memory = take(2 * pool.band_size() * pool.bands * std::int64_t(sizeof(T)));
+  }
+
+  static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
   Plane<T>* slot(int number) { return planes_ + number * mates_; }
   Plane<T>* spare() { return planes_ + program_.slots * mates_; }
 
@@ -286,6 +306,7 @@ class Stream {
 
   const PlaneProgram& program_;
   const StreamIo<T>& io_;
+  char* const memory_;
   Plane<T>* planes_;  // [slots + 1 spare][mates]
   Lines<T> lines_;
   Pool<T> pools_[kMaxPools];
