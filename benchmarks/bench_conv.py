@@ -2,8 +2,9 @@
 
     python benchmarks/bench_conv.py [--repeats 7]
 
-One core, float32, nngp and ntk together; medians of core time. A slot is one vector multiply-add at the peak rate that
-the same run measured: "slots a point and layer" is the time in units that hold on any machine. Correctness first.
+One core, float32, nngp and ntk together; medians of core time. A slot is one vector multiply-add at
+the peak rate that the same run measured: "slots a point and layer" is the time in units that hold
+on any machine. Correctness first.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from harness import alternate, last_core, measured, peak_fma, pinned, require, w
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.layers import Serial
-from ntkcore.lowering import lower
+from ntkcore.specs.layers import Serial
+from ntkcore.specs.lowering import lower
 
 BEST = nk.backends()[0]
 LANES = 16
@@ -47,11 +48,17 @@ JOBS = [
 
 
 def images(job: Job, count: int, dtype: type = np.float32) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((count, job.size, job.size, job.channels)).astype(dtype)
+    return (
+        np.random.default_rng(0)
+        .standard_normal((count, job.size, job.size, job.channels))
+        .astype(dtype)
+    )
 
 
 def check(job: Job) -> float:
-    """float32 against float64 on a few pairs; the float64 engine is checked in tests/test_images.py."""
+    """float32 against float64 on a few pairs;
+    the float64 engine is checked in tests/test_images.py.
+    """
     x = images(job, 2)
     single, double = (nk.kernel(job.net, x[:1], x[1:], dtype=t) for t in ("float32", "float64"))
     error = float(np.abs(single - double).max() / np.abs(double).max())
@@ -60,12 +67,18 @@ def check(job: Job) -> float:
 
 
 def milliseconds(job: Job, repeats: int, dtype: type = np.float32, backend: str = BEST) -> float:
-    """Core time per pair of one strip of 16 images against 16 (one, where pairs are dear), the engine alone."""
+    """Core time per pair of one strip of 16 images against 16 (one, where pairs are dear),
+    the engine alone.
+    """
     x = images(job, LANES, dtype)
     rows = LANES if job.points < 10**6 else 1
     strip = _core.Images(lower(job.net, x.shape[1:], wants_ntk=True), backend, x)
     nngp, ntk = np.empty((rows, LANES), dtype), np.empty((rows, LANES), dtype)
-    call = measured(lambda: _core.evaluate_images(backend, strip, 0, strip, 0, [nngp], [ntk], [None], [None], False))
+    call = measured(
+        lambda: _core.evaluate_images(
+            backend, strip, 0, strip, 0, [nngp], [ntk], [None], [None], False
+        )
+    )
     return statistics.median(alternate({"": call}, repeats)[""].core) / rows / LANES * 1e3
 
 
@@ -99,15 +112,20 @@ def main() -> None:
             show(job, results[job.name])
         cntk10, digits = JOBS[1], JOBS[5]
         ratios = {
-            f"float64 over float32, {job.name}": milliseconds(job, 5, np.float64) / milliseconds(job, 5)
+            f"float64 over float32, {job.name}": milliseconds(job, 5, np.float64)
+            / milliseconds(job, 5)
             for job in (cntk10, digits)
         }
         if "x86-64-v3" in nk.backends()[1:]:
-            ratios["AVX2 over AVX-512"] = milliseconds(cntk10, 5, backend="x86-64-v3") / milliseconds(cntk10, 5)
+            ratios["AVX2 over AVX-512"] = milliseconds(
+                cntk10, 5, backend="x86-64-v3"
+            ) / milliseconds(cntk10, 5)
     ratios["two threads"] = two_threads(repeats)
     for name, value in ratios.items():
         print(f"{name:45s} {value:.2f} x")
-    print(f"written: {write('conv', {'peak_slots_per_ns': slots, 'jobs': results, 'ratios': ratios})}")
+    print(
+        f"written: {write('conv', {'peak_slots_per_ns': slots, 'jobs': results, 'ratios': ratios})}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Convolutional kernels against neural-tangents: how many times less core time per pair, and less memory, in one run?
+"""Convolutional kernels against neural-tangents: how many times less core time per pair,
+and less memory, in one run?
 
     python benchmarks/bench_conv_peer.py [--repeats 5] [--quick]
 
-neural-tangents stock, as everybody writes it, and in its strongest form: nt_conv_worker.py's improvements and
-`stax.repeat`, alone and together, on 2, 4, ... images. Each is tried once; the fastest run against ntkcore, call by
-call in turn, on one core, float32, nngp and ntk together. Times are per computed pair: neural-tangents computes n^2
-pairs of n images, on the n that suits it; ntkcore those of `own` images with as many others, so that the half it skips
-where x2 is None counts for nothing. Before that float64 of both must agree.
-Memory is the peak of a process that does one and the same job: in all, and above what its imports took.
+neural-tangents stock, as everybody writes it, and in its strongest form: nt_conv_worker.py's
+improvements and `stax.repeat`, alone and together, on 2, 4, ... images. Each is tried once; the
+fastest run against ntkcore, call by call in turn, on one core, float32, nngp and ntk together.
+Times are per computed pair: neural-tangents computes n^2 pairs of n images, on the n that suits it;
+ntkcore those of `own` images with as many others, so that the half it skips where x2 is None counts
+for nothing. Before that float64 of both must agree. Memory is the peak of a process that does one
+and the same job: in all, and above what its imports took.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ print(json.dumps([peak(), peak() - start]))
 
 @dataclass(frozen=True)
 class Job:
-    """A network on size x size images of 3 channels; `goal`: times less core time per pair than the strongest form."""
+    """A network on size x size images of 3 channels; `goal`:
+    times less core time per pair than the strongest form.
+    """
 
     name: str
     net: nk.Serial
@@ -63,21 +67,34 @@ class Job:
     def peer_nets(self) -> dict[str, str]:
         """Every form on every number of images; stock on the two smallest alone, for it is slow."""
         choices = itertools.product(self.forms.items(), self.images)
-        kept = [(form, net, n) for (form, net), n in choices if form != "stock" or n in self.images[:2]]
-        return {f"{form}, {n} images": f"__import__('nt_conv_worker').first({n}, {net})" for form, net, n in kept}
+        kept = [
+            (form, net, n) for (form, net), n in choices if form != "stock" or n in self.images[:2]
+        ]
+        return {
+            f"{form}, {n} images": f"__import__('nt_conv_worker').first({n}, {net})"
+            for form, net, n in kept
+        }
 
 
 def cntk(depth: int, head: str) -> dict[str, str]:
-    """Unrolled, or a compiled loop; stax.repeat with the stock convolution needs Flatten (no axes to turn)."""
+    """Unrolled, or a compiled loop; stax.repeat with the stock
+    convolution needs Flatten (no axes to turn).
+    """
 
     def unrolled(conv: str) -> str:
-        return f"stax.serial(*[stax.serial({conv}, stax.Relu())] * {depth}, stax.{head}(), {_DENSE})"
+        return (
+            f"stax.serial(*[stax.serial({conv}, stax.Relu())] * {depth}, stax.{head}(), {_DENSE})"
+        )
 
     def loop(conv: str) -> str:
         hidden = f"stax.repeat(stax.serial({conv}, stax.Relu()), {depth})"
         return f"stax.serial({hidden}, stax.{head}(), {_DENSE})"
 
-    forms = {"stock": unrolled(_CONV), "shift-add": unrolled(_SHIFT_ADD), "shift-add, repeat": loop(_SHIFT_ADD)}
+    forms = {
+        "stock": unrolled(_CONV),
+        "shift-add": unrolled(_SHIFT_ADD),
+        "shift-add, repeat": loop(_SHIFT_ADD),
+    }
     return forms | ({"repeat": loop(_CONV)} if head == "Flatten" else {})
 
 
@@ -88,8 +105,13 @@ def myrtle5() -> dict[str, str]:
         block = f"{conv}, stax.Relu(), {_POOL}"
         return f"{block}, {block}, {block}, {_POOL}, {_POOL}, stax.Flatten(), {_DENSE}"
 
-    forms = {"stock": f"stax.serial({layers(_CONV)})", "shift-add": f"stax.serial({layers(_SHIFT_ADD)})"}
-    return forms | {"shift-add, by layers": f"__import__('nt_conv_worker').by_layers({layers(_SHIFT_ADD)})"}
+    forms = {
+        "stock": f"stax.serial({layers(_CONV)})",
+        "shift-add": f"stax.serial({layers(_SHIFT_ADD)})",
+    }
+    return forms | {
+        "shift-add, by layers": f"__import__('nt_conv_worker').by_layers({layers(_SHIFT_ADD)})"
+    }
 
 
 GAP, FLAT = "GlobalAvgPool", "Flatten"
@@ -97,7 +119,16 @@ JOBS = [
     Job("CNTK-5 GAP 32x32", nk.cntk(5), 32, cntk(5, GAP), (2, 4, 8), 32, 8, goal=50),
     Job("CNTK-10 GAP 16x16", nk.cntk(10), 16, cntk(10, GAP), (4, 8, 16), 32, 32, goal=35),
     Job("Myrtle-5 32x32", nk.myrtle(5), 32, myrtle5(), (2, 4, 8), 64, 8, goal=35),
-    Job("CNTK-20 Flatten 32x32", nk.cntk(20, "flatten"), 32, cntk(20, FLAT), (16, 32, 64), 256, 256, goal=15),
+    Job(
+        "CNTK-20 Flatten 32x32",
+        nk.cntk(20, "flatten"),
+        32,
+        cntk(20, FLAT),
+        (16, 32, 64),
+        256,
+        256,
+        goal=15,
+    ),
 ]
 
 
@@ -113,10 +144,20 @@ def check(job: Job, python: str) -> dict[str, Any]:
             theirs = peer.kernels(form)
             for get in GET:
                 found[f"{form}, {get}"] = error = errors(getattr(mine, get), theirs[get])
-                require(f"{job.name}, float64 {get}, neural-tangents {form}", error["off_diagonal"], 1e-8)
-                require(f"{job.name}, float64 {get} diagonal, neural-tangents {form}", error["diagonal"], 1e-6)
+                require(
+                    f"{job.name}, float64 {get}, neural-tangents {form}",
+                    error["off_diagonal"],
+                    1e-8,
+                )
+                require(
+                    f"{job.name}, float64 {get} diagonal, neural-tangents {form}",
+                    error["diagonal"],
+                    1e-6,
+                )
     x = job.data(16)
-    found["ntkcore's float32"] = error = errors(nk.kernel(job.net, x), nk.kernel(job.net, x, dtype=np.float64))
+    found["ntkcore's float32"] = error = errors(
+        nk.kernel(job.net, x), nk.kernel(job.net, x, dtype=np.float64)
+    )
     require(f"{job.name}, float32", max(error.values()), 1e-5)
     return found
 
@@ -125,7 +166,9 @@ def check(job: Job, python: str) -> dict[str, Any]:
 
 
 def scout(job: Job, peer: Peer) -> dict[str, float]:
-    """Core seconds per pair of every form, once each after its compilation and a first call; the fastest first."""
+    """Core seconds per pair of every form, once each after its compilation and a first call;
+    the fastest first.
+    """
     found = {net: peer.seconds(spelling(net))[0] / images_of(net) ** 2 for net in job.peer_nets()}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
@@ -143,12 +186,16 @@ def is_stock(net: str) -> bool:
 
 
 def contest(job: Job, peer: Peer, scouted: dict[str, float], repeats: int) -> dict[str, Any]:
-    """The best stock form and the two strongest ones beside ntkcore, in turn; core seconds per pair."""
+    """The best stock form and the two strongest ones beside ntkcore, in turn;
+    core seconds per pair.
+    """
     stock = next(net for net in scouted if is_stock(net))
     strong = [net for net in scouted if net != stock][:2]
     pairs = {net: images_of(net) ** 2 for net in (stock, *strong)} | {"ntkcore": job.own**2}
     x, z = np.split(job.data(2 * job.own), 2)
-    contestants: dict[str, Measure] = {net: peer.measured(spelling(net)) for net in (stock, *strong)}
+    contestants: dict[str, Measure] = {
+        net: peer.measured(spelling(net)) for net in (stock, *strong)
+    }
     contestants["ntkcore"] = measured(lambda: nk.kernel(job.net, x, z, get=GET, threads=1))
     timings = alternate(contestants, repeats, warmups=0, settle=0)
     found: dict[str, Any] = {"stock": stock, "seconds": {}}
@@ -192,7 +239,9 @@ def memory(job: Job, python: str, strongest: str) -> dict[str, Any]:
 
 
 def verdict(value: float, goal: float) -> str:
-    return f"goal {goal:g} " + ("met" if value >= goal else f"MISSED by {100 * (1 - value / goal):.0f} %")
+    return f"goal {goal:g} " + (
+        "met" if value >= goal else f"MISSED by {100 * (1 - value / goal):.0f} %"
+    )
 
 
 def show(job: Job, found: dict[str, Any]) -> None:
@@ -203,16 +252,20 @@ def show(job: Job, found: dict[str, Any]) -> None:
         print(f"  {1e3 * seconds['core']:10.4f} ms ({1e3 * seconds['core_min']:.4f})  {name}{mark}")
     minimum = f"{times['ratio_core_min']:.1f} of minima"
     print(
-        f"  {times['ratio_core']:.1f} x less than the strongest ({minimum}); {verdict(times['ratio_core'], job.goal)}"
+        f"  {times['ratio_core']:.1f} x less than the strongest ({minimum});"
+        f" {verdict(times['ratio_core'], job.goal)}"
     )
     print(f"  {times['stock_ratio_core']:.1f} x less than stock")
     m = found["memory"]
     sizes = [
-        f"{total / 2**20:.0f} MiB ({above / 2**20:.0f} above imports)" for total, above in (m["theirs"], m["mine"])
+        f"{total / 2**20:.0f} MiB ({above / 2**20:.0f} above imports)"
+        for total, above in (m["theirs"], m["mine"])
     ]
     ratios = f"{m['ratio']:.1f} x less ({m['ratio_above_imports']:.0f} x above imports)"
     print(
-        f"  memory of {m['images']} images: {' against '.join(sizes)}: {ratios}; {verdict(m['ratio'], 20)}", flush=True
+        f"  memory of {m['images']} images: {' against '.join(sizes)}: {ratios};"
+        f" {verdict(m['ratio'], 20)}",
+        flush=True,
     )
 
 
@@ -226,7 +279,9 @@ def run(job: Job, python: str, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="2 repeats; writes no results")
     parser.add_argument("--only", help="jobs whose name contains this; writes no results")

@@ -1,12 +1,15 @@
-"""On a GPU: kernels of images, of vectors, and solvers, beside what the hardware allows and CuPy's own calls.
+"""On a GPU: kernels of images, of vectors, and solvers,
+beside what the hardware allows and CuPy's own calls.
 
-    python benchmarks/bench_cuda.py [--only images,vectors,solvers] [--quick] [--out FOLDER] [--section bench]
+    python benchmarks/bench_cuda.py [--only images,vectors,solvers] [--quick] [--out FOLDER]
+        [--section bench]
 
-Correctness first: every job's timed result is compared with the CPU engine in float64, within 2e-6 of its largest entry
-(float32). Data and results lie on the device. Times are medians: whole calls between events and by the wall clock; the
-engine alone, between events around its calls, that is without tables made on the host and without products of vectors.
-Limits are those of today's kernels at the clock measured during the job. Written after every job, to a section of
-cuda.json: builds to compare get one each.
+Correctness first: every job's timed result is compared with the CPU engine in float64, within 2e-6
+of its largest entry (float32). Data and results lie on the device. Times are medians: whole calls
+between events and by the wall clock; the engine alone, between events around its calls, that is
+without tables made on the host and without products of vectors. Limits are those of today's kernels
+at the clock measured during the job. Written after every job, to a section of cuda.json: builds to
+compare get one each.
 """
 
 from __future__ import annotations
@@ -25,17 +28,19 @@ import numpy as np
 from cuda_machine import Clock, Record, copy_rate, device, free, once, require_gpu, timed
 
 import ntkcore as nk
-from ntkcore.layers import Serial
+from ntkcore.specs.layers import Serial
 
 GET = ("nngp", "ntk")
-# Clocks of a multiprocessor for one layer of 32 points, by the image's side (sm_90, tools/sass_report.py). Instructions
-# start 4 a clock; loads, stores, shuffles share a pipe of 4 bytes a lane and clock; roots and reciprocals take 2 each.
+# Clocks of a multiprocessor for one layer of 32 points, by the image's side (sm_90,
+# tools/sass_report.py). Instructions start 4 a clock; loads, stores, shuffles share a pipe of 4
+# bytes a lane and clock; roots and reciprocals take 2 each.
 CLOCKS = {
     "issue": {32: 30.2 / 4, 16: 29.5 / 4, 8: 31.4 / 4},
     "lsu": {32: 4.53, 16: 4.41, 8: 4.81},
     "roots": {32: 4.0, 16: 4.0, 8: 4.0},
 }
-POOL_PARTS = 9 / 16  # of the state, per axis 1 of 2 rows at even displacements and all at odd ones: what a pool reads
+# Of the state, per axis 1 of 2 rows at even displacements and all at odd ones: what a pool reads.
+POOL_PARTS = 9 / 16
 BOUNDS = {"float32": 2e-6, "float64": 1e-12}  # error over the largest entry
 FC_GOAL = 1.1
 
@@ -58,13 +63,19 @@ class Job:
 
     def points(self) -> dict[int, int]:
         """Points of all displacements and layers of a pair, by side."""
-        return {side: count * side ** (2 if self.flat else 4) for side, count in self.layers.items()}
+        return {
+            side: count * side ** (2 if self.flat else 4) for side, count in self.layers.items()
+        }
 
     def moved(self) -> int:
-        """Bytes of K and T that a pair writes and reads at each pool: partial sums before it, the state after it."""
+        """Bytes of K and T that a pair writes and reads at each pool: partial sums before it,
+        the state after it.
+        """
         bytes_a_point = 2 * np.dtype(self.dtype).itemsize
         sides = [] if len(self.layers) == 1 else list(self.layers)
-        return sum(2 * bytes_a_point * int(POOL_PARTS * side**4 + (side // 2) ** 4) for side in sides)
+        return sum(
+            2 * bytes_a_point * int(POOL_PARTS * side**4 + (side // 2) ** 4) for side in sides
+        )
 
 
 JOBS = [
@@ -82,7 +93,9 @@ def images(count: int, side: int, dtype: str, seed: int = 0) -> np.ndarray:
 
 
 def limits(job: Job, chip: dict[str, Any], mhz: float, copies: float) -> dict[str, float]:
-    """Microseconds a pair if one thing alone bound: a pipe of the multiprocessors, or memory (not held by L2)."""
+    """Microseconds a pair if one thing alone bound: a pipe of the multiprocessors,
+    or memory (not held by L2).
+    """
     found = {"memory": 1e6 * job.moved() / copies}
     if job.dtype == "float32":  # double's root is a program of its own: not counted
         for what, clocks in CLOCKS.items():
@@ -93,7 +106,9 @@ def limits(job: Job, chip: dict[str, Any], mhz: float, copies: float) -> dict[st
 
 def compare(name: str, ours: Any, reference: Any, dtype: str) -> float:
     """Largest error over the largest entry; raises where it is too large."""
-    error = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, reference, strict=True))
+    error = max(
+        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, reference, strict=True)
+    )
     if not error <= BOUNDS[dtype]:
         raise WrongError(f"{name}: error {error:.2g} exceeds {BOUNDS[dtype]:.0e}: not timed")
     return error
@@ -109,16 +124,24 @@ def corners(cupy: Any, kernels: Any, few: int) -> list[np.ndarray]:
 
 
 def image_error(cupy: Any, job: Job, x: np.ndarray, z: np.ndarray, few: int = 3) -> float:
-    """The job's own result in two corners, and a small symmetric kernel, against float64 on the CPU."""
+    """The job's own result in two corners, and a small symmetric kernel,
+    against float64 on the CPU.
+    """
     ours = corners(cupy, nk.kernel(job.net, cupy.asarray(x), cupy.asarray(z), GET), few)
-    ends = [nk.kernel(job.net, x[at], z[at], GET, dtype="float64") for at in (np.s_[:few], np.s_[-few:])]
-    across = compare(job.name, ours, [np.hstack(pair) for pair in zip(*ends, strict=True)], job.dtype)
+    ends = [
+        nk.kernel(job.net, x[at], z[at], GET, dtype="float64") for at in (np.s_[:few], np.s_[-few:])
+    ]
+    across = compare(
+        job.name, ours, [np.hstack(pair) for pair in zip(*ends, strict=True)], job.dtype
+    )
     small = [cupy.asnumpy(k) for k in nk.kernel(job.net, cupy.asarray(x[:few]), None, GET)]
     square = nk.kernel(job.net, x[:few], None, GET, dtype="float64")
     return max(across, compare(f"{job.name}, symmetric", small, square, job.dtype))
 
 
-def image_job(cupy: Any, clock: Clock, job: Job, fraction: float, copies: float) -> tuple[str, dict[str, Any]]:
+def image_job(
+    cupy: Any, clock: Clock, job: Job, fraction: float, copies: float
+) -> tuple[str, dict[str, Any]]:
     count = max(4, int(job.images * fraction))
     x, z = images(count, job.side, job.dtype), images(count, job.side, job.dtype, 1)
     error = image_error(cupy, job, x, z)
@@ -133,11 +156,19 @@ def image_job(cupy: Any, clock: Clock, job: Job, fraction: float, copies: float)
     symmetric = 1e6 * (time.perf_counter() - start) / (count * (count + 1) / 2)
     us = per_pair["seconds"]
     line = (
-        f"{us:9.4f} us a pair {verdict(us, job.goal)}; wall {per_pair['wall']:.4f}, engine {per_pair['engine']:.4f}, "
-        f"with itself {symmetric:.4f}; limits {', '.join(f'{k} {v:.4f}' for k, v in bound.items())}; "
-        f"50 000 images {us * 1e-6 * 50_000**2 / 2 / 3600:.2f} h; error {error:.1e}"
+        f"{us:9.4f} us a pair {verdict(us, job.goal)}; wall {per_pair['wall']:.4f}, engine"
+        f" {per_pair['engine']:.4f}, with itself {symmetric:.4f}; limits"
+        f" {', '.join(f'{k} {v:.4f}' for k, v in bound.items())}; 50 000 images"
+        f" {us * 1e-6 * 50_000**2 / 2 / 3600:.2f} h; error {error:.1e}"
     )
-    entry = {"us": us, "goal": job.goal, "per_pair": per_pair, "symmetric": symmetric, "limits": bound, "error": error}
+    entry = {
+        "us": us,
+        "goal": job.goal,
+        "per_pair": per_pair,
+        "symmetric": symmetric,
+        "limits": bound,
+        "error": error,
+    }
     return line, {**entry, "images": count, "times": found}
 
 
@@ -158,7 +189,9 @@ def vector_job(
     single = [cupy.asnumpy(k) for k in nk.kernel(net, given[:few], None, GET)]
     error = compare("FC", single, nk.kernel(net, x[:few], None, GET, dtype="float64"), dtype)
     ours = corners(cupy, [nk.kernel(net, given)], few // 2)
-    ends = [nk.kernel(net, x[at], dtype="float64") for at in (np.s_[: few // 2], np.s_[-(few // 2) :])]
+    ends = [
+        nk.kernel(net, x[at], dtype="float64") for at in (np.s_[: few // 2], np.s_[-(few // 2) :])
+    ]
     error = max(error, compare("FC, whole", ours, [np.hstack(ends)], dtype))
     product = timed(cupy, clock, lambda: given @ given.T).summary()
     free(cupy)
@@ -168,11 +201,18 @@ def vector_job(
     # One triangle of products written and read, the result written.
     memory = 2 * N * N * np.dtype(dtype).itemsize / copies
     line = (
-        f"{1e3 * whole['seconds']:9.2f} ms, CuPy's product {1e3 * product['seconds']:.2f} ms: {ratio:.2f} x "
-        f"{verdict(ratio, goal)}; wall {1e3 * whole['wall']:.2f}, engine {1e3 * whole['engine']:.2f}; "
-        f"limits product of one triangle {500 * product['seconds']:.2f}, memory {1e3 * memory:.2f}; error {error:.1e}"
+        f"{1e3 * whole['seconds']:9.2f} ms, CuPy's product {1e3 * product['seconds']:.2f} ms:"
+        f" {ratio:.2f} x {verdict(ratio, goal)}; wall {1e3 * whole['wall']:.2f}, engine"
+        f" {1e3 * whole['engine']:.2f}; limits product of one triangle"
+        f" {500 * product['seconds']:.2f}, memory {1e3 * memory:.2f}; error {error:.1e}"
     )
-    entry = {"ratio": ratio, "goal": goal, "seconds": whole["seconds"], "product": product["seconds"], "error": error}
+    entry = {
+        "ratio": ratio,
+        "goal": goal,
+        "seconds": whole["seconds"],
+        "product": product["seconds"],
+        "error": error,
+    }
     return line, {**entry, "limits": {"memory": memory}, "times": whole, "times_product": product}
 
 
@@ -187,14 +227,19 @@ def host_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     start = time.perf_counter()
     there.get(out=np.frombuffer(here, np.float32, N * N).reshape(N, N))
     copy = time.perf_counter() - start
-    return f"{wall:9.3f} s, a pinned copy of the result {copy:.3f} s", {"seconds": wall, "copy": copy}
+    return f"{wall:9.3f} s, a pinned copy of the result {copy:.3f} s", {
+        "seconds": wall,
+        "copy": copy,
+    }
 
 
 # --- solvers
 
 
 def smooth_data(N: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors near a 10-dimensional surface, in 10 classes: their kernel's eigenvalues decay as real data's do."""
+    """Vectors near a 10-dimensional surface, in 10 classes:
+    their kernel's eigenvalues decay as real data's do.
+    """
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((N, 10))
     x = np.tanh(hidden @ rng.standard_normal((10, 784))) + 0.1 * rng.standard_normal((N, 784))
@@ -202,8 +247,10 @@ def smooth_data(N: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
-    """ntkcore.solve.Cholesky on a CuPy kernel of float64, beside CuPy's own factorisation."""
-    from ntkcore.solve import Cholesky
+    """ntkcore.linalg.solve.Cholesky on a CuPy kernel of float64,
+    beside CuPy's own factorisation.
+    """
+    from ntkcore.linalg.cholesky import Cholesky
 
     x, Y = smooth_data(N, "float64")
     K = nk.kernel(nk.mlp(3), cupy.asarray(x))
@@ -223,39 +270,48 @@ def cholesky_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
     own = once(cupy, lambda: cupy.linalg.cholesky(K))[1]
     rate = N**3 / 3 / own / 1e12
     line = (
-        f"{seconds:9.3f} s, CuPy's {own:.3f} s ({rate:.0f} TFLOP/s); solving for 10 columns {solve_seconds:.3f} s; "
-        f"residual {residual:.1e}"
+        f"{seconds:9.3f} s, CuPy's {own:.3f} s ({rate:.0f} TFLOP/s); solving for 10 columns"
+        f" {solve_seconds:.3f} s; residual {residual:.1e}"
     )
     return line, {"seconds": seconds, "cupy": own, "solve": solve_seconds, "residual": residual}
 
 
 def pcg_job(cupy: Any, N: int) -> tuple[str, dict[str, Any]]:
-    """ntkcore.solve.cg on a CuPy kernel of float32, 10 columns, beside CuPy's bare products of as many passes."""
-    from ntkcore.operators import InMemory
-    from ntkcore.solve import cg
+    """cg on a CuPy kernel of float32, 10 columns, beside CuPy's bare products of as many passes."""
+    from ntkcore.linalg.cg import cg
+    from ntkcore.linalg.operators import InMemory
 
     x, Y = smooth_data(N, "float32")
     K = nk.kernel(nk.mlp(3), cupy.asarray(x))
     free(cupy)
     cg(InMemory(K[:512, :512].copy()), Y[:512], 1e-3, relative=True, rank=64)  # loads the libraries
     operator = InMemory(K)
-    found, seconds = once(cupy, lambda: cg(operator, Y, 1e-3, relative=True, rtol=1e-6, rank=min(2000, N // 4)))
+    found, seconds = once(
+        cupy, lambda: cg(operator, Y, 1e-3, relative=True, rtol=1e-6, rank=min(2000, N // 4))
+    )
     if not found.converged:
         raise WrongError(f"cg: not converged, residual {found.residuals.max():.1e}")
     V = cupy.asarray(Y, np.float32)
     own = statistics.median(once(cupy, lambda: K @ V)[1] for _ in range(3))
     line = (
-        f"{seconds:9.3f} s, {found.iterations} iterations, {found.passes:.1f} passes, {seconds / found.passes:.4f} s a "
-        f"pass; CuPy's product with 10 columns {own:.4f} s"
+        f"{seconds:9.3f} s, {found.iterations} iterations, {found.passes:.1f} passes,"
+        f" {seconds / found.passes:.4f} s a pass; CuPy's product with 10 columns {own:.4f} s"
     )
-    entry = {"seconds": seconds, "iterations": found.iterations, "passes": found.passes, "cupy_product": own}
+    entry = {
+        "seconds": seconds,
+        "iterations": found.iterations,
+        "passes": found.passes,
+        "cupy_product": own,
+    }
     return line, {**entry, "residual": float(found.residuals.max())}
 
 
 # --- all jobs
 
 
-def jobs(cupy: Any, clock: Clock, only: set[str], fraction: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+def jobs(
+    cupy: Any, clock: Clock, only: set[str], fraction: float
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     """(name, call giving (line, entry)), the most valuable first."""
     copies = copy_rate(cupy, int(2**31 * fraction) // 4 * 4)
 
@@ -266,7 +322,11 @@ def jobs(cupy: Any, clock: Clock, only: set[str], fraction: float) -> Iterator[t
         for job in JOBS:
             yield job.name, lambda job=job: image_job(cupy, clock, job, fraction, copies)
     if "vectors" in only:
-        for N, dtype, goal in ((50_000, "float32", FC_GOAL), (20_000, "float32", FC_GOAL), (10_000, "float64", None)):
+        for N, dtype, goal in (
+            (50_000, "float32", FC_GOAL),
+            (20_000, "float32", FC_GOAL),
+            (10_000, "float64", None),
+        ):
             given = scaled(N), dtype, goal, copies
             yield f"FC N={given[0]}, {dtype}", lambda given=given: vector_job(cupy, clock, *given)
     if "solvers" in only:
@@ -278,10 +338,19 @@ def jobs(cupy: Any, clock: Clock, only: set[str], fraction: float) -> Iterator[t
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="images,vectors,solvers", help="groups of jobs, by default %(default)s")
+    parser.add_argument(
+        "--only", default="images,vectors,solvers", help="groups of jobs, by default %(default)s"
+    )
     parser.add_argument("--quick", action="store_true", help="small jobs; nothing is written")
-    parser.add_argument("--fraction", type=float, default=1.0, help="of the pairs of every job, to try this file out")
-    parser.add_argument("--out", type=Path, help="where cuda.json is written; by default benchmarks/results")
+    parser.add_argument(
+        "--fraction",
+        type=float,
+        default=1.0,
+        help="of the pairs of every job, to try this file out",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where cuda.json is written; by default benchmarks/results"
+    )
     parser.add_argument("--section", default="bench", help="of cuda.json, by default %(default)s")
     options = parser.parse_args()
     cupy = require_gpu()
@@ -303,8 +372,9 @@ def main() -> int:
             if record:
                 record.add(name, entry)
             free(cupy)
-    print(f"{done} jobs in {time.perf_counter() - began:.0f} s; failed: {', '.join(wrong) or 'none'}; "
-          f"goals missed: {', '.join(missed) or 'none'}")  # fmt: skip
+    seconds = time.perf_counter() - began
+    print(f"{done} jobs in {seconds:.0f} s; failed: {', '.join(wrong) or 'none'}")
+    print(f"goals missed: {', '.join(missed) or 'none'}")
     return bool(wrong)
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/bench_dynamics.py [--repeats 5] [--n 2000]
 
-N = 2000 training and 1000 test points, 10 outputs, float64, one core: everything from the kernel matrices on. Means at
-200 times on both sets; covariance diagonals of the test set at 10 of them. Correctness first; medians of core time.
+N = 2000 training and 1000 test points, 10 outputs, float64, one core: everything from the kernel
+matrices on. Means at 200 times on both sets; covariance diagonals of the test set at 10 of them.
+Correctness first; medians of core time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness import alternate, last_core, measured, pinned, require, write
 from threadpoolctl import threadpool_limits
 
 import ntkcore as nk
-from ntkcore.dynamics import Dynamics
+from ntkcore.theory.dynamics import Dynamics
 
 OUTPUTS = 10
 GOALS = {"means": 1.3, "covariances": 3.0}
@@ -26,7 +27,9 @@ def problem(n: int) -> dict[str, np.ndarray]:
     """Kernel blocks of a network of three hidden layers, targets, times."""
     rng = np.random.default_rng(0)
     x, z = rng.standard_normal((n, 50)), rng.standard_normal((n // 2, 50))
-    train, cross = (nk.kernel(nk.mlp(3, 1.4, 0.1), *pair, ("ntk", "nngp")) for pair in ((x, None), (z, x)))
+    train, cross = (
+        nk.kernel(nk.mlp(3, 1.4, 0.1), *pair, ("ntk", "nngp")) for pair in ((x, None), (z, x))
+    )
     return {
         "ntk": train.ntk,
         "nngp": train.nngp,
@@ -63,8 +66,12 @@ def check(n: int) -> dict[str, float]:
         full = b @ p["nngp"] @ b.T - 2 * b @ p["nngp_cross"].T
         expected = p["nngp_own"] + full.diagonal()
         errors = (train[i] - learned @ p["y"], test[i] - b @ p["y"])
-        found["mean"] = max(found["mean"], *(float(np.abs(e).max() / np.abs(train).max()) for e in errors))
-        found["covariance"] = max(found["covariance"], float(np.abs(variances[i // 20] / expected - 1).max()))
+        found["mean"] = max(
+            found["mean"], *(float(np.abs(e).max() / np.abs(train).max()) for e in errors)
+        )
+        found["covariance"] = max(
+            found["covariance"], float(np.abs(variances[i // 20] / expected - 1).max())
+        )
     for what, error in found.items():
         require(what, error, 1e-9)
     return found
@@ -90,7 +97,10 @@ def main() -> None:
     for name, goal in GOALS.items():
         verdict = "met" if ratios[name] <= goal else "MISSED"
         print(f"  {name:12s} {ratios[name]:6.3f} x eigh   goal <= {goal:g}  {verdict}")
-    path = write("dynamics", {"n": given.n, "errors": errors, "timings": timings, "ratios": ratios, "goals": GOALS})
+    path = write(
+        "dynamics",
+        {"n": given.n, "errors": errors, "timings": timings, "ratios": ratios, "goals": GOALS},
+    )
     print(f"written: {path}")
 
 

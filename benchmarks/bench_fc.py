@@ -1,8 +1,10 @@
-"""Fully connected kernels: accuracy in float32, the recursion alone, the whole call beside BLAS, threads.
+"""Fully connected kernels: accuracy in float32, the recursion alone,
+the whole call beside BLAS, threads.
 
     python benchmarks/bench_fc.py [--repeats 9]
 
-Accuracy first; nothing wrong is timed. Goals are those of the project's issue 2; medians of core time, one core.
+Accuracy first; nothing wrong is timed. Goals are those of the project's issue 2;
+medians of core time, one core.
 """
 
 from __future__ import annotations
@@ -11,17 +13,29 @@ import argparse
 import statistics
 
 import numpy as np
-from harness import Timing, alternate, errors, last_core, measured, peak_fma, pinned, require, syrk, write
+from harness import (
+    Timing,
+    alternate,
+    errors,
+    last_core,
+    measured,
+    peak_fma,
+    pinned,
+    require,
+    syrk,
+    write,
+)
 from threadpoolctl import threadpool_limits
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.lowering import lower
+from ntkcore.specs.lowering import lower
 
 N, D = 4000, 784
 BLOCK = _core.STRIP
-# Multiply, add and root slots of one vector of pairs in the plain step of csrc/cpu/chain.h: 6 + 5 for A and C, 3 to
-# apply them, 1 for t; the subtractions go to ports of their own where there are any.
+# Multiply, add and root slots of one vector of pairs in the plain step of csrc/cpu/chain.h: 6 + 5
+# for A and C, 3 to apply them, 1 for t; the subtractions go to ports of their own where there are
+# any.
 FMA_SLOTS = 15
 
 
@@ -30,16 +44,20 @@ def accuracy() -> dict[str, float]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((300, 50))
     deep = errors(
-        nk.kernel(nk.mlp(30), x.astype(np.float32)), nk.kernel(nk.mlp(30), x.astype(np.float32), dtype="float64")
+        nk.kernel(nk.mlp(30), x.astype(np.float32)),
+        nk.kernel(nk.mlp(30), x.astype(np.float32), dtype="float64"),
     )
     twins = np.concatenate([x, x + 1e-3 * rng.standard_normal(x.shape)]).astype(np.float32)
     low, high = (
-        np.linalg.eigvalsh(nk.kernel(nk.mlp(10), twins, dtype=t).astype(float)) for t in ("float32", "float64")
+        np.linalg.eigvalsh(nk.kernel(nk.mlp(10), twins, dtype=t).astype(float))
+        for t in ("float32", "float64")
     )
     found = {
         "depth 30, diagonal": deep["diagonal"],
         "depth 30, off the diagonal": deep["off_diagonal"],
-        "near-duplicates, depth 10: |change of lambda_min| / lambda_max": abs(low[0] - high[0]) / high[-1],
+        "near-duplicates, depth 10: |change of lambda_min| / lambda_max": (
+            abs(low[0] - high[0]) / high[-1]
+        ),
     }
     for (what, error), bound in zip(found.items(), (1e-6, 1e-6, 1e-5), strict=True):
         require(what, error, bound)
@@ -47,9 +65,13 @@ def accuracy() -> dict[str, float]:
 
 
 def recursion(net: nk.Serial, dtype: type, backend: str) -> tuple[Timing, int]:
-    """One tile of BLOCK x BLOCK pairs, the products given: the engine alone. Returns times and pairs per call."""
+    """One tile of BLOCK x BLOCK pairs, the products given: the engine alone.
+    Returns times and pairs per call.
+    """
     rng = np.random.default_rng(1)
-    points = _core.Points(lower(net, (64,), wants_ntk=True), rng.standard_normal((BLOCK, 64)).astype(dtype))
+    points = _core.Points(
+        lower(net, (64,), wants_ntk=True), rng.standard_normal((BLOCK, 64)).astype(dtype)
+    )
     dot = np.clip(rng.standard_normal((BLOCK, BLOCK)) / 5, -0.9, 0.9).astype(dtype)
     nngp, ntk = np.empty((BLOCK, BLOCK), dtype), np.empty((BLOCK, BLOCK), dtype)
 
@@ -87,7 +109,10 @@ def two_threads(repeats: int) -> float:
 
 def show(what: str, value: float, goal: float, unit: str = "", at_least: bool = False) -> None:
     met = value >= goal if at_least else value <= goal
-    print(f"  {what:62s} {value:9.3g}{unit}   goal {'>=' if at_least else '<='} {goal:g}  {'met' if met else 'MISSED'}")
+    print(
+        f"  {what:62s} {value:9.3g}{unit}   goal {'>=' if at_least else '<='} {goal:g} "
+        f" {'met' if met else 'MISSED'}"
+    )
 
 
 def main() -> None:
@@ -101,7 +126,9 @@ def main() -> None:
     with pinned(last_core()):
         peak = peak_fma(np.float32)
         speeds = {
-            f"{np.dtype(dtype).name} {backend}{' with bias' if bias else ''}": nanoseconds(10, bias, dtype, backend)
+            f"{np.dtype(dtype).name} {backend}{' with bias' if bias else ''}": nanoseconds(
+                10, bias, dtype, backend
+            )
             for dtype in (np.float32, np.float64)
             for backend in nk.backends()
             for bias in (None, 0.1)
@@ -111,7 +138,10 @@ def main() -> None:
     print("the recursion alone, nngp and ntk, ns of core time per pair and hidden ReLU layer")
     show(f"float32 {best}", speeds[f"float32 {best}"], 0.35, " ns")
     limit = FMA_SLOTS * 2 / peak if peak else float("nan")
-    print(f"  limit: {FMA_SLOTS} multiply-add slots at {peak or 0:.0f} GFLOP/s measured: {limit:.3f} ns")
+    print(
+        f"  limit: {FMA_SLOTS} multiply-add slots at {peak or 0:.0f} GFLOP/s measured:"
+        f" {limit:.3f} ns"
+    )
     for name, value in list(speeds.items())[1:]:
         print(f"  {name:62s} {value:9.3g} ns")
     base = statistics.median(calls["BLAS X @ X.T"].core)

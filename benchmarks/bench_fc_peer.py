@@ -1,12 +1,14 @@
-"""Fully connected ReLU networks against neural-tangents: how many times less core time, on the same data, in one run?
+"""Fully connected ReLU networks against neural-tangents: how many times less core time,
+on the same data, in one run?
 
     python benchmarks/bench_fc_peer.py [--repeats 7] [--quick]
 
-neural-tangents gets its best: every spelling of the call is tried once (serial and `repeat`, x2 left out or given, any
-`get`, compiled or not, in batches), and the fastest ones run against ntkcore, call by call in turn. `stax.repeat` keeps
-each layer in memory, where XLA otherwise fuses layers and computes some of them again; it needs Dense of the data's
-width, which changes nothing in the infinite limit. Both run on one core, then with their default threading.
-Before that: float64 of both must agree, and ntkcore's float32 must be within 1e-6 of it.
+neural-tangents gets its best: every spelling of the call is tried once (serial and `repeat`, x2
+left out or given, any `get`, compiled or not, in batches), and the fastest ones run against
+ntkcore, call by call in turn. `stax.repeat` keeps each layer in memory, where XLA otherwise fuses
+layers and computes some of them again; it needs Dense of the data's width, which changes nothing in
+the infinite limit. Both run on one core, then with their default threading. Before that: float64 of
+both must agree, and ntkcore's float32 must be within 1e-6 of it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from harness import Measure, Timing, alternate, errors, last_core, measured, pinned, require, syrk, write
+from harness import (
+    Measure,
+    Timing,
+    alternate,
+    errors,
+    last_core,
+    measured,
+    pinned,
+    require,
+    syrk,
+    write,
+)
 from nt_worker import Peer, Spelling, environment
 from threadpoolctl import threadpool_limits
 
@@ -26,7 +39,12 @@ from ntkcore import kernel, mlp
 FINALISTS = 3
 GETS: tuple[Any, ...] = ("ntk", ("nngp", "ntk"), None)
 SPELLINGS = [
-    *(Spelling(net, get, x2) for net in ("serial", "repeat") for get in GETS for x2 in (False, True)),
+    *(
+        Spelling(net, get, x2)
+        for net in ("serial", "repeat")
+        for get in GETS
+        for x2 in (False, True)
+    ),
     *(Spelling(net, jit=False) for net in ("serial", "repeat")),
     *(Spelling("repeat", batch=batch) for batch in (250, 500, 1000, 2000)),
 ]
@@ -34,7 +52,9 @@ SPELLINGS = [
 
 @dataclass(frozen=True)
 class Job:
-    """`depth` hidden ReLU layers on N standard normal points of d features; the goal is a ratio of core times."""
+    """`depth` hidden ReLU layers on N standard normal points of d features;
+    the goal is a ratio of core times.
+    """
 
     N: int
     d: int
@@ -45,10 +65,17 @@ class Job:
         return f"N={self.N} d={self.d} L={self.depth}"
 
     def data(self, dtype: type = np.float32) -> np.ndarray:
-        return np.random.default_rng(0).standard_normal((self.N, self.d)).astype(np.float32).astype(dtype)
+        return (
+            np.random.default_rng(0)
+            .standard_normal((self.N, self.d))
+            .astype(np.float32)
+            .astype(dtype)
+        )
 
     def peer_nets(self) -> dict[str, str]:
-        """The network of `mlp(depth)` in neural-tangents' spelling, unrolled and as a compiled loop."""
+        """The network of `mlp(depth)` in neural-tangents' spelling,
+        unrolled and as a compiled loop.
+        """
         hidden = f"stax.serial(stax.Dense({self.d}, 2**.5), stax.Relu())"
         readout = "stax.Dense(1, 2**.5)"
         return {
@@ -59,19 +86,29 @@ class Job:
 
 JOBS = [Job(4000, 784, 3, goal=6), Job(4000, 10, 10, goal=50)]
 
-# Other networks, for correctness alone, in ntkcore's and in neural-tangents' spelling; data of 10 features.
+# Other networks, for correctness alone, in ntkcore's and in neural-tangents' spelling; data of 10
+# features.
 OTHERS = {
     "relu with biases": (
         mlp(3, 1.3, 0.2),
-        "stax.serial(*[stax.serial(stax.Dense(8, 1.3, .2), stax.Relu())] * 3, stax.Dense(1, 1.3, .2))",
+        (
+            "stax.serial(*[stax.serial(stax.Dense(8, 1.3, .2), stax.Relu())] * 3, stax.Dense(1,"
+            " 1.3, .2))"
+        ),
     ),
     "erf": (
         mlp(3, 1.3, 0.2, ntkcore.Erf()),
-        "stax.serial(*[stax.serial(stax.Dense(8, 1.3, .2), stax.Erf())] * 3, stax.Dense(1, 1.3, .2))",
+        (
+            "stax.serial(*[stax.serial(stax.Dense(8, 1.3, .2), stax.Erf())] * 3, stax.Dense(1, 1.3,"
+            " .2))"
+        ),
     ),
     "gelu": (
         mlp(3, 1.3, 0.2, ntkcore.Gelu()),
-        "stax.serial(*[stax.serial(stax.Dense(8, 1.3, .2), stax.Gelu())] * 3, stax.Dense(1, 1.3, .2))",
+        (
+            "stax.serial(*[stax.serial(stax.Dense(8, 1.3, .2), stax.Gelu())] * 3, stax.Dense(1,"
+            " 1.3, .2))"
+        ),
     ),
 }
 
@@ -80,7 +117,9 @@ OTHERS = {
 
 
 def check_small(python: str) -> dict[str, Any]:
-    """float64 against neural-tangents' own on 300 points: 1e-12 off the diagonal, where its error is its own 1e-8."""
+    """float64 against neural-tangents' own on 300 points: 1e-12 off the diagonal,
+    where its error is its own 1e-8.
+    """
     found: dict[str, Any] = {}
     networks = {str(job): (mlp(job.depth), job.peer_nets()["serial"], job.d) for job in JOBS}
     networks |= {name: (net, peer_net, 10) for name, (net, peer_net) in OTHERS.items()}
@@ -91,21 +130,35 @@ def check_small(python: str) -> dict[str, Any]:
             theirs = peer.kernels()
         for get in ("nngp", "ntk"):
             found[f"{name}, {get}"] = error = errors(getattr(mine, get), theirs[get])
-            require(f"{name}, float64 {get} off the diagonal against neural-tangents", error["off_diagonal"], 1e-12)
-            require(f"{name}, float64 {get} on the diagonal against neural-tangents", error["diagonal"], 1e-6)
+            require(
+                f"{name}, float64 {get} off the diagonal against neural-tangents",
+                error["off_diagonal"],
+                1e-12,
+            )
+            require(
+                f"{name}, float64 {get} on the diagonal against neural-tangents",
+                error["diagonal"],
+                1e-6,
+            )
     return found
 
 
 def check_float32(job: Job, peer: Peer) -> dict[str, Any]:
-    """float32 of both on the data that are timed, against ntkcore's float64 (which check_small has checked)."""
+    """float32 of both on the data that are timed,
+    against ntkcore's float64 (which check_small has checked).
+    """
     net, x = mlp(job.depth), job.data()
     exact = kernel(net, x, get=("nngp", "ntk"), dtype=np.float64)
     mine = kernel(net, x, get=("nngp", "ntk"))
-    found: dict[str, Any] = {"ntkcore": {get: errors(getattr(mine, get), getattr(exact, get)) for get in exact._fields}}
+    found: dict[str, Any] = {
+        "ntkcore": {get: errors(getattr(mine, get), getattr(exact, get)) for get in exact._fields}
+    }
     for get, error in found["ntkcore"].items():
         require(f"{job}, ntkcore's float32 {get}", max(error.values()), 1e-6)
     for spelling in ("serial", "repeat"):
-        theirs = {get: errors(array, getattr(exact, get)) for get, array in peer.kernels(spelling).items()}
+        theirs = {
+            get: errors(array, getattr(exact, get)) for get, array in peer.kernels(spelling).items()
+        }
         # Guards against the wrong network, no more: its own float32 error is large on the diagonal.
         require(f"{job}, neural-tangents' float32 ntk", theirs["ntk"]["off_diagonal"], 1e-3)
         found[f"neural-tangents {spelling}"] = theirs
@@ -121,12 +174,18 @@ def best_spellings(peer: Peer) -> dict[str, Timing]:
     return dict(sorted(timings.items(), key=lambda item: min(item[1].core)))
 
 
-def contest(job: Job, peer: Peer, finalists: list[str], threads: int | None, repeats: int) -> dict[str, Any]:
-    """ntkcore, BLAS and the peer's fastest spellings in turn; ratios are of medians, to ntkcore's 'ntk'."""
+def contest(
+    job: Job, peer: Peer, finalists: list[str], threads: int | None, repeats: int
+) -> dict[str, Any]:
+    """ntkcore, BLAS and the peer's fastest spellings in turn; ratios are of medians,
+    to ntkcore's 'ntk'.
+    """
     net, x = mlp(job.depth), job.data()
     contestants: dict[str, Measure] = {
         "ntkcore 'ntk'": measured(lambda: kernel(net, x, threads=threads)),
-        "ntkcore ('nngp', 'ntk')": measured(lambda: kernel(net, x, get=("nngp", "ntk"), threads=threads)),
+        "ntkcore ('nngp', 'ntk')": measured(
+            lambda: kernel(net, x, get=("nngp", "ntk"), threads=threads)
+        ),
         "BLAS X @ X.T": syrk(x),
     }
     contestants |= {str(how): peer.measured(how) for how in SPELLINGS if str(how) in finalists}
@@ -146,10 +205,17 @@ def contest(job: Job, peer: Peer, finalists: list[str], threads: int | None, rep
 def run(job: Job, python: str, repeats: int) -> dict[str, Any]:
     core = last_core()
     with pinned(core), Peer(python, job.peer_nets(), job.data()) as peer:
-        found: dict[str, Any] = {"versions": peer.versions, "errors_float32": check_float32(job, peer)}
+        found: dict[str, Any] = {
+            "versions": peer.versions,
+            "errors_float32": check_float32(job, peer),
+        }
         spellings = best_spellings(peer)
         finalists = list(spellings)[:FINALISTS]
-        found |= {"goal": job.goal, "one core": contest(job, peer, finalists, 1, repeats), "spellings": spellings}
+        found |= {
+            "goal": job.goal,
+            "one core": contest(job, peer, finalists, 1, repeats),
+            "spellings": spellings,
+        }
     with Peer(python, job.peer_nets(), job.data(), one_thread=False) as peer:
         found["default threading"] = contest(job, peer, finalists, None, max(3, repeats // 2))
     return found
@@ -159,13 +225,22 @@ def show(job: Job, found: dict[str, Any]) -> None:
     print(f"\n{job}, float32; goal on one core: {job.goal:g} x less core time")
     for who, error in found["errors_float32"].items():
         ntk = error["ntk"]
-        print(f"  error of ntk: off-diagonal {ntk['off_diagonal']:.1e}, diagonal {ntk['diagonal']:.1e}  {who}")
+        print(
+            f"  error of ntk: off-diagonal {ntk['off_diagonal']:.1e}, diagonal"
+            f" {ntk['diagonal']:.1e}  {who}"
+        )
     for how in ("one core", "default threading"):
         result = found[how]
-        ratios = f"{result['ratio_core']:.1f} x less core time, {result['ratio_wall']:.1f} x less wall time"
+        ratios = (
+            f"{result['ratio_core']:.1f} x less core time, {result['ratio_wall']:.1f} x less wall"
+            " time"
+        )
         print(f"  {how}: {ratios}; {result['ntkcore_over_blas']:.2f} x BLAS X @ X.T in core time")
         for name, seconds in result["seconds"].items():
-            print(f"    core {seconds['core'] * 1e3:8.1f} ms  wall {seconds['wall'] * 1e3:8.1f} ms  {name}")
+            print(
+                f"    core {seconds['core'] * 1e3:8.1f} ms  wall {seconds['wall'] * 1e3:8.1f} ms "
+                f" {name}"
+            )
 
 
 def main() -> None:

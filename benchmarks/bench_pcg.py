@@ -1,9 +1,10 @@
-"""MNIST, 20 000 training images: how often does preconditioned CG read the kernel, and what of SciPy's class by class?
+"""MNIST, 20 000 training images: how often does preconditioned CG read the kernel,
+and what of SciPy's class by class?
 
     python benchmarks/bench_pcg.py [--train 20000]
 
-NTK of 3 hidden layers, float32, ridge 1e-3 of the mean diagonal, 10 classes, relative residual 1e-6. Checked against
-Cholesky. Memory: 6 GiB.
+NTK of 3 hidden layers, float32, ridge 1e-3 of the mean diagonal, 10 classes, relative residual
+1e-6. Checked against Cholesky. Memory: 6 GiB.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from harness import measure, require, write
 from real_uci import data
 
 from ntkcore import kernel, mlp
-from ntkcore.operators import InMemory
-from ntkcore.solve import Cholesky, cg
+from ntkcore.linalg.cg import cg
+from ntkcore.linalg.cholesky import Cholesky
+from ntkcore.linalg.operators import InMemory
 
 RIDGE, RTOL, GOAL_PASSES, GOAL_RATIO = 1e-3, 1e-6, 60, 10
 
@@ -26,14 +28,18 @@ RIDGE, RTOL, GOAL_PASSES, GOAL_RATIO = 1e-3, 1e-6, 60, 10
 def one_by_one(K: InMemory, Y: np.ndarray, ridge: float) -> int:
     """Passes of SciPy's cg for all classes one after another, from those of the first one."""
     before = K.passes
-    shifted = scipy.sparse.linalg.LinearOperator(K.shape, lambda v: K @ v + ridge * v, dtype=np.float64)
+    shifted = scipy.sparse.linalg.LinearOperator(
+        K.shape, lambda v: K @ v + ridge * v, dtype=np.float64
+    )
     scipy.sparse.linalg.cg(shifted, Y[:, 0], rtol=RTOL, maxiter=2000)
     return int(K.passes - before) * Y.shape[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--train", type=int, default=20_000, help="only %(default)s are written down")
+    parser.add_argument(
+        "--train", type=int, default=20_000, help="only %(default)s are written down"
+    )
     n = parser.parse_args().train
     if (file := data("mnist.npz")) is None:
         return
@@ -49,11 +55,17 @@ def main() -> None:
     require("conjugate gradients against Cholesky", error, 1e-4)
     scipys = one_by_one(operator, Y, ridge)
     ratio = scipys / result.passes
-    record: dict[str, Any] = {"train": n, "passes": result.passes, "iterations": result.iterations, "error": error}
+    record: dict[str, Any] = {
+        "train": n,
+        "passes": result.passes,
+        "iterations": result.iterations,
+        "error": error,
+    }
     record |= {"core": core, "wall": wall, "scipy_passes": scipys, "ratio": ratio}
     print(
-        f"n={n}: {result.iterations} iterations, {result.passes:.1f} passes (goal {GOAL_PASSES}), {core:.0f} s of core "
-        f"time; SciPy class by class {scipys} passes, {ratio:.1f} x (goal {GOAL_RATIO}); error {error:.1e}"
+        f"n={n}: {result.iterations} iterations, {result.passes:.1f} passes (goal {GOAL_PASSES}),"
+        f" {core:.0f} s of core time; SciPy class by class {scipys} passes, {ratio:.1f} x (goal"
+        f" {GOAL_RATIO}); error {error:.1e}"
     )
     if n == parser.get_default("train"):
         print(f"written: {write('pcg', record)}")

@@ -3,8 +3,8 @@
     pip install --no-deps --target old .    # in a checkout of before, and so on
     python benchmarks/compare_builds.py old new [rounds] [job ...]
 
-A process of each build is asked for one call, then the other's; who is first changes from round to round. float32, nngp
-and ntk, one thread.
+A process of each build is asked for one call, then the other's; who is first changes from round to
+round. float32, nngp and ntk, one thread.
 """
 
 import os

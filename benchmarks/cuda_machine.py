@@ -1,4 +1,5 @@
-"""The GPU of a benchmark: its name and driver, its clock under load, times on it, results written after every job.
+"""The GPU of a benchmark: its name and driver, its clock under load, times on it,
+results written after every job.
 
 Nothing here changes the card's settings.
 """
@@ -21,12 +22,13 @@ from unittest import mock
 
 from harness import NO_GPU, RESULTS, facts, save
 
-os.environ["CUPY_TF32"] = "0"  # read when CuPy is imported: its products shall be float32 as ntkcore's are
+# Read when CuPy is imported: its products shall be float32 as ntkcore's are.
+os.environ["CUPY_TF32"] = "0"
 
 
 def require_gpu() -> Any:
     """CuPy, or the end of the program with a line that says why there is no GPU to use."""
-    from ntkcore.backends import cuda_problem
+    from ntkcore.engine.backends import cuda_problem
 
     if problem := cuda_problem():
         print(f"no usable GPU: {problem}", file=sys.stderr)
@@ -42,9 +44,17 @@ def bus(cupy: Any) -> str:
 
 def smi(cupy: Any, query: str) -> str:
     """One answer of nvidia-smi about this device; empty where there is none."""
-    command = ["nvidia-smi", "-i", bus(cupy), f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    command = [
+        "nvidia-smi",
+        "-i",
+        bus(cupy),
+        f"--query-gpu={query}",
+        "--format=csv,noheader,nounits",
+    ]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     return ""
 
 
@@ -68,7 +78,9 @@ def device(cupy: Any) -> dict[str, Any]:
 
 
 class Clock:
-    """Samples the multiprocessors' clock on a thread: `with Clock(cupy) as clock: ...; clock.mhz(start, end)`."""
+    """Samples the multiprocessors' clock on a thread: `with Clock(cupy) as clock:
+    ...; clock.mhz(start, end)`.
+    """
 
     def __init__(self, cupy: Any, every: float = 0.02) -> None:
         self.every = every
@@ -86,13 +98,15 @@ class Clock:
             pynvml.nvmlInit()
             handle = pynvml.nvmlDeviceGetHandleByPciBusId(bus(cupy))
             pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-        except Exception:  # not installed, or its library is not there: nvidia-smi answers, more slowly
+        # Not installed, or its library is not there: nvidia-smi answers, more slowly.
+        except Exception:
             return None
         return lambda: float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
 
     def _sample(self) -> None:
         while not self._over.wait(self.every):
-            with contextlib.suppress(Exception):  # a clock that cannot be read must not end the measurement
+            # A clock that cannot be read must not end the measurement.
+            with contextlib.suppress(Exception):
                 self.samples.append((time.perf_counter(), self.read()))
 
     def __enter__(self) -> Clock:
@@ -114,7 +128,9 @@ class Clock:
 
 @dataclass
 class Times:
-    """Seconds of each repeat: the whole call between events and by the wall clock, the engine alone, and the clock."""
+    """Seconds of each repeat: the whole call between events and by the wall clock,
+    the engine alone, and the clock.
+    """
 
     events: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
@@ -122,7 +138,9 @@ class Times:
     mhz: float | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Medians in seconds; the number of repeats and their spread, (largest - least) / median."""
+        """Medians in seconds; the number of repeats and their spread, (largest - least)
+        / median.
+        """
         whole = statistics.median(self.events)
         return {
             "seconds": whole,
@@ -134,11 +152,17 @@ class Times:
         }
 
 
-def timed(cupy: Any, clock: Clock, call: Callable[[], object], repeats: int = 5, most: float = 3.0) -> Times:
-    """A call's times, after one call that warms up; fewer repeats where they would take more than `most` seconds."""
+def timed(
+    cupy: Any, clock: Clock, call: Callable[[], object], repeats: int = 5, most: float = 3.0
+) -> Times:
+    """A call's times, after one call that warms up;
+    fewer repeats where they would take more than `most` seconds.
+    """
     call()
     times, start = Times(), time.perf_counter()
-    while len(times.events) < repeats and (not times.wall or time.perf_counter() - start + times.wall[-1] < most):
+    while len(times.events) < repeats and (
+        not times.wall or time.perf_counter() - start + times.wall[-1] < most
+    ):
         cupy.cuda.Device().synchronize()
         before, after = cupy.cuda.Event(), cupy.cuda.Event()
         wall = time.perf_counter()
@@ -149,7 +173,9 @@ def timed(cupy: Any, clock: Clock, call: Callable[[], object], repeats: int = 5,
         after.synchronize()
         times.wall.append(time.perf_counter() - wall)
         times.events.append(cupy.cuda.get_elapsed_time(before, after) / 1e3)
-        times.engine.append(union([[cupy.cuda.get_elapsed_time(before, e) / 1e3 for e in pair] for pair in calls]))
+        times.engine.append(
+            union([[cupy.cuda.get_elapsed_time(before, e) / 1e3 for e in pair] for pair in calls])
+        )
         del result
     times.mhz = clock.mhz(start, time.perf_counter())
     return times
@@ -166,7 +192,8 @@ def once(cupy: Any, call: Callable[[], Any]) -> tuple[Any, float]:
 
 @contextlib.contextmanager
 def engine_calls(cupy: Any) -> Iterator[list[tuple[Any, Any]]]:
-    """Events before and after every call of the extension's evaluate... functions, on the stream each runs on.
+    """Events before and after every call of the extension's evaluate... functions,
+    on the stream each runs on.
 
     What lies outside of them: tables made on the host, products of vectors, copies.
     """
@@ -187,7 +214,9 @@ def engine_calls(cupy: Any) -> Iterator[list[tuple[Any, Any]]]:
 
     with contextlib.ExitStack() as stack:
         for name in [name for name in dir(_cuda) if name.startswith("evaluate")]:
-            stack.enter_context(mock.patch.object(_cuda, name, between_events(getattr(_cuda, name))))
+            stack.enter_context(
+                mock.patch.object(_cuda, name, between_events(getattr(_cuda, name)))
+            )
         yield found
 
 
@@ -201,7 +230,9 @@ def union(intervals: list[list[float]]) -> float:
 
 
 def copy_rate(cupy: Any, nbytes: int = 2**31) -> float:
-    """Bytes a second, read and written, of a copy on the device: the bandwidth that its memory really has."""
+    """Bytes a second, read and written, of a copy on the device:
+    the bandwidth that its memory really has.
+    """
     a, b, found = cupy.ones(nbytes // 4, "float32"), cupy.empty(nbytes // 4, "float32"), []
     for _ in range(4):
         before, after = cupy.cuda.Event(), cupy.cuda.Event()
@@ -222,7 +253,9 @@ def free(cupy: Any) -> None:
 
 
 class Record:
-    """One section of <folder>/cuda.json, written anew after every entry; other sections stay as they are."""
+    """One section of <folder>/cuda.json, written anew after every entry;
+    other sections stay as they are.
+    """
 
     def __init__(self, cupy: Any, section: str, folder: Path | None) -> None:
         folder = folder or RESULTS

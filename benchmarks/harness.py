@@ -1,8 +1,10 @@
-"""The one harness of the benchmarks: timer, correctness check, machine description, lower bounds, results as JSON.
+"""The one harness of the benchmarks: timer, correctness check, machine description,
+lower bounds, results as JSON.
 
-Core time is the processor time of the whole process, all threads together, as `time.process_time` gives it. On a shared
-machine it varies far less than wall time; both are kept, and medians are reported. What is compared is called in turn
-(`alternate`), so that a change of clock or of load meets all of it alike.
+Core time is the processor time of the whole process, all threads together, as `time.process_time`
+gives it. On a shared machine it varies far less than wall time; both are kept, and medians are
+reported. What is compared is called in turn (`alternate`), so that a change of clock or of load
+meets all of it alike.
 
 Standard library and NumPy only at import: the peers' environments import this file too.
 """
@@ -78,8 +80,9 @@ def alternate(
 ) -> dict[str, Timing]:
     """Calls the contestants in turn; the first `warmups` rounds are not counted.
 
-    `settle` uncounted calls go before each counted one. Beside calls of seconds in other processes use 1: a virtual
-    machine gives their freed memory back to its host, and whoever touches it next pays for its return.
+    `settle` uncounted calls go before each counted one. Beside calls of seconds in other processes
+    use 1: a virtual machine gives their freed memory back to its host, and whoever touches it next
+    pays for its return.
     """
     timings = {name: Timing() for name in contestants}
     for turn in range(warmups + repeats):
@@ -94,7 +97,9 @@ def alternate(
 
 @contextlib.contextmanager
 def pinned(cores: set[int] | None) -> Iterator[None]:
-    """This thread, and the children it starts, on `cores` only. None, or a system that cannot pin: everywhere."""
+    """This thread, and the children it starts, on `cores` only. None,
+    or a system that cannot pin: everywhere.
+    """
     if cores is None or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -126,7 +131,9 @@ def errors(kernel: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 def require(what: str, error: float, bound: float) -> None:
     """Stops the benchmark: nothing wrong is timed."""
     if not error <= bound:  # also when it is NaN
-        raise SystemExit(f"{what}: error {error:.2g} exceeds {bound:.2g}; nothing is timed before this is right.")
+        raise SystemExit(
+            f"{what}: error {error:.2g} exceeds {bound:.2g}; nothing is timed before this is right."
+        )
 
 
 # --- lower bounds
@@ -139,7 +146,8 @@ def syrk(x: np.ndarray) -> Measure:
 
 _FMA = """
 typedef REAL vec __attribute__((vector_size(64)));
-double fma_flops(long n) {  /* 16 independent chains hide the latency of 4 cycles on 2 ports twice over */
+/* 16 independent chains hide the latency of 4 cycles on 2 ports twice over */
+double fma_flops(long n) {
     vec a[16], m = (vec){} + (REAL)0.999, c = (vec){} + (REAL)1e-3;
     for (int i = 0; i < 16; ++i) a[i] = c * (REAL)i;
     for (long k = 0; k < n; ++k)
@@ -152,12 +160,22 @@ double fma_flops(long n) {  /* 16 independent chains hide the latency of 4 cycle
 
 
 def peak_fma(dtype: type = np.float32, repeats: int = 5) -> float | None:
-    """GFLOP/s of one core doing nothing but multiply-adds in registers; None where there is no C compiler."""
+    """GFLOP/s of one core doing nothing but multiply-adds in registers;
+    None where there is no C compiler.
+    """
     real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "fma.c"), Path(folder, "fma.so")
         source.write_text(_FMA)
-        flags = ["-O3", "-march=native", "-funroll-loops", "-ffp-contract=fast", "-fPIC", "-shared", f"-DREAL={real}"]
+        flags = [
+            "-O3",
+            "-march=native",
+            "-funroll-loops",
+            "-ffp-contract=fast",
+            "-fPIC",
+            "-shared",
+            f"-DREAL={real}",
+        ]
         try:
             subprocess.run(["cc", *flags, "-o", library, source], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
@@ -177,7 +195,10 @@ def _cpuinfo() -> dict[str, str]:
         text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    return {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
 
 
 def _instruction_set(flags: set[str]) -> str:
@@ -213,7 +234,9 @@ def machine() -> dict[str, Any]:
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
         "family_model": f"{cpu.get('cpu family', '?')}/{cpu.get('model', '?')}",
         "instruction_set": _instruction_set(set(cpu.get("flags", "").split())),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "load": os.getloadavg()[0],
         "blas": _blas(),
         "numpy": np.__version__,

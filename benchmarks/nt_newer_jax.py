@@ -1,7 +1,9 @@
-"""neural_tangents.stax of neural-tangents 0.6.5 under a JAX newer than 0.5, which lacks names that 0.6.5 imports.
+"""neural_tangents.stax of neural-tangents 0.6.5 under a JAX newer than 0.5,
+which lacks names that 0.6.5 imports.
 
-`install()` before `import neural_tangents`: the names that stax needs are put back, and the package's own __init__ is
-left out, since it imports TensorFlow and rules of JAX's interpreter that are gone. Tried with JAX 0.11.2.
+`install()` before `import neural_tangents`: the names that stax needs are put back, and the
+package's own __init__ is left out, since it imports TensorFlow and rules of JAX's interpreter that
+are gone. Tried with JAX 0.11.2.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """neural-tangents in a process of its own environment, asked for one timed call at a time.
 
-`Peer` is the asking side and runs in ntkcore's environment; `serve` is the answering side (this file as a script, run
-by the Python that peer_nt.sh prints). They exchange one JSON object a line; arrays go through .npy files. Times are
-taken in the child, around the compiled call and `block_until_ready` alone: no start-up, no tracing, no transfer.
+`Peer` is the asking side and runs in ntkcore's environment; `serve` is the answering side (this
+file as a script, run by the Python that peer_nt.sh prints). They exchange one JSON object a line;
+arrays go through .npy files. Times are taken in the child, around the compiled call and
+`block_until_ready` alone: no start-up, no tracing, no transfer.
 """
 
 from __future__ import annotations
@@ -44,19 +45,29 @@ def environment() -> str:
     """The Python of the peer's environment, which peer_nt.sh makes if need be."""
     done = subprocess.run([HERE / "peer_nt.sh"], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit("benchmarks: neural-tangents cannot be installed here (see above), so there is no comparison.")
+        raise SystemExit(
+            "benchmarks: neural-tangents cannot be installed here (see above), so there is no"
+            " comparison."
+        )
     return done.stdout.strip()
 
 
 class Peer:
-    """neural-tangents with its networks and one data matrix. It inherits the affinity of the thread that starts it.
+    """neural-tangents with its networks and one data matrix.
+    It inherits the affinity of the thread that starts it.
 
-    nets: expressions in neural-tangents' spelling, e.g. {"serial": "stax.serial(stax.Dense(1), stax.Relu())"}.
-    x: (N, d) or images; its dtype, float32 or float64, is the precision of the computation.
+    nets: expressions in neural-tangents' spelling, e.g. {"serial": "stax.serial(stax.Dense(1),
+    stax.Relu())"}. x: (N, d) or images; its dtype, float32 or float64, is the precision of the
+    computation.
     """
 
     def __init__(
-        self, python: str, nets: dict[str, str], x: np.ndarray, one_thread: bool = True, platform: str = "cpu"
+        self,
+        python: str,
+        nets: dict[str, str],
+        x: np.ndarray,
+        one_thread: bool = True,
+        platform: str = "cpu",
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._log = open(Path(self._folder.name, "stderr"), "w+")  # noqa: SIM115
@@ -68,7 +79,11 @@ class Peer:
             "XLA_FLAGS": ONE_THREAD if one_thread else "",
         }
         command = [python, "-W", "ignore", __file__, json.dumps(nets), self._folder.name]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": self._log,
+        }
         self._child = subprocess.Popen(command, text=True, env=os.environ | settings, **pipes)
         self.versions: dict[str, str] = self._answer()
 
@@ -90,7 +105,9 @@ class Peer:
     def measured(self, spelling: Spelling) -> Measure:
         return lambda: self.seconds(spelling)
 
-    def kernels(self, net: str = "serial", get: Sequence[str] = ("nngp", "ntk")) -> dict[str, np.ndarray]:
+    def kernels(
+        self, net: str = "serial", get: Sequence[str] = ("nngp", "ntk")
+    ) -> dict[str, np.ndarray]:
         self._ask(spelling=asdict(Spelling(net, tuple(get))), save=True)
         return {name: np.load(Path(self._folder.name, f"{name}.npy")) for name in get}
 
@@ -105,7 +122,9 @@ class Peer:
         line = self._child.stdout.readline()
         if not line:
             self._log.seek(0)
-            raise RuntimeError("neural-tangents' process ended:\n" + "".join(self._log.readlines()[-20:]))
+            raise RuntimeError(
+                "neural-tangents' process ended:\n" + "".join(self._log.readlines()[-20:])
+            )
         return json.loads(line)
 
 
@@ -132,7 +151,13 @@ def serve(nets: str, folder: str) -> None:
     def reply(answer: dict[str, Any]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
-    reply({"neural-tangents": neural_tangents.__version__, "jax": jax.__version__, "numpy": np.__version__})
+    reply(
+        {
+            "neural-tangents": neural_tangents.__version__,
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+        }
+    )
     for line in sys.stdin:
         request = json.loads(line)
         spelling = Spelling(**request["spelling"])

@@ -1,12 +1,15 @@
-"""On a GPU, convolutional kernels of neural-tangents and of Arora et al.'s script beside ntkcore's, on the same card.
+"""On a GPU, convolutional kernels of neural-tangents and of Arora et
+al.'s script beside ntkcore's, on the same card.
 
-    python benchmarks/peers_cuda.py [--folder FOLDER] [--python PYTHON] [--out FOLDER] [--seconds 100]
+    python benchmarks/peers_cuda.py [--folder FOLDER] [--python PYTHON] [--out FOLDER]
+        [--seconds 100]
 
-FOLDER/site: neural-tangents 0.6.5 for a Python that has JAX for CUDA, this one or PYTHON (made by peers_folder.sh).
-FOLDER/CNTK.py: the script of Arora et al. 2019 (github.com/ruosongwang/CNTK), whose CuPy kernels are run on some pairs.
-What is not there is left out, with a word. float32, nngp and ntk together (Arora et al.: ntk alone). neural-tangents:
-wall time per computed pair of compiled calls, stock and in its strongest forms (nt_conv_worker.py), in the precision
-that JAX chooses, the error beside it. Section "peers" of cuda.json, written after every form.
+FOLDER/site: neural-tangents 0.6.5 for a Python that has JAX for CUDA, this one or PYTHON (made by
+peers_folder.sh). FOLDER/CNTK.py: the script of Arora et al. 2019 (github.com/ruosongwang/CNTK),
+whose CuPy kernels are run on some pairs. What is not there is left out, with a word. float32, nngp
+and ntk together (Arora et al.: ntk alone). neural-tangents: wall time per computed pair of compiled
+calls, stock and in its strongest forms (nt_conv_worker.py), in the precision that JAX chooses, the
+error beside it. Section "peers" of cuda.json, written after every form.
 """
 
 from __future__ import annotations
@@ -31,12 +34,27 @@ import ntkcore as nk
 
 # (name, network, side, neural-tangents' forms, images of one call of each, ntkcore's images)
 JOBS = [
-    ("CNTK-20 GAP 32x32", nk.cntk(20), 32, cntk(20, GAP), {"shift-add, repeat": (4, 8), "stock": (2,)}, 64),
-    ("CNTK-20 Flatten 32x32", nk.cntk(20, "flatten"), 32, cntk(20, FLAT), {"repeat": (256,), "stock": (256,)}, 1024),
+    (
+        "CNTK-20 GAP 32x32",
+        nk.cntk(20),
+        32,
+        cntk(20, GAP),
+        {"shift-add, repeat": (4, 8), "stock": (2,)},
+        64,
+    ),
+    (
+        "CNTK-20 Flatten 32x32",
+        nk.cntk(20, "flatten"),
+        32,
+        cntk(20, FLAT),
+        {"repeat": (256,), "stock": (256,)},
+        1024,
+    ),
     ("CNTK-10 GAP 16x16", nk.cntk(10), 16, cntk(10, GAP), {"shift-add, repeat": (32,)}, 256),
     ("Myrtle-5", nk.myrtle(5), 32, myrtle5(), {"shift-add": (8,)}, 128),
 ]
-ERROR = 2e-2  # beyond it the peer computes something else; acos near 1 and tensor cores' products give some 1e-3
+# Beyond it the peer computes something else; acos near 1 and tensor cores' products give some 1e-3.
+ERROR = 2e-2
 
 
 def images(count: int, side: int) -> np.ndarray:
@@ -46,10 +64,14 @@ def images(count: int, side: int) -> np.ndarray:
 def own(cupy: Any, clock: Clock, net: Any, side: int, count: int) -> float:
     """ntkcore's microseconds a pair, whole calls."""
     x, z = (cupy.asarray(a) for a in np.split(images(2 * count, side), 2))
-    return 1e6 * timed(cupy, clock, lambda: nk.kernel(net, x, z, GET)).summary()["seconds"] / count**2
+    return (
+        1e6 * timed(cupy, clock, lambda: nk.kernel(net, x, z, GET)).summary()["seconds"] / count**2
+    )
 
 
-def neural_tangents(python: str, net: Any, x: np.ndarray, form: str, spelled: str, platform: str) -> dict[str, Any]:
+def neural_tangents(
+    python: str, net: Any, x: np.ndarray, form: str, spelled: str, platform: str
+) -> dict[str, Any]:
     """One form on one number of images, in a process of its own: its memory is given back."""
     name = f"{form}, {len(x)} images"
     start = time.perf_counter()
@@ -59,10 +81,18 @@ def neural_tangents(python: str, net: Any, x: np.ndarray, form: str, spelled: st
         wall = statistics.median(peer.seconds(spelling(name))[1] for _ in range(5))
         versions = peer.versions
     mine = nk.kernel(net, x[:4], get=GET, dtype="float64")
-    errors = [float(np.abs(theirs[g][:4, :4] - getattr(mine, g)).max() / getattr(mine, g).max()) for g in GET]
+    errors = [
+        float(np.abs(theirs[g][:4, :4] - getattr(mine, g)).max() / getattr(mine, g).max())
+        for g in GET
+    ]
     if not max(errors) <= ERROR:
         raise ValueError(f"its kernel is off by {max(errors):.1e}: not timed")
-    return {"us": 1e6 * wall / images_of(name) ** 2, "error": max(errors), "compile": ready, "versions": versions}
+    return {
+        "us": 1e6 * wall / images_of(name) ** 2,
+        "error": max(errors),
+        "compile": ready,
+        "versions": versions,
+    }
 
 
 def arora(cupy: Any, clock: Clock, path: Path) -> dict[str, Any]:
@@ -70,7 +100,10 @@ def arora(cupy: Any, clock: Clock, path: Path) -> dict[str, Any]:
     code = path.read_text().split("#Load CIFAR-10.")[0]
     stub = types.ModuleType("utils")
     stub.load_cifar = None  # type: ignore[attr-defined]
-    with mock.patch.dict(sys.modules, utils=stub), mock.patch.object(sys, "argv", ["CNTK.py", "--fix", "no"]):
+    with (
+        mock.patch.dict(sys.modules, utils=stub),
+        mock.patch.object(sys, "argv", ["CNTK.py", "--fix", "no"]),
+    ):
         theirs: dict[str, Any] = {}
         exec(compile(code, str(path), "exec"), theirs)  # the user named the file
     x = images(8, 32)
@@ -78,7 +111,9 @@ def arora(cupy: Any, clock: Clock, path: Path) -> dict[str, Any]:
     tables = [theirs["xx"](a) for a in data]
 
     def pair(i: int, j: int) -> Any:
-        return theirs["xz"](data[i], data[j], tables[i][0], tables[j][0], tables[i][1], tables[j][1])
+        return theirs["xz"](
+            data[i], data[j], tables[i][0], tables[j][0], tables[i][1], tables[j][1]
+        )
 
     found = np.array([[float(pair(i, j)) for j in range(8)] for i in range(8)])
     ours = nk.kernel(nk.cntk(20), x, dtype="float64")
@@ -96,8 +131,8 @@ def compare(name: str, mine: float, call: Callable[[], dict[str, Any]], record: 
         entry = call()
         entry |= {"ntkcore_us": mine, "ratio": entry["us"] / mine}
         print(
-            f"{name:46s} {entry['us']:10.2f} us a pair, {entry['ratio']:.1f} x ntkcore's {mine:.4f}; "
-            f"error {entry['error']:.1e}; ready after {entry.get('compile', 0):.0f} s",
+            f"{name:46s} {entry['us']:10.2f} us a pair, {entry['ratio']:.1f} x ntkcore's"
+            f" {mine:.4f}; error {entry['error']:.1e}; ready after {entry.get('compile', 0):.0f} s",
             flush=True,
         )
     except Exception as error:  # the next peer may go
@@ -113,7 +148,9 @@ def main() -> int:
     parser.add_argument("--platform", default="cuda", help="JAX's; by default %(default)s")
     parser.add_argument("--only", default="", help="jobs whose name holds this")
     parser.add_argument("--seconds", type=float, default=100, help="no form is begun after that")
-    parser.add_argument("--out", type=Path, help="where cuda.json is written; by default benchmarks/results")
+    parser.add_argument(
+        "--out", type=Path, help="where cuda.json is written; by default benchmarks/results"
+    )
     options = parser.parse_args()
     cupy = require_gpu()
     if options.folder is None or not options.folder.is_dir():
@@ -129,13 +166,27 @@ def main() -> int:
             mine = own(cupy, clock, net, side, count)
             free(cupy)
             if name == "CNTK-20 GAP 32x32" and (script := options.folder / "CNTK.py").is_file():
-                compare(f"{name}, Arora et al.", mine, lambda s=script: arora(cupy, clock, s), record)
+                compare(
+                    f"{name}, Arora et al.", mine, lambda s=script: arora(cupy, clock, s), record
+                )
             for form, n in ((form, n) for form, numbers in chosen.items() for n in numbers):
                 if not site.is_dir() or time.perf_counter() > end:
                     break
                 with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(site), *paths()])):
-                    given = options.python, net, images(n, side), form, forms[form], options.platform
-                    compare(f"{name}, neural-tangents {form}, {n}", mine, lambda g=given: neural_tangents(*g), record)
+                    given = (
+                        options.python,
+                        net,
+                        images(n, side),
+                        form,
+                        forms[form],
+                        options.platform,
+                    )
+                    compare(
+                        f"{name}, neural-tangents {form}, {n}",
+                        mine,
+                        lambda g=given: neural_tangents(*g),
+                        record,
+                    )
     return 0
 
 

@@ -2,11 +2,12 @@
 
     python benchmarks/profile_cuda.py [--only chain-32,...] [--seconds 60] [--out FOLDER]
 
-ncu runs this file again (--job), which warms up, then profiles one call. The card's clocks are left alone. All that ncu
-says of each kernel goes into section "profile" of cuda.json. Columns: microseconds; registers a thread; warps resident,
-instructions issued, the load/store/shuffle pipe and the pipes of multiply-adds, integers and roots in % of what is
-possible; hits of L1 and L2 and use of the memory in %; warp instructions in millions; and the stalls, in warps waiting
-for each instruction issued.
+ncu runs this file again (--job), which warms up, then profiles one call. The card's clocks are left
+alone. All that ncu says of each kernel goes into section "profile" of cuda.json. Columns:
+microseconds; registers a thread; warps resident, instructions issued, the load/store/shuffle pipe
+and the pipes of multiply-adds, integers and roots in % of what is possible; hits of L1 and L2 and
+use of the memory in %; warp instructions in millions; and the stalls, in warps waiting for each
+instruction issued.
 """
 
 from __future__ import annotations
@@ -49,15 +50,21 @@ COUNTS = [f"smsp__inst_executed_pipe_{pipe}.sum" for pipe in ("lsu", "fma", "alu
 ]
 STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 SECTIONS = ["WarpStateStats", "LaunchStats"]
-MORE_SECTIONS = ["SpeedOfLight", "SchedulerStats", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "Occupancy"]
+MORE_SECTIONS = [
+    "SpeedOfLight",
+    "SchedulerStats",
+    "ComputeWorkloadAnalysis",
+    "MemoryWorkloadAnalysis",
+    "Occupancy",
+]
 
 
 @dataclass(frozen=True)
 class Job:
     """One call of `kernel`: of vectors with themselves, of images with as many others.
 
-    Of its launches at most `launches` are profiled, those whose name matches `kernels`; `points` are those of the
-    chain: of all pairs, displacements and layers.
+    Of its launches at most `launches` are profiled, those whose name matches `kernels`; `points`
+    are those of the chain: of all pairs, displacements and layers.
     """
 
     net: Any
@@ -79,7 +86,10 @@ JOBS = {
 def run(job: Job) -> None:
     """The child's side: a call that warms up, then one between profilerStart and profilerStop."""
     cupy = require_gpu()
-    x, z = (cupy.asarray(np.random.default_rng(i).standard_normal(job.shape).astype(np.float32)) for i in (0, 1))
+    x, z = (
+        cupy.asarray(np.random.default_rng(i).standard_normal(job.shape).astype(np.float32))
+        for i in (0, 1)
+    )
     for profiled in (False, True):
         if profiled:
             cupy.cuda.runtime.profilerStart()
@@ -88,16 +98,44 @@ def run(job: Job) -> None:
     cupy.cuda.runtime.profilerStop()
 
 
-def profiled(ncu: str, name: str, seconds: float, by_metrics: bool) -> tuple[list[dict[str, str]], str]:
-    """(values of each kernel by name, what ncu said) of a job, asked for by names of metrics or by sections alone."""
+def profiled(
+    ncu: str, name: str, seconds: float, by_metrics: bool
+) -> tuple[list[dict[str, str]], str]:
+    """(values of each kernel by name, what ncu said) of a job,
+    asked for by names of metrics or by sections alone.
+    """
     metrics = [metric for metric, _, _ in COLUMNS.values()] + COUNTS
     asked = ["--metrics", ",".join(metrics)] if by_metrics else []
     for section in SECTIONS if by_metrics else SECTIONS + MORE_SECTIONS:
         asked += ["--section", section]
     job = JOBS[name]
-    command = [ncu, "--clock-control", "none", "--cache-control", "none", "--profile-from-start", "off"]
-    command += ["--kernel-name", f"regex:{job.kernels}", "--launch-count", str(job.launches), *asked]
-    command += ["--page", "raw", "--csv", "--print-units", "base", sys.executable, __file__, "--job", name]
+    command = [
+        ncu,
+        "--clock-control",
+        "none",
+        "--cache-control",
+        "none",
+        "--profile-from-start",
+        "off",
+    ]
+    command += [
+        "--kernel-name",
+        f"regex:{job.kernels}",
+        "--launch-count",
+        str(job.launches),
+        *asked,
+    ]
+    command += [
+        "--page",
+        "raw",
+        "--csv",
+        "--print-units",
+        "base",
+        sys.executable,
+        __file__,
+        "--job",
+        name,
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -105,7 +143,8 @@ def profiled(ncu: str, name: str, seconds: float, by_metrics: bool) -> tuple[lis
     lines = done.stdout.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     rows = list(csv.DictReader(line for line in lines[start:] if line.startswith('"')))
-    return rows[1:], "\n".join(lines[:start][-8:] + done.stderr.splitlines()[-8:])  # the first row holds units
+    # The first row holds units.
+    return rows[1:], "\n".join(lines[:start][-8:] + done.stderr.splitlines()[-8:])
 
 
 def number(row: dict[str, str], metric: str) -> float:
@@ -116,7 +155,9 @@ def number(row: dict[str, str], metric: str) -> float:
 
 
 def short(kernel: str) -> str:
-    """each_element<PoolOp<float>> of ntk::each_element<ntk::PoolOp<float>>(long, ntk::PoolOp<float>)."""
+    """each_element<PoolOp<float>> of ntk::each_element<ntk::PoolOp<float>>(long,
+    ntk::PoolOp<float>).
+    """
     return re.sub(r"\w+::|^void |\(.*$", "", kernel.replace("(anonymous namespace)::", ""))[:38]
 
 
@@ -129,7 +170,8 @@ def table_line(row: dict[str, str], points: int) -> str:
     price = 32 * number(row, "smsp__inst_executed.sum") / points if points else float("nan")
     tail = f"; {price:.1f} instructions a point and layer" if points else ""
     return (
-        f"{short(row.get('Kernel Name', '?')):38s}{''.join(cells)}  {', '.join(f'{n} {v:.2f}' for n, v in waits)}{tail}"
+        f"{short(row.get('Kernel Name', '?')):38s}{''.join(cells)} "
+        f" {', '.join(f'{n} {v:.2f}' for n, v in waits)}{tail}"
     )
 
 
@@ -140,11 +182,15 @@ def headings() -> str:
 
 def plain(row: dict[str, str]) -> dict[str, float | str]:
     """A kernel's row with its numbers as numbers, for the record."""
-    numbers: dict[str, float | str] = {key: value for key in row if not np.isnan(value := number(row, key))}
+    numbers: dict[str, float | str] = {
+        key: value for key in row if not np.isnan(value := number(row, key))
+    }
     return {"kernel": row.get("Kernel Name", "?"), **numbers}
 
 
-def profile(ncu: str, names: list[str], seconds: float, add: Callable[[str, Any], None]) -> list[str]:
+def profile(
+    ncu: str, names: list[str], seconds: float, add: Callable[[str, Any], None]
+) -> list[str]:
     """Prints the table; names of jobs that gave nothing."""
     failed, end, by_metrics = [], time.perf_counter() + seconds, True
     print(headings(), flush=True)
@@ -166,7 +212,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default=",".join(JOBS), help="jobs, by default all: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, help="for all jobs together")
-    parser.add_argument("--out", type=Path, help="where cuda.json is written; by default benchmarks/results")
+    parser.add_argument(
+        "--out", type=Path, help="where cuda.json is written; by default benchmarks/results"
+    )
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:

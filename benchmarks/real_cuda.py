@@ -1,11 +1,13 @@
-"""On a GPU: kernels of real images with their accuracy, and a build of 50 000 images of CIFAR-10's size.
+"""On a GPU: kernels of real images with their accuracy,
+and a build of 50 000 images of CIFAR-10's size.
 
     python benchmarks/real_cuda.py [--seconds 150] [--out FOLDER] [--quick]
 
-Real: the 5170 training and 1017 test images of a part of CIFAR-10 ($NTKCORE_DATA), normalised as in real_cifar.py;
-CNTK-20 Flatten at 32x32 and CNTK-10 GAP at 16x16, with and without horizontal flips; ridge regression on the device
-(ntkcore.solve.Cholesky), the ridge chosen on the last fifth of the training images. Size: CNTK-20 Flatten of 50 000
-random images, or of as many as the seconds left allow, float32, result on the device. Section "large" of cuda.json.
+Real: the 5170 training and 1017 test images of a part of CIFAR-10 ($NTKCORE_DATA), normalised as in
+real_cifar.py; CNTK-20 Flatten at 32x32 and CNTK-10 GAP at 16x16, with and without horizontal flips;
+ridge regression on the device (ntkcore.Cholesky), the ridge chosen on the last fifth of the
+training images. Size: CNTK-20 Flatten of 50 000 random images, or of as many as the seconds left
+allow, float32, result on the device. Section "large" of cuda.json.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from real_cifar import FILE, RIDGES, normalised
 from real_uci import data
 
 import ntkcore as nk
-from ntkcore.solve import Cholesky, RidgeWarning
+from ntkcore.linalg.cholesky import Cholesky
+from ntkcore.linalg.noise import RidgeWarning
 
 # (name, network, side, augment), the cheapest first
 REAL = [
@@ -49,16 +52,25 @@ def right(cupy: Any, K: Any, Ks: Any, y: np.ndarray, ys: np.ndarray, ridge: floa
 def classify(cupy: Any, K: Any, Ks: Any, y: np.ndarray, ys: np.ndarray) -> dict[str, float]:
     known, valid = len(y) - len(y) // 5, {}
     for ridge in RIDGES:
-        with contextlib.suppress(ValueError):  # too small a ridge for float32: not positive definite
-            valid[ridge] = right(cupy, K[:known, :known], K[known:, :known], y[:known], y[known:], ridge)
+        # Too small a ridge for float32: not positive definite.
+        with contextlib.suppress(ValueError):
+            valid[ridge] = right(
+                cupy, K[:known, :known], K[known:, :known], y[:known], y[known:], ridge
+            )
     ridge = max(valid, key=lambda r: valid[r])
     return {"ridge": ridge, "valid": valid[ridge], "test": right(cupy, K, Ks, y, ys, ridge)}
 
 
-def real(cupy: Any, file: Mapping[str, np.ndarray], job: tuple[Any, ...], limit: float, most: int) -> dict[str, Any]:
-    """Kernels, their time, the accuracy; fewer training images where 300 of them foretell more than `limit` seconds."""
+def real(
+    cupy: Any, file: Mapping[str, np.ndarray], job: tuple[Any, ...], limit: float, most: int
+) -> dict[str, Any]:
+    """Kernels, their time, the accuracy;
+    fewer training images where 300 of them foretell more than `limit` seconds.
+    """
     name, net, side, augment = job
-    x, xs = (cupy.asarray(normalised(file[k], side).astype(np.float32)) for k in ("X_train", "X_test"))
+    x, xs = (
+        cupy.asarray(normalised(file[k], side).astype(np.float32)) for k in ("X_train", "X_test")
+    )
     few = min(300, most)
     once(cupy, lambda: nk.kernel(net, x[:few], x[:few], augment=augment))
     pair = once(cupy, lambda: nk.kernel(net, x[:few], x[:few], augment=augment))[1] / few**2
@@ -76,14 +88,23 @@ def real(cupy: Any, file: Mapping[str, np.ndarray], job: tuple[Any, ...], limit:
         f"kernels {seconds + more:.2f} s ({us:.3f} us a pair); ridge regression {solving:.1f} s",
         flush=True,
     )
-    return {**found, "error": error, "train": n, "seconds": seconds + more, "us": us, "solving": solving}
+    return {
+        **found,
+        "error": error,
+        "train": n,
+        "seconds": seconds + more,
+        "us": us,
+        "solving": solving,
+    }
 
 
 # --- size
 
 
 def build(cupy: Any, n: int, tile: int | None) -> dict[str, Any]:
-    """CNTK-20 Flatten of n random images; three entries of the result against float64 on the CPU."""
+    """CNTK-20 Flatten of n random images;
+    three entries of the result against float64 on the CPU.
+    """
     net, rng = nk.cntk(20, "flatten"), np.random.default_rng(0)
     x = rng.standard_normal((n, 32, 32, 3), dtype=np.float32)
     K, seconds = once(cupy, lambda: nk.kernel(net, cupy.asarray(x), tile=tile))
@@ -94,12 +115,20 @@ def build(cupy: Any, n: int, tile: int | None) -> dict[str, Any]:
     if not error <= 2e-6:
         raise ValueError(f"CNTK-20 Flatten of {n} images: error {error:.1e}")
     us = 1e6 * seconds / (n * (n + 1) / 2)
-    print(f"CNTK-20 Flatten of {n} random images: {seconds:.1f} s, {us:.4f} us a pair; error {error:.1e}", flush=True)
+    print(
+        f"CNTK-20 Flatten of {n} random images: {seconds:.1f} s, {us:.4f} us a pair; error"
+        f" {error:.1e}",
+        flush=True,
+    )
     return {"images": n, "seconds": seconds, "us": us, "error": error, "bytes": int(K.nbytes)}
 
 
-def sizes(cupy: Any, end: float, add: Callable[[str, Any], None], tile: int | None, most: int) -> None:
-    """A fifth of the images first; then all of them, or as many as it foretells for the time left."""
+def sizes(
+    cupy: Any, end: float, add: Callable[[str, Any], None], tile: int | None, most: int
+) -> None:
+    """A fifth of the images first; then all of them,
+    or as many as it foretells for the time left.
+    """
     first = build(cupy, min(PROBE, most), tile)
     add(f"{first['images']} images", first)
     left = end - time.perf_counter() - 5  # random numbers
@@ -108,7 +137,10 @@ def sizes(cupy: Any, end: float, add: Callable[[str, Any], None], tile: int | No
         print(f"no time is left for more than {first['images']} images")
         return
     if n < most:
-        print(f"{most} images would take {first['seconds'] * (most / first['images']) ** 2:.0f} s: {n} of them")
+        print(
+            f"{most} images would take {first['seconds'] * (most / first['images']) ** 2:.0f} s:"
+            f" {n} of them"
+        )
     add(f"{n} images", build(cupy, n, tile))
 
 
@@ -119,7 +151,9 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=BIG, help="of the large kernel")
     parser.add_argument("--train", type=int, default=5170, help="real training images")
     parser.add_argument("--quick", action="store_true", help="few images; nothing is written")
-    parser.add_argument("--out", type=Path, help="where cuda.json is written; by default benchmarks/results")
+    parser.add_argument(
+        "--out", type=Path, help="where cuda.json is written; by default benchmarks/results"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore", RidgeWarning)  # the ridge is chosen by what it gives
     cupy, end, few = require_gpu(), time.perf_counter() + options.seconds, options.quick

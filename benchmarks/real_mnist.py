@@ -1,8 +1,10 @@
-"""MNIST with 10 000 training images: time of the kernel of 5 hidden ReLU layers, solve, accuracy on the test images.
+"""MNIST with 10 000 training images: time of the kernel of 5 hidden ReLU layers, solve,
+accuracy on the test images.
 
-Time is that of the whole float32 call, beside BLAS's own symmetric X @ X.T. Pixels (/255) as they are or centred, and
-the ridge (times the mean of the diagonal), are chosen on the last fifth of the training images; then the kernel ridge
-regression of the labels (one-hot, less 1/10) is solved in float64 with all of them. Memory: about 2 GiB.
+Time is that of the whole float32 call, beside BLAS's own symmetric X @ X.T. Pixels (/255) as they
+are or centred, and the ridge (times the mean of the diagonal), are chosen on the last fifth of the
+training images; then the kernel ridge regression of the labels (one-hot, less 1/10) is solved in
+float64 with all of them. Memory: about 2 GiB.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ PIXELS = ("raw", "centred")
 
 
 def images(file: Any, pixels: str, train: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test images, float32 of shape (n, 784); centred by the mean training image, if at all."""
+    """Training and test images, float32 of shape (n, 784); centred by the mean training image,
+    if at all.
+    """
     x, xs = (file[name].reshape(-1, 784).astype(np.float32) / 255 for name in ("X_train", "X_test"))
     mean = x[:train].mean(0) if pixels == "centred" else np.float32(0)
     return x[:train] - mean, xs - mean
@@ -36,7 +40,8 @@ def images(file: Any, pixels: str, train: int) -> tuple[np.ndarray, np.ndarray]:
 def check(x: np.ndarray) -> dict[str, float]:
     """Errors of the float32 NTK of some images against the recursion in float64.
 
-    Summing 784 products in float32 makes nearly all of it (6e-7 in a correlation of 0.94, 1e-6 in the NTK after it).
+    Summing 784 products in float32 makes nearly all of it (6e-7 in a correlation of 0.94,
+    1e-6 in the NTK after it).
     """
     exact = 2 ** (HIDDEN + 1) * reference(x.astype(np.float64) / x.shape[1] ** 0.5, HIDDEN + 1, 0)
     found = errors(kernel(NET, x), exact)
@@ -46,15 +51,19 @@ def check(x: np.ndarray) -> dict[str, float]:
 
 
 def times(x: np.ndarray, threads: int, repeats: int) -> dict[str, Any]:
-    """Seconds of the kernel call, for one matrix and for both, and of X @ X.T, on `threads` threads.
+    """Seconds of the kernel call, for one matrix and for both, and of X @ X.T,
+    on `threads` threads.
 
-    All write to arrays that exist: a fresh one of 400 MB can cost the system as much as the kernel costs us.
+    All write to arrays that exist: a fresh one of 400 MB can cost
+    the system as much as the kernel costs us.
     """
     out = tuple(np.ones((len(x), len(x)), x.dtype) for _ in range(2))
     contestants = {
         "X @ X.T": measured(lambda: np.matmul(x, x.T, out=out[0])),
         "ntk": measured(lambda: kernel(NET, x, threads=threads, out=out[0])),
-        "nngp, ntk": measured(lambda: kernel(NET, x, get=("nngp", "ntk"), threads=threads, out=out)),
+        "nngp, ntk": measured(
+            lambda: kernel(NET, x, get=("nngp", "ntk"), threads=threads, out=out)
+        ),
     }
     with threadpool_limits(threads):
         return {name: timing.summary() for name, timing in alternate(contestants, repeats).items()}
@@ -64,7 +73,9 @@ def fit(K: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
     """Coefficients (n, 10) of kernel ridge regression."""
     A = np.array(K, np.float64, order="F")
     A.flat[:: len(A) + 1] += ridge * A.diagonal().mean()
-    return cho_solve(cho_factor(A, lower=True, overwrite_a=True, check_finite=False), np.eye(10)[labels] - 0.1)
+    return cho_solve(
+        cho_factor(A, lower=True, overwrite_a=True, check_finite=False), np.eye(10)[labels] - 0.1
+    )
 
 
 def accuracy(K: np.ndarray, coefficients: np.ndarray, labels: np.ndarray) -> float:
@@ -90,7 +101,10 @@ def evaluate(file: Any, get: str, train: int, threads: int) -> dict[str, Any]:
     K, found = kernel(NET, x, get=get, threads=threads), []
     core, wall = measure(lambda: found.append(fit(K, file["y_train"][:train], ridge)))
     test = accuracy(kernel(NET, xs, x, get=get, threads=threads), found[0], file["y_test"])
-    table = [{"pixels": p, "ridge": r, "accuracy": valid[p, r]} for p, r in itertools.product(PIXELS, RIDGES)]
+    table = [
+        {"pixels": p, "ridge": r, "accuracy": valid[p, r]}
+        for p, r in itertools.product(PIXELS, RIDGES)
+    ]
     choice = {"pixels": pixels, "ridge": ridge, "valid": valid[pixels, ridge]}
     return {**choice, "test": test, "solve": {"core": core, "wall": wall}, "grid": table}
 
@@ -100,7 +114,9 @@ def report_times(found: dict[int, dict[str, Any]]) -> None:
     for threads, by_name in found.items():
         for name, seconds in by_name.items():
             ratio = seconds["core"] / by_name["X @ X.T"]["core"]
-            print(f"{threads:7} {name:<12}{seconds['core']:9.2f}{seconds['wall']:9.2f}{ratio:11.2f}")
+            print(
+                f"{threads:7} {name:<12}{seconds['core']:9.2f}{seconds['wall']:9.2f}{ratio:11.2f}"
+            )
 
 
 def report_accuracy(get: str, found: dict[str, Any]) -> None:
@@ -114,16 +130,29 @@ def report_accuracy(get: str, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=int, default=TRAIN, help="training images; only %(default)s are written down")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--train",
+        type=int,
+        default=TRAIN,
+        help="training images; only %(default)s are written down",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     if (file := data("mnist.npz")) is None:
         return
     x = images(file, "raw", options.train)[0]
-    record: dict[str, Any] = {"train": options.train, "hidden": HIDDEN, "float32_error": check(x[:1000])}
-    record["seconds"] = {threads: times(x, threads, options.repeats) for threads in sorted({1, options.threads})}
+    record: dict[str, Any] = {
+        "train": options.train,
+        "hidden": HIDDEN,
+        "float32_error": check(x[:1000]),
+    }
+    record["seconds"] = {
+        threads: times(x, threads, options.repeats) for threads in sorted({1, options.threads})
+    }
     report_times(record["seconds"])
     with threadpool_limits(options.threads):
         for get in ("ntk", "nngp"):

@@ -1,9 +1,11 @@
-"""22 UCI sets by the NTK-SVM protocol of Arora et al. 2020 (arXiv:1910.01663), beside NNGP and RBF kernels.
+"""22 UCI sets by the NTK-SVM protocol of Arora et al. 2020 (arXiv:1910.01663),
+beside NNGP and RBF kernels.
 
-Kernels: fully connected ReLU networks of 1 to 5 layers (1: linear) and, as in that paper, their variants whose first d'
-layers keep their random weights; if all but the read-out do, that is the NNGP kernel. Kernel and C are chosen on the
-tuning split, the first best one winning; accuracy is the mean over the 4 given folds, classes meet one against one. The
-RBF kernel has as many widths to choose from as there are NTK kernels. Expected: about 78.2 % for the NTK.
+Kernels: fully connected ReLU networks of 1 to 5 layers (1: linear) and, as in that paper, their
+variants whose first d' layers keep their random weights; if all but the read-out do, that is the
+NNGP kernel. Kernel and C are chosen on the tuning split, the first best one winning; accuracy is
+the mean over the 4 given folds, classes meet one against one. The RBF kernel has as many widths to
+choose from as there are NTK kernels. Expected: about 78.2 % for the NTK.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ EXPECTED = 0.782
 
 def data(name: str) -> Mapping[str, np.ndarray] | None:
     """An .npz file of $NTKCORE_DATA or ../shared/data; None, and a word, where there is none."""
-    folder = Path(os.environ.get("NTKCORE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    folder = Path(
+        os.environ.get("NTKCORE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+    )
     if (folder / name).is_file():
         return np.load(folder / name)
     print(f"skipped: no {folder / name}. Set NTKCORE_DATA to the folder that holds {name}.")
@@ -52,16 +56,20 @@ def data(name: str) -> Mapping[str, np.ndarray] | None:
 
 
 def ntk(x: np.ndarray, fixed: int) -> dict[Key, np.ndarray]:
-    """NTKs of bias-free ReLU networks, the first `fixed` layers not trained, in the paper's scale: <x, x'>, W_std=1.
+    """NTKs of bias-free ReLU networks, the first `fixed` layers not trained,
+    in the paper's scale: <x, x'>, W_std=1.
 
-    An NTK is a sum with one term a layer. A layer of d inputs in the standard parameterization counts its term d times:
-    the fixed layers counted once and d times leave the sum of the others, B = (d (A + B) - (d A + B)) / (d - 1).
+    An NTK is a sum with one term a layer. A layer of d inputs in the standard parameterization
+    counts its term d times: the fixed layers counted once and d times leave the sum of the others,
+    B = (d (A + B) - (d A + B)) / (d - 1).
     """
     x, d = x * x.shape[1] ** 0.5, x.shape[1]
     full = _by_layers(mlp(LAYERS[-1] - 1, W_std=1.0), x)
     if fixed:
         heavy = Dense(1.0, parameterization="standard", width=d)
-        counted = _by_layers(Serial(*(heavy, Relu()) * fixed, *mlp(LAYERS[-1] - 1 - fixed, W_std=1.0).layers), x)
+        counted = _by_layers(
+            Serial(*(heavy, Relu()) * fixed, *mlp(LAYERS[-1] - 1 - fixed, W_std=1.0).layers), x
+        )
         full = {layers: (d * full[layers] - counted[layers]) / (d - 1) for layers in full}
     return {("ntk", layers, fixed): K for layers, K in full.items() if layers > fixed}
 
@@ -82,7 +90,9 @@ def kernels(x: np.ndarray) -> dict[Key, np.ndarray]:
 
 
 def reference(x: np.ndarray, layers: int, fixed: int) -> np.ndarray:
-    """The same NTK from its recursion: S <- E[relu relu'], T <- S + E[step step'] T, without S in the fixed layers."""
+    """The same NTK from its recursion: S <- E[relu relu'], T <- S + E[step step'] T,
+    without S in the fixed layers.
+    """
     S = x @ x.T
     T = S if fixed == 0 else np.zeros_like(S)
     for layer in range(1, layers):
@@ -94,11 +104,14 @@ def reference(x: np.ndarray, layers: int, fixed: int) -> np.ndarray:
 
 
 def check() -> float:
-    """Largest relative error of all NTKs on random data: the programs behind the table are the right ones."""
+    """Largest relative error of all NTKs on random data:
+    the programs behind the table are the right ones.
+    """
     x = np.random.default_rng(0).standard_normal((40, 7))
     pairs = [(K, reference(x, *key[1:])) for key, K in kernels(x).items() if key[0] == "ntk"]
     error = max(float(np.abs(K - R).max() / np.abs(R).max()) for K, R in pairs)
-    require("NTK with fixed layers", error, 1e-7)  # arccos at correlation 1 costs the reference about 1e-8
+    # Arccos at correlation 1 costs the reference about 1e-8.
+    require("NTK with fixed layers", error, 1e-7)
     return error
 
 
@@ -106,16 +119,21 @@ def check() -> float:
 
 
 def accuracy(K: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, C: float) -> float:
-    # No max_iter: linear kernels with a large C take up to 10^8 iterations, but stopped early they can win the choice.
+    # No max_iter: linear kernels with a large C take up to 10^8 iterations, but stopped early they
+    # can win the choice.
     svm = SVC(kernel="precomputed", C=C, cache_size=500).fit(K[np.ix_(train, train)], y[train])
     return float(np.mean(svm.predict(K[np.ix_(test, train)]) == y[test]))
 
 
-def validate(found: Mapping[Key, np.ndarray], y: np.ndarray, tune: Split, threads: int) -> dict[Choice, float]:
+def validate(
+    found: Mapping[Key, np.ndarray], y: np.ndarray, tune: Split, threads: int
+) -> dict[Choice, float]:
     """Accuracy on the tuning split of every kernel and C, in the order of the search."""
     choices = list(itertools.product(found, C_GRID))
     with ThreadPoolExecutor(threads) as pool:  # an SVM lets other threads run
-        values = list(pool.map(lambda choice: accuracy(found[choice[0]], y, *tune, choice[1]), choices))
+        values = list(
+            pool.map(lambda choice: accuracy(found[choice[0]], y, *tune, choice[1]), choices)
+        )
     return dict(zip(choices, values, strict=True))
 
 
@@ -126,11 +144,23 @@ def evaluate(sets: Mapping[str, np.ndarray], name: str, threads: int) -> dict[st
     folds = [(sets[f"{name}/fold{i}_train"], sets[f"{name}/fold{i}_test"]) for i in range(4)]
     found = kernels(x)
     valid = validate(found, y, tune, threads)
-    result: dict[str, Any] = {"samples": len(x), "features": x.shape[1], "classes": len(np.unique(y))}
+    result: dict[str, Any] = {
+        "samples": len(x),
+        "features": x.shape[1],
+        "classes": len(np.unique(y)),
+    }
     for family, belongs in FAMILIES.items():
-        key, C = max((choice for choice in valid if belongs(choice[0])), key=lambda choice: valid[choice])
+        key, C = max(
+            (choice for choice in valid if belongs(choice[0])), key=lambda choice: valid[choice]
+        )
         test = [accuracy(found[key], y, *fold, C) for fold in folds]
-        result[family] = {"kernel": key, "C": C, "valid": valid[key, C], "test": float(np.mean(test)), "folds": test}
+        result[family] = {
+            "kernel": key,
+            "C": C,
+            "valid": valid[key, C],
+            "test": float(np.mean(test)),
+            "folds": test,
+        }
     return result
 
 
@@ -140,13 +170,18 @@ def evaluate(sets: Mapping[str, np.ndarray], name: str, threads: int) -> dict[st
 def names(sets: Mapping[str, np.ndarray], wanted: Sequence[str] | None) -> list[str]:
     there = sorted({key.split("/")[0] for key in sets})
     if unknown := set(wanted or ()) - set(there):
-        raise SystemExit(f"no such set: {', '.join(sorted(unknown))}. There are: {', '.join(there)}.")
+        raise SystemExit(
+            f"no such set: {', '.join(sorted(unknown))}. There are: {', '.join(there)}."
+        )
     return list(wanted or there)
 
 
 def head() -> str:
     families = "".join(f"{family:>10}" for family in FAMILIES)
-    return f"{'set':<30}{'samples':>9}{'features':>9}{'classes':>9}{families}   ntk_fixed: layers/fixed C"
+    return (
+        f"{'set':<30}{'samples':>9}{'features':>9}{'classes':>9}{families}   ntk_fixed:"
+        " layers/fixed C"
+    )
 
 
 def row(name: str, result: Mapping[str, Any]) -> str:
@@ -163,13 +198,18 @@ def table(sets: Mapping[str, np.ndarray], wanted: Sequence[str], threads: int) -
     for name in wanted:
         results[name] = evaluate(sets, name, threads)
         print(row(name, results[name]), flush=True)
-    means = {family: float(np.mean([result[family]["test"] for result in results.values()])) for family in FAMILIES}
+    means = {
+        family: float(np.mean([result[family]["test"] for result in results.values()]))
+        for family in FAMILIES
+    }
     print(f"{'mean':<57}" + "".join(f"{100 * mean:10.2f}" for mean in means.values()))
     return {"mean": means, "sets": results}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these; nothing is written")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -179,7 +219,10 @@ def main() -> None:
     wanted = names(sets, options.sets)
     with threadpool_limits(1):
         core, wall = measure(lambda: record.update(table(sets, wanted, options.threads)))
-    print(f"{core:.0f} s of core time, {wall:.0f} s. Expected over all 22 sets: ntk {100 * EXPECTED:.1f}.")
+    print(
+        f"{core:.0f} s of core time, {wall:.0f} s. Expected over all 22 sets: ntk"
+        f" {100 * EXPECTED:.1f}."
+    )
     if not options.sets:
         print(f"wrote {write('real_uci', {**record, 'core': core, 'wall': wall})}")
 

@@ -1,6 +1,6 @@
 """Runs the benchmarks one after another; each writes benchmarks/results/<name>.json.
 
-python benchmarks/run.py [fc conv ...]      those whose file name contains a word given; all of them without one
+python benchmarks/run.py [fc conv ...]      those whose file name contains a word given, or all
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ def main() -> int:
     scripts = sorted(HERE.glob("bench_*.py")) + sorted(HERE.glob("real_*.py"))
     chosen = [s for s in scripts if any(word in s.stem for word in sys.argv[1:] or [""])]
     if not chosen:
-        print(f"no benchmark of that name; there are: {', '.join(s.stem for s in scripts)}", file=sys.stderr)
+        print(
+            f"no benchmark of that name; there are: {', '.join(s.stem for s in scripts)}",
+            file=sys.stderr,
+        )
         return 2
     failed = []
     for script in chosen:

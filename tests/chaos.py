@@ -1,8 +1,10 @@
-"""Faults on purpose: the k-th write of Zarr's stores fails, and all after it; or it ends the process.
+"""Faults on purpose: the k-th write of Zarr's stores fails, and all after it;
+or it ends the process.
 
-In this process, `with fail_at(k): build(...)` raises `Fault`. In another one, what a power cut does, SIGKILL:
+In this process, `with fail_at(k): build(...)` raises `Fault`. In another one,
+what a power cut does, SIGKILL:
 
-    python tests/chaos.py 7 extend kernel.zarr more.npy    # `ntkcore extend …`, killed at its 7th write
+    python tests/chaos.py 7 extend kernel.zarr more.npy    # killed at its 7th write
 
 Writes are counted as the stores see them: metadata, chunks, and chunks deleted.
 """
@@ -70,7 +72,14 @@ def fail_at(at=None, act=fail):
 
 
 def _call(at, words):
-    return [sys.executable, "-W", "ignore", __file__, "none" if at is None else str(at), *map(str, words)]
+    return [
+        sys.executable,
+        "-W",
+        "ignore",
+        __file__,
+        "none" if at is None else str(at),
+        *map(str, words),
+    ]
 
 
 def command(*words, at=None, folder=None):
@@ -80,7 +89,9 @@ def command(*words, at=None, folder=None):
 
 def running(*words, folder=None):
     """The same as a process, to be killed at any moment."""
-    return subprocess.Popen(_call(None, words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    return subprocess.Popen(
+        _call(None, words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+    )
 
 
 if __name__ == "__main__":

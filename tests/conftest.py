@@ -23,7 +23,9 @@ def relative_error(actual, expected):
 
 
 def assert_close(actual, expected, tolerance):
-    """Equal shapes and finite values, apart by at most `tolerance` times the largest expected entry."""
+    """Equal shapes and finite values, apart by at most
+    `tolerance` times the largest expected entry.
+    """
     error = relative_error(actual, expected)
     assert error <= tolerance, f"relative error {error:.2g} > {tolerance:.2g}"
 
@@ -32,7 +34,9 @@ def assert_close(actual, expected, tolerance):
 def nt_reference():
     """(spelling of every case's network, arrays) of neural-tangents 0.6.5, float64."""
     folder = Path(__file__).parent / "data"
-    return json.loads((folder / "nt_reference.json").read_text()), np.load(folder / "nt_reference.npz")
+    return json.loads((folder / "nt_reference.json").read_text()), np.load(
+        folder / "nt_reference.npz"
+    )
 
 
 @pytest.fixture(scope="session")

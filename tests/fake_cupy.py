@@ -1,6 +1,8 @@
-"""As much of CuPy as ntkcore uses, on NumPy: its arrays "lie on a device", its streams do everything at once.
+"""As much of CuPy as ntkcore uses, on NumPy: its arrays "lie on a device",
+its streams do everything at once.
 
-``traffic`` lists what crosses ("up", "down") and what is copied or converted on the device, with the number of entries.
+``traffic`` lists what crosses ("up", "down") and what is copied or converted on the device,
+with the number of entries.
 """
 
 import threading
@@ -39,7 +41,12 @@ class ndarray(np.ndarray):  # noqa: N801
 
     @property
     def __cuda_array_interface__(self):
-        return {"data": (self.ctypes.data, False), "shape": self.shape, "typestr": self.dtype.str, "version": 3}
+        return {
+            "data": (self.ctypes.data, False),
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "version": 3,
+        }
 
     def __dlpack_device__(self):
         return 2, self.number
@@ -123,7 +130,9 @@ class _Kernel:
         self.dtype, self.expression = output.split()[0], expression
 
     def map(self, arguments):
-        given = {name: np.asarray(on_current(x)) for name, x in zip(self.names, arguments, strict=True)}
+        given = {
+            name: np.asarray(on_current(x)) for name, x in zip(self.names, arguments, strict=True)
+        }
         dtype = arguments[0].dtype if self.dtype == "T" else self.dtype
         calls = {"fabs": np.abs, "double": np.float64}
         return eval(self.expression, calls, given).astype(dtype)
@@ -173,7 +182,7 @@ triu = np.triu
 isfinite = np.isfinite
 
 
-# --- linear algebra: its failures are silent, the result has finite entries, unless errstate asks for more
+# --- linear algebra: its failures are silent, with finite entries, unless errstate asks for more
 
 _failures = "ignore"
 
@@ -277,7 +286,9 @@ cuda = SimpleNamespace(
 
 
 def get_default_memory_pool():
-    return SimpleNamespace(free_all_blocks=lambda: pool_calls.append(("free",)), free_bytes=lambda: 0)
+    return SimpleNamespace(
+        free_all_blocks=lambda: pool_calls.append(("free",)), free_bytes=lambda: 0
+    )
 
 
 get_default_pinned_memory_pool = get_default_memory_pool

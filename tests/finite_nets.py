@@ -1,4 +1,6 @@
-"""What the tests of finite networks share: PyTorch, without which they are skipped, networks and data."""
+"""What the tests of finite networks share: PyTorch, without which they are skipped,
+networks and data.
+"""
 
 import numpy as np
 import pytest
@@ -14,24 +16,49 @@ NETS = {
     "dense residual": nk.Serial(DENSE, nk.Residual(RELU, DENSE), nk.Gelu(), DENSE),
     "layer norm": nk.Serial(DENSE, nk.LayerNorm(), nk.Gelu(), DENSE, nk.LayerNorm(), RELU, DENSE),
     "three branches": nk.Serial(
-        nk.FanOut(3), nk.Parallel(DENSE, nk.Dense(0.5), nk.Serial(DENSE, RELU, DENSE)), nk.FanInSum(), RELU, DENSE
+        nk.FanOut(3),
+        nk.Parallel(DENSE, nk.Dense(0.5), nk.Serial(DENSE, RELU, DENSE)),
+        nk.FanInSum(),
+        RELU,
+        DENSE,
     ),
     "flatten": nk.Serial(CONV, RELU, nk.Conv((2, 3)), RELU, nk.Flatten(), DENSE),
     "gap": nk.Serial(CONV, RELU, CONV, nk.Erf(), nk.GlobalAvgPool(), DENSE, RELU, DENSE),
-    "strides": nk.Serial(CONV, RELU, nk.Conv((3, 2), (2, 1), "SAME", 1.2), RELU, nk.GlobalAvgPool(), DENSE),
+    "strides": nk.Serial(
+        CONV, RELU, nk.Conv((3, 2), (2, 1), "SAME", 1.2), RELU, nk.GlobalAvgPool(), DENSE
+    ),
     "circular": nk.Serial(
-        nk.Conv((3, 2), (1, 2), "CIRCULAR"), RELU, nk.Conv((2, 3), (1, 1), "CIRCULAR"), nk.Flatten(), DENSE
+        nk.Conv((3, 2), (1, 2), "CIRCULAR"),
+        RELU,
+        nk.Conv((2, 3), (1, 1), "CIRCULAR"),
+        nk.Flatten(),
+        DENSE,
     ),
     "circular, larger than the image": nk.Serial(
-        nk.Conv((9, 7), (3, 4), "CIRCULAR", 1.1), RELU, nk.Conv((1, 5), padding="CIRCULAR"), RELU, nk.Flatten(), DENSE
+        nk.Conv((9, 7), (3, 4), "CIRCULAR", 1.1),
+        RELU,
+        nk.Conv((1, 5), padding="CIRCULAR"),
+        RELU,
+        nk.Flatten(),
+        DENSE,
     ),
     "flatten before a nonlinearity": nk.Serial(CONV, nk.Flatten(), RELU, DENSE),
-    "nested residual": nk.Serial(DENSE, nk.Residual(RELU, DENSE, nk.Residual(RELU, DENSE)), RELU, DENSE),
+    "nested residual": nk.Serial(
+        DENSE, nk.Residual(RELU, DENSE, nk.Residual(RELU, DENSE)), RELU, DENSE
+    ),
     "valid strides": nk.Serial(nk.Conv((2, 2), (2, 2)), RELU, nk.Flatten(), DENSE),
-    "average pool": nk.Serial(CONV, RELU, nk.AvgPool((2, 2), (2, 2)), CONV, RELU, nk.Flatten(), DENSE),
-    "pool with edges": nk.Serial(CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME", True), nk.Flatten(), DENSE),
-    "pool at borders": nk.Serial(CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME"), nk.Flatten(), DENSE),
-    "sum pool": nk.Serial(CONV, RELU, nk.SumPool((2, 2), (1, 2)), nk.GlobalSumPool(), nk.Dense(0.1)),
+    "average pool": nk.Serial(
+        CONV, RELU, nk.AvgPool((2, 2), (2, 2)), CONV, RELU, nk.Flatten(), DENSE
+    ),
+    "pool with edges": nk.Serial(
+        CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME", True), nk.Flatten(), DENSE
+    ),
+    "pool at borders": nk.Serial(
+        CONV, RELU, nk.AvgPool((3, 2), (2, 2), "SAME"), nk.Flatten(), DENSE
+    ),
+    "sum pool": nk.Serial(
+        CONV, RELU, nk.SumPool((2, 2), (1, 2)), nk.GlobalSumPool(), nk.Dense(0.1)
+    ),
     "local pool": nk.Serial(CONV, RELU, nk.LocalAvgPool(3), DENSE),
     "dense on images": nk.Serial(CONV, RELU, DENSE, RELU, nk.Flatten(), DENSE),
     "conv residual": nk.Serial(CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE),

@@ -1,7 +1,8 @@
 """Random finite networks written out in NumPy, with their own backward pass, for any spec.
 
-A layer gives its output and a function that turns the gradient of the output into that of the input and appends the
-layer's parameters' share of the empirical NTK. Images are (samples, h, w, channels).
+A layer gives its output and a function that turns the gradient of the output into that of the input
+and appends the layer's parameters' share of the empirical NTK. Images are (samples, h, w,
+channels).
 """
 
 import itertools
@@ -13,7 +14,9 @@ import ntkcore as nk
 
 
 def affine(patches, layer, rng, width):
-    """y = patches W + b, (n, pixels, fan_in) to (n, pixels, width), W = W_std w / sqrt(fan_in), b = b_std beta."""
+    """y = patches W + b, (n, pixels, fan_in) to (n, pixels, width), W = W_std w / sqrt(fan_in),
+    b = b_std beta.
+    """
     scale, b_std = layer.W_std / patches.shape[2] ** 0.5, layer.b_std or 0
     W = scale * rng.standard_normal((patches.shape[2], width))
 
@@ -31,7 +34,9 @@ def affine(patches, layer, rng, width):
 def dense(layer, x, rng, width):
     """On images, one for every pixel."""
     y, backward = affine(x.reshape(len(x), -1, x.shape[-1]), layer, rng, width)
-    return y.reshape(*x.shape[:-1], width), lambda g, shares: backward(g.reshape(y.shape), shares).reshape(x.shape)
+    return y.reshape(*x.shape[:-1], width), lambda g, shares: backward(
+        g.reshape(y.shape), shares
+    ).reshape(x.shape)
 
 
 def places(n, window, stride, padding):
@@ -57,11 +62,15 @@ def conv(layer, x, rng, width):
     """Patches read tap by tap."""
     reads, out = taps(x.shape[1:3], layer.filter_shape, layer.strides, layer.padding)
     n, channels = len(x), x.shape[3]
-    patches = np.einsum("top,npc->notc", reads, x.reshape(n, -1, channels), optimize=True).reshape(n, len(reads[0]), -1)
+    patches = np.einsum("top,npc->notc", reads, x.reshape(n, -1, channels), optimize=True).reshape(
+        n, len(reads[0]), -1
+    )
     y, backward = affine(patches, layer, rng, width)
 
     def scatter(gradient, shares):
-        parts = backward(gradient.reshape(y.shape), shares).reshape(n, len(reads[0]), len(reads), channels)
+        parts = backward(gradient.reshape(y.shape), shares).reshape(
+            n, len(reads[0]), len(reads), channels
+        )
         return np.einsum("top,notc->npc", reads, parts, optimize=True).reshape(x.shape)
 
     return y.reshape(n, *out, width), scatter
@@ -71,7 +80,9 @@ def pool(layer, x, rng, width):
     """Sums or means over windows; local pooling is one and a Flatten."""
     local = isinstance(layer, nk.LocalAvgPool)
     window = (layer.window,) * 2 if local else layer.window_shape
-    reads, out = taps(x.shape[1:3], window, *((1, 1), "SAME") if local else (layer.strides, layer.padding))
+    reads, out = taps(
+        x.shape[1:3], window, *((1, 1), "SAME") if local else (layer.strides, layer.padding)
+    )
     matrix = reads.sum(0)
     if not isinstance(layer, nk.SumPool):
         edges = not local and layer.normalize_edges
@@ -83,7 +94,9 @@ def pool(layer, x, rng, width):
 
 def global_pool(layer, x, rng, width):
     scale = 1 if isinstance(layer, nk.GlobalSumPool) else 1 / (x.shape[1] * x.shape[2])
-    return scale * x.sum((1, 2)), lambda g, shares: np.broadcast_to(scale * g[:, None, None], x.shape)
+    return scale * x.sum((1, 2)), lambda g, shares: np.broadcast_to(
+        scale * g[:, None, None], x.shape
+    )
 
 
 def layer_norm(layer, x, rng, width):
@@ -106,7 +119,9 @@ def residual(layer, x, rng, width):
 
 def parallel(layer, parts, rng, width):
     out = [finite(branch, x, rng, width) for branch, x in zip(layer.branches, parts, strict=True)]
-    return [y for y, _ in out], lambda gs, shares: [back(g, shares) for (_, back), g in zip(out, gs, strict=True)]
+    return [y for y, _ in out], lambda gs, shares: [
+        back(g, shares) for (_, back), g in zip(out, gs, strict=True)
+    ]
 
 
 def serial(layers, x, rng, width):
@@ -143,14 +158,22 @@ FINITE = {
     nk.Identity: lambda layer, x, rng, width: (x, lambda g, shares: g),
     nk.FanOut: lambda layer, x, rng, width: ([x] * layer.num, lambda gs, shares: sum(gs)),
     nk.FanInSum: lambda layer, parts, rng, width: (sum(parts), lambda g, shares: [g] * len(parts)),
-    nk.Flatten: lambda layer, x, rng, width: (x.reshape(len(x), -1), lambda g, shares: g.reshape(x.shape)),
+    nk.Flatten: lambda layer, x, rng, width: (
+        x.reshape(len(x), -1),
+        lambda g, shares: g.reshape(x.shape),
+    ),
     nk.Relu: lambda layer, x, rng, width: (np.maximum(x, 0), lambda g, shares: g * (x > 0)),
-    nk.Erf: lambda layer, x, rng, width: (erf(x), lambda g, shares: g * 2 / np.pi**0.5 * np.exp(-(x**2))),
+    nk.Erf: lambda layer, x, rng, width: (
+        erf(x),
+        lambda g, shares: g * 2 / np.pi**0.5 * np.exp(-(x**2)),
+    ),
 }
 
 
 def empirical(net, x, rng, width):
-    """(nngp, ntk) of one draw of a network that ends with Dense: its covariance given its features, its tangents."""
+    """(nngp, ntk) of one draw of a network that ends with Dense:
+    its covariance given its features, its tangents.
+    """
     *hidden, last = net.layers
     features, backward = serial(hidden, x, rng, width)
     nngp = last.W_std**2 / features.shape[1] * features @ features.T + (last.b_std or 0) ** 2
@@ -161,7 +184,9 @@ def empirical(net, x, rng, width):
 
 
 def scatters_about(net, x, *, width=384, draws=16, error=0.07, errors=4, seed=1):
-    """Are draws within so many standard errors (each below ``error`` of the scale) and a bias of order 1/width?"""
+    """Are draws within so many standard errors (each below ``error`` of the scale)
+    and a bias of order 1/width?
+    """
     rng = np.random.default_rng(seed)
     found = np.array([empirical(net, x, rng, width) for _ in range(draws)])
     for k, exact in enumerate(nk.kernel(net, x, None, ("nngp", "ntk"))):

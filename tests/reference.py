@@ -1,9 +1,10 @@
 """Slow and obvious: kernels from first principles in float64, sharing no code with the engine.
 
-Dual activations are integrals of scalar functions over a bivariate Gaussian, by quadrature in polar coordinates; for
-many pairs by textbook closed forms, which test_dual.py checks against the quadrature. Networks are interpreted layer by
-layer on full tensors K[i, j, h, w, h', w'] (vectors are 1x1 images), in plain loops.
-To add an activation: its scalar function and derivative in PHI, its closed form in CLOSED.
+Dual activations are integrals of scalar functions over a bivariate Gaussian, by quadrature in polar
+coordinates; for many pairs by textbook closed forms, which test_dual.py checks against the
+quadrature. Networks are interpreted layer by layer on full tensors K[i, j, h, w, h', w'] (vectors
+are 1x1 images), in plain loops. To add an activation: its scalar function and derivative in PHI,
+its closed form in CLOSED.
 """
 
 import math
@@ -34,8 +35,14 @@ PHI = {
         lambda z: a.a * a.b * 2 / math.sqrt(math.pi) * np.exp(-((a.b * z) ** 2)),
     ),
     "Gelu": lambda a: (lambda z: z * ndtr(z), lambda z: ndtr(z) + z * _normal_density(z)),
-    "Sin": lambda a: (lambda z: a.a * np.sin(a.b * z + a.c), lambda z: a.a * a.b * np.cos(a.b * z + a.c)),
-    "Cos": lambda a: (lambda z: a.a * np.cos(a.b * z + a.c), lambda z: -a.a * a.b * np.sin(a.b * z + a.c)),
+    "Sin": lambda a: (
+        lambda z: a.a * np.sin(a.b * z + a.c),
+        lambda z: a.a * a.b * np.cos(a.b * z + a.c),
+    ),
+    "Cos": lambda a: (
+        lambda z: a.a * np.cos(a.b * z + a.c),
+        lambda z: -a.a * a.b * np.sin(a.b * z + a.c),
+    ),
     "Exp": lambda a: (lambda z: a.a * np.exp(a.b * z), lambda z: a.a * a.b * np.exp(a.b * z)),
     "Gaussian": lambda a: (
         lambda z: a.a * np.exp(a.b * z**2),
@@ -47,7 +54,11 @@ PHI = {
     ),
     "ArcCosine": lambda a: (
         lambda z: math.sqrt(2) * _step(z) * z**a.order,
-        lambda z: math.sqrt(2) * _step(z) * a.order * z ** max(a.order - 1, 0) if a.order else np.full_like(z, np.nan),
+        lambda z: (
+            math.sqrt(2) * _step(z) * a.order * z ** max(a.order - 1, 0)
+            if a.order
+            else np.full_like(z, np.nan)
+        ),
     ),
 }
 
@@ -80,7 +91,9 @@ def _erf(a, b, c):
 
     def closed(q, k, r):
         root = np.sqrt((1 + 2 * b**2 * q) * (1 + 2 * b**2 * r) - 4 * b**4 * k**2)
-        return a**2 * 2 / math.pi * np.arctan2(2 * b**2 * k, root) + c**2, a**2 * 4 * b**2 / math.pi / root
+        return a**2 * 2 / math.pi * np.arctan2(
+            2 * b**2 * k, root
+        ) + c**2, a**2 * 4 * b**2 / math.pi / root
 
     return closed
 
@@ -114,7 +127,9 @@ def _exp(a, b):
 
 
 def _gaussian(a, b):
-    """A Gaussian integral: det(I - 2 b S) of the covariance S, and the covariance under the tilted density."""
+    """A Gaussian integral: det(I - 2 b S) of the covariance S,
+    and the covariance under the tilted density.
+    """
 
     def closed(q, k, r):
         det = (1 - 2 * b * q) * (1 - 2 * b * r) - 4 * b**2 * k**2
@@ -140,7 +155,8 @@ def _arccosine(order):
     return closed
 
 
-# name -> (q, k, q') -> (E[phi phi'], E[dphi dphi']) on arrays, for an instance `a` of the activation.
+# name -> (q, k, q') -> (E[phi phi'], E[dphi dphi']) on arrays, for an instance `a` of the
+# activation.
 CLOSED = {
     "Relu": lambda a: _abrelu(0, 1),
     "LeakyRelu": lambda a: _abrelu(a.alpha, 1),
@@ -164,10 +180,13 @@ _RADIUS_MAX = 11.0  # of standard deviations; the rest weighs e^-60
 def dual(phi, q, k, r):
     """E[phi(z) phi(z')] for (z, z') ~ N(0, [[q, k], [k, r]]), every kink of phi lying at 0.
 
-    z = sqrt(q) rho cos a, z' = sqrt(r) rho cos(a - theta): smooth in each of the sectors where both keep their sign.
+    z = sqrt(q) rho cos a, z' = sqrt(r) rho cos(a - theta):
+    smooth in each of the sectors where both keep their sign.
     """
     theta = float(_angle(*map(np.asarray, (float(q), float(k), float(r)))))
-    edges = sorted({(math.pi / 2 + t) % (2 * math.pi) for t in (0, math.pi, theta, theta + math.pi)})
+    edges = sorted(
+        {(math.pi / 2 + t) % (2 * math.pi) for t in (0, math.pi, theta, theta + math.pi)}
+    )
     radius = (_RADIUS + 1) / 2 * _RADIUS_MAX
     weight = _RADIUS_WEIGHT / 2 * _RADIUS_MAX * radius * np.exp(-(radius**2) / 2) / (2 * math.pi)
     total = 0.0
@@ -175,7 +194,9 @@ def dual(phi, q, k, r):
         angle = (low + high) / 2 + (high - low) / 2 * _ANGLE
         z = math.sqrt(q) * np.outer(radius, np.cos(angle))
         other = math.sqrt(r) * np.outer(radius, np.cos(angle - theta))
-        total += (high - low) / 2 * np.einsum("r,a,ra->", weight, _ANGLE_WEIGHT, phi(z) * phi(other))
+        total += (
+            (high - low) / 2 * np.einsum("r,a,ra->", weight, _ANGLE_WEIGHT, phi(z) * phi(other))
+        )
     return total
 
 
@@ -184,13 +205,22 @@ def _name(layer):
 
 
 class Signal:
-    """Covariance K and tangent kernel T over all pixel pairs, and both sides' own covariances over pixel pairs.
+    """Covariance K and tangent kernel T over all pixel pairs,
+    and both sides' own covariances over pixel pairs.
 
-    ``flat``: a vector whose features are pixels, so that entries p = p' are their kernels and a vector's is their mean.
+    ``flat``: a vector whose features are pixels,
+    so that entries p = p' are their kernels and a vector's is their mean.
     """
 
     def __init__(self, k, t, left, right, width, flat=False):
-        self.k, self.t, self.left, self.right, self.width, self.flat = k, t, left, right, width, flat
+        self.k, self.t, self.left, self.right, self.width, self.flat = (
+            k,
+            t,
+            left,
+            right,
+            width,
+            flat,
+        )
 
     def map(self, linear, slope=1.0, offset=0.0, extra=None, t_offset=None):
         """K <- slope L[K] + offset, T <- slope L[T] + (extra L[K] + t_offset, or the new K)."""
@@ -217,14 +247,21 @@ def _variances(side):
 
 
 def _pointwise(signal, function, whole=False):
-    """function(q, k, q') -> (new K, factor of T) on all entries of K and of both sides, one by one or as arrays."""
+    """function(q, k, q') -> (new K, factor of T) on all entries of K and of both sides,
+    one by one or as arrays.
+    """
 
     def apply(k, left, right):
-        q, r = _variances(left)[:, None, :, :, None, None], _variances(right)[None, :, None, None, :, :]
+        q, r = (
+            _variances(left)[:, None, :, :, None, None],
+            _variances(right)[None, :, None, None, :, :],
+        )
         pairs = np.broadcast_arrays(q, k, r)
         if whole:
             return function(*pairs)
-        flat = [function(*map(float, entry)) for entry in zip(*(p.ravel() for p in pairs), strict=True)]
+        flat = [
+            function(*map(float, entry)) for entry in zip(*(p.ravel() for p in pairs), strict=True)
+        ]
         return (np.array([f[i] for f in flat]).reshape(k.shape) for i in (0, 1))
 
     new, factor = apply(signal.k, signal.left, signal.right)
@@ -258,9 +295,18 @@ def _layer_norm(layer, signal):
 
     if not signal.flat:
         return _pointwise(signal, function)
-    q, r = (_variances(_mean_of_pixels(side))[:, 0, 0] + layer.eps for side in (signal.left, signal.right))
-    scales = [np.sqrt(np.outer(a, b))[:, :, None, None, None, None] for a, b in ((q, r), (q, r), (q, q), (r, r))]
-    parts = [m / scale for m, scale in zip((signal.k, signal.t, signal.left, signal.right), scales, strict=True)]
+    q, r = (
+        _variances(_mean_of_pixels(side))[:, 0, 0] + layer.eps
+        for side in (signal.left, signal.right)
+    )
+    scales = [
+        np.sqrt(np.outer(a, b))[:, :, None, None, None, None]
+        for a, b in ((q, r), (q, r), (q, q), (r, r))
+    ]
+    parts = [
+        m / scale
+        for m, scale in zip((signal.k, signal.t, signal.left, signal.right), scales, strict=True)
+    ]
     return Signal(*parts, signal.width, flat=True)
 
 
@@ -284,7 +330,9 @@ def _box(shape, window, strides, padding, paired):
 
     paired: the same offset on both sides (convolution); else all pairs of offsets (pooling).
     """
-    rows, cols = (_windows(n, k, s, padding) for n, k, s in zip(shape, window, strides, strict=True))
+    rows, cols = (
+        _windows(n, k, s, padding) for n, k, s in zip(shape, window, strides, strict=True)
+    )
 
     def linear(m):
         out = np.zeros((*m.shape[:2], len(rows), len(cols), len(rows), len(cols)))
@@ -306,7 +354,9 @@ def _box(shape, window, strides, padding, paired):
 def _conv(layer, signal):
     shape, size = signal.k.shape[2:4], layer.filter_shape
     box = _box(shape, size, layer.strides, layer.padding, paired=True)
-    return _affine(layer, signal, lambda m: box(m) / (size[0] * size[1]), size[0] * size[1], layer.channels)
+    return _affine(
+        layer, signal, lambda m: box(m) / (size[0] * size[1]), size[0] * size[1], layer.channels
+    )
 
 
 def _affine(layer, signal, linear, area, width):
@@ -337,7 +387,9 @@ def _readout(layer, signal):
         width = None if signal.width is None else signal.width * h * w
         return Signal(signal.k, signal.t, signal.left, signal.right, width, flat=True)
     pixels = h * w if _name(layer) == "GlobalAvgPool" else 1
-    return signal.plain(lambda m: m.sum(axis=(2, 3, 4, 5))[:, :, None, None, None, None] / pixels**2)
+    return signal.plain(
+        lambda m: m.sum(axis=(2, 3, 4, 5))[:, :, None, None, None, None] / pixels**2
+    )
 
 
 def apply(layer, signal):
@@ -384,6 +436,10 @@ def reference(net, x1, x2=None):
     a = np.asarray(x1, float)
     b = a if x2 is None else np.asarray(x2, float)
     a, b = (x[:, None, None, :] if x.ndim == 2 else x for x in (a, b))
-    products = [np.einsum("ihwc,jgvc->ijhwgv", p, q) / p.shape[-1] for p, q in ((a, b), (a, a), (b, b))]
-    out = apply(net, Signal(products[0], np.zeros_like(products[0]), *products[1:], a.shape[-1])).vector()
+    products = [
+        np.einsum("ihwc,jgvc->ijhwgv", p, q) / p.shape[-1] for p, q in ((a, b), (a, a), (b, b))
+    ]
+    out = apply(
+        net, Signal(products[0], np.zeros_like(products[0]), *products[1:], a.shape[-1])
+    ).vector()
     return out.k[:, :, 0, 0, 0, 0], out.t[:, :, 0, 0, 0, 0]

@@ -10,8 +10,7 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore import _core
-
-backends = sys.modules["ntkcore.backends"]  # ntkcore.backends itself is the function
+from ntkcore.engine import backends
 
 X = np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32)
 
@@ -21,14 +20,20 @@ def ran(monkeypatch):
     """Names of the backends that evaluated a tile."""
     names = []
     evaluate = _core.evaluate
-    monkeypatch.setattr(_core, "evaluate", lambda name, *rest: (names.append(name), evaluate(name, *rest))[1])
+    monkeypatch.setattr(
+        _core, "evaluate", lambda name, *rest: (names.append(name), evaluate(name, *rest))[1]
+    )
     return names
 
 
 def test_listing():
     assert "generic" in nk.backends()
     assert {entry.name for entry in backends.info() if entry.missing is None} == set(nk.backends())
-    assert all(entry.missing is None or "lacks" in entry.missing for entry in backends.info() if entry.name != "cuda")
+    assert all(
+        entry.missing is None or "lacks" in entry.missing
+        for entry in backends.info()
+        if entry.name != "cuda"
+    )
 
 
 def test_the_fastest_is_the_default(ran, monkeypatch):
@@ -63,9 +68,14 @@ def test_the_argument_wins_over_the_variable(ran, monkeypatch):
 
 
 def test_the_variable_counts_in_a_new_process():
-    code = "from ntkcore import backends; import sys; print(sys.modules['ntkcore.backends'].resolve())"
+    code = (
+        "from ntkcore import backends; import sys;"
+        " print(sys.modules['ntkcore.engine.backends'].resolve())"
+    )
     environment = os.environ | {"NTKCORE_BACKEND": "generic"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "generic"
 
 

@@ -37,7 +37,11 @@ def gaussian(b, *more):
         (lambda: nk.kernel(NET, X[:, :0]), ValueError, "empty"),
         (lambda: nk.kernel(NET, X, X[:, :2]), ValueError, r"differ in features.*\(3,\) and \(2,\)"),
         (lambda: nk.kernel(NET, X, X[:, :, None, None]), ValueError, "differ"),
-        (lambda: nk.kernel(NET, X, dtype="half size"), TypeError, "dtype must be float32 or float64"),
+        (
+            lambda: nk.kernel(NET, X, dtype="half size"),
+            TypeError,
+            "dtype must be float32 or float64",
+        ),
         (lambda: nk.kernel(NET, X, get="cov"), ValueError, "get must be"),
         (lambda: nk.kernel(NET, X, get=()), ValueError, "get must be"),
         (lambda: nk.kernel(NET, X, get=("ntk", "ntk")), ValueError, "get must be"),
@@ -58,19 +62,40 @@ def gaussian(b, *more):
         (lambda: nk.kernel(NET, X, out=np.empty((4, 4), "f")), ValueError, "out must have"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 4)).T[::1]), ValueError, "C-contiguous"),
         (lambda: nk.kernel(NET, X, out=[[0.0] * 4] * 4), TypeError, "NumPy array"),
-        (lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=(np.empty((4, 4)),)), ValueError, "2 array"),
+        (
+            lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=(np.empty((4, 4)),)),
+            ValueError,
+            "2 array",
+        ),
         (lambda: nk.kernel(NET, np.ones((10**7, 1), "f")), MemoryError, "GiB.*free"),
         (lambda: nk.kernel(NET, 1e200 * X), ValueError, "variance that is not finite"),
         (lambda: nk.kernel(NET, 1e25 * X.astype("f")), ValueError, "sample 0.*float64"),
-        (lambda: nk.kernel(nk.Serial(nk.Dense(9.0), nk.Gaussian(1, 0.5), nk.Dense()), X), ValueError, "4 b q"),
-        (lambda: nk.kernel(gaussian(0.3), [[1.0]]), ValueError, "4 b q"),  # only the product has no finite moment
+        (
+            lambda: nk.kernel(nk.Serial(nk.Dense(9.0), nk.Gaussian(1, 0.5), nk.Dense()), X),
+            ValueError,
+            "4 b q",
+        ),
+        # Only the product has no finite moment.
+        (lambda: nk.kernel(gaussian(0.3), [[1.0]]), ValueError, "4 b q"),
         (lambda: nk.kernel(gaussian(0.6), [[0.1], [1.0]]), ValueError, "sample 1.*4 b q"),
         (lambda: nk.kernel(gaussian(0.3), [[0.1]], [[1.0]]), ValueError, "4 b q"),
         (lambda: nk.kernel(gaussian(0.3, nk.Dense(), nk.Erf()), [[1.0]]), ValueError, "4 b q"),
         (lambda: nk.kernel_diag(gaussian(0.3), [[1.0]]), ValueError, "4 b q"),
-        (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.Exp(), nk.Dense()), [[12.0]], dtype="f4"), ValueError, "float64"),
-        (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.Exp(), nk.Dense()), [[40.0]]), ValueError, "not finite"),
-        (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.LayerNorm(0.0)), 0 * X), ValueError, "not finite"),
+        (
+            lambda: nk.kernel(nk.Serial(nk.Dense(), nk.Exp(), nk.Dense()), [[12.0]], dtype="f4"),
+            ValueError,
+            "float64",
+        ),
+        (
+            lambda: nk.kernel(nk.Serial(nk.Dense(), nk.Exp(), nk.Dense()), [[40.0]]),
+            ValueError,
+            "not finite",
+        ),
+        (
+            lambda: nk.kernel(nk.Serial(nk.Dense(), nk.LayerNorm(0.0)), 0 * X),
+            ValueError,
+            "not finite",
+        ),
         (lambda: nk.kernel(NET, X, 1e200 * X), ValueError, "variance that is not finite"),
         (lambda: nk.kernel(NET, None), TypeError, "x1 must hold real numbers"),
         (lambda: nk.kernel(NET, X, {}), TypeError, "x2 must be an array, not a dict"),
@@ -98,7 +123,11 @@ def gaussian(b, *more):
         (lambda: nk.kernel(nk.Relu, X), TypeError, "Serial"),
         (lambda: nk.kernel(NET, X, out=np.empty((1, 4, 4))), ValueError, "out must have shape"),
         (lambda: nk.kernel(NET, X, depths=[1], out=np.empty((4, 4))), ValueError, r"\(1, 4, 4\)"),
-        (lambda: nk.kernel(NET, np.ones((10**7, 1), "f"), get=("nngp", "ntk")), MemoryError, "2 of shape"),
+        (
+            lambda: nk.kernel(NET, np.ones((10**7, 1), "f"), get=("nngp", "ntk")),
+            MemoryError,
+            "2 of shape",
+        ),
         (lambda: nk.kernel(gaussian(0.25), [[1.0]]), ValueError, "4 b q"),
         (lambda: nk.kernel(NET, np.ma.masked_array(X, X > 0)), TypeError, "mask"),
         (lambda: nk.kernel(NET, X, get=[["ntk"]]), ValueError, "get must be"),
@@ -107,7 +136,11 @@ def gaussian(b, *more):
         (lambda: nk.kernel(NET, X, depths=[1.0]), (ValueError, TypeError), "depths"),
         (lambda: nk.kernel(NET, X, depths=[[1]]), (ValueError, TypeError), "depths"),
         (lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=5), TypeError, "out"),
-        (lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=(np.empty((4, 4)),) * 2), ValueError, "out"),
+        (
+            lambda: nk.kernel(NET, X, get=("nngp", "ntk"), out=(np.empty((4, 4)),) * 2),
+            ValueError,
+            "out",
+        ),
         (lambda: nk.kernel(nk.mlp(1, 1e200), X), ValueError, "W_std"),
         (lambda: nk.kernel(nk.Serial(nk.Dense(), nk.ArcCosine(1.0)), X), ValueError, "order"),
         (lambda: nk.kernel_diag("relu", X), TypeError, "Serial"),
@@ -126,7 +159,9 @@ def test_bad_input(call, error, words):
 
 def test_what_cannot_fit_is_refused_before_any_work():
     start = time.perf_counter()
-    with pytest.raises(MemoryError, match="use fewer points, dtype='float32', one kernel at a time"):
+    with pytest.raises(
+        MemoryError, match="use fewer points, dtype='float32', one kernel at a time"
+    ):
         nk.kernel(nk.mlp(30), np.ones((10**7, 1)))
     assert time.perf_counter() - start < 20  # the points alone, no pair
 

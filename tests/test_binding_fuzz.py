@@ -1,4 +1,5 @@
-"""The binding checks what it is given: whatever Python passes, the answer is a result or a Python exception.
+"""The binding checks what it is given: whatever Python passes,
+the answer is a result or a Python exception.
 
 A crash of the process, or a byte written beside the tile, is a failure here.
 """
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from ntkcore import _core
-from ntkcore.lowering import lower
+from ntkcore.specs.lowering import lower
 
 STRIP = _core.STRIP
 SENTINEL = -12345.0
@@ -21,7 +22,11 @@ MANY = settings(max_examples=400)
 KINDS = ["affine", "dual", "normalize", "copy", "add", "emit"]
 
 parameters = st.tuples(
-    *[st.floats(-2, 2) | st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324])] * 4
+    *[
+        st.floats(-2, 2)
+        | st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324])
+    ]
+    * 4
 )
 any_index = st.integers(-2, 5) | st.sampled_from([2**31 - 1, -(2**31), 2**31, 2**40, 4096, 65536])
 any_op = st.tuples(
@@ -32,7 +37,11 @@ any_op = st.tuples(
     parameters,
 )
 valid_op = st.tuples(
-    st.sampled_from(KINDS), st.sampled_from(_core.duals()), st.integers(0, 1), st.integers(0, 1), parameters
+    st.sampled_from(KINDS),
+    st.sampled_from(_core.duals()),
+    st.integers(0, 1),
+    st.integers(0, 1),
+    parameters,
 )
 chain_op = valid_op.map(lambda op: (op[0], "abrelu", 0, *op[3:]))  # more often a chain in registers
 precisions = st.sampled_from([np.float32, np.float64])
@@ -50,7 +59,9 @@ def framed(height, width, dtype):
 
 
 def frame_is_whole(whole):
-    return all((side == SENTINEL).all() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1]))
+    return all(
+        (side == SENTINEL).all() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1])
+    )
 
 
 @MANY
@@ -72,14 +83,31 @@ def test_any_program(ops, slots, outputs):
 
 
 @MANY
-@given(st.lists(valid_op, max_size=8) | st.lists(chain_op, max_size=8), precisions, backends, st.booleans())
+@given(
+    st.lists(valid_op, max_size=8) | st.lists(chain_op, max_size=8),
+    precisions,
+    backends,
+    st.booleans(),
+)
 def test_any_valid_program_runs_within_its_tile(ops, dtype, backend, diagonal):
     program = _core.Program(ops, 2, 2)
     points = _core.Points(program, data(5, 3, dtype))
     dot = np.zeros((5, STRIP), dtype)
     dot[:, :5] = points.unit @ points.unit.T
     wholes, parts = zip(*(framed(5, 5, dtype) for _ in range(4)), strict=True)
-    _core.evaluate(backend, points, 0, points, 0, dot, parts[:2], parts[2:], [None, None], [None, None], diagonal)
+    _core.evaluate(
+        backend,
+        points,
+        0,
+        points,
+        0,
+        dot,
+        parts[:2],
+        parts[2:],
+        [None, None],
+        [None, None],
+        diagonal,
+    )
     assert all(map(frame_is_whole, wholes))
 
 
@@ -142,7 +170,9 @@ def test_points_of_anything_else(x):
 
 
 def test_points_keep_their_program_and_results_their_points():
-    points = _core.Points(_core.Program([("emit", "", 0, 0, (1.0, 0.0, 0.0, 0.0))], 1, 1), data(4, 3, np.float64))
+    points = _core.Points(
+        _core.Program([("emit", "", 0, 0, (1.0, 0.0, 0.0, 0.0))], 1, 1), data(4, 3, np.float64)
+    )
     unit, expected = points.unit, np.array(points.unit)
     del points
     junk = [np.full((4, 3), 7.0) for _ in range(100)]  # would land where the points were
@@ -151,12 +181,20 @@ def test_points_keep_their_program_and_results_their_points():
 
 
 N, M = 5, 300
-places = st.just(0) | st.integers(-1, 6) | st.sampled_from([STRIP, STRIP + 1, 2 * STRIP, M, -(2**63), 2**63 - 1, 2**62])
+places = (
+    st.just(0)
+    | st.integers(-1, 6)
+    | st.sampled_from([STRIP, STRIP + 1, 2 * STRIP, M, -(2**63), 2**63 - 1, 2**62])
+)
 
 
 def odd_result(draw, height, width, dtype):
     """A result that rarely fits, in a frame."""
-    kind = draw(st.sampled_from(["size", "dtype", "columns", "reversed", "frozen", "1d", "strided", "square"]))
+    kind = draw(
+        st.sampled_from(
+            ["size", "dtype", "columns", "reversed", "frozen", "1d", "strided", "square"]
+        )
+    )
     if kind == "size":
         height, width = draw(st.integers(0, N + 1)), draw(st.sampled_from([0, 1, 44, STRIP, M + 1]))
     if kind == "square":
@@ -172,7 +210,19 @@ def odd_result(draw, height, width, dtype):
     return whole, changed.get(kind, part)
 
 
-ARGUMENTS = ["row", "col", "points", "program", "dot", "dot", "results", "results", "mirrors", "count", "diagonal"]
+ARGUMENTS = [
+    "row",
+    "col",
+    "points",
+    "program",
+    "dot",
+    "dot",
+    "results",
+    "results",
+    "mirrors",
+    "count",
+    "diagonal",
+]
 
 
 @st.composite
@@ -184,14 +234,27 @@ def calls(draw):
     rows, cols = _core.Points(program, data(N, 3, dtype)), _core.Points(other, data(M, 3, dtype))
     if "points" in odd:
         cols = draw(
-            st.sampled_from([rows, _core.Points(other, data(2, 3, dtype)), _core.Points(other, data(M, 2, dtype))])
+            st.sampled_from(
+                [
+                    rows,
+                    _core.Points(other, data(2, 3, dtype)),
+                    _core.Points(other, data(M, 2, dtype)),
+                ]
+            )
         )
     row = draw(places if "row" in odd else st.integers(0, N - 1))
     col = draw(places if "col" in odd else st.sampled_from([0, STRIP]))
-    height, width = draw(st.integers(1, max(1, N - abs(row)))), draw(st.integers(1, max(1, M - abs(col))))
+    height, width = (
+        draw(st.integers(1, max(1, N - abs(row)))),
+        draw(st.integers(1, max(1, M - abs(col)))),
+    )
     dot = np.zeros((height, -(-width // STRIP) * STRIP), dtype)
     if "dot" in odd:
-        dot = draw(st.sampled_from([dot[1:], dot[:, :-1], dot.T, dot.astype(np.float16), dot[0], dot[..., None]]))
+        dot = draw(
+            st.sampled_from(
+                [dot[1:], dot[:, :-1], dot.T, dot.astype(np.float16), dot[0], dot[..., None]]
+            )
+        )
     frames = []
 
     def group(shape, kind):
@@ -324,17 +387,34 @@ def gradient_calls(draw):
         )
     row = draw(places if "row" in odd else st.integers(0, N - 1))
     col = draw(places if "col" in odd else st.sampled_from([0, STRIP]))
-    height, width = draw(st.integers(1, max(1, N - abs(row)))), draw(st.integers(1, max(1, M - abs(col))))
+    height, width = (
+        draw(st.integers(1, max(1, N - abs(row)))),
+        draw(st.integers(1, max(1, M - abs(col)))),
+    )
     dot = np.zeros((height, width))
     if "dot" in odd:
-        dot = draw(st.sampled_from([dot[1:], dot[:, :-1], dot.T, dot.astype(np.float32), dot[0], dot[..., None]]))
+        dot = draw(
+            st.sampled_from(
+                [dot[1:], dot[:, :-1], dot.T, dot.astype(np.float32), dot[0], dot[..., None]]
+            )
+        )
     frames, results = [], []
     for _ in range(draw(st.integers(0, 6)) if "count" in odd else 5):
         fits = "results" not in odd or draw(st.booleans())
-        frame, part = framed(height, width, np.float64) if fits else odd_result(draw, height, width, np.float64)
+        frame, part = (
+            framed(height, width, np.float64)
+            if fits
+            else odd_result(draw, height, width, np.float64)
+        )
         frames.append(frame)
         results.append(draw(st.sampled_from([part, part, None])))
-    knobs = draw(st.lists(any_knob if "knobs" in odd else st.tuples(st.integers(0, 3), st.integers(0, 1), parameters)))
+    knobs = draw(
+        st.lists(
+            any_knob
+            if "knobs" in odd
+            else st.tuples(st.integers(0, 3), st.integers(0, 1), parameters)
+        )
+    )
     return (draw(backends), rows, row, cols, col, dot, draw(st.booleans()), knobs, results), frames
 
 
@@ -387,7 +467,10 @@ def test_a_gradient_that_fits():
         ({"backend": "abacus"}, "unknown backend 'abacus'"),
         ({"row": 1}, "rows out of range"),
         ({"col": STRIP}, "columns out of range"),
-        ({"cols": _core.PointSlopes(_core.Points(CHAIN, data(N, 3, np.float64)))}, "different programs"),
+        (
+            {"cols": _core.PointSlopes(_core.Points(CHAIN, data(N, 3, np.float64)))},
+            "different programs",
+        ),
         ({"cols": _core.PointSlopes(_core.Points(PROGRAM, data(N, 4, np.float64)))}, "width"),
         ({"dot": np.zeros((N, N - 1))}, "smaller"),
         ({"dot": np.zeros((N, N), np.float32)}, "float64"),

@@ -14,10 +14,10 @@ zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
 from conftest import relative_error  # noqa: E402
-from ntkcore.build import build, extend, plan, resume  # noqa: E402
-from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import Tiles  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.linalg.operators import Stored  # noqa: E402
+from ntkcore.store.build import build, extend, plan, resume  # noqa: E402
+from ntkcore.store.format import Tiles  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 
 NET = nk.mlp(3, b_std=0.1)
 BOTH = ("nngp", "ntk")
@@ -60,7 +60,10 @@ def test_images_and_double(tmp_path):
     assert group["ntk"].dtype == np.float64
     assert relative_error(group["ntk"][...], nk.kernel(nk.cntk(2), x)) < 1e-12
     assert relative_error(group["diagonal_ntk"][...], nk.kernel_diag(nk.cntk(2), x)) < 1e-12
-    assert relative_error(Stored(group["ntk"]) @ x[:, 0, 0], nk.kernel(nk.cntk(2), x) @ x[:, 0, 0]) < 1e-12
+    assert (
+        relative_error(Stored(group["ntk"]) @ x[:, 0, 0], nk.kernel(nk.cntk(2), x) @ x[:, 0, 0])
+        < 1e-12
+    )
 
 
 def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
@@ -106,7 +109,10 @@ def test_another_kernel_is_refused_by_name(tmp_path, change, words):
     before = contents(call["store"])
     with pytest.raises(ValueError, match=words):
         build(**(call | change))
-    assert all(np.array_equal(a, b) for a, b in zip(before.values(), contents(call["store"]).values(), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(before.values(), contents(call["store"]).values(), strict=True)
+    )
 
 
 def test_foreign_and_absent_stores(tmp_path):
@@ -189,12 +195,15 @@ def test_a_false_tile_is_found(tmp_path):
 def test_opened_by_others(tmp_path):
     group = build(NET, data(40), tmp_path / "k.zarr", tile=16)
     dask = pytest.importorskip("dask.array")
-    assert np.array_equal(dask.from_zarr(str(tmp_path / "k.zarr"), component="ntk").compute(), group["ntk"][...])
+    assert np.array_equal(
+        dask.from_zarr(str(tmp_path / "k.zarr"), component="ntk").compute(), group["ntk"][...]
+    )
 
 
 CODE = """
 import sys, time, numpy as np, ntkcore as nk
-from ntkcore import build as b, store
+from ntkcore.store import build as b
+from ntkcore.store import format as store
 x = np.random.default_rng(0).standard_normal((300, 6)).astype(np.float32)
 write = store.Tiles.write
 def slow(self, task, blocks):

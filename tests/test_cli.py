@@ -15,7 +15,9 @@ RUN = "import sys; from ntkcore.cli import main; sys.argv = ['ntkcore', *sys.arg
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, timeout=120
+    )
 
 
 def test_info_for_people_and_for_machines():
@@ -45,7 +47,9 @@ def test_a_users_error_is_one_line():
 def test_build_verify_extend_solve(tmp_path):
     pytest.importorskip("zarr")
     x = np.random.default_rng(0).standard_normal((70, 5))
-    x_file, more, y, store, out = (str(tmp_path / name) for name in ("x.npy", "d.npz", "y.csv", "k.zarr", "a.npy"))
+    x_file, more, y, store, out = (
+        str(tmp_path / name) for name in ("x.npy", "d.npz", "y.csv", "k.zarr", "a.npy")
+    )
     np.save(x_file, x[:50])
     np.savez(more, new=x[50:], other=x)
     np.savetxt(y, x[:, :2], delimiter=",")
@@ -67,6 +71,19 @@ def test_build_verify_extend_solve(tmp_path):
     assert run("verify", store).returncode == 0
 
 
+def test_an_overflow_is_one_line(tmp_path):
+    x = np.random.default_rng(0).standard_normal((20, 4, 4, 1)).astype("f4")
+    for name, data in {"x": x * 1e4, "y": x[:, 0, 0], "z": x * 1e18}.items():
+        np.save(tmp_path / f"{name}.npy", data)
+    store, coefficients = tmp_path / "k.zarr", tmp_path / "a.npy"
+    assert run("build", "cntk:depth=2,W_std=1000", tmp_path / "x.npy", store).returncode == 0
+    assert run("solve", store, tmp_path / "y.npy", coefficients, "--ridge", "0.1").returncode == 0
+    result = run("predict", store, coefficients, tmp_path / "z.npy", tmp_path / "p.npy")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "not finite" in result.stderr
+
+
 def test_predict_and_spectrum(tmp_path):
     pytest.importorskip("zarr")
     x = np.random.default_rng(0).standard_normal((80, 5))
@@ -86,7 +103,9 @@ def test_predict_and_spectrum(tmp_path):
     expected = cross @ np.linalg.solve(K + 0.1 * np.diagonal(K).mean() * np.eye(60), x[:60, :2])
     assert relative_error(np.load(out), expected) < 1e-4
     assert "the store 60 samples" in run("predict", store, z_file, z_file, out).stderr
-    shown = json.loads(run("spectrum", store, "--largest", "3", "--targets", y_file, "--json").stdout)
+    shown = json.loads(
+        run("spectrum", store, "--largest", "3", "--targets", y_file, "--json").stdout
+    )
     values, modes = np.linalg.eigh(K)
     assert relative_error(shown["eigenvalue"], values[:-4:-1]) < 1e-8
     assert relative_error(shown["trace"], values[:-4:-1].cumsum() / np.trace(K)) < 1e-8
@@ -105,14 +124,16 @@ def test_run(tmp_path):
 
 
 def test_data_by_name(tmp_path):
-    from ntkcore.sources import load
+    from ntkcore.cli.sources import load
 
     x = np.random.default_rng(0).standard_normal((4, 3))
     for head in ("", "a,b,c"):
         np.savetxt(tmp_path / "x.csv", x, delimiter=",", header=head, comments="")
         assert relative_error(load(str(tmp_path / "x.csv")), x) < 1e-15
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(arrow.table({name: x[:, k] for k, name in enumerate("abc")}), tmp_path / "x.parquet")
+    parquet.write_table(
+        arrow.table({name: x[:, k] for k, name in enumerate("abc")}), tmp_path / "x.parquet"
+    )
     assert np.array_equal(load(str(tmp_path / "x.parquet")), x)
     (tmp_path / "x.txt").write_text("1")
     for name, words in (("x.txt", "must be .npy"), ("no.npy", "no data at")):
@@ -127,8 +148,13 @@ def test_names_complete_themselves():
         "COMP_WORDS": "ntkcore plan c",
         "COMP_CWORD": "2",
     }
-    code = "import sys; sys.argv = ['ntkcore']; from ntkcore.cli import app; app(prog_name='ntkcore')"
-    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    code = (
+        "import sys; sys.argv = ['ntkcore']; from ntkcore.cli.commands import app;"
+        " app(prog_name='ntkcore')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
     assert shown.stdout.strip() == "cntk:depth="
 
 
@@ -144,7 +170,7 @@ def test_names_complete_themselves():
     ],
 )
 def test_networks_by_name(text, net, tmp_path):
-    from ntkcore.sources import parse_net
+    from ntkcore.cli.sources import parse_net
 
     if callable(net):
         with pytest.raises(ValueError, match="depth"):
@@ -159,8 +185,10 @@ def test_networks_by_name(text, net, tmp_path):
 
 
 def test_a_missing_extra_is_named():
-    code = "import sys; sys.modules['typer'] = None; import ntkcore.cli"
-    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    code = "import sys; sys.modules['typer'] = None; from ntkcore.cli import main; main()"
+    failed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert failed.returncode == 1
     assert 'pip install "ntkcore[cli]"' in failed.stderr
 
@@ -190,10 +218,17 @@ def files(tmp_path_factory):
     np.save(folder / "x.npy", x)
     np.save(folder / "z.npy", x[:4])
     np.save(folder / "nan.npy", np.full((6, 1), np.nan))
-    from ntkcore.build import build
+    from ntkcore.store.build import build
 
     build(nk.mlp(1), x, folder / "k.zarr", progress=False)
-    names = {"x": "x.npy", "z": "z.npy", "nan": "nan.npy", "k": "k.zarr", "new": "new.zarr", "out": "out.npy"}
+    names = {
+        "x": "x.npy",
+        "z": "z.npy",
+        "nan": "nan.npy",
+        "k": "k.zarr",
+        "new": "new.zarr",
+        "out": "out.npy",
+    }
     return {key: str(folder / name) for key, name in names.items()}
 
 
@@ -223,7 +258,9 @@ def test_a_url_is_no_folder(files, tmp_path):
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("command", ["demo --output", "run spectral_bias --output", "solve k.zarr y.npy"])
+@pytest.mark.parametrize(
+    "command", ["demo --output", "run spectral_bias --output", "solve k.zarr y.npy"]
+)
 def test_results_go_to_no_url(command, tmp_path):
     failed = run(*command.split(), "s3://bucket/out")
     assert failed.returncode == 2

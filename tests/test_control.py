@@ -1,4 +1,6 @@
-"""The falsifier: tasks, claims, statistics and verdicts by themselves, and small comparisons from data to report."""
+"""The falsifier: tasks, claims, statistics and verdicts by themselves,
+and small comparisons from data to report.
+"""
 
 import functools
 import json
@@ -15,18 +17,25 @@ pytest.importorskip("matplotlib")
 
 import torch
 
-import ntkcore.control.run
+import ntkcore.falsifier.checks
 from ntkcore import cntk, mlp
-from ntkcore.control import PREDICATES, TASKS, Arrays, Budget, Claim, Split, Training, falsify
-from ntkcore.control import verdict as verdicts
-from ntkcore.control.claims import name_of
-from ntkcore.control.controls import CONTROLS, Control, run_control
-from ntkcore.control.statistics import bootstrap, estimate, holm, p_value
-from ntkcore.control.study import Network, Study
-from ntkcore.control.tasks import modular_addition, sparse_parity
-from ntkcore.control.verdict import Evidence, judge
+from ntkcore.falsifier import PREDICATES, TASKS, Arrays, Budget, Claim, Split, Training, falsify
+from ntkcore.falsifier import verdict as verdicts
+from ntkcore.falsifier.claims import name_of
+from ntkcore.falsifier.controls import CONTROLS, Control, run_control
+from ntkcore.falsifier.statistics import bootstrap, estimate, holm, p_value
+from ntkcore.falsifier.study import Network, Study
+from ntkcore.falsifier.tasks import modular_addition, sparse_parity
+from ntkcore.falsifier.verdict import Evidence, judge
 
-SMALL = Training(steps=30, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None, ridge=(1e-3, 1e-3), looks=4)
+SMALL = Training(
+    steps=30,
+    learning_rates=(1e-2,),
+    weight_decays=(0.0,),
+    batch_size=None,
+    ridge=(1e-3, 1e-3),
+    looks=4,
+)
 
 
 def tiny(seed, *, n=40, d=6):
@@ -43,7 +52,9 @@ def dying(seed, *, n=40):
 
 def module(seed, width=16):
     torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Linear(6, width), torch.nn.ReLU(), torch.nn.Linear(width, 1))
+    return torch.nn.Sequential(
+        torch.nn.Linear(6, width), torch.nn.ReLU(), torch.nn.Linear(width, 1)
+    )
 
 
 # --- tasks
@@ -52,7 +63,9 @@ def module(seed, width=16):
 @pytest.mark.parametrize("name", TASKS)
 def test_tasks_are_seeded_and_grow(name):
     pytest.importorskip("sklearn")
-    small, again, large, other = (TASKS[name](seed, n=n) for seed, n in ((0, 50), (0, 50), (0, 60), (1, 50)))
+    small, again, large, other = (
+        TASKS[name](seed, n=n) for seed, n in ((0, 50), (0, 50), (0, 60), (1, 50))
+    )
     for key, array in small.arrays.items():
         np.testing.assert_array_equal(array, again.arrays[key])
         assert np.isfinite(array).all()
@@ -112,7 +125,14 @@ def test_predicates_on_known_numbers():
         }.items()
     }
     assert set(found) == set(PREDICATES)
-    expected = {"below": 0.8, "everywhere": 0.1, "orders": 2, "power_law": 1, "increases": 1, "peak": 2}
+    expected = {
+        "below": 0.8,
+        "everywhere": 0.1,
+        "orders": 2,
+        "power_law": 1,
+        "increases": 1,
+        "peak": 2,
+    }
     assert found == pytest.approx(expected)
 
 
@@ -148,12 +168,19 @@ def test_claims_that_no_arm_can_measure(claim, message):
 def test_classes_need_classes():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="targets are numbers"):
-        falsify((rng.standard_normal((50, 6)), rng.standard_normal(50)), mlp(1), Claim("c", "error"), training=SMALL)
+        falsify(
+            (rng.standard_normal((50, 6)), rng.standard_normal(50)),
+            mlp(1),
+            Claim("c", "error"),
+            training=SMALL,
+        )
 
 
 def test_modules_that_are_no_functions():
     def noisy(seed):
-        return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+        return torch.nn.Sequential(
+            torch.nn.Linear(6, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
+        )
 
     with pytest.raises(ValueError, match="dropout"):
         falsify(tiny, noisy, Claim("c"), training=SMALL)
@@ -162,7 +189,7 @@ def test_modules_that_are_no_functions():
 
 
 def test_memory_is_asked_for_before_any_work(monkeypatch):
-    monkeypatch.setattr(ntkcore.control.run, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(ntkcore.falsifier.checks, "free_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="smaller n"):
         falsify(tiny, mlp(1), Claim("c"), training=SMALL)
 
@@ -279,7 +306,9 @@ NEEDS = {"ntk": 0.0, "nngp": 0.0, "linearised": 0.0, "lazy": 0.0, "features": 0.
 )
 def test_kinds(change, kind):
     (found,) = judge([Claim("c", minimum=0.5)], [evidence(**{**NEEDS, **change})])
-    assert (found.kind == kind) or (change == {"linearised": 0.4} and "linearised is like infinite" in found.sentence)
+    assert (found.kind == kind) or (
+        change == {"linearised": 0.4} and "linearised is like infinite" in found.sentence
+    )
 
 
 @pytest.mark.parametrize(("arm", "movement"), [("lazy", 0.2), ("features", 0.2)])
@@ -293,7 +322,9 @@ def test_gates_of_movement(arm, movement):
 
 def test_an_arm_without_numbers_is_named():
     found = evidence(**NEEDS)
-    (verdict,) = judge([Claim("c")], [Evidence(found.effects, {"lazy": "diverged"}, found.movement, 100)])
+    (verdict,) = judge(
+        [Claim("c")], [Evidence(found.effects, {"lazy": "diverged"}, found.movement, 100)]
+    )
     assert verdict.kind == verdicts.INCONCLUSIVE
     assert "lazy network: diverged" in verdict.sentence
 
@@ -303,7 +334,10 @@ def test_an_arm_without_numbers_is_named():
 
 def test_a_run_resumes_and_reports(tmp_path):
     budget = Budget(seeds=2, splits=2, sweep=(0.5, 1))
-    claims = [Claim("learns it", minimum=0.2), Claim("fits", "train_error", "everywhere", axis="n", values=(20, 40))]
+    claims = [
+        Claim("learns it", minimum=0.2),
+        Claim("fits", "train_error", "everywhere", axis="n", values=(20, 40)),
+    ]
     (tmp_path / "report.md").write_text("# My report")
     with pytest.raises(FileExistsError, match="not written by ntkcore"):
         falsify(tiny, mlp(1), claims, width=16, training=SMALL, budget=budget, folder=tmp_path)
@@ -330,21 +364,27 @@ def test_a_run_resumes_and_reports(tmp_path):
 def test_a_module_of_ones_own():
     rng = np.random.default_rng(0)
     x = rng.choice([-1.0, 1.0], (120, 6))
-    report = falsify((x, x[:, 0] > 0), module, Claim("c", "error"), training=SMALL, budget=Budget(1, 1, ()))
+    report = falsify(
+        (x, x[:, 0] > 0), module, Claim("c", "error"), training=SMALL, budget=Budget(1, 1, ())
+    )
     (verdict,) = report.verdicts
     assert set(verdict.effects) == {"linearised", "lazy", "features"}
     assert verdict.effects["linearised"].mean > 0.5
 
 
 def test_divergence_is_a_verdict():
-    wild = Training(steps=60, optimizer="sgd", learning_rates=(1e6,), weight_decays=(0.0,), batch_size=None)
+    wild = Training(
+        steps=60, optimizer="sgd", learning_rates=(1e6,), weight_decays=(0.0,), batch_size=None
+    )
     report = falsify(tiny, mlp(1), Claim("c"), width=16, training=wild, budget=Budget(1, 1, ()))
     assert report.kind == "inconclusive"
     assert "diverged" in str(report)
 
 
 def test_no_time_left():
-    report = falsify(tiny, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, (), seconds=0))
+    report = falsify(
+        tiny, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, (), seconds=0)
+    )
     assert "the budget ran out" in str(report)
 
 
@@ -362,14 +402,16 @@ def test_a_device_that_is_full(monkeypatch):
     def full(*arguments, **options):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("ntkcore.control.arms.train", full)
+    monkeypatch.setattr("ntkcore.falsifier.network_arms.train", full)
     with pytest.raises(MemoryError, match="what was finished is whole"):
         falsify(tiny, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()))
 
 
 def test_a_dead_worker():
     with pytest.raises(MemoryError, match="the same call goes on"):
-        falsify(dying, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()), workers=2)
+        falsify(
+            dying, mlp(1), Claim("c"), width=16, training=SMALL, budget=Budget(1, 1, ()), workers=2
+        )
 
 
 def test_splits_must_fit():
@@ -387,7 +429,7 @@ def test_splits_must_fit():
 
 def command(capsys, *arguments):
     """(exit code, standard output) of `ntkcore falsify`."""
-    from ntkcore.cli import app
+    from ntkcore.cli.commands import app
 
     code = app(["falsify", *map(str, arguments)], standalone_mode=False)
     return code or 0, capsys.readouterr().out
@@ -413,7 +455,9 @@ def test_the_command(tmp_path):
 def test_the_command_on_a_task_over_an_axis(tmp_path, capsys):
     claim = ["--axis", "d", "--values", "5,6", "--predicate", "increases"]
     budget = ["--seeds", 1, "--splits", 1, "--seconds", 0, "--width", 8]
-    code, out = command(capsys, "fc:depth=1", "sparse_parity", *claim, *budget, "--json", "--output", tmp_path)
+    code, out = command(
+        capsys, "fc:depth=1", "sparse_parity", *claim, *budget, "--json", "--output", tmp_path
+    )
     assert code == 0
     found = json.loads(out)["claims"][0]
     assert {key: found[key] for key in ("axis", "values", "predicate")} == {
@@ -440,12 +484,17 @@ def test_there_are_five_on_each_side():
 
 def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
     """An easy one that comes out right, and its contrary, which is told to be wrong."""
-    easy = Training(steps=300, learning_rates=(3e-2,), weight_decays=(0.0,), ridge=(1e-3, 1e-3), looks=6)
+    easy = Training(
+        steps=300, learning_rates=(3e-2,), weight_decays=(0.0,), ridge=(1e-3, 1e-3), looks=6
+    )
     claim = Claim("learns one of six bits", "train_nmse", minimum=0.5)
     task = functools.partial(sparse_parity, n=60, d=6, k=1, validation=30, test=30)
     options = {"net": mlp(1), "width": 64}
-    pair = [Control(f"{kind}", kind, task, (claim,), easy, options) for kind in (verdicts.PRESENT, verdicts.NEEDS)]
-    monkeypatch.setattr("ntkcore.control.controls.CONTROLS", pair)
+    pair = [
+        Control(f"{kind}", kind, task, (claim,), easy, options)
+        for kind in (verdicts.PRESENT, verdicts.NEEDS)
+    ]
+    monkeypatch.setattr("ntkcore.falsifier.controls.CONTROLS", pair)
     code, out = command(capsys, "--controls", "--output", tmp_path)
     assert code == 1
     assert "right: learns one of six bits: present in the kernel" in out
@@ -459,7 +508,7 @@ def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
 
 def test_controls_without_time_are_told(tmp_path, capsys, monkeypatch):
     control = Control("idle", verdicts.PRESENT, tiny, (Claim("c"),), SMALL, {"width": 16})
-    monkeypatch.setattr("ntkcore.control.controls.CONTROLS", [control])
+    monkeypatch.setattr("ntkcore.falsifier.controls.CONTROLS", [control])
     code, out = command(capsys, "--controls", "--seconds", 0, "--output", tmp_path)
     assert code == 1
     assert "the budget ran out" in out
@@ -473,14 +522,17 @@ def test_controls_come_out_right(control, tmp_path):
     report = run_control(control, tmp_path, workers=2)
     assert control.right(report), str(report)
     assert all(gate.passed for verdict in report.verdicts for gate in verdict.gates)
-    if control.slug.startswith("double-descent"):  # the peak is where features are as many as samples
+    # The peak is where features are as many as samples.
+    if control.slug.startswith("double-descent"):
         metric = report.tables.values("linearised", control.claims[0].points, "metrics", "nmse")
         assert control.claims[0].values[metric.mean(axis=(1, 2)).argmax()] == report.study.samples()
 
 
 @pytest.mark.slow
 def test_a_network_that_fails_to_train_gives_no_verdict(tmp_path):
-    """AdamW on all samples at once interpolates the parity and stays at chance, as the kernel does."""
+    """AdamW on all samples at once interpolates the parity and stays at chance,
+    as the kernel does.
+    """
     training = Training(steps=1000, learning_rates=(1e-2,), weight_decays=(1e-2,), batch_size=None)
     (verdict,) = falsify(
         sparse_parity, mlp(1, b_std=0.1), Claim("c"), training=training, budget=Budget(1, 1, ())
@@ -491,7 +543,7 @@ def test_a_network_that_fails_to_train_gives_no_verdict(tmp_path):
 
 
 def test_markdown_carries_no_html_of_names():
-    from ntkcore.control.report import markdown
+    from ntkcore.falsifier.report import markdown
 
     text = markdown([("heading", "<script>a</script>"), ("table", [("a|b",), ("<b>",)])])
     assert "<" not in text
@@ -500,7 +552,7 @@ def test_markdown_carries_no_html_of_names():
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000])
 def test_a_damaged_study_is_named(content, tmp_path):
-    from ntkcore.control.cells import Cells
+    from ntkcore.falsifier.cells import Cells
 
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(ValueError, match=r"study\.json is damaged"):

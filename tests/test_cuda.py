@@ -1,4 +1,5 @@
-"""The GPU's Python side, with the emulated engine and a CuPy made of NumPy; its messages where a thing is missing.
+"""The GPU's Python side, with the emulated engine and a CuPy made of NumPy;
+its messages where a thing is missing.
 
 What needs a device stands in test_gpu.py.
 """
@@ -14,12 +15,16 @@ import pytest
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore import _core, device_arrays, lanes
-from ntkcore.backends import cuda_description, cuda_problem, info
+from ntkcore import _core
+from ntkcore.engine import device_arrays, lanes
+from ntkcore.engine.backends import cuda_description, cuda_problem, info
+from ntkcore.specs.lowering import lower
 
 NAMES = ("nngp", "ntk")
 MLP = nk.mlp(3, b_std=0.1)
-OTHER = nk.Serial(nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1))
+OTHER = nk.Serial(
+    nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1)
+)
 MACHINE = {"driver": 13000, "runtime": 13000, "error": None, "devices": [("H100", 90, 80 * 2**30)]}
 
 
@@ -67,7 +72,10 @@ CASES = [
 @pytest.mark.parametrize(("net", "data", "tile", "options"), CASES)
 def test_same_as_the_cpu(gpu, net, data, tile, options, dtype, on_device):
     n = 2 * tile + tile // 2
-    x, z = data(n if data is images else 300, dtype), data(tile + 3 if data is images else 270, dtype)
+    x, z = (
+        data(n if data is images else 300, dtype),
+        data(tile + 3 if data is images else 270, dtype),
+    )
     for other in (None, z):
         expected = nk.kernel(net, x, other, NAMES, **options)
         place = fake_cupy.asarray if on_device else np.asarray
@@ -76,7 +84,9 @@ def test_same_as_the_cpu(gpu, net, data, tile, options, dtype, on_device):
         ours = nk.kernel(net, *given, NAMES, tile=tile, backend="cuda", devices=devices, **options)
         for k in (0, 1):
             assert isinstance(ours[k], fake_cupy.ndarray) == on_device
-            assert relative_error(np.asarray(ours[k]), expected[k]) < (3e-6 if dtype == "float32" else 1e-12)
+            assert relative_error(np.asarray(ours[k]), expected[k]) < (
+                3e-6 if dtype == "float32" else 1e-12
+            )
 
 
 def test_data_on_a_device_need_no_backend(gpu):
@@ -103,7 +113,10 @@ def test_lack_of_memory_makes_tiles_smaller(gpu, monkeypatch):
 
     monkeypatch.setattr(gpu, "evaluate_images", scarce)
     x = images(70)
-    assert relative_error(nk.kernel(nk.cntk(2), x, tile=64, backend="cuda"), nk.kernel(nk.cntk(2), x)) < 1e-12
+    assert (
+        relative_error(nk.kernel(nk.cntk(2), x, tile=64, backend="cuda"), nk.kernel(nk.cntk(2), x))
+        < 1e-12
+    )
     assert max(sizes) <= 16 * 32
 
     def none(*arguments):
@@ -163,7 +176,7 @@ def test_norms_of_zero_tiny_and_huge_rows(gpu, dtype):
 
 def test_points_of_norms_are_those_of_the_data():
     x = vectors(5000)
-    program = nk.kernels.lower(OTHER, (6,), wants_ntk=True, depths=None, pool_windows=None)
+    program = lower(OTHER, (6,), wants_ntk=True, depths=None, pool_windows=None)
     whole = _core.Points(program, x)
     for threads in (1, 3):
         points = _core.Points.of_norms(program, (x**2).sum(1), 6, True, threads)
@@ -204,7 +217,8 @@ def test_buffers_are_made_once_a_lane(gpu, monkeypatch):
     x = vectors(1500, "float32")
     ours = nk.kernel(MLP, x, tile=256, backend="cuda")
     assert relative_error(ours, nk.kernel(MLP, x)) < 3e-6
-    assert sum(taken) <= 2 * 3 * 256 * 256 * 4  # a lane's first tile may be on the diagonal, without a mirror image
+    # A lane's first tile may be on the diagonal, without a mirror image.
+    assert sum(taken) <= 2 * 3 * 256 * 256 * 4
 
 
 def test_results_lie_with_the_data(gpu):
@@ -248,7 +262,9 @@ def test_arrays_of_others(gpu, monkeypatch):
         def __dlpack__(self, **options):
             raise NotImplementedError
 
-    monkeypatch.setattr(fake_cupy, "from_dlpack", lambda a: exported.append(a) or fake_cupy.asarray(a.values))
+    monkeypatch.setattr(
+        fake_cupy, "from_dlpack", lambda a: exported.append(a) or fake_cupy.asarray(a.values)
+    )
     assert isinstance(nk.kernel(MLP, Both(x, kind=2)), fake_cupy.ndarray)
     assert isinstance(nk.kernel(nk.cntk(2), Both(images(3), kind=2)), fake_cupy.ndarray)
     assert len(exported) == 2  # DLPack orders the streams
@@ -280,7 +296,9 @@ def test_an_earlier_tiles_error_is_not_laid_to_this_one(gpu, monkeypatch):
     monkeypatch.setattr(device_arrays.cupy_module().cuda, "Stream", Broken)
     lanes._stream.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match=r"illegal.*rows \(0, 256\).*or a tile before.*BLOCKING"):
+        with pytest.raises(
+            RuntimeError, match=r"illegal.*rows \(0, 256\).*or a tile before.*BLOCKING"
+        ):
             nk.kernel(MLP, vectors(700), tile=256, backend="cuda")
     finally:
         lanes._stream.cache_clear()
@@ -299,7 +317,10 @@ def test_devices_that_are_not_there(gpu, devices):
         ({"driver": 12080}, r"supports CUDA 12.8, this build needs 13.0: update"),
         ({"devices": []}, "the driver finds none"),
         ({"error": "out of luck", "devices": []}, "out of luck"),
-        ({"devices": [("V100", 70, 1)]}, r"code for 80-real 90-real 100, but the machine has V100 \(sm_70\)"),
+        (
+            {"devices": [("V100", 70, 1)]},
+            r"code for 80-real 90-real 100, but the machine has V100 \(sm_70\)",
+        ),
     ],
 )
 def test_what_is_missing_is_said(monkeypatch, change, words):
@@ -311,7 +332,10 @@ def test_what_is_missing_is_said(monkeypatch, change, words):
 
 def test_description(monkeypatch):
     use(monkeypatch, MACHINE)
-    assert cuda_description() == "built with 13.0 for 80-real 90-real 100; driver 13.0; H100 (sm_90, 80 GiB)"
+    assert (
+        cuda_description()
+        == "built with 13.0 for 80-real 90-real 100; driver 13.0; H100 (sm_90, 80 GiB)"
+    )
     use(monkeypatch, MACHINE | {"driver": 0, "devices": []})
     assert cuda_description().endswith("driver none; no device")
 
@@ -324,7 +348,9 @@ def test_devices_that_this_build_serves(monkeypatch, capability):
 
 def test_without_the_module_or_cupy(monkeypatch):
     use(monkeypatch, MACHINE, cupy=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cupy" else object())
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "cupy" else object()
+    )
     assert "CuPy is not installed" in cuda_problem()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "no CUDA module" in cuda_problem()
@@ -338,7 +364,9 @@ def test_numpy_data_do_not_lie_on_a_device():
 
 @pytest.mark.parametrize("side", [8, 16, 32, 7, 13, 20, 29])
 def test_warps_of_every_width(side):
-    """Exact and ragged rows of registers, tori side by side in a warp, positive and general ReLUs, biases."""
+    """Exact and ragged rows of registers, tori side by side in a warp,
+    positive and general ReLUs, biases.
+    """
     x = np.random.default_rng(0).standard_normal((2, side, min(side + 3, 32), 2))
     for dtype, bound in (("float32", 3e-6), ("float64", 1e-12)):
         for bias in (None, 0.2):
@@ -381,8 +409,11 @@ def gpu_solvers(gpu, monkeypatch):
 
 
 def test_operators_and_solvers_on_a_device(gpu_solvers):
-    from ntkcore.operators import InMemory, MatrixFree, cupy_operator
-    from ntkcore.solve import Cholesky, Eigh, cg, solve
+    from ntkcore.linalg.cg import cg
+    from ntkcore.linalg.cholesky import Cholesky
+    from ntkcore.linalg.eigen import Eigh
+    from ntkcore.linalg.operators import InMemory, MatrixFree, cupy_operator
+    from ntkcore.linalg.solve import solve
 
     x, Y = vectors(70), np.random.default_rng(1).standard_normal((70, 2))
     K, on_gpu = nk.kernel(MLP, x), fake_cupy.asarray(x)
@@ -399,11 +430,17 @@ def test_operators_and_solvers_on_a_device(gpu_solvers):
         assert relative_error(twin.matmat(fake_cupy.asarray(Y)), K @ Y) < 1e-12
         assert relative_error(twin.matvec(fake_cupy.asarray(Y[:, 0])), K @ Y[:, 0]) < 1e-12
     wide = MatrixFree(MLP, on_gpu, on_gpu[:30], tile=16)
-    assert relative_error(cupy_operator(wide).rmatmat(fake_cupy.asarray(Y)), K[:, :30].T @ Y) < 1e-12
+    assert (
+        relative_error(cupy_operator(wide).rmatmat(fake_cupy.asarray(Y)), K[:, :30].T @ Y) < 1e-12
+    )
     factor = Cholesky(fake_cupy.asarray(K), 0.3)
     assert isinstance(factor.solve(fake_cupy.asarray(Y)), fake_cupy.ndarray)
     assert not isinstance(factor.solve(Y), fake_cupy.ndarray)
-    for found in (factor.solve(Y), Eigh(fake_cupy.asarray(K)).solve(Y, 0.3), solve(fake_cupy.asarray(K), Y, 0.3)):
+    for found in (
+        factor.solve(Y),
+        Eigh(fake_cupy.asarray(K)).solve(Y, 0.3),
+        solve(fake_cupy.asarray(K), Y, 0.3),
+    ):
         assert relative_error(found, exact) < 1e-10
     with pytest.raises(ValueError, match="not positive definite"):
         Cholesky(fake_cupy.asarray(K - 100 * np.eye(70)))
@@ -411,11 +448,13 @@ def test_operators_and_solvers_on_a_device(gpu_solvers):
 
 def test_a_store_is_built_on_devices(gpu, tmp_path):
     pytest.importorskip("zarr")
-    from ntkcore.build import build
-    from ntkcore.verify import verify
+    from ntkcore.store.build import build
+    from ntkcore.store.verify import verify
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Zarr's, of version 3
-        group = build(MLP, vectors(70), tmp_path / "k.zarr", tile=16, backend="cuda", devices=[0, 1])
+        group = build(
+            MLP, vectors(70), tmp_path / "k.zarr", tile=16, backend="cuda", devices=[0, 1]
+        )
         assert relative_error(group["ntk"][...], nk.kernel(MLP, vectors(70))) < 1e-12
         assert verify(tmp_path / "k.zarr", sample=100).ok

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from ntkcore import demo
+from ntkcore.cli import demo
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,6 @@ def test_a_format_is_refused_before_any_work(tmp_path, monkeypatch):
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    monkeypatch.delitem(sys.modules, "ntkcore.demo")
+    monkeypatch.delitem(sys.modules, "ntkcore.cli.demo")
     with pytest.raises(ImportError, match=r"ntkcore\[all\]"):
-        __import__("ntkcore.demo")
+        __import__("ntkcore.cli.demo")

@@ -1,4 +1,6 @@
-"""Blocks of images for GPUs: made once, ahead, by several threads; with the emulated engine and a CuPy of NumPy."""
+"""Blocks of images for GPUs: made once, ahead, by several threads;
+with the emulated engine and a CuPy of NumPy.
+"""
 
 import collections
 import itertools
@@ -10,15 +12,22 @@ import pytest
 
 import fake_cupy
 import ntkcore as nk
-from ntkcore import _core, cuda, device_images, lanes
-from ntkcore.lowering import lower
-from ntkcore.tiles import banded, tiles
+from ntkcore import _core
+from ntkcore.engine import cuda, device_images, lanes
+from ntkcore.engine.tiles import banded, tiles
+from ntkcore.specs.lowering import lower
 from test_cuda import gpu, images  # noqa: F401
 
 NAMES = ("nngp", "ntk")
 NET = nk.cntk(2)
 NORMALIZED = nk.Serial(
-    nk.Conv((3, 3)), nk.Relu(), nk.GlobalAvgPool(), nk.Dense(), nk.LayerNorm(), nk.Relu(), nk.Dense()
+    nk.Conv((3, 3)),
+    nk.Relu(),
+    nk.GlobalAvgPool(),
+    nk.Dense(),
+    nk.LayerNorm(),
+    nk.Relu(),
+    nk.Dense(),
 )
 
 
@@ -54,18 +63,29 @@ def test_every_image_is_prepared_once_a_device(gpu, monkeypatch, on_device):  # 
 def test_nothing_else_changes_the_bits(gpu, monkeypatch):  # noqa: F811
     x, z = images(100), images(70)
     for net, dtype in ((NET, "float32"), (NORMALIZED, "float64")):
-        expected = [nk.kernel(net, x, other, NAMES, tile=16, backend="cuda", dtype=dtype) for other in (None, z)]
+        expected = [
+            nk.kernel(net, x, other, NAMES, tile=16, backend="cuda", dtype=dtype)
+            for other in (None, z)
+        ]
         for streams, ahead, band, tile, threads, memory in [
             (1, 1, 1, 16, 1, 2**30),
             (3, 3, 2, 32, 5, 2**30),
             (2, 8, 8, 16, 2, 0),
             (2, 8, 1, 48, 2, 2**20),
         ]:
-            for module, name, value in ((lanes, "STREAMS", streams), (cuda, "AHEAD", ahead), (cuda, "BAND", band)):
+            for module, name, value in (
+                (lanes, "STREAMS", streams),
+                (cuda, "AHEAD", ahead),
+                (cuda, "BAND", band),
+            ):
                 monkeypatch.setattr(module, name, value)
-            monkeypatch.setattr(fake_cupy.cuda.runtime, "memGetInfo", lambda memory=memory: (memory, 2**30))
+            monkeypatch.setattr(
+                fake_cupy.cuda.runtime, "memGetInfo", lambda memory=memory: (memory, 2**30)
+            )
             for other, wanted in zip((None, z), expected, strict=True):
-                ours = nk.kernel(net, x, other, NAMES, tile=tile, backend="cuda", threads=threads, dtype=dtype)
+                ours = nk.kernel(
+                    net, x, other, NAMES, tile=tile, backend="cuda", threads=threads, dtype=dtype
+                )
                 for k in (0, 1):
                     np.testing.assert_array_equal(ours[k], wanted[k])
 
@@ -151,7 +171,9 @@ def test_lack_of_memory_for_a_block_drops_the_others(gpu, monkeypatch):  # noqa:
     out = fake_cupy.empty((64, 48), np.float64)
     expected = fake_cupy.asnumpy(nk.kernel(NET, x, z))
     monkeypatch.setattr(fake_cupy, "empty", empty)
-    np.testing.assert_array_equal(fake_cupy.asnumpy(nk.kernel(NET, x, z, tile=16, out=out)), expected)
+    np.testing.assert_array_equal(
+        fake_cupy.asnumpy(nk.kernel(NET, x, z, tile=16, out=out)), expected
+    )
     assert next(full) is False
 
     def never(shape, dtype):
@@ -163,7 +185,9 @@ def test_lack_of_memory_for_a_block_drops_the_others(gpu, monkeypatch):  # noqa:
 
 
 def test_memory_is_given_back_only_after_its_readers(gpu, monkeypatch):  # noqa: F811
-    """Whoever takes a dropped block's memory on the home stream comes after all that the lanes were told so far."""
+    """Whoever takes a dropped block's memory on the home stream comes
+    after all that the lanes were told so far.
+    """
     log = []
 
     class Home(fake_cupy.Stream):
@@ -223,8 +247,12 @@ def test_strips_are_what_the_cpu_reads():
         np.testing.assert_array_equal(found[:20], x.reshape(20, 50))
         q = (np.pad(x.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0))) ** 2).mean(3)
         q = sum(q[:, i : i + 5, j : j + 5] for i in range(3) for j in range(3)) / 9
-        features = table.reshape(strips, 5, 5, 2, width).transpose(0, 4, 1, 2, 3).reshape(-1, 5, 5, 2)[:20]
-        np.testing.assert_allclose(features[..., 1] / np.sqrt(q), features[0, 0, 0, 1] / np.sqrt(q[0, 0, 0]), rtol=1e-6)
+        features = (
+            table.reshape(strips, 5, 5, 2, width).transpose(0, 4, 1, 2, 3).reshape(-1, 5, 5, 2)[:20]
+        )
+        np.testing.assert_allclose(
+            features[..., 1] / np.sqrt(q), features[0, 0, 0, 1] / np.sqrt(q[0, 0, 0]), rtol=1e-6
+        )
         np.testing.assert_allclose(features[..., 0] * features[..., 1], 1, rtol=1e-6)
         wrong = np.float64 if dtype == np.float32 else np.float32
         for bad in (table[:1], table[:, 1:], table.astype(wrong), table.T):

@@ -1,4 +1,6 @@
-"""Every activation on every backend in both precisions, against integrals of its scalar function."""
+"""Every activation on every backend in both precisions,
+against integrals of its scalar function.
+"""
 
 import math
 
@@ -6,41 +8,25 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore.layers import ACTIVATIONS
+from examples import ACTIVATIONS, PHIS
 from reference import CLOSED, PHI, dual, reference
-
-# One or more instances of every activation: an activation without an entry fails test_every_activation_is_tested.
-EXAMPLES = {
-    "Relu": [nk.Relu()],
-    "LeakyRelu": [nk.LeakyRelu(0.1)],
-    "ABRelu": [nk.ABRelu(-0.2, 1.4), nk.ABRelu(1.3, 0.4)],
-    "Abs": [nk.Abs()],
-    "Erf": [nk.Erf(), nk.Erf(1.3, 0.8, 0.2)],
-    "Gelu": [nk.Gelu()],
-    "Sin": [nk.Sin(), nk.Sin(1.2, 0.7, 0.3)],
-    "Cos": [nk.Cos(), nk.Cos(1.2, 0.7, 0.3)],
-    "Exp": [nk.Exp(0.7, 0.6)],
-    "Gaussian": [nk.Gaussian(), nk.Gaussian(1.3, 0.01)],
-    "Rbf": [nk.Rbf(), nk.Rbf(0.3)],
-    "ArcCosine": [nk.ArcCosine(0), nk.ArcCosine(1), nk.ArcCosine(2)],
-}
-CASES = [instance for name in ACTIVATIONS for instance in EXAMPLES.get(name, [])]
 
 
 def points():
     """Independent, near, opposite, small and large vectors, a multiple and the zero vector.
 
-    None almost parallel, where the reference's angle has no digits left: test_extreme_correlations has those.
+    None almost parallel, where the reference's angle has no digits left:
+    test_extreme_correlations has those.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 4))
     more = [x[0] + 0.05 * x[1], -x[0] + 0.05 * x[2], 0.05 * (x[3] + x[1]), 2 * x[4] - x[5]]
-    return np.concatenate([x, more, [x[0] / 1024, 0 * x[0]]]).astype(np.float32)  # both precisions see the same data
+    # Both precisions see the same data.
+    return np.concatenate([x, more, [x[0] / 1024, 0 * x[0]]]).astype(np.float32)
 
 
 def test_every_activation_is_tested():
-    assert set(EXAMPLES) == set(ACTIVATIONS) == set(PHI) == set(CLOSED)
-    assert all(isinstance(example, ACTIVATIONS[name]) for name, examples in EXAMPLES.items() for example in examples)
+    assert set(ACTIVATIONS) == set(PHI) == set(CLOSED)
 
 
 @pytest.mark.parametrize("q", [0.3, 1.0, 4.0])
@@ -54,7 +40,7 @@ def test_the_quadrature_itself(q, c):
     assert abs(dual(derivative, q, c * q, q) - (math.pi - theta) / (2 * math.pi)) < 1e-13
 
 
-@pytest.mark.parametrize("activation", CASES, ids=repr)
+@pytest.mark.parametrize("activation", PHIS, ids=repr)
 @pytest.mark.parametrize(("q", "r"), [(1.0, 1.0), (0.3, 2.0), (1e-4, 1.0), (0.0, 1.5), (0.0, 0.0)])
 def test_closed_forms_of_the_reference(activation, q, r):
     """The two halves of the oracle, integrals and textbook formulas, against each other."""
@@ -82,7 +68,10 @@ def check(net, x, names, expected, backend, dtype, tolerance):
     for name in names:
         scale = np.sqrt(np.outer(*[np.diag(expected[name])] * 2))
         error = np.abs(getattr(ours, name) - expected[name])
-        assert (error <= tolerance * scale).all(), (name, np.nanmax(error / np.maximum(scale, 1e-300)))
+        assert (error <= tolerance * scale).all(), (
+            name,
+            np.nanmax(error / np.maximum(scale, 1e-300)),
+        )
 
 
 def kernels_of(activation):
@@ -91,7 +80,7 @@ def kernels_of(activation):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize("activation", CASES, ids=repr)
+@pytest.mark.parametrize("activation", PHIS, ids=repr)
 def test_dual(activation, backend, dtype, references):
     x = points()
     for W_std, b_std in ((1.2, 0.3), (0.9, None)):
@@ -106,12 +95,25 @@ def test_dual(activation, backend, dtype, references):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize("activation", CASES, ids=repr)
+@pytest.mark.parametrize("activation", PHIS, ids=repr)
 def test_large_and_small_norms(activation, backend, dtype):
-    """The scale of a homogeneous activation does not matter; a smooth one feels b^2 q times the rounding of K."""
-    grows = isinstance(activation, nk.Exp) or (isinstance(activation, nk.Gaussian) and activation.b > 0)
-    single = {"abrelu": 1e-6, "arccos2": 1e-6, "gelu": 1e-6, "sin": 5e-6, "exp": 5e-6, "arccos0": 2e-4}
-    x = np.repeat(points(), 4, axis=0) * np.tile([1.0, 2.0, 4.0, 0.5], 12)[:, None].astype(np.float32)
+    """The scale of a homogeneous activation does not matter;
+    a smooth one feels b^2 q times the rounding of K.
+    """
+    grows = isinstance(activation, nk.Exp) or (
+        isinstance(activation, nk.Gaussian) and activation.b > 0
+    )
+    single = {
+        "abrelu": 1e-6,
+        "arccos2": 1e-6,
+        "gelu": 1e-6,
+        "sin": 5e-6,
+        "exp": 5e-6,
+        "arccos0": 2e-4,
+    }
+    x = np.repeat(points(), 4, axis=0) * np.tile([1.0, 2.0, 4.0, 0.5], 12)[:, None].astype(
+        np.float32
+    )
     for scale in (1 / 64, 1) if grows else (1 / 64, 8):
         net = nk.Serial(nk.Dense(0.5, 0.2 * scale), activation, nk.Dense(1.1, 0.2))
         expected = dict(zip(("nngp", "ntk"), reference(net, scale * x), strict=True))
@@ -120,7 +122,7 @@ def test_large_and_small_norms(activation, backend, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("activation", CASES, ids=repr)
+@pytest.mark.parametrize("activation", PHIS, ids=repr)
 def test_small_variances(activation, dtype):
     """No digits are lost where the kernel itself goes to 0 with the variance."""
     x = (np.random.default_rng(0).standard_normal((5, 4)) / 1024).astype(np.float32)
@@ -130,14 +132,17 @@ def test_small_variances(activation, dtype):
     check(net, x, kernels_of(activation), expected, nk.backends()[0], dtype, tolerance)
 
 
-ANGLES = np.array([0, 1e-12, 1e-7, 1e-5, 1e-3, 1, math.pi - 1e-3, math.pi - 1e-5, math.pi - 1e-7, math.pi])
+ANGLES = np.array(
+    [0, 1e-12, 1e-7, 1e-5, 1e-3, 1, math.pi - 1e-3, math.pi - 1e-5, math.pi - 1e-7, math.pi]
+)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize("activation", [a for a in CASES if a.dual == "abrelu"], ids=repr)
+@pytest.mark.parametrize("activation", [a for a in PHIS if a.dual == "abrelu"], ids=repr)
 def test_extreme_correlations(activation, backend, dtype):
-    """Nearly parallel vectors lose nothing: not even where 1 - cos(angle) is below the rounding of 1.
+    """Nearly parallel vectors lose nothing: not even where 1 - cos(angle)
+    is below the rounding of 1.
 
     Nearly opposite ones lose nothing of K, of T the root of the rounding.
     """
@@ -171,13 +176,18 @@ def test_extreme_correlations_of_other_orders(backend):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize("activation", CASES, ids=repr)
+@pytest.mark.parametrize("activation", PHIS, ids=repr)
 def test_zero_vectors(activation, backend, dtype):
     """phi(0) is all that a zero vector lets through; a step is 1/2 there."""
     x = np.array([[0.0, 0.0], [1.0, -2.0], [0.0, 0.0]], dtype)
-    k = nk.kernel(nk.Serial(nk.Dense(1.3), activation), x, None, kernels_of(activation), backend=backend)
+    k = nk.kernel(
+        nk.Serial(nk.Dense(1.3), activation), x, None, kernels_of(activation), backend=backend
+    )
     phi, _ = PHI[type(activation).__name__](activation)
     eps = np.finfo(dtype).eps
-    assert np.allclose(k.nngp[np.ix_([0, 2], [0, 2])], float(phi(np.zeros(()))) ** 2, rtol=4 * eps, atol=0)
+    assert np.allclose(
+        k.nngp[np.ix_([0, 2], [0, 2])], float(phi(np.zeros(()))) ** 2, rtol=4 * eps, atol=0
+    )
     assert all(np.isfinite(matrix).all() for matrix in k)
-    assert all((matrix[[0, 2]][:, [0, 2]] == 0).all() for matrix in k[1:])  # T = 0 before the activation
+    # T = 0 before the activation.
+    assert all((matrix[[0, 2]][:, [0, 2]] == 0).all() for matrix in k[1:])

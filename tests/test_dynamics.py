@@ -1,4 +1,6 @@
-"""Closed-form training against training: step by step, by an Euler-resolved flow, by sampled initial functions."""
+"""Closed-form training against training: step by step, by an Euler-resolved flow,
+by sampled initial functions.
+"""
 
 import numpy as np
 import pytest
@@ -8,8 +10,16 @@ from scipy.sparse.linalg import aslinearoperator
 
 import ntkcore as nk
 from conftest import assert_close
-from ntkcore.dynamics import Dynamics, GradientDescent, GradientFlow, Modes, eigenmodes, leading_modes
-from ntkcore.losses import CrossEntropy, LossDynamics, SquaredError
+from ntkcore.theory.dynamics import (
+    Dynamics,
+    GradientDescent,
+    GradientFlow,
+    Modes,
+    eigenmodes,
+    leading_modes,
+)
+from ntkcore.theory.loss_dynamics import LossDynamics
+from ntkcore.theory.losses import CrossEntropy, SquaredError
 
 N, M, OUTPUTS = 12, 5, 2
 TIMES = np.array([0.0, 1.0, 7.0, 60.0])
@@ -23,7 +33,9 @@ RULES = {
 
 @pytest.fixture(scope="module")
 def problem():
-    """Features of a linear model, its kernel blocks, an NNGP of other features, targets, initial outputs."""
+    """Features of a linear model, its kernel blocks, an NNGP of other features, targets,
+    initial outputs.
+    """
     return make_problem()
 
 
@@ -36,7 +48,9 @@ def make_problem(features=30, seed=0):
 
 
 def simulate(p, rule, steps, ridge=0.0, f0=None, divisor=N):
-    """Parameters of f0(x) + phi(x) w by gradient descent on the loss plus ridge/(2N) ||w||^2, one step at a time."""
+    """Parameters of f0(x) + phi(x) w by gradient descent on the loss plus ridge/(2N) ||w||^2,
+    one step at a time.
+    """
     phi = p["phi"]
     start = p["f0"] if f0 is None else f0
     w = before = np.zeros((phi.shape[1], OUTPUTS))
@@ -71,11 +85,16 @@ def test_steps_are_those_of_the_linear_model(rule, ridge, features):
 
 @pytest.mark.parametrize("average", [False, True])
 def test_the_flow_is_the_limit_of_small_steps(problem, average):
-    """Euler with step h errs by O(h): Richardson's extrapolation of two step sizes is far closer."""
+    """Euler with step h errs by O(h): Richardson's
+    extrapolation of two step sizes is far closer.
+    """
     divisor = N * OUTPUTS if average else N
     _, test = closed(problem, GradientFlow(2.0), average_outputs=average)
     h = 2e-3
-    coarse, fine = (simulate(problem, GradientDescent(2.0 * k * h), 5 / (k * h), divisor=divisor)[N:] for k in (1, 0.5))
+    coarse, fine = (
+        simulate(problem, GradientDescent(2.0 * k * h), 5 / (k * h), divisor=divisor)[N:]
+        for k in (1, 0.5)
+    )
     assert_close(coarse, test.mean(5.0), 1e-3)
     assert_close(2 * fine - coarse, test.mean(5.0), 1e-6)
 
@@ -85,7 +104,9 @@ def test_infinite_time(problem, rule):
     K, f0, y = problem["K"], problem["f0"], problem["y"]
     dynamics, test = closed(problem, rule)
     assert_close(dynamics.train.mean(np.inf), y, 1e-12)
-    assert_close(test.mean(np.inf), f0[N:] + K[N:, :N] @ np.linalg.solve(K[:N, :N], y - f0[:N]), 1e-10)
+    assert_close(
+        test.mean(np.inf), f0[N:] + K[N:, :N] @ np.linalg.solve(K[:N, :N], y - f0[:N]), 1e-10
+    )
     assert_close(test.mean(1e6), test.mean(np.inf), 1e-10)
     dynamics, test = closed(problem, rule, ridge=0.2)
     shift = 0.2 * np.trace(K[:N, :N]) / N
@@ -94,10 +115,14 @@ def test_infinite_time(problem, rule):
     assert_close(dynamics.train.mean(np.inf), f0[:N] + K[:N, :N] @ dual, 1e-12)
 
 
-@pytest.mark.parametrize("rule", [GradientFlow(0.7), RULES["steps"], RULES["momentum"]], ids=["flow", "steps", "ball"])
+@pytest.mark.parametrize(
+    "rule", [GradientFlow(0.7), RULES["steps"], RULES["momentum"]], ids=["flow", "steps", "ball"]
+)
 @pytest.mark.parametrize("ridge", [0.0, 0.3])
 def test_covariance_is_that_of_trained_draws(problem, rule, ridge):
-    """Every trained function is linear in the initial one: f_t = L f_0 + b, so its covariance is L S L^T."""
+    """Every trained function is linear in the initial one: f_t = L f_0 + b,
+    so its covariance is L S L^T.
+    """
     K, S, y = problem["K"], problem["S"], problem["y"]
     times = [0.0, 3.0, 40.0, np.inf]
     linear = np.empty((len(times), N + M, N + M))
@@ -138,7 +163,9 @@ def test_posterior(problem):
     dynamics = Dynamics(K[:N, :N], y, ridge=0.1)
     test = dynamics.points(K[N:, :N], kernel_test=K[N:, N:])
     noisy = K[:N, :N] + dynamics.ridge * np.eye(N)
-    assert_close(test.posterior(np.inf), K[N:, N:] - K[N:, :N] @ np.linalg.solve(noisy, K[:N, N:]), 1e-12)
+    assert_close(
+        test.posterior(np.inf), K[N:, N:] - K[N:, :N] @ np.linalg.solve(noisy, K[:N, N:]), 1e-12
+    )
     assert_close(test.posterior(0.0), K[N:, N:], 1e-14)
     train = dynamics.train.posterior([0.0, np.inf])
     assert_close(train[0], K[:N, :N], 1e-12)
@@ -150,7 +177,9 @@ def test_posterior(problem):
 
 @pytest.mark.parametrize("rule", [GradientFlow(0.7), *RULES.values()], ids=["flow", *RULES])
 def test_many_times_are_those_one_by_one(rule):
-    """Many times are compressed to the few dimensions that they span: early ones keep their digits."""
+    """Many times are compressed to the few dimensions that they span:
+    early ones keep their digits.
+    """
     for features in (30, 4):
         _, test = closed(make_problem(features) | {"f0": np.zeros((N + M, OUTPUTS))}, rule)
         times = np.concatenate([[0.0], np.unique(np.round(np.geomspace(1, 1e9, 300))), [np.inf]])
@@ -190,16 +219,25 @@ def test_residuals_are_coefficients_on_the_modes(problem):
 
 def test_networks(problem):
     rng = np.random.default_rng(1)
-    x, z, y = rng.standard_normal((N, 3)).astype("f4"), rng.standard_normal((M, 3)), rng.standard_normal(N)
+    x, z, y = (
+        rng.standard_normal((N, 3)).astype("f4"),
+        rng.standard_normal((M, 3)),
+        rng.standard_normal(N),
+    )
     net = nk.mlp(2, 1.4, 0.1)
     dynamics = Dynamics.from_net(net, x, y, covariance=True)
-    kernels = [nk.kernel(net, *pair, ("ntk", "nngp"), dtype="f8") for pair in ((x, None), (z, x), (z, None))]
+    kernels = [
+        nk.kernel(net, *pair, ("ntk", "nngp"), dtype="f8")
+        for pair in ((x, None), (z, x), (z, None))
+    ]
     by_hand = Dynamics(kernels[0].ntk, y, nngp=kernels[0].nngp)
     points = by_hand.points(kernels[1].ntk, kernels[1].nngp, kernels[2].nngp)
     full, diagonal = dynamics.at(z, "full"), dynamics.at(z, "diagonal")
     assert_close(full.mean(TIMES), points.mean(TIMES), 1e-13)
     assert_close(full.covariance(TIMES), points.covariance(TIMES), 1e-12)
-    assert_close(diagonal.covariance(TIMES, diagonal=True), points.covariance(TIMES, diagonal=True), 1e-12)
+    assert_close(
+        diagonal.covariance(TIMES, diagonal=True), points.covariance(TIMES, diagonal=True), 1e-12
+    )
     last_layer = Dynamics.from_net(net, x, y, get="nngp", covariance=True)
     own = last_layer.at(z, "full")
     assert_close(own.covariance(TIMES), own.posterior(TIMES), 1e-12)  # the NNGP is its own prior
@@ -236,7 +274,12 @@ def test_early_stopping(problem, rule):
     rng = np.random.default_rng(3)
     dynamics = Dynamics(problem["K"][:N, :N], problem["y"], rule)
     test = dynamics.points(problem["K"][N:, :N])
-    for y in (rng.standard_normal((M, OUTPUTS)), test.mean(9.0), np.zeros((M, OUTPUTS)), test.mean(np.inf)):
+    for y in (
+        rng.standard_normal((M, OUTPUTS)),
+        test.mean(9.0),
+        np.zeros((M, OUTPUTS)),
+        test.mean(np.inf),
+    ):
         stop = dynamics.early_stopping(test, y)
         fine = np.concatenate([np.arange(2000.0), [np.inf]])
         losses = test.loss(fine, y)
@@ -267,14 +310,23 @@ def test_max_learning_rate_is_where_the_linear_model_diverges(problem, momentum)
 def recursion(x, beta, steps):
     """rho and the sum of steps (1 - rho)/x, by their recursions in extended precision."""
     x, beta = np.longdouble(x), np.longdouble(beta)
-    rho, rho_before, gain, gain_before = np.longdouble(1), np.longdouble(1), np.longdouble(0), np.longdouble(0)
+    rho, rho_before, gain, gain_before = (
+        np.longdouble(1),
+        np.longdouble(1),
+        np.longdouble(0),
+        np.longdouble(0),
+    )
     for _ in range(steps):
         rho, rho_before = (1 + beta - x) * rho - beta * rho_before, rho
         gain, gain_before = (1 + beta - x) * gain - beta * gain_before + 1, gain
     return float(rho), float(gain)
 
 
-@given(st.floats(0, 1.999) | st.floats(-18, 0).map(lambda e: 10**e), st.floats(0, 0.99), st.integers(0, 300))
+@given(
+    st.floats(0, 1.999) | st.floats(-18, 0).map(lambda e: 10**e),
+    st.floats(0, 0.99),
+    st.integers(0, 300),
+)
 def test_decay_and_gain_solve_the_recursion(x, beta, steps):
     rule = GradientDescent(1.0, beta)
     rates, times = np.array([x]), np.array([float(steps)])
@@ -292,7 +344,9 @@ def test_double_roots(beta):
         for nudge in (0, 1e-15, -1e-15, 1e-9, -1e-9):
             rule = GradientDescent(1.0, beta)
             found = rule.decay(np.array([x + nudge]), np.array([0.0, 1.0, 2.0, 25.0]))[:, 0]
-            assert found == pytest.approx([recursion(x + nudge, beta, t)[0] for t in (0, 1, 2, 25)], abs=1e-12)
+            assert found == pytest.approx(
+                [recursion(x + nudge, beta, t)[0] for t in (0, 1, 2, 25)], abs=1e-12
+            )
 
 
 @given(st.floats(-18, 1).map(lambda e: 10**e), st.floats(1e-9, 1e9))
@@ -310,7 +364,9 @@ def test_zero_eigenvalues(rule):
     rates, times = np.array([0.0, 1.0]), np.array([0.0, 4.0, np.inf])
     gain = rule.gain(rates, times)
     assert gain[0].tolist() == [0.0, 0.0]
-    assert gain[1, 0] == pytest.approx(rule.learning_rate * recursion(0.0, getattr(rule, "momentum", 0.0), 4)[1])
+    assert gain[1, 0] == pytest.approx(
+        rule.learning_rate * recursion(0.0, getattr(rule, "momentum", 0.0), 4)[1]
+    )
     assert gain[2].tolist() == [0.0, 1.0]
     assert rule.decay(rates, times)[2].tolist() == [1.0, 0.0]
 
@@ -324,7 +380,9 @@ def test_duplicated_samples(dtype):
     rng = np.random.default_rng(0)
     x, z, y = rng.standard_normal((8, 3)), rng.standard_normal((M, 3)), rng.standard_normal(8)
     net, options = nk.mlp(2, 1.4, 0.1), {"dtype": dtype}
-    twice = Dynamics.from_net(net, np.concatenate([x, x]), np.concatenate([y, y + 1]), covariance=True, **options)
+    twice = Dynamics.from_net(
+        net, np.concatenate([x, x]), np.concatenate([y, y + 1]), covariance=True, **options
+    )
     once = Dynamics.from_net(net, x, y + 0.5, covariance=True, **options)
     times = [0.0, 10.0, 1e3, 1e9, 1e18, np.inf]
     tolerance = 1e-10 if dtype == "float64" else 1e-4
@@ -394,25 +452,47 @@ EYE = np.eye(3)
         (lambda: Dynamics(EYE, np.ones(3), ridge=-1), ValueError, "ridge"),
         (lambda: Dynamics(EYE, np.ones(3)).train.mean(-1.0), ValueError, "times"),
         (lambda: Dynamics(EYE, np.ones(3)).train.mean(np.nan), ValueError, "times"),
-        (lambda: Dynamics(EYE, np.ones(3), GradientDescent(0.1)).train.mean(0.5), ValueError, "whole"),
+        (
+            lambda: Dynamics(EYE, np.ones(3), GradientDescent(0.1)).train.mean(0.5),
+            ValueError,
+            "whole",
+        ),
         (lambda: Dynamics(EYE, np.ones(3)).train.covariance(1.0), ValueError, "nngp"),
-        (lambda: Dynamics(EYE, np.ones(3), f0=0.0, nngp=EYE).train.covariance(1.0), ValueError, "ensemble"),
+        (
+            lambda: Dynamics(EYE, np.ones(3), f0=0.0, nngp=EYE).train.covariance(1.0),
+            ValueError,
+            "ensemble",
+        ),
         (lambda: Dynamics(EYE, np.ones(3), f0=0.0).points(EYE), ValueError, "f0 of both"),
         (lambda: Dynamics(EYE, np.ones(3)).points(np.eye(4)), ValueError, "test-train"),
         (lambda: Dynamics(EYE, np.ones(3)).points(EYE).loss(1.0), ValueError, "targets"),
         (lambda: Dynamics(EYE, np.ones(3)).at(EYE), ValueError, "from_net"),
-        (lambda: Dynamics(EYE, np.ones(3), nngp=EYE).points(EYE).covariance(1.0), ValueError, "NNGP"),
         (
-            lambda: Dynamics(EYE, np.ones(3), nngp=EYE).points(EYE, EYE, np.ones(3)).covariance(1.0),
+            lambda: Dynamics(EYE, np.ones(3), nngp=EYE).points(EYE).covariance(1.0),
+            ValueError,
+            "NNGP",
+        ),
+        (
+            lambda: (
+                Dynamics(EYE, np.ones(3), nngp=EYE).points(EYE, EYE, np.ones(3)).covariance(1.0)
+            ),
             ValueError,
             "full matrix",
         ),
-        (lambda: Dynamics.from_net(nk.mlp(1), EYE, np.ones(3), get="both"), ValueError, "one kernel trains"),
+        (
+            lambda: Dynamics.from_net(nk.mlp(1), EYE, np.ones(3), get="both"),
+            ValueError,
+            "one kernel trains",
+        ),
         (lambda: GradientFlow(0.0), ValueError, "learning_rate"),
         (lambda: GradientDescent(0.1, 1.0), ValueError, "momentum"),
         (lambda: leading_modes(EYE, 3), ValueError, "leading modes"),
         (lambda: leading_modes(-EYE, 1), ValueError, "indefinite"),
-        (lambda: LossDynamics(EYE, [0, 1, 0], CrossEntropy()).train.covariance(1.0), ValueError, "squared loss"),
+        (
+            lambda: LossDynamics(EYE, [0, 1, 0], CrossEntropy()).train.covariance(1.0),
+            ValueError,
+            "squared loss",
+        ),
     ],
 )
 def test_errors(call, error, words):
@@ -423,7 +503,9 @@ def test_errors(call, error, words):
 # --- leading modes
 
 
-@pytest.mark.parametrize("rule", [GradientFlow(0.7), GradientDescent(0.5), GradientDescent(0.5, 0.8)])
+@pytest.mark.parametrize(
+    "rule", [GradientFlow(0.7), GradientDescent(0.5), GradientDescent(0.5, 0.8)]
+)
 @pytest.mark.parametrize("ridge", [0.0, 0.01])
 def test_leading_modes_of_an_operator_err_within_their_bound(rule, ridge):
     rng = np.random.default_rng(0)
@@ -432,7 +514,9 @@ def test_leading_modes_of_an_operator_err_within_their_bound(rule, ridge):
     net = nk.mlp(2, 1.4, 0.1)
     K, cross, own = nk.kernel(net, x), nk.kernel(net, z, x), nk.kernel_diag(net, z)
     exact = Dynamics(K, y, rule, ridge=ridge, absolute_ridge=True)
-    part = Dynamics(leading_modes(aslinearoperator(K), 20), y, rule, ridge=ridge, absolute_ridge=True)
+    part = Dynamics(
+        leading_modes(aslinearoperator(K), 20), y, rule, ridge=ridge, absolute_ridge=True
+    )
     assert_close(part.modes.values, exact.modes.values[:20], 1e-10)
     times = np.array([0.0, 1.0, 10.0, 100.0, 1e4])
     wanted = exact.points(cross).mean(times)
@@ -502,7 +586,9 @@ def test_cross_entropy_against_euler(problem):
 
 
 def test_losses_without_a_gradient_of_their_own(problem):
-    """Any smooth function: here the Huber-like log cosh, by differences, against its gradient given."""
+    """Any smooth function: here the Huber-like log cosh, by differences,
+    against its gradient given.
+    """
 
     class LogCosh:
         def __call__(self, f, y):
@@ -543,13 +629,33 @@ def test_gradients_of_the_losses(average):
         (lambda: Dynamics(np.eye(3), np.ones(3), "sgd"), TypeError, "rule must be"),
         (lambda: Dynamics(np.eye(3), np.ones(3), 0.0), TypeError, "rule must be"),
         (lambda: Dynamics(np.eye(3), np.ones(3), GradientFlow), TypeError, "rule must be"),
-        (lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), "sgd"), TypeError, "rule must be"),
+        (
+            lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), "sgd"),
+            TypeError,
+            "rule must be",
+        ),
         (lambda: Dynamics(np.eye(3), np.ones((3, 0))), ValueError, "y has no columns"),
         (lambda: Dynamics(np.eye(3), np.ones(3), ridge="1"), ValueError, "ridge must be"),
-        (lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss(np.nan), ValueError, "loss must be a number"),
-        (lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss("a"), ValueError, "loss must be a number"),
-        (lambda: Dynamics(np.eye(3), np.ones(3)).early_stopping(np.eye(3), np.ones(3)), TypeError, "must be Points"),
-        (lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), tolerance=0.0), ValueError, "tolerance must"),
+        (
+            lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss(np.nan),
+            ValueError,
+            "loss must be a number",
+        ),
+        (
+            lambda: Dynamics(np.eye(3), np.ones(3)).time_to_loss("a"),
+            ValueError,
+            "loss must be a number",
+        ),
+        (
+            lambda: Dynamics(np.eye(3), np.ones(3)).early_stopping(np.eye(3), np.ones(3)),
+            TypeError,
+            "must be Points",
+        ),
+        (
+            lambda: LossDynamics(np.eye(3), np.ones(3), SquaredError(), tolerance=0.0),
+            ValueError,
+            "tolerance must",
+        ),
         (lambda: leading_modes(np.triu(np.ones((3, 3))), 1), ValueError, "not symmetric"),
         (lambda: leading_modes(np.full((3, 3), np.nan), 1), ValueError, "NaN"),
         (lambda: leading_modes(np.eye(3) * 1j, 1), TypeError, "real"),

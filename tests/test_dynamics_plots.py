@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import ntkcore as nk
-from ntkcore import dynamics_plots as plots
-from ntkcore.dynamics import Dynamics
+from ntkcore.plots import dynamics as plots
+from ntkcore.theory.dynamics import Dynamics
 
 TIMES = np.geomspace(1e-1, 1e4, 40)
 
@@ -48,7 +48,12 @@ def test_predictions(training):
     assert ax is own
     assert np.allclose(ax.get_lines()[1].get_ydata(), points.mean(30.0))
     assert len(ax.collections) == 3
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["t = 0", "t = 30", "t = ∞", "data"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "t = 0",
+        "t = 30",
+        "t = ∞",
+        "data",
+    ]
     bare = plots.predictions(dynamics.at(np.ones((2, 2))), [1, 0], 1.0)
     assert not bare.collections
 
@@ -65,7 +70,10 @@ def test_pictures_can_be_written(training, tmp_path):
 
 
 def test_pyplot_is_left_alone():
-    code = "import sys, ntkcore.dynamics_plots as p; p.own_axes(None); assert 'matplotlib.pyplot' not in sys.modules"
+    code = (
+        "import sys, ntkcore.plots.axes as p; p.own_axes(None); assert 'matplotlib.pyplot' not in"
+        " sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,4 +1,6 @@
-"""The scikit-learn face: its own estimator checks, numbers against its KernelRidge, and calls by whole matrices."""
+"""The scikit-learn face: its own estimator checks, numbers against its KernelRidge,
+and calls by whole matrices.
+"""
 
 import doctest
 import pickle
@@ -21,11 +23,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ntkcore import Dense, Erf, Relu, Serial, estimators, kernel, kernel_diag, mlp
-from ntkcore.estimators import NTKClassifier, NTKKernel, NTKRegressor
+from ntkcore import Dense, Erf, Relu, Serial, kernel, kernel_diag, mlp
+from ntkcore.estimators import NTKClassifier, NTKKernel, NTKRegressor, kernel_object, ridge
+from ntkcore.linalg.cholesky import least_norm
 
 NET = Serial(Dense(1.5, 0.1), Erf(), Dense(1.2, 0.3), Relu(), Dense())
-CHECKED = parametrize_with_checks([NTKClassifier(), NTKRegressor(), NTKRegressor(net=NET, get="nngp")])
+CHECKED = parametrize_with_checks(
+    [NTKClassifier(), NTKRegressor(), NTKRegressor(net=NET, get="nngp")]
+)
 
 
 @pytest.mark.parametrize(CHECKED.args[0], list(CHECKED.args[1]), **CHECKED.kwargs)
@@ -97,19 +102,27 @@ class TestRidge:
 
     def test_duplicates_without_ridge_get_the_mean_of_their_targets(self):
         X, y = toy()
-        predicted = NTKRegressor(ridge=0).fit(np.vstack([X, X]), np.concatenate([y, y + 2])).predict(X)
+        predicted = (
+            NTKRegressor(ridge=0).fit(np.vstack([X, X]), np.concatenate([y, y + 2])).predict(X)
+        )
         np.testing.assert_allclose(predicted, y + 1, atol=1e-8)
 
     def test_a_kernel_of_zeros(self):
-        assert not NTKRegressor(b_std=None).fit(np.zeros((3, 2)), [1.0, 2.0, 3.0]).predict(np.ones((2, 2))).any()
+        assert (
+            not NTKRegressor(b_std=None)
+            .fit(np.zeros((3, 2)), [1.0, 2.0, 3.0])
+            .predict(np.ones((2, 2)))
+            .any()
+        )
 
     def test_solve_works_in_place(self):
         K = kernel(NET, toy()[0])
         before = K.copy()
-        estimators._solve(K, np.ones((len(K), 1)), 0.5)
-        upper = np.triu_indices(len(K), 1)
-        assert (K[upper] != before[upper]).all()  # Cholesky's factor
-        np.testing.assert_array_equal(np.tril(K, -1), np.tril(before, -1))  # what the fallback rests on
+        least_norm(K, np.ones((len(K), 1)), 0.5, overwrite=True)
+        lower = np.tril_indices(len(K), -1)
+        assert (K[lower] != before[lower]).all()  # Cholesky's factor
+        # What the fallback rests on.
+        np.testing.assert_array_equal(np.triu(K, 1), np.triu(before, 1))
 
     @pytest.mark.parametrize("scale", [1.0, 1e-200])
     def test_solve_of_a_singular_matrix_is_the_pseudo_inverse(self, scale):
@@ -117,24 +130,27 @@ class TestRidge:
         factor, targets = rng.normal(size=(80, 30)), rng.normal(size=(80, 2))
         K = scale * (factor @ factor.T)
         expected = np.linalg.pinv(factor @ factor.T, rcond=1e-12, hermitian=True) @ targets / scale
-        np.testing.assert_allclose(estimators._solve(K, targets, 0.0), expected, rtol=1e-8, atol=1e-12 / scale)
+        np.testing.assert_allclose(
+            least_norm(K, targets, 0.0), expected, rtol=1e-8, atol=1e-12 / scale
+        )
 
     def test_solve_distrusts_pivots_below_rounding(self):
         """Cholesky runs through, but 1e-20 beside 1 is noise in a kernel matrix."""
-        solved = estimators._solve(np.diag([1.0, 2.0, 1e-20]), np.ones((3, 1)), 0.0)
+        solved = least_norm(np.diag([1.0, 2.0, 1e-20]), np.ones((3, 1)), 0.0)
         np.testing.assert_allclose(solved[:, 0], [1.0, 0.5, 0.0])
 
     def test_prediction_in_batches(self, monkeypatch):
         (X, y), (Z, _) = toy(), toy(700, seed=1)
         model = NTKRegressor().fit(X, y)
         whole = model.predict(Z)
-        monkeypatch.setattr(estimators, "BATCH_ENTRIES", 1)
+        monkeypatch.setattr(ridge, "BATCH_ENTRIES", 1)
         np.testing.assert_allclose(model.predict(Z), whole, rtol=1e-12)
 
     def test_float32_warns_of_a_ridge_below_its_noise(self):
         X, y = toy()
         with pytest.warns(
-            UserWarning, match=r"below the rounding error of a float32 kernel of 60 samples.*dtype='float64'"
+            UserWarning,
+            match=r"below the rounding error of a float32 kernel of 60 samples.*dtype='float64'",
         ):
             NTKRegressor(ridge=1e-7, dtype="float32").fit(X, y)
 
@@ -145,7 +161,10 @@ class TestClassifier:
         train, test, labels, truth = train_test_split(X / 16, y, train_size=1000, random_state=0)
         model = NTKClassifier().fit(train, labels)
         assert model.score(test, truth) > 0.98
-        assert NTKClassifier(get="nngp", depth=1).fit(train.astype("f4"), labels).score(test, truth) > 0.97
+        assert (
+            NTKClassifier(get="nngp", depth=1).fit(train.astype("f4"), labels).score(test, truth)
+            > 0.97
+        )
 
     def test_decision_function_of_many_classes(self):
         X, y = toy(90)
@@ -153,7 +172,9 @@ class TestClassifier:
         model = NTKClassifier().fit(X, labels)
         outputs = model.decision_function(X)
         targets = np.eye(3)[labels]
-        np.testing.assert_allclose(outputs, NTKRegressor().fit(X, targets - 1 / 3).predict(X), atol=1e-10)
+        np.testing.assert_allclose(
+            outputs, NTKRegressor().fit(X, targets - 1 / 3).predict(X), atol=1e-10
+        )
         np.testing.assert_allclose(outputs.sum(axis=1), 0, atol=1e-12)
         one_hot = NTKRegressor().fit(X, targets).predict(X)
         np.testing.assert_array_equal(model.predict(X), one_hot.argmax(axis=1))
@@ -164,17 +185,25 @@ class TestClassifier:
         model = NTKClassifier().fit(X, names)
         assert model.classes_.tolist() == ["no", "yes"]
         assert model.dual_coef_.shape == (60,)
-        np.testing.assert_allclose(model.decision_function(X), NTKRegressor().fit(X, np.sign(y)).predict(X), atol=1e-10)
-        np.testing.assert_array_equal(model.predict(X), np.where(model.decision_function(X) > 0, "yes", "no"))
+        np.testing.assert_allclose(
+            model.decision_function(X), NTKRegressor().fit(X, np.sign(y)).predict(X), atol=1e-10
+        )
+        np.testing.assert_array_equal(
+            model.predict(X), np.where(model.decision_function(X) > 0, "yes", "no")
+        )
 
     def test_probabilities_are_left_to_calibration(self):
         X, y = toy(200)
         assert not hasattr(NTKClassifier(), "predict_proba")
-        model = CalibratedClassifierCV(NTKClassifier(), cv=3).fit(X, y > 0, sample_weight=np.ones(200))
+        model = CalibratedClassifierCV(NTKClassifier(), cv=3).fit(
+            X, y > 0, sample_weight=np.ones(200)
+        )
         np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
 
 
-@pytest.mark.parametrize(("model", "targets"), [(NTKRegressor(NET), lambda y: y), (NTKClassifier(), lambda y: y > 0)])
+@pytest.mark.parametrize(
+    ("model", "targets"), [(NTKRegressor(NET), lambda y: y), (NTKClassifier(), lambda y: y > 0)]
+)
 class TestLife:
     def test_pickle_and_clone(self, model, targets):
         X, y = toy()
@@ -239,9 +268,13 @@ class TestKernelObject:
     @pytest.mark.parametrize("get", ["ntk", "nngp"])
     def test_gradient_of_a_homogeneous_network(self, depth, get):
         """Without biases a ReLU network's kernels are W_std^(2 depth + 2) times a constant."""
-        K, gradient = NTKKernel(depth=depth, b_std=None, W_std=1.3, get=get)(toy()[0], eval_gradient=True)
+        K, gradient = NTKKernel(depth=depth, b_std=None, W_std=1.3, get=get)(
+            toy()[0], eval_gradient=True
+        )
         scale = (2 * depth + 2) * np.abs(K).max()
-        np.testing.assert_allclose(gradient[:, :, 0], (2 * depth + 2) * K, rtol=0, atol=1e-13 * scale)
+        np.testing.assert_allclose(
+            gradient[:, :, 0], (2 * depth + 2) * K, rtol=0, atol=1e-13 * scale
+        )
 
     def test_gradient_against_richardson(self):
         """Fourth-order differences with a far larger step."""
@@ -249,14 +282,18 @@ class TestKernelObject:
         _, gradient = k(X, eval_gradient=True)
         for i, e in enumerate(np.eye(2)):
             at = [k.clone_with_theta(k.theta + s * h * e)(X) for s in (-2, -1, 1, 2)]
-            np.testing.assert_allclose(gradient[:, :, i], (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h), rtol=1e-7)
+            np.testing.assert_allclose(
+                gradient[:, :, i], (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h), rtol=1e-7
+            )
 
 
 class TestGaussianProcess:
     def test_marginal_likelihood_is_maximised(self):
         X, y = toy(80, 2)
         k = NTKKernel(depth=2) + WhiteKernel(0.1)
-        model, prior = (GaussianProcessRegressor(k, optimizer=o).fit(X, y) for o in ("fmin_l_bfgs_b", None))
+        model, prior = (
+            GaussianProcessRegressor(k, optimizer=o).fit(X, y) for o in ("fmin_l_bfgs_b", None)
+        )
         assert model.log_marginal_likelihood_value_ > prior.log_marginal_likelihood_value_ + 5
         _, gradient = model.log_marginal_likelihood(model.kernel_.theta, eval_gradient=True)
         assert np.abs(gradient).max() < 0.1
@@ -266,9 +303,9 @@ class TestGaussianProcess:
 
     def test_gradient_of_the_marginal_likelihood(self):
         X, y = toy(40)
-        model = GaussianProcessRegressor(ConstantKernel() * NTKKernel(depth=2) + WhiteKernel(), optimizer=None).fit(
-            X, y
-        )
+        model = GaussianProcessRegressor(
+            ConstantKernel() * NTKKernel(depth=2) + WhiteKernel(), optimizer=None
+        ).fit(X, y)
         theta, h = np.array([0.1, 0.3, -2.0, -1.0]), 1e-5
         _, gradient = model.log_marginal_likelihood(theta, eval_gradient=True)
         f = model.log_marginal_likelihood
@@ -296,7 +333,8 @@ class TestGaussianProcess:
         (KernelRidge(kernel=NTKKernel(NET)), "predict", 1),
         (Nystroem(NTKKernel(NET), n_components=60, random_state=0), "transform", 1),
         (KernelPCA(2, kernel=NTKKernel(NET)), "transform", 1),
-        (GaussianProcessRegressor(NTKKernel(NET), alpha=1e-3), "predict", 2),  # once more for the likelihood
+        # Once more for the likelihood.
+        (GaussianProcessRegressor(NTKKernel(NET), alpha=1e-3), "predict", 2),
         (NTKRegressor(NET), "predict", 1),
         (NTKClassifier(NET), "predict", 1),
     ],
@@ -310,7 +348,8 @@ def test_whole_matrices_are_asked_for(model, apply, fits, monkeypatch):
         calls.append((len(x1), None if x2 is None else len(x2)))
         return kernel(net, x1, x2, *args, **kwargs)
 
-    monkeypatch.setattr(estimators, "kernel", counted)
+    for module in (ridge, kernel_object):
+        monkeypatch.setattr(module, "kernel", counted)
     (X, y), (Z, _) = toy(), toy(25, seed=1)
     fitted = model.fit(X, y > 0 if isinstance(model, (SVC, NTKClassifier)) else y)
     assert calls == [(60, None)] * fits
@@ -329,7 +368,9 @@ def test_kernel_ridge_with_the_kernel_object():
 def test_svc_with_the_kernel_object():
     (X, y), (Z, _) = toy(), toy(25, seed=1)
     given = SVC(kernel=NTKKernel(NET)).fit(X, y > 0).decision_function(Z)
-    precomputed = SVC(kernel="precomputed").fit(kernel(NET, X), y > 0).decision_function(kernel(NET, Z, X))
+    precomputed = (
+        SVC(kernel="precomputed").fit(kernel(NET, X), y > 0).decision_function(kernel(NET, Z, X))
+    )
     np.testing.assert_allclose(given, precomputed, rtol=1e-9)
 
 
@@ -345,7 +386,11 @@ def test_nystroem_with_the_kernel_object():
         ({"ridge": -1.0}, ValueError, r"ridge, a multiple .* finite and >= 0, not -1.0"),
         ({"ridge": np.nan}, ValueError, r"finite and >= 0, not nan"),
         ({"ridge": "auto"}, ValueError, r"finite and >= 0, not 'auto'"),
-        ({"get": ("nngp", "ntk")}, ValueError, r"'ntk' or 'nngp', not \('nngp', 'ntk'\): NTKRegressor uses one kernel"),
+        (
+            {"get": ("nngp", "ntk")},
+            ValueError,
+            r"'ntk' or 'nngp', not \('nngp', 'ntk'\): NTKRegressor uses one kernel",
+        ),
         ({"depth": 2.5}, ValueError, r"depth must be a number of hidden layers, not 2.5"),
         ({"W_std": -1.0}, ValueError, r"W_std must be finite and at least 0.*not -1.0"),
         ({"net": "relu"}, TypeError, r"net must be a network spec such as Serial\(.*, not str"),
@@ -361,15 +406,21 @@ def test_bad_parameters_are_refused_by_fit(parameters, error, message):
 
 def test_bad_data_are_refused():
     X, y = toy()
-    with pytest.raises(ValueError, match=r"y holds one class only \(a\): a classifier needs two or more"):
+    with pytest.raises(
+        ValueError, match=r"y holds one class only \(a\): a classifier needs two or more"
+    ):
         NTKClassifier().fit(X, ["a"] * 60)
-    with pytest.raises(ValueError, match="sample_weight multiplies squared errors: none may be negative"):
+    with pytest.raises(
+        ValueError, match="sample_weight multiplies squared errors: none may be negative"
+    ):
         NTKRegressor().fit(X, y, sample_weight=-np.ones(60))
     with pytest.raises(ValueError, match="X has 3 features, but NTKRegressor is expecting 4"):
         NTKRegressor().fit(X, y).predict(X[:, :3])
     with pytest.raises(ValueError, match="leave out Y, or eval_gradient"):
         NTKKernel()(X, X, eval_gradient=True)
-    with pytest.raises(ValueError, match="get must be 'ntk' or 'nngp', not 'cov': NTKKernel uses one kernel"):
+    with pytest.raises(
+        ValueError, match="get must be 'ntk' or 'nngp', not 'cov': NTKKernel uses one kernel"
+    ):
         NTKKernel(get="cov").diag(X)
 
 
@@ -377,9 +428,13 @@ def test_missing_scikit_learn_is_named():
     code = "import sys; sys.modules['sklearn'] = None; import ntkcore; import ntkcore.estimators"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert last == 'ImportError: ntkcore.estimators needs scikit-learn and SciPy: pip install "ntkcore[sklearn]"'
+    assert (
+        last == "ImportError: ntkcore.estimators needs scikit-learn and SciPy: pip install"
+        ' "ntkcore[sklearn]"'
+    )
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(estimators)
-    assert result.failed == 0 < result.attempted
+    for module in (ridge, kernel_object):
+        result = doctest.testmod(module)
+        assert result.failed == 0 < result.attempted

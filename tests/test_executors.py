@@ -1,4 +1,6 @@
-"""Who computes the tiles: threads, processes, Dask's workers and their deaths, GPUs (stood in for by the host)."""
+"""Who computes the tiles: threads, processes, Dask's workers and their deaths,
+GPUs (stood in for by the host).
+"""
 
 import os
 import signal
@@ -13,12 +15,13 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
-from ntkcore import executors  # noqa: E402
-from ntkcore.build import build, resume  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.store import workers as executors  # noqa: E402
+from ntkcore.store.build import build, resume  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 from test_build import NET, data, same  # noqa: E402
 
-# Zarr warns that parts of v3 may change; Dask's workers leave sockets to the garbage collector when they are killed.
+# Zarr warns that parts of v3 may change; Dask's workers leave sockets to the garbage collector when
+# they are killed.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -36,7 +39,9 @@ def whole(tmp_path):
 def cluster():
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
@@ -54,7 +59,10 @@ def die(*arguments):
 
 def test_a_broken_pool_is_named(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(executors, "run_tile", die)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool, pytest.raises(RuntimeError, match="a new one"):
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
+        pytest.raises(RuntimeError, match="a new one"),
+    ):
         build(NET, data(300), tmp_path / "k.zarr", tile=16, executor=pool)
     monkeypatch.undo()
     resume(tmp_path / "k.zarr")
@@ -121,7 +129,9 @@ def test_each_tile_takes_one_of_the_devices(tmp_path, monkeypatch):
     build(NET, data(100), tmp_path / "k.zarr", tile=16, prepare=True)
     monkeypatch.setattr(executors.Tiles, "compute", compute)
     tiles = executors.Tiles(zarr.open_group(tmp_path / "k.zarr", mode="r+"))
-    executors.fill(tiles, tiles.missing(), executors.Threads(tiles, "cuda", 1, [0, 1]), False)
+    executors.compute_tiles(
+        tiles, tiles.missing(), executors.Threads(tiles, "cuda", 1, [0, 1]), False
+    )
     monkeypatch.undo()
     assert set(used) == {(0,), (1,)}
     assert len(used) == 28

@@ -1,4 +1,6 @@
-"""Every experiment, quickly: it runs, comes out, and leaves its picture, its numbers and its place in the index."""
+"""Every experiment, quickly: it runs, comes out, and leaves its picture,
+its numbers and its place in the index.
+"""
 
 import json
 
@@ -16,7 +18,8 @@ pytest.importorskip("sklearn")
 @pytest.mark.parametrize("name", names())
 def test_quick_run(name, tmp_path, monkeypatch):
     try:
-        with threadpool_limits(1):  # small matrices; more threads would only get into each other's way
+        # Small matrices; more threads would only get into each other's way.
+        with threadpool_limits(1):
             record = experiments.run(name, tmp_path, quick=True)
     except FileNotFoundError as absent:
         pytest.skip(str(absent))

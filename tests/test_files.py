@@ -1,4 +1,6 @@
-"""Results on disk: nothing of somebody else's is overwritten, and the place is refused before any work."""
+"""Results on disk: nothing of somebody else's is overwritten,
+and the place is refused before any work.
+"""
 
 import os
 import resource
@@ -6,10 +8,11 @@ import resource
 import numpy as np
 import pytest
 
-from ntkcore import experiments, files, mlp
-from ntkcore.build import build
-from ntkcore.control.controls import write_overview
-from ntkcore.control.report import MARK, refuse_folder
+from ntkcore import experiments, mlp
+from ntkcore.falsifier.controls import write_overview
+from ntkcore.falsifier.report import MARK, refuse_folder
+from ntkcore.store import files
+from ntkcore.store.build import build
 
 
 def test_a_link_stays_one_and_its_target_is_written(tmp_path):
@@ -55,7 +58,9 @@ def test_an_input_is_not_overwritten_by_the_result(tmp_path, name):
     np.save(tmp_path / "x.npy", np.ones(3))
     (tmp_path / "link.npy").symlink_to("x.npy")
     with pytest.raises(ValueError, match="is read by this call"):
-        files.check_place(tmp_path / name.format(tmp_path.name), ".npy", ["nothing", tmp_path / "x.npy"])
+        files.check_place(
+            tmp_path / name.format(tmp_path.name), ".npy", ["nothing", tmp_path / "x.npy"]
+        )
     assert files.check_place(tmp_path / "y", ".npy", [tmp_path / "x.npy"]) == tmp_path / "y.npy"
 
 

@@ -1,4 +1,6 @@
-"""Empirical kernels: against gradients taken one by one, in every form; products; what is refused."""
+"""Empirical kernels: against gradients taken one by one, in every form; products;
+what is refused.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,6 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from finite_nets import NETS, data, shape_of, torch
-from ntkcore.dynamics import eigenmodes, leading_modes
 from ntkcore.finite import (
     activations,
     empirical_nngp,
@@ -19,6 +20,7 @@ from ntkcore.finite import (
     to_torch,
 )
 from ntkcore.finite import empirical as empirical_module
+from ntkcore.theory.dynamics import eigenmodes, leading_modes
 
 
 def one_by_one(module, x1, x2):
@@ -28,7 +30,9 @@ def one_by_one(module, x1, x2):
     def rows(x):
         for sample in torch.as_tensor(x):
             for output in module(sample[None]).reshape(-1):
-                gradients = torch.autograd.grad(output, parameters, retain_graph=True, allow_unused=True)
+                gradients = torch.autograd.grad(
+                    output, parameters, retain_graph=True, allow_unused=True
+                )
                 yield torch.cat([g.reshape(-1) for g in gradients if g is not None]).numpy()
 
     a, b = (np.array(list(rows(x))) for x in (x1, x2))
@@ -37,7 +41,9 @@ def one_by_one(module, x1, x2):
 
 
 class Users(torch.nn.Module):
-    """A module of somebody's own: images in torch's order, two outputs, a parameter outside layers, a buffer."""
+    """A module of somebody's own: images in torch's order, two outputs,
+    a parameter outside layers, a buffer.
+    """
 
     def __init__(self):
         super().__init__()
@@ -70,7 +76,12 @@ def two_outputs(net):
 def test_every_form_is_the_kernel_of_gradients(name, method):
     net = two_outputs(NETS[name])
     x, other = data(net, 5), data(net, 3, seed=1)
-    options = {"input_shape": shape_of(net), "parameterization": "mup", "alpha": 2.0, "centred": True}
+    options = {
+        "input_shape": shape_of(net),
+        "parameterization": "mup",
+        "alpha": 2.0,
+        "centred": True,
+    }
     module = to_torch(net, 6, dtype="float64", **options)
     if method == "structured" and not all(layer.on_vectors for _, layer in module.affine()):
         with pytest.raises(ValueError, match="fully connected"):
@@ -84,13 +95,18 @@ def test_every_form_is_the_kernel_of_gradients(name, method):
             trace = empirical_ntk(module, x, x2, method=method, block=block)
             assert relative_error(full, expected) < 1e-12
             assert relative_error(trace, np.einsum("ijoo->ij", expected) / 2) < 1e-12
-    assert (empirical_ntk(module, other, x, method=method) == trace.T).all() or trace.shape == (5, 3)
+    assert (empirical_ntk(module, other, x, method=method) == trace.T).all() or trace.shape == (
+        5,
+        3,
+    )
 
 
 def test_any_module():
     module, x, other = users(), images(5), images(4, 1)
     expected = one_by_one(module, x, other)
-    assert relative_error(empirical_ntk(module, x, other, outputs="full", block=2), expected) < 1e-12
+    assert (
+        relative_error(empirical_ntk(module, x, other, outputs="full", block=2), expected) < 1e-12
+    )
     module.conv.weight.requires_grad_(False)
     frozen = one_by_one(module, x, x)
     assert relative_error(frozen, one_by_one(users(), x, x)) > 0.01
@@ -113,13 +129,25 @@ def test_other_parameters_and_frozen_layers():
     for method in ("structured", "jacobian"):
         found = empirical_ntk(one, x, outputs="full", method=method, parameters=there)
         assert relative_error(found, expected) < 1e-12
-    assert relative_error(empirical_nngp(one, x, parameters=there), empirical_nngp(other, x)) < 1e-14
+    assert (
+        relative_error(empirical_nngp(one, x, parameters=there), empirical_nngp(other, x)) < 1e-14
+    )
     v = np.ones((3, 2))
-    assert relative_error(ntk_vector_product(one, x, v, parameters=there), ntk_vector_product(other, x, v)) < 1e-13
+    assert (
+        relative_error(
+            ntk_vector_product(one, x, v, parameters=there), ntk_vector_product(other, x, v)
+        )
+        < 1e-13
+    )
     one.body[0].weight.requires_grad_(False)
     one.body[2].bias.requires_grad_(False)
     for method in ("structured", "jacobian"):
-        assert relative_error(empirical_ntk(one, x, outputs="full", method=method), one_by_one(one, x, x)) < 1e-12
+        assert (
+            relative_error(
+                empirical_ntk(one, x, outputs="full", method=method), one_by_one(one, x, x)
+            )
+            < 1e-12
+        )
 
 
 @pytest.mark.parametrize("method", ["structured", "jacobian"])
@@ -131,7 +159,11 @@ def test_scales_weigh_parameters_by_their_learning_rates(method):
     kernel = empirical_ntk(module, x, scales="sgd", method=method)
     rates = {group["name"]: group["lr"] for group in parameter_groups(module, 1.0)}
     assert relative_error(kernel, empirical_ntk(module, x, scales=rates, method=method)) < 1e-14
-    points, lr, push = torch.tensor(x), 1e-6, torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64)
+    points, lr, push = (
+        torch.tensor(x),
+        1e-6,
+        torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64),
+    )
     before = module(points)
     (before[:, 0] * push).sum().backward()
     torch.optim.SGD(parameter_groups(module, lr)).step()
@@ -162,7 +194,11 @@ def test_products_and_operators():
 
 def test_features_and_nngp():
     module, x = users(), images(3)
-    hidden = module.norm(torch.tanh(module.conv(torch.tensor(x)) + module.shift).mean((2, 3))).detach().numpy()
+    hidden = (
+        module.norm(torch.tanh(module.conv(torch.tensor(x)) + module.shift).mean((2, 3)))
+        .detach()
+        .numpy()
+    )
     assert relative_error(features(module, x), hidden) < 1e-12
     assert relative_error(empirical_nngp(module, x, x[:2]), hidden @ hidden[:2].T / 3) < 1e-12
     with pytest.raises(ValueError, match="no affine layer"):
@@ -185,11 +221,16 @@ NOT_FUNCTIONAL = {
 @pytest.mark.parametrize("message", NOT_FUNCTIONAL)
 def test_what_is_no_function_is_refused(message):
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(4, 4), NOT_FUNCTIONAL[message](), torch.nn.Linear(4, 1))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 4), NOT_FUNCTIONAL[message](), torch.nn.Linear(4, 1)
+    )
     x = np.random.default_rng(0).standard_normal((6, 4))
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     state = torch.random.get_rng_state()
-    for call in (lambda: empirical_ntk(module, x), lambda: ntk_vector_product(module, x, np.ones(6))):
+    for call in (
+        lambda: empirical_ntk(module, x),
+        lambda: ntk_vector_product(module, x, np.ones(6)),
+    ):
         with pytest.raises(ValueError, match=rf"(?s){message}.*eval\(\)"):
             call()
     assert torch.equal(state, torch.random.get_rng_state())
@@ -250,7 +291,9 @@ def test_more_bad_arguments():
     with pytest.raises(ValueError, match="outputs hold NaN"):
         empirical_ntk(broken, images(2))
     with pytest.raises(ValueError, match="must give a tensor"):
-        empirical_ntk(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Flatten(0)), np.ones((3, 2)))
+        empirical_ntk(
+            torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Flatten(0)), np.ones((3, 2))
+        )
 
 
 class Recurrent(torch.nn.Module):
@@ -285,7 +328,9 @@ class Asking(torch.nn.Module):
         self.unused = torch.nn.Parameter(torch.ones(3))
 
     def forward(self, x):
-        return torch.stack([self.read(row.mean(0)) * (2.0 if row.sum().item() > 0 else 1.0) for row in x])
+        return torch.stack(
+            [self.read(row.mean(0)) * (2.0 if row.sum().item() > 0 else 1.0) for row in x]
+        )
 
 
 @pytest.mark.parametrize("kind", [Recurrent, Masked, Asking])
@@ -294,7 +339,10 @@ def test_what_vmap_cannot_batch_goes_sample_by_sample(kind):
     module = kind().double()
     x, other = np.random.default_rng(0).standard_normal((2, 5, 4, 3))
     expected = one_by_one(module, x, other[:3])
-    assert relative_error(empirical_ntk(module, x, other[:3], outputs="full", block=2), expected) < 1e-12
+    assert (
+        relative_error(empirical_ntk(module, x, other[:3], outputs="full", block=2), expected)
+        < 1e-12
+    )
     v = np.random.default_rng(1).standard_normal((3, 2))
     product = ntk_vector_product(module, x, v, other[:3])
     assert relative_error(product, np.einsum("ijop,jp->io", expected, v)) < 1e-12
@@ -302,7 +350,9 @@ def test_what_vmap_cannot_batch_goes_sample_by_sample(kind):
 
 def test_integers_for_an_embedding_stay_integers():
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Flatten(), torch.nn.Linear(12, 1)).double()
+    module = torch.nn.Sequential(
+        torch.nn.Embedding(9, 4), torch.nn.Flatten(), torch.nn.Linear(12, 1)
+    ).double()
     tokens = np.random.default_rng(0).integers(0, 9, (5, 3))
     expected = one_by_one(module, tokens, tokens)
     assert relative_error(empirical_ntk(module, tokens, outputs="full"), expected) < 1e-12
@@ -324,7 +374,9 @@ def test_batch_normalisation_is_refused_for_any_number_of_samples(count):
     x = np.random.default_rng(0).standard_normal((count, 4))
     for norm in (torch.nn.BatchNorm1d(4, track_running_stats=False), torch.nn.BatchNorm1d(4)):
         module = torch.nn.Sequential(torch.nn.Linear(4, 4), norm, torch.nn.Linear(4, 1))
-        with pytest.raises(ValueError, match=r"no function of its parameters and one sample.*eval\(\)"):
+        with pytest.raises(
+            ValueError, match=r"no function of its parameters and one sample.*eval\(\)"
+        ):
             empirical_ntk(module, x)
 
 
@@ -347,7 +399,10 @@ def test_attention():
     expected = one_by_one(module, x, x)
     assert relative_error(empirical_ntk(module, x, outputs="full"), expected) < 1e-12
     v = np.random.default_rng(1).standard_normal((3, 2))
-    assert relative_error(ntk_vector_product(module, x, v), np.einsum("ijop,jp->io", expected, v)) < 1e-12
+    assert (
+        relative_error(ntk_vector_product(module, x, v), np.einsum("ijop,jp->io", expected, v))
+        < 1e-12
+    )
 
 
 class Square(torch.autograd.Function):
@@ -374,8 +429,12 @@ class Squared(torch.nn.Module):
 
 def test_what_torch_func_cannot_differentiate_has_its_kernel_and_no_products():
     module, x = Squared().double(), np.random.default_rng(0).standard_normal((3, 3))
-    assert relative_error(empirical_ntk(module, x, outputs="full"), one_by_one(module, x, x)) < 1e-12
-    with pytest.raises(ValueError, match=r"cannot differentiate this module as a whole: .*empirical_ntk can"):
+    assert (
+        relative_error(empirical_ntk(module, x, outputs="full"), one_by_one(module, x, x)) < 1e-12
+    )
+    with pytest.raises(
+        ValueError, match=r"cannot differentiate this module as a whole: .*empirical_ntk can"
+    ):
         ntk_vector_product(module, x, np.ones((3, 2)))
 
 
@@ -390,10 +449,14 @@ def test_features_of_a_read_out_that_is_not_called_with_all_samples():
 @pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d(4), torch.nn.Dropout()])
 @pytest.mark.parametrize("measure", [features, activations, empirical_nngp])
 def test_features_of_a_module_in_training_mode(layer, measure):
-    module = torch.nn.Sequential(torch.nn.Linear(4, 4), layer, torch.nn.Linear(4, 1)).double().train()
+    module = (
+        torch.nn.Sequential(torch.nn.Linear(4, 4), layer, torch.nn.Linear(4, 1)).double().train()
+    )
     before = {name: value.clone() for name, value in module.state_dict().items()}
     x = np.random.default_rng(0).standard_normal((5, 4))
     with pytest.raises(ValueError, match=r"no function of its parameters and one sample.*eval\(\)"):
         measure(module, x)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert np.isfinite(measure(module.eval(), x)["0"] if measure is activations else measure(module.eval(), x)).all()
+    assert np.isfinite(
+        measure(module.eval(), x)["0"] if measure is activations else measure(module.eval(), x)
+    ).all()

@@ -1,4 +1,6 @@
-"""Measures of laziness: against their formulas, brute force, and networks that are lazy or are not."""
+"""Measures of laziness: against their formulas, brute force,
+and networks that are lazy or are not.
+"""
 
 import copy
 import math
@@ -40,14 +42,18 @@ def make(width=32, net=None, **options):
 def test_kernels():
     a = RNG.standard_normal((6, 6))
     before, after = a @ a.T, a @ a.T + np.diag(RNG.random(6))
-    assert kernel_movement(after, before) == pytest.approx(math.sqrt(((after - before) ** 2).sum() / (before**2).sum()))
+    assert kernel_movement(after, before) == pytest.approx(
+        math.sqrt(((after - before) ** 2).sum() / (before**2).sum())
+    )
     cosine = (after * before).sum() / math.sqrt((after**2).sum() * (before**2).sum())
     assert kernel_distance(after, before) == pytest.approx(1 - cosine, rel=1e-12)
     assert kernel_distance(3 * before, before) < 1e-30
     assert kernel_movement(3 * before, before) == pytest.approx(2)
     assert kernel_velocity(after, before, 0.25) == pytest.approx(4 * (1 - cosine))
     y = RNG.standard_normal(6)
-    assert alignment(before, y) == pytest.approx(y @ before @ y / (np.linalg.norm(before) * (y @ y)))
+    assert alignment(before, y) == pytest.approx(
+        y @ before @ y / (np.linalg.norm(before) * (y @ y))
+    )
     assert alignment(np.outer(y, y), y) == pytest.approx(1)
     both = RNG.standard_normal((6, 2))
     assert alignment(both @ both.T, both) == pytest.approx(1)
@@ -57,11 +63,16 @@ def test_parameters_and_features():
     module = make()
     before = copy.deepcopy(module)
     train(module, X, Y, lr=0.1, steps=20)
-    w, w_0 = (np.concatenate([p.detach().numpy().ravel() for p in m.parameters()]) for m in (module, before))
+    w, w_0 = (
+        np.concatenate([p.detach().numpy().ravel() for p in m.parameters()])
+        for m in (module, before)
+    )
     moved = np.linalg.norm(w - w_0)
     assert parameter_movement(module, before) == pytest.approx(moved / np.linalg.norm(w_0))
     assert parameter_movement(module, before, relative=False) == pytest.approx(moved)
-    assert parameter_movement(module, dict(before.named_parameters())) == parameter_movement(module, before)
+    assert parameter_movement(module, dict(before.named_parameters())) == parameter_movement(
+        module, before
+    )
     change = features(module, X) - features(before, X)
     assert feature_movement(module, before, X) == pytest.approx(
         np.linalg.norm(change) / np.linalg.norm(features(before, X))
@@ -71,7 +82,9 @@ def test_parameters_and_features():
     assert relative_error(np.maximum(hidden["body.2"], 0), features(before, X)) < 1e-14
     moved, size = activation_movement(module, before, X)["body.2"]
     assert size == pytest.approx(math.sqrt((hidden["body.2"] ** 2).mean()))
-    assert moved == pytest.approx(math.sqrt(((activations(module, X)["body.2"] - hidden["body.2"]) ** 2).mean()))
+    assert moved == pytest.approx(
+        math.sqrt(((activations(module, X)["body.2"] - hidden["body.2"]) ** 2).mean())
+    )
 
 
 def test_activations_of_a_centred_network_are_its_own():
@@ -100,8 +113,14 @@ def test_linearization_error():
         errors.append(linearization_error(other, module, X))
     assert errors[0] / errors[1] == pytest.approx(100, rel=0.1)
     f, f_0 = (m(torch.tensor(X)).detach().numpy()[:, 0] for m in (other, module))
-    gradient = [torch.autograd.grad(module(torch.tensor(x[None]))[0, 0], list(module.parameters())) for x in X]
-    step = [sum(float((g * 1e-3 * d).sum()) for g, d in zip(gs, direction, strict=True)) for gs in gradient]
+    gradient = [
+        torch.autograd.grad(module(torch.tensor(x[None]))[0, 0], list(module.parameters()))
+        for x in X
+    ]
+    step = [
+        sum(float((g * 1e-3 * d).sum()) for g, d in zip(gs, direction, strict=True))
+        for gs in gradient
+    ]
     assert errors[1] == pytest.approx(rms_deviation(f, f_0 + np.array(step)), rel=1e-6)
 
 
@@ -133,7 +152,9 @@ class Product(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b = (torch.nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in (1.5, 0.5))
+        self.a, self.b = (
+            torch.nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in (1.5, 0.5)
+        )
 
     def forward(self, x):
         return self.a * self.b * x
@@ -161,8 +182,14 @@ def test_laziness_against_the_hessian():
 
     hessian = torch.autograd.functional.hessian(f, flat).numpy()
     gradient = torch.autograd.functional.jacobian(f, flat).numpy()
-    exact = abs(float(f(flat)) - 2.0) * np.abs(np.linalg.eigvalsh(hessian)).max() / (gradient @ gradient)
-    assert laziness(module, X[:1], [2.0], iterations=80, restarts=6) == pytest.approx(exact, rel=5e-3)
+    exact = (
+        abs(float(f(flat)) - 2.0)
+        * np.abs(np.linalg.eigvalsh(hessian)).max()
+        / (gradient @ gradient)
+    )
+    assert laziness(module, X[:1], [2.0], iterations=80, restarts=6) == pytest.approx(
+        exact, rel=5e-3
+    )
 
 
 def test_laziness_falls_with_alpha():
@@ -171,11 +198,15 @@ def test_laziness_falls_with_alpha():
 
 
 def test_linearised_from_t_on():
-    """Features of x_0 x_1, once learned, are enough for the kernel; those at the start are not (Fort et al. 2020)."""
+    """Features of x_0 x_1, once learned, are enough for the kernel;
+    those at the start are not (Fort et al. 2020).
+    """
     rng = np.random.default_rng(3)
     x, x_test = (rng.choice([-1.0, 1.0], (n, 16)) for n in (160, 200))
     y, y_test = (points[:, 0] * points[:, 1] for points in (x, x_test))
-    module = to_torch(nk.mlp(1, 2**0.5, 0.1), 128, input_shape=16, parameterization="mup", dtype="float64")
+    module = to_torch(
+        nk.mlp(1, 2**0.5, 0.1), 128, input_shape=16, parameterization="mup", dtype="float64"
+    )
     start = linearized_error(module, x, y, x_test, y_test)
     train(module, x, y, optimizer="adam", lr=0.03, base_width=1, steps=200, batch_size=32)
     later = linearized_error(module, x, y, x_test, y_test)

@@ -1,4 +1,6 @@
-"""The faces of finite networks met with their neighbours' objects: one line of ours, whatever they are handed."""
+"""The faces of finite networks met with their neighbours' objects: one line of ours,
+whatever they are handed.
+"""
 
 import copy
 
@@ -11,7 +13,16 @@ from ntkcore import finite
 from test_neighbours import ANSWERED, KERNELS_ONLY, WRONG, K, X, Y, pairs, refused_in_a_line
 
 MODULE = finite.to_torch(nk.mlp(1), 8, input_shape=3)
-READ = {"a rectangle", "one dimension", "not symmetric", "NaN", "infinity", "three dimensions", "a number", "no rows"}
+READ = {
+    "a rectangle",
+    "one dimension",
+    "not symmetric",
+    "NaN",
+    "infinity",
+    "three dimensions",
+    "a number",
+    "no rows",
+}
 UNREAD = {name: wrong for name, wrong in WRONG.items() if name not in READ}
 
 TAKES_DATA = {

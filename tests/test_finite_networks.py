@@ -10,13 +10,21 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
+from examples import PHIS
 from finite_nets import CONV, DENSE, NETS, RELU, data, shape_of, torch
-from ntkcore.finite import ABC, activation_movement, empirical_nngp, empirical_ntk, parameter_groups, to_torch, train
+from ntkcore.finite import (
+    ABC,
+    activation_movement,
+    empirical_nngp,
+    empirical_ntk,
+    parameter_groups,
+    to_torch,
+    train,
+)
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.networks import MAKERS
-from ntkcore.layers import ACTIVATIONS
+from ntkcore.specs.activations import ACTIVATIONS
 from reference import PHI
-from test_dual import CASES
 
 DRAWS = 12
 
@@ -25,7 +33,7 @@ def test_every_activation_has_its_torch_function():
     assert set(FUNCTIONS) == set(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("layer", CASES, ids=repr)
+@pytest.mark.parametrize("layer", PHIS, ids=repr)
 def test_activations(layer):
     z = np.linspace(-3, 3, 61) + 0.01
     phi = PHI[type(layer).__name__](layer)[0]
@@ -37,7 +45,10 @@ def test_kernels_scatter_about_the_infinite_ones(name):
     """The mean of a few draws, within 4.5 of its standard errors and a bias of order 1/width."""
     net, x = NETS[name], data(NETS[name])
     width = 512 if x.ndim == 2 else 128
-    nets = [to_torch(net, width, input_shape=x.shape[1:], seed=seed, dtype="float64") for seed in range(DRAWS)]
+    nets = [
+        to_torch(net, width, input_shape=x.shape[1:], seed=seed, dtype="float64")
+        for seed in range(DRAWS)
+    ]
     exact = nk.kernel(net, x, None, ("nngp", "ntk"))
     for function, kernel in zip((empirical_nngp, empirical_ntk), exact, strict=True):
         draws = np.array([function(module, x) for module in nets])
@@ -93,13 +104,19 @@ def test_the_table_of_mup():
     n = 64
     module = to_torch(nk.mlp(2, 1.0), n, input_shape=9, parameterization="mup")
     layers = [module.body[i] for i in (0, 2, 4)]
-    assert [layer.multiplier for layer in layers] == pytest.approx([n**-a for a in MUP_TABLE["weights"]])
-    assert [layer.std for layer in layers] == pytest.approx([1 / 3 / n**0.5, 1 / n**0.5, 1 / n**0.5])
+    assert [layer.multiplier for layer in layers] == pytest.approx(
+        [n**-a for a in MUP_TABLE["weights"]]
+    )
+    assert [layer.std for layer in layers] == pytest.approx(
+        [1 / 3 / n**0.5, 1 / n**0.5, 1 / n**0.5]
+    )
     for optimizer in ("sgd", "adam"):
         rates = [group["lr"] for group in parameter_groups(module, 0.1, optimizer)]
         assert rates == pytest.approx([0.1 * n**-c for c in MUP_TABLE[optimizer]])
     groups = parameter_groups(module, 1, "adam")
-    effective = [group["lr"] * layer.multiplier for group, layer in zip(groups, layers, strict=True)]
+    effective = [
+        group["lr"] * layer.multiplier for group, layer in zip(groups, layers, strict=True)
+    ]
     assert effective == pytest.approx([1, 1 / n, 1 / n])  # of W itself: table 3's
 
 
@@ -127,7 +144,9 @@ def trained(parameterization, optimizer, seed=1, **options):
     return module(torch.tensor(x)).detach().numpy()
 
 
-@pytest.mark.parametrize(("optimizer", "lr", "tolerance"), [("sgd", 0.2, 1e-10), ("adam", 0.02, 1e-4)])
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "tolerance"), [("sgd", 0.2, 1e-10), ("adam", 0.02, 1e-4)]
+)
 def test_mean_field_and_mup_are_one_up_to_the_symmetry_of_abc(optimizer, lr, tolerance):
     """a + s, b - s, c - 2s (Adam: c - s) train alike (Yang & Hu 2021, eq. 5)."""
     mup = ABC(a=(-0.5, 0, 0.5), b=0.5, c=0, c_adam=(0.5, 1, 0.5))
@@ -143,7 +162,12 @@ def test_every_layer_under_adam_moves_the_output_alike_at_all_widths(parameteriz
     moved = {}
     for width in (128, 2048):
         module = to_torch(
-            nk.mlp(2), width, input_shape=5, parameterization=parameterization, dtype="float64", centred=True
+            nk.mlp(2),
+            width,
+            input_shape=5,
+            parameterization=parameterization,
+            dtype="float64",
+            centred=True,
         )
         for layer in (0, 2, 4):
             one = copy.deepcopy(module)
@@ -156,7 +180,9 @@ def test_every_layer_under_adam_moves_the_output_alike_at_all_widths(parameteriz
 
 
 def test_coordinate_check():
-    """µP moves hidden coordinates by as much at all widths, the NTK parameterization by n^-1/2 (Yang et al. 2022)."""
+    """µP moves hidden coordinates by as much at all widths,
+    the NTK parameterization by n^-1/2 (Yang et al. 2022).
+    """
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((16, 8)), rng.standard_normal(16)
     slopes = {}
@@ -250,4 +276,6 @@ def test_without_torch_the_extra_is_named():
     code = "import sys; sys.modules['torch'] = None; import ntkcore; import ntkcore.finite"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.strip().endswith('ImportError: finite networks need PyTorch: pip install "ntkcore[torch]"')
+    assert done.stderr.strip().endswith(
+        'ImportError: finite networks need PyTorch: pip install "ntkcore[torch]"'
+    )

@@ -10,8 +10,16 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from finite_nets import torch
-from ntkcore.dynamics import GradientDescent, GradientFlow
-from ntkcore.finite import DivergedError, Linearized, empirical_ntk, linearize, rms_deviation, to_torch, train
+from ntkcore.finite import (
+    DivergedError,
+    Linearized,
+    empirical_ntk,
+    linearize,
+    rms_deviation,
+    to_torch,
+    train,
+)
+from ntkcore.theory.dynamics import GradientDescent, GradientFlow
 
 RNG = np.random.default_rng(0)
 X, Y, X_TEST = RNG.standard_normal((12, 5)), RNG.standard_normal(12), RNG.standard_normal((4, 5))
@@ -22,7 +30,13 @@ def outputs(module, x):
 
 
 def make(width=16, outputs=1, seed=0, **options):
-    net = nk.Serial(nk.Dense(1.4, 0.1), nk.Erf(), nk.Dense(1.4, 0.1), nk.Relu(), nk.Dense(1.2, 0.1, width=outputs))
+    net = nk.Serial(
+        nk.Dense(1.4, 0.1),
+        nk.Erf(),
+        nk.Dense(1.4, 0.1),
+        nk.Relu(),
+        nk.Dense(1.2, 0.1, width=outputs),
+    )
     return to_torch(net, width, input_shape=5, dtype="float64", seed=seed, **options)
 
 
@@ -51,7 +65,13 @@ def test_what_is_recorded():
         return {"weight": float(module.body[0].weight.detach()[0, 0])}
 
     history = train(
-        module, X, Y, lr=0.1, steps=10, every=4, callbacks=[weight, lambda step, m: {"odd": 1} if step else {}]
+        module,
+        X,
+        Y,
+        lr=0.1,
+        steps=10,
+        every=4,
+        callbacks=[weight, lambda step, m: {"odd": 1} if step else {}],
     )
     assert seen == [0, 4, 8, 10] == list(history.steps)
     assert history.values["weight"][0] == float(make().body[0].weight.detach()[0, 0])
@@ -85,7 +105,9 @@ def test_decay_is_the_same_in_all_layers():
     """On zero data gradients vanish and only AdamW's decay is left: (1 - lr wd)^steps."""
     net = nk.mlp(2)
     for parameterization in ("ntk", "mup", "standard"):
-        module = to_torch(net, 16, input_shape=5, parameterization=parameterization, dtype="float64", alpha=3.0)
+        module = to_torch(
+            net, 16, input_shape=5, parameterization=parameterization, dtype="float64", alpha=3.0
+        )
         before = copy.deepcopy(module)
         train(module, 0 * X, 0 * Y, optimizer="adamw", lr=0.1, weight_decay=0.2, steps=7)
         for after, start in zip(module.parameters(), before.parameters(), strict=True):
@@ -130,8 +152,14 @@ def test_divergence_is_named():
         ({"lr": "1"}, "lr must be a positive finite number"),
         ({"steps": 1.5}, "steps must be"),
         ({"batch_size": 2.5}, "between 1 and the 12 samples"),
-        ({"loss": lambda f, y: f[:, 0] - y.reshape(-1)[:3]}, r"the loss cannot take outputs \(12, 1\)"),
-        ({"loss": torch.nn.functional.cross_entropy, "y": np.zeros(12, int)}, "a tensor of integers keeps its own"),
+        (
+            {"loss": lambda f, y: f[:, 0] - y.reshape(-1)[:3]},
+            r"the loss cannot take outputs \(12, 1\)",
+        ),
+        (
+            {"loss": torch.nn.functional.cross_entropy, "y": np.zeros(12, int)},
+            "a tensor of integers keeps its own",
+        ),
         ({"loss": "hinge"}, "loss must be one of mse, cross_entropy"),
         ({"optimizer": "newton"}, "optimizer must be one of"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum is SGD's"),
@@ -149,7 +177,9 @@ def test_bad_arguments(options, message):
 
 def test_what_losses_and_callbacks_give():
     options = {"lr": 0.1, "steps": 1}
-    with pytest.raises(TypeError, match=r"tensor of one number, the mean over samples, not shape \(12, 1\)"):
+    with pytest.raises(
+        TypeError, match=r"tensor of one number, the mean over samples, not shape \(12, 1\)"
+    ):
         train(make(), X, Y, loss=lambda f, y: f**2, **options)
     with pytest.raises(TypeError, match="one number, the mean over samples, not float"):
         train(make(), X, Y, loss=lambda f, y: 1.0, **options)
@@ -162,7 +192,9 @@ def test_what_losses_and_callbacks_give():
 def test_targets_of_true_and_false():
     truth = torch.tensor([True, False] * 6)
     history = train(make(), X, truth, lr=0.1, steps=2)
-    np.testing.assert_array_equal(history.loss, train(make(), X, truth.double(), lr=0.1, steps=2).loss)
+    np.testing.assert_array_equal(
+        history.loss, train(make(), X, truth.double(), lr=0.1, steps=2).loss
+    )
 
 
 # --- the linearised network
@@ -227,7 +259,10 @@ def test_linearised_elsewhere():
     module, other = make(seed=0), make(seed=1)
     there = dict(other.named_parameters())
     one = Linearized(module, X, Y, GradientFlow(), parameters=there)
-    assert relative_error(one.predict(3.0, X_TEST), Linearized(other, X, Y).predict(3.0, X_TEST)) < 1e-12
+    assert (
+        relative_error(one.predict(3.0, X_TEST), Linearized(other, X, Y).predict(3.0, X_TEST))
+        < 1e-12
+    )
     assert relative_error(outputs(linearize(module, there), X), outputs(other, X)) < 1e-14
     assert relative_error(one.ntk, empirical_ntk(other, X)) < 1e-14
     assert outputs(module, X).tolist() == outputs(make(seed=0), X).tolist()  # untouched
@@ -241,14 +276,18 @@ def test_single_precision_is_worked_with_in_double():
 
 
 def test_wide_or_scaled_networks_train_as_their_linearisation():
-    """||f - f_lin|| falls at least by width^-1/2 (Lee et al. 2019), and by 1/alpha (Chizat et al. 2019)."""
+    """||f - f_lin|| falls at least by width^-1/2 (Lee et al. 2019),
+    and by 1/alpha (Chizat et al. 2019).
+    """
 
     net = nk.mlp(2, 1.4, 0.1, nk.Erf())
 
     def gap(**options):
         gaps = []
         for seed in range(3):
-            module = to_torch(net, **{"width": 16, **options}, input_shape=5, dtype="float64", seed=seed)
+            module = to_torch(
+                net, **{"width": 16, **options}, input_shape=5, dtype="float64", seed=seed
+            )
             linear = Linearized(module, X, Y, GradientDescent(0.2))
             train(module, X, Y, lr=0.2, steps=100)
             gaps.append(rms_deviation(outputs(module, X_TEST)[:, 0], linear.predict(100, X_TEST)))
@@ -265,6 +304,8 @@ def test_bad_linearisations():
         Linearized(make(), X, Y).loss(1.0, X_TEST)
     with pytest.raises(ValueError, match="y must have shape"):
         Linearized(make(), X, Y).loss(1.0, X_TEST, np.ones((4, 1)))
-    module = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 1))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(5, 5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 1)
+    )
     with pytest.raises(ValueError, match="dropout is on"):
         Linearized(module, X, Y)

@@ -1,4 +1,6 @@
-"""Random finite networks, wide, several draws: their empirical kernels scatter about the infinite-width ones."""
+"""Random finite networks, wide, several draws:
+their empirical kernels scatter about the infinite-width ones.
+"""
 
 import numpy as np
 import pytest
@@ -27,10 +29,20 @@ NETS = {
         )
     ),
     "circular in a branch": nk.Serial(
-        *(CONV, nk.Residual(RELU, HALVED, RELU, AROUND, shortcut=HALVED), RELU, nk.GlobalAvgPool(), DENSE)
+        *(
+            CONV,
+            nk.Residual(RELU, HALVED, RELU, AROUND, shortcut=HALVED),
+            RELU,
+            nk.GlobalAvgPool(),
+            DENSE,
+        )
     ),
-    "nested": nk.Serial(CONV, nk.Residual(RELU, CONV, nk.Residual(RELU, CONV)), nk.Flatten(), RELU, DENSE),
-    "residual": nk.Serial(CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE, RELU, DENSE),
+    "nested": nk.Serial(
+        CONV, nk.Residual(RELU, CONV, nk.Residual(RELU, CONV)), nk.Flatten(), RELU, DENSE
+    ),
+    "residual": nk.Serial(
+        CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE, RELU, DENSE
+    ),
 }
 
 

@@ -1,22 +1,20 @@
-"""On a GPU: every layer, dtype, way in and way out against the CPU engine (`pytest -m gpu`, tools/gpu_check.sh)."""
+"""On a GPU: every layer, dtype, way in and way out against the CPU
+engine (`pytest -m gpu`, tools/gpu_check.sh).
+"""
 
 import numpy as np
 import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.backends import cuda_problem
-from test_dual import CASES
-from test_images import NETS
+from examples import IMAGE_NETS, PHIS, VECTOR_NETS
+from ntkcore.engine.backends import cuda_problem
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem()))]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem())),
+]
 NAMES = ("nngp", "ntk")
-VECTOR_NETS = {
-    "chain": nk.mlp(10),
-    "chain with biases": nk.mlp(3, 1.2, 0.3),
-    "leaky": nk.mlp(3, activation=nk.LeakyRelu(0.2)),
-    "residual": nk.Serial(nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.LayerNorm(), nk.Gelu(), nk.Dense(1.2, 0.1)),
-}
 BOUNDS = {"float32": 5e-6, "float64": 1e-12}
 
 
@@ -32,10 +30,10 @@ def images(n, h=5, w=4, channels=2, seed=0):
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", IMAGE_NETS)
 def test_networks_of_images(name, dtype):
     for z in (None, images(9, seed=1)):
-        check(NETS[name], images(20), z, dtype)
+        check(IMAGE_NETS[name], images(20), z, dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -47,10 +45,12 @@ def test_networks_of_vectors(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("activation", [case for case in CASES if case != nk.ArcCosine(0)], ids=str)
+@pytest.mark.parametrize("activation", [case for case in PHIS if case != nk.ArcCosine(0)], ids=str)
 def test_activations(activation, dtype):
     check(nk.Serial(nk.Dense(0.8, 0.1), activation, nk.Dense()), images(20)[:, 0, 0], None, dtype)
-    net = nk.Serial(nk.Conv((3, 3), padding="SAME", W_std=0.7), activation, nk.GlobalAvgPool(), nk.Dense())
+    net = nk.Serial(
+        nk.Conv((3, 3), padding="SAME", W_std=0.7), activation, nk.GlobalAvgPool(), nk.Dense()
+    )
     check(net, images(20), None, dtype)
 
 
@@ -59,7 +59,10 @@ def test_activations(activation, dtype):
 def test_sides(side, dtype):
     for bias in (None, 0.2):
         check(
-            nk.cntk(3, b_std=bias), images(3, side, max(side - 3, 1)), images(2, side, max(side - 3, 1), seed=1), dtype
+            nk.cntk(3, b_std=bias),
+            images(3, side, max(side - 3, 1)),
+            images(2, side, max(side - 3, 1), seed=1),
+            dtype,
         )
         check(nk.cntk(3, b_std=bias), images(3, side, side), None, dtype)
 
@@ -78,7 +81,15 @@ def test_small_large_and_zero_pixels(scale):
 
 
 def test_options():
-    check(nk.cntk(3), images(40), None, "float64", augment="hflip", pool_windows=[1, 3, "global"], tile=16)
+    check(
+        nk.cntk(3),
+        images(40),
+        None,
+        "float64",
+        augment="hflip",
+        pool_windows=[1, 3, "global"],
+        tile=16,
+    )
     check(nk.cntk(3), images(40), None, "float64", depths=[1, 3])
 
 
@@ -105,11 +116,15 @@ def test_arrays_of_cupy_and_of_others(net):
         def __dlpack_device__(self):
             return self.array.__dlpack_device__()
 
-    assert relative_error(cupy.asnumpy(nk.kernel(net, OnlyDLPack(cupy.asarray(x)))), expected) < 1e-12
+    assert (
+        relative_error(cupy.asnumpy(nk.kernel(net, OnlyDLPack(cupy.asarray(x)))), expected) < 1e-12
+    )
 
 
 def test_vectors_keep_their_precision():
-    """Products in full float32 under CUPY_TF32=1; norms of zero, tiny and huge rows; the same on either side."""
+    """Products in full float32 under CUPY_TF32=1; norms of zero, tiny and huge rows;
+    the same on either side.
+    """
     cupy = pytest.importorskip("cupy")
     types, float32 = cupy._core._routines_linalg, np.dtype("float32")
     x = np.random.default_rng(0).standard_normal((301, 200)).astype(float32)
@@ -133,7 +148,7 @@ def test_vectors_keep_their_precision():
 def test_many_tiles_of_vectors_to_the_host():
     x = np.random.default_rng(0).standard_normal((1203, 7))
     for z in (None, x[:701] + 1):
-        check(VECTOR_NETS["chain"], x, z, "float64", tile=256)
+        check(VECTOR_NETS["long chain"], x, z, "float64", tile=256)
 
 
 def test_the_same_bits_every_time():
@@ -155,8 +170,8 @@ def test_finite_networks(name):
     torch = torch_on_gpu()
     from ntkcore.finite import empirical_nngp, empirical_ntk, to_torch, train
 
-    net = {**VECTOR_NETS, **NETS}[name]
-    x = images(12) if name in NETS else np.random.default_rng(0).standard_normal((12, 7))
+    net = {**VECTOR_NETS, **IMAGE_NETS}[name]
+    x = images(12) if name in IMAGE_NETS else np.random.default_rng(0).standard_normal((12, 7))
     here = to_torch(net, 16, input_shape=x.shape[1:], dtype="float64", seed=0)
     there = to_torch(net, 16, input_shape=x.shape[1:], dtype="float64", seed=0).to("cuda")
     for kernel in (empirical_ntk, empirical_nngp):
@@ -169,10 +184,15 @@ def test_finite_networks(name):
 
 def test_falsifier(tmp_path):
     torch_on_gpu()
-    from ntkcore.control import Budget, Claim, Training, falsify
+    from ntkcore.falsifier import Budget, Claim, Training, falsify
 
     x = np.random.default_rng(0).choice([-1.0, 1.0], (200, 6))
     training = Training(steps=200, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None)
-    options = {"training": training, "budget": Budget(1, 1, ()), "folder": tmp_path, "device": "cuda"}
+    options = {
+        "training": training,
+        "budget": Budget(1, 1, ()),
+        "folder": tmp_path,
+        "device": "cuda",
+    }
     (verdict,) = falsify((x, x[:, 0]), nk.mlp(1), Claim("c"), width=64, **options).verdicts
     assert min(effect.mean for effect in verdict.effects.values()) > 0.5

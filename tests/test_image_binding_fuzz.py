@@ -1,6 +1,8 @@
-"""The binding of images checks what it is given: whatever Python passes, the answer is a result or an exception.
+"""The binding of images checks what it is given: whatever Python passes,
+the answer is a result or an exception.
 
-A crash of the process, or a byte written beside the tile, is a failure here; tests/test_images.py says if it is right.
+A crash of the process, or a byte written beside the tile, is a failure here;
+tests/test_images.py says if it is right.
 """
 
 import contextlib
@@ -26,7 +28,9 @@ def data(n, shape=(4, 4, 2), dtype=np.float64):
 
 
 def run(program, shape, dtype, backend, diagonal=False, n=3):
-    """The whole life of a program on small images; every write is checked against the frames of its results."""
+    """The whole life of a program on small images;
+    every write is checked against the frames of its results.
+    """
     x = data(n, shape, dtype)
     nngp, ntk, head = _core.image_diagonal(program, backend, x)
     assert nngp.shape == ntk.shape
@@ -38,7 +42,11 @@ def run(program, shape, dtype, backend, diagonal=False, n=3):
     assert all(map(frame_is_whole, wholes))
 
 
-some_number = st.integers(1, 5) | st.integers(-1, 8) | st.sampled_from([0, 1024, 1025, 2**31 - 1, -(2**31), 2**31])
+some_number = (
+    st.integers(1, 5)
+    | st.integers(-1, 8)
+    | st.sampled_from([0, 1024, 1025, 2**31 - 1, -(2**31), 2**31])
+)
 any_plane_op = st.tuples(
     st.sampled_from([*KINDS, "", "affine"]),
     st.sampled_from([*_core.duals(), "", "tanh"]),
@@ -50,7 +58,13 @@ any_plane_op = st.tuples(
 
 
 @MANY
-@given(st.lists(any_plane_op, max_size=5), any_index, any_index, any_index, st.tuples(*[some_number] * 3))
+@given(
+    st.lists(any_plane_op, max_size=5),
+    any_index,
+    any_index,
+    any_index,
+    st.tuples(*[some_number] * 3),
+)
 @example([], 1, 1, 1, (1024, 1024, 2**31 - 1))
 @example([], 65, 1, 1, (4, 4, 2))
 @example([], 0, 1, 1, (4, 4, 2))
@@ -77,7 +91,10 @@ def programs(draw):
     def window_op(kind, slot):
         out = draw(st.integers(1, 6)), draw(st.integers(1, 6))
         window = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-        strides = draw(st.sampled_from([1, 1, 2, 3, 1024])), draw(st.sampled_from([1, 1, 2, 3, 1024]))
+        strides = (
+            draw(st.sampled_from([1, 1, 2, 3, 1024])),
+            draw(st.sampled_from([1, 1, 2, 3, 1024])),
+        )
         low = tuple(draw(st.integers(0, k - 1)) for k in window)
         if draw(st.booleans()):  # as the convolution that runs in place
             out, window, strides, low = size[slot], (3, 3), (1, 1), (1, 1)
@@ -87,9 +104,16 @@ def programs(draw):
         return geometry
 
     for _ in range(draw(st.integers(0, 8))):
-        kind, slot, other = draw(st.sampled_from(KINDS)), draw(st.integers(0, 2)), draw(st.integers(0, 2))
+        kind, slot, other = (
+            draw(st.sampled_from(KINDS)),
+            draw(st.integers(0, 2)),
+            draw(st.integers(0, 2)),
+        )
         dual = draw(st.sampled_from(["abrelu", *_core.duals()]))
-        params = draw(st.sampled_from([(0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 1.0, 0.0), (1.0, 0.1, 1.0, 0.1)]) | parameters)
+        params = draw(
+            st.sampled_from([(0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 1.0, 0.0), (1.0, 0.1, 1.0, 0.1)])
+            | parameters
+        )
         if kind == "pool":
             slot = 0
         if min(size[slot]) < 1 and kind not in ("copy",):
@@ -133,5 +157,9 @@ def test_circular_padding_has_one_period(stride, fits):
     strided = (5, 5, size, size, 1, 1, stride, stride, 0, 0, 0, 0)
     around = [(n, n, n, n, 3, 3, 1, 1, 1, 1, 1, 0) for n in (5, size)]
     ops = [("conv", "", 0, 0, params, geometry) for geometry in (around[0], strided, around[1])]
-    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="circular padding at sizes"):
+    with (
+        contextlib.nullcontext()
+        if fits
+        else pytest.raises(ValueError, match="circular padding at sizes")
+    ):
         _core.ImageProgram(ops, 1, [("emit", "", 0, 0, params)], 1, 1, (5, 5, 1))

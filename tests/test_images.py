@@ -8,57 +8,12 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
+from examples import GAP, IMAGE_NETS, C, R, conv
 from reference import reference
 
 
 def images(n, h=5, w=4, channels=2, seed=0, dtype=np.float64):
     return np.random.default_rng(seed).standard_normal((n, h, w, channels)).astype(dtype)
-
-
-def conv(size=(3, 3), strides=(1, 1), padding="SAME", W_std=1.3, b_std=0.1):
-    return nk.Conv(size, strides, padding, W_std, b_std)
-
-
-R, D, C = nk.Relu(), nk.Dense(), conv()
-GAP, FLAT = nk.GlobalAvgPool(), nk.Flatten()
-AROUND = conv(padding="CIRCULAR")
-STANDARD = nk.Conv((3, 2), (1, 1), "SAME", 1.3, 0.1, "standard", 8)
-HALVED = nk.Residual(R, conv(strides=(2, 2)), R, C, shortcut=conv((1, 1), (2, 2)))
-NETS = {
-    "cntk gap": nk.cntk(3),
-    "cntk flatten": nk.cntk(3, "flatten", 1.3, 0.2),
-    "even filters": nk.Serial(conv((2, 4)), R, conv((3, 2), padding="VALID"), R, FLAT),
-    "one pixel high": nk.Serial(conv((1, 3)), R, conv((5, 1)), R, GAP, D),
-    "circular": nk.Serial(AROUND, R, conv((2, 3), padding="CIRCULAR"), R, C, GAP),
-    "circular, pooled": nk.Serial(C, R, nk.AvgPool((2, 2)), AROUND, nk.Erf(), nk.SumPool((2, 1)), C, R, GAP, D),
-    "circular, strided": nk.Serial(C, R, conv(padding="CIRCULAR", strides=(1, 2)), R, C, GAP),
-    "circular, after VALID": nk.Serial(conv((2, 2), padding="VALID"), R, AROUND, R, GAP, D),
-    "circular, then VALID and SAME": nk.Serial(AROUND, R, conv(padding="VALID"), R, C, R, GAP, D),
-    "circular, then strided": nk.Serial(AROUND, R, conv(strides=(2, 2)), R, C, R, GAP, D),
-    "circular, any filter and stride": nk.Serial(
-        *(conv((6, 3), (2, 3), "CIRCULAR"), R, conv((2, 5), padding="CIRCULAR"), R, C, GAP, D)
-    ),
-    "circular, in a branch": nk.Serial(
-        C, nk.Residual(R, conv(strides=(2, 2)), R, AROUND, shortcut=conv((1, 1), (2, 2))), R, AROUND, nk.Erf(), GAP, D
-    ),
-    "one pixel by different strides": nk.Serial(
-        C, nk.Residual(R, conv((5, 1), padding="VALID"), shortcut=conv((1, 1), (5, 1))), R, AROUND, R, GAP, D
-    ),
-    "flatten, then a nonlinearity": nk.Serial(C, FLAT, nk.Residual(R, D), D, R, D),
-    "strides beyond the image": nk.Serial(*(conv((1, 1), (1024, 1024)),) * 4, nk.AvgPool((1, 1)), GAP, D),
-    "strides": nk.Serial(conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()),
-    "pools": nk.Serial(conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D),
-    "overlapping pools": nk.Serial(
-        *(C, R, nk.AvgPool((3, 3), (2, 2), "SAME"), C, nk.LeakyRelu(0.2)),
-        *(nk.AvgPool((2, 3), (1, 1), "SAME", True), FLAT, D),
-    ),
-    "pool after stride": nk.Serial(conv(strides=(2, 2)), R, nk.AvgPool((2, 2)), C, R, GAP, D),
-    "pixelwise": nk.Serial(nk.Dense(1.2, 0.1), nk.Gelu(), C, nk.LayerNorm(), nk.Sin(), FLAT, D),
-    "standard": nk.Serial(STANDARD, R, FLAT, nk.Dense(1.1, 0.1, "standard")),
-    "residual": nk.Serial(C, nk.Residual(R, C), R, GAP, D),
-    "strided residual": nk.Serial(C, HALVED, R, GAP, D),
-    "head": nk.Serial(C, nk.Erf(), GAP, nk.Dense(1.2, 0.1), nk.LayerNorm(), R, D),
-}
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +22,20 @@ def references():
 
 
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", IMAGE_NETS)
 def test_against_the_reference(name, backend, references):
     x, z = images(3), images(2, seed=1)
     if name not in references:
-        references[name] = [reference(NETS[name], x, other) for other in (None, z)]
+        references[name] = [reference(IMAGE_NETS[name], x, other) for other in (None, z)]
     for other, expected in zip((None, z), references[name], strict=True):
-        double = nk.kernel(NETS[name], x, other, ("nngp", "ntk"), backend=backend)
-        single = nk.kernel(NETS[name], x, other, ("nngp", "ntk"), backend=backend, dtype="float32")
+        double = nk.kernel(IMAGE_NETS[name], x, other, ("nngp", "ntk"), backend=backend)
+        single = nk.kernel(
+            IMAGE_NETS[name], x, other, ("nngp", "ntk"), backend=backend, dtype="float32"
+        )
         for k in (0, 1):
             assert relative_error(double[k], expected[k]) < 1e-12
             assert relative_error(single[k], expected[k]) < 3e-6
-    diagonal = nk.kernel_diag(NETS[name], x, ("nngp", "ntk"), backend=backend)
+    diagonal = nk.kernel_diag(IMAGE_NETS[name], x, ("nngp", "ntk"), backend=backend)
     for k in (0, 1):
         assert relative_error(diagonal[k], np.diag(references[name][0][k])) < 1e-12
 
@@ -93,35 +50,40 @@ def test_branches_of_different_strides_are_refused():
 @pytest.mark.parametrize("name", ["cntk gap", "pools", "head"])
 def test_sizes_symmetry_and_diagonal(name, n):
     x = images(n, dtype=np.float32)
-    k = nk.kernel(NETS[name], x, get=("nngp", "ntk"))
-    cross = nk.kernel(NETS[name], x, x.copy(), ("nngp", "ntk"))
+    k = nk.kernel(IMAGE_NETS[name], x, get=("nngp", "ntk"))
+    cross = nk.kernel(IMAGE_NETS[name], x, x.copy(), ("nngp", "ntk"))
     for kernel in ("nngp", "ntk"):
         matrix = getattr(k, kernel)
         assert (matrix == matrix.T).all()
-        assert (np.diag(matrix) == nk.kernel_diag(NETS[name], x, kernel)).all()
+        assert (np.diag(matrix) == nk.kernel_diag(IMAGE_NETS[name], x, kernel)).all()
         off = ~np.eye(n, dtype=bool)
-        assert np.abs(matrix - getattr(cross, kernel))[off].max(initial=0) < 1e-5 * np.abs(matrix).max()
+        assert (
+            np.abs(matrix - getattr(cross, kernel))[off].max(initial=0)
+            < 1e-5 * np.abs(matrix).max()
+        )
 
 
 @pytest.mark.parametrize("name", ["cntk gap", "pools", "strided residual"])
 def test_neither_threads_nor_tiles_change_a_bit(name):
     x, z = images(40, dtype=np.float32), images(35, seed=1, dtype=np.float32)
     for other in (None, z):
-        first = nk.kernel(NETS[name], x, other, threads=1)
+        first = nk.kernel(IMAGE_NETS[name], x, other, threads=1)
         for threads, tile in ((2, 16), (3, 32), (1, 64)):
-            assert (nk.kernel(NETS[name], x, other, threads=threads, tile=tile) == first).all()
+            assert (
+                nk.kernel(IMAGE_NETS[name], x, other, threads=threads, tile=tile) == first
+            ).all()
 
 
 def test_any_memory_order_and_dtype():
     x = images(3)
-    expected = nk.kernel(NETS["residual"], x)
+    expected = nk.kernel(IMAGE_NETS["residual"], x)
     wide = np.zeros((3, 10, 8, 4))
     wide[:, ::2, ::2, ::2] = x
     frozen = x.copy()
     frozen.flags.writeable = False
     for same in (np.asfortranarray(x), wide[:, ::2, ::2, ::2], frozen):
-        assert (nk.kernel(NETS["residual"], same) == expected).all()
-    assert nk.kernel(NETS["residual"], (10 * x).astype(np.int8)).dtype == np.float64
+        assert (nk.kernel(IMAGE_NETS["residual"], same) == expected).all()
+    assert nk.kernel(IMAGE_NETS["residual"], (10 * x).astype(np.int8)).dtype == np.float64
 
 
 def with_layers(net, *replacement):
@@ -133,7 +95,12 @@ def test_depths_and_windows_are_the_plain_layers():
     x, z = images(3, 6, 5), images(2, 6, 5, seed=1)
     for other in (None, z):
         many = nk.kernel(
-            nk.cntk(3, b_std=0.1), x, other, ("nngp", "ntk"), depths=[1, 3], pool_windows=[1, 3, 5, "global"]
+            nk.cntk(3, b_std=0.1),
+            x,
+            other,
+            ("nngp", "ntk"),
+            depths=[1, 3],
+            pool_windows=[1, 3, 5, "global"],
         )
         for i, depth in enumerate((1, 3)):
             plain = nk.cntk(depth, b_std=0.1)
@@ -153,12 +120,18 @@ def test_depths_and_windows_are_the_plain_layers():
 @pytest.mark.parametrize("name", ["cntk gap", "head", "residual"])
 def test_flips_are_averaged(name):
     x, z = images(17, 4, 4), images(5, 4, 4, seed=1)
-    net = NETS[name]
+    net = IMAGE_NETS[name]
     for other in (None, z):
         right = x if other is None else other
-        four = sum(nk.kernel(net, a, b) for a in (x, x[:, :, ::-1]) for b in (right, right[:, :, ::-1])) / 4
+        four = (
+            sum(
+                nk.kernel(net, a, b) for a in (x, x[:, :, ::-1]) for b in (right, right[:, :, ::-1])
+            )
+            / 4
+        )
         ours = nk.kernel(net, x, other, augment="hflip")
-        assert relative_error(ours, four) < 1e-8  # the four know rho = 1 on the diagonal to rounding only
+        # The four know rho = 1 on the diagonal to rounding only.
+        assert relative_error(ours, four) < 1e-8
         if other is None:
             assert (ours == ours.T).all()
             assert relative_error(np.diag(ours), nk.kernel_diag(net, x, augment="hflip")) < 1e-14
@@ -166,7 +139,7 @@ def test_flips_are_averaged(name):
 
 def test_options_that_do_not_fit():
     with pytest.raises(ValueError, match="left and right"):
-        nk.kernel(NETS["even filters"], images(2), augment="hflip")
+        nk.kernel(IMAGE_NETS["even filters"], images(2), augment="hflip")
     with pytest.raises(ValueError, match="odd"):
         nk.kernel(nk.cntk(1), images(2), pool_windows=[2])
     with pytest.raises(ValueError, match="multiple of 16"):
@@ -179,19 +152,25 @@ def test_options_that_do_not_fit():
 
 def test_single_precision_at_20_layers():
     x = images(4, 8, 8, 3)
-    single, double = (nk.kernel(nk.cntk(20), x.astype("f"), dtype=t).astype(float) for t in ("float32", "float64"))
+    single, double = (
+        nk.kernel(nk.cntk(20), x.astype("f"), dtype=t).astype(float) for t in ("float32", "float64")
+    )
     assert relative_error(single, double) < 3e-6
     assert np.abs(np.diag(single) / np.diag(double) - 1).max() < 1e-5
 
 
 def near_duplicates(data_folder, side):
-    """48 natural images: 16, each with two copies under noise of 1e-3, normalised, in the middle `side` pixels."""
+    """48 natural images: 16, each with two copies under noise of 1e-3, normalised,
+    in the middle `side` pixels.
+    """
     x = np.load(data_folder / "cifar10_lossless_5170_1017.npz")["X_train"][:16].astype(float)
     low = (32 - side) // 2
     x = x[:, low : low + side, low : low + side]
     x = (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
     rng = np.random.default_rng(0)
-    return np.concatenate([x, *(x + 1e-3 * rng.standard_normal(x.shape) for _ in range(2))]).astype(np.float32)
+    return np.concatenate([x, *(x + 1e-3 * rng.standard_normal(x.shape) for _ in range(2))]).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,10 +185,10 @@ def test_near_duplicates_keep_the_gram_positive(data_folder, side):
 def test_memory_does_not_grow_with_the_images():
     """Beyond the result: a child's peak over 300 images stays within 40 MiB of that over 30."""
     code = (
-        "import resource, sys, numpy as np, ntkcore as nk\n"
-        "x = np.zeros((int(sys.argv[1]), 16, 16, 1), 'f') + np.random.default_rng(0).random((1, 16, 16, 1))\n"
-        "nk.kernel(nk.cntk(3, 'flatten'), x.astype('f'), threads=1)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "import resource, sys, numpy as np, ntkcore as nk\nx = np.zeros((int(sys.argv[1]), 16, 16,"
+        " 1), 'f') + np.random.default_rng(0).random((1, 16, 16, 1))\nnk.kernel(nk.cntk(3,"
+        " 'flatten'), x.astype('f'),"
+        " threads=1)\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     peak = [int(subprocess.check_output([sys.executable, "-c", code, str(n)])) for n in (30, 300)]
     unit = 1 if sys.platform == "darwin" else 1024

@@ -11,8 +11,9 @@ import pytest
 import zarr
 
 import ntkcore as nk
-from ntkcore import _core, tiles
-from ntkcore.build import build
+from ntkcore import _core
+from ntkcore.engine import tiles
+from ntkcore.store.build import build
 
 COMMAND = "from ntkcore.cli import main; main()"
 LINE = "ntkcore: interrupted; what is written stays, and the same command goes on where it can"
@@ -21,17 +22,22 @@ NET, SIDE = "cntk:depth=20", 64  # 256 pairs, the smallest tile, take most of a 
 
 @pytest.fixture
 def pictures(tmp_path):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((40, SIDE, SIDE, 3)).astype("f4"))
+    np.save(
+        tmp_path / "x.npy",
+        np.random.default_rng(0).standard_normal((40, SIDE, SIDE, 3)).astype("f4"),
+    )
     return tmp_path
 
 
-def interrupted(folder, code, *args):
-    """Starts a program, sends SIGINT two seconds after it says that it begins; (exit code, output, errors)."""
-    begin = "import sys; print('begins', flush=True)\n"
+def interrupted(folder, code, *args, after=2.0):
+    """Starts a program, sends SIGINT so many seconds after it says that it begins;
+    (exit code, output, errors).
+    """
+    begin = "" if "begins" in code else "import sys; print('begins', flush=True)\n"
     command = [sys.executable, "-c", begin + code, *args]
     with subprocess.Popen(command, cwd=folder, text=True, stdout=-1, stderr=-1) as process:
         process.stdout.readline()
-        time.sleep(2)
+        time.sleep(after)
         process.send_signal(signal.SIGINT)
         try:
             out, error = process.communicate(timeout=20)
@@ -40,7 +46,9 @@ def interrupted(folder, code, *args):
     return process.returncode, out, error
 
 
-@pytest.mark.parametrize("call", ["kernel(net, x, threads=1)", "kernel(net, x)", "kernel_diag(net, x, threads=1)"])
+@pytest.mark.parametrize(
+    "call", ["kernel(net, x, threads=1)", "kernel(net, x)", "kernel_diag(net, x, threads=1)"]
+)
 def test_a_call_ends_in_the_middle_of_a_tile(pictures, call):
     code = f"""
 import numpy as np, ntkcore as nk
@@ -53,9 +61,18 @@ except KeyboardInterrupt:
     assert interrupted(pictures, code) == (0, "interrupted\n", "")
 
 
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3])
+def test_imports_end(pictures, after):
+    code = "from ntkcore.cli import main; print('begins', flush=True); main()"
+    call = ["build", NET, "x.npy", "k.zarr"]
+    assert interrupted(pictures, code, *call, after=after)[::2] == (130, LINE + "\n")
+
+
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_build_ends_and_goes_on(pictures, threads):
-    assert interrupted(pictures, COMMAND, "build", NET, "x.npy", "k.zarr", "--threads", threads)[::2] == (
+    assert interrupted(pictures, COMMAND, "build", NET, "x.npy", "k.zarr", "--threads", threads)[
+        ::2
+    ] == (
         130,
         LINE + "\n",
     )
@@ -64,12 +81,12 @@ def test_a_build_ends_and_goes_on(pictures, threads):
 def test_compiled_code_of_others_ends(tmp_path):
     code = """
 import hashlib, threading
-from ntkcore import cli
+from ntkcore.cli import commands as cli, main
 @cli.app.command("hash")
 def command():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 sys.argv = ["ntkcore", "hash"]
-cli.main()
+main()
 """
     assert interrupted(tmp_path, code)[::2] == (130, LINE + "\n")
 
@@ -77,12 +94,12 @@ cli.main()
 def test_lapack_that_keeps_the_gil_ends(tmp_path):
     code = """
 import numpy, scipy.linalg
-from ntkcore import cli
+from ntkcore.cli import commands as cli, main
 @cli.app.command("eigh")
 def command():
     scipy.linalg.eigh(numpy.random.default_rng(0).standard_normal((6000, 6000)))
 sys.argv = ["ntkcore", "eigh"]
-cli.main()
+main()
 """
     assert interrupted(tmp_path, code)[::2] == (130, LINE + "\n")
 
@@ -131,19 +148,22 @@ def metric(outcome): return 0.5
 """)
     (tmp_path / "work.py").write_text("""
 import sys, numpy as np, slow
-from ntkcore import cli, control, mlp
+from ntkcore import mlp
+from ntkcore.cli import commands as cli, main
+from ntkcore import falsifier
 @cli.app.command("work")
 def work():
     x = np.random.default_rng(0).standard_normal((40, 3))
-    claim = control.Claim("c", slow.metric, minimum=0.5)
-    control.falsify((x, x[:, :1]), mlp(1), claim, workers=2)
+    claim = falsifier.Claim("c", slow.metric, minimum=0.5)
+    falsifier.falsify((x, x[:, :1]), mlp(1), claim, workers=2)
 if __name__ == "__main__":
     sys.argv.append("work")
-    cli.main()
+    main()
 """)
     command = [sys.executable, "work.py"]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=-1, stderr=-1) as process:
-        os.kill(int(process.stdout.readline()), signal.SIGINT)  # a terminal's Ctrl-C reaches all of them
+        # A terminal's Ctrl-C reaches all of them.
+        os.kill(int(process.stdout.readline()), signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         try:

@@ -1,4 +1,6 @@
-"""The main call on vectors: what comes back, in which precision, and that nothing else changes it."""
+"""The main call on vectors: what comes back, in which precision,
+and that nothing else changes it.
+"""
 
 import subprocess
 import sys
@@ -12,37 +14,11 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore import _core, tiles
-from ntkcore.inputs import thread_count
+from examples import OTHER_NETS, RELU_NETS, VECTOR_NETS
+from ntkcore import _core
+from ntkcore.engine import tiles
+from ntkcore.engine.inputs import thread_count
 from reference import reference
-
-RELU_NETS = {
-    "he": nk.mlp(3),
-    "bias": nk.mlp(2, 1.2, 0.4),
-    "leaky": nk.Serial(nk.Dense(1.1, 0.2), nk.LeakyRelu(0.2), nk.Dense(1.3), nk.Abs(), nk.Dense(0.9, 0.1)),
-    "standard": nk.Serial(
-        nk.Dense(1.2, 0.0, "standard", 64),
-        nk.Relu(),
-        nk.Dense(1.1, None, "standard", 32),
-        nk.Relu(),
-        nk.Dense(1.0, 0.1),
-    ),
-    "no readout": nk.Serial(nk.Dense(1.4, 0.1), nk.Relu()),
-}
-OTHER_NETS = {
-    "linear": nk.Serial(nk.Dense(1.1, 0.3), nk.Dense(0.7)),
-    "zero weights": nk.Serial(nk.Dense(0.0, 0.5), nk.Relu(), nk.Dense(1.0, 0.1)),
-    "norm": nk.Serial(nk.Dense(1.4, 0.2), nk.LayerNorm(), nk.Relu(), nk.Dense(1.2)),
-    "residual": nk.Serial(nk.Dense(1.1, 0.1), nk.Residual(nk.Relu(), nk.Dense(1.3, 0.2)), nk.Relu(), nk.Dense()),
-    "branches": nk.Serial(
-        nk.FanOut(3),
-        nk.Parallel(nk.Dense(1.2), nk.Serial(nk.Dense(0.5), nk.Erf(), nk.Dense()), nk.Identity()),
-        nk.FanInSum(),
-        nk.Dense(1.1, 0.1),
-        nk.Gelu(),
-        nk.Dense(),
-    ),
-}
 
 
 def data(n, d=5, seed=0, dtype=np.float64):
@@ -50,10 +26,11 @@ def data(n, d=5, seed=0, dtype=np.float64):
 
 
 @pytest.mark.parametrize("backend", nk.backends())
-@pytest.mark.parametrize("net", [*RELU_NETS.values(), *OTHER_NETS.values()], ids=[*RELU_NETS, *OTHER_NETS])
+@pytest.mark.parametrize("net", VECTOR_NETS.values(), ids=VECTOR_NETS)
 def test_against_the_reference(net, backend):
     x, z = data(7), data(4, seed=1)
-    if net is not RELU_NETS["standard"]:  # there T is not 0 where K is, and ReLU's slope at 0 is a convention
+    # There T is not 0 where K is, and ReLU's slope at 0 is a convention.
+    if net is not RELU_NETS["standard"]:
         x[2] = 0
     for other in (None, z):
         expected = reference(net, x, other)
@@ -64,9 +41,6 @@ def test_against_the_reference(net, backend):
             assert relative_error(single[k], expected[k]) < 1e-6
 
 
-ALL_NETS = RELU_NETS | OTHER_NETS
-
-
 def error_of(actual, expected, off_diagonal=False):
     """Largest difference relative to sqrt(K_ii K_jj), for a symmetric matrix."""
     assert np.isfinite(actual).all()
@@ -75,7 +49,7 @@ def error_of(actual, expected, off_diagonal=False):
     return error[~np.eye(len(error), dtype=bool)].max() if off_diagonal else error.max()
 
 
-@pytest.mark.parametrize("net", ALL_NETS.values(), ids=ALL_NETS)
+@pytest.mark.parametrize("net", VECTOR_NETS.values(), ids=VECTOR_NETS)
 def test_every_entry_of_larger_matrices(net):
     """More than one block and strip in both directions, ragged at the ends."""
     x, z = data(259, 6), data(1091, 6, seed=1)
@@ -87,7 +61,9 @@ def test_every_entry_of_larger_matrices(net):
             assert relative_error(ours.ntk, expected[1]) < tolerance
 
 
-activation = st.sampled_from([nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Sin(), nk.ABRelu(-0.4, 1.1), nk.ArcCosine(1)])
+activation = st.sampled_from(
+    [nk.Relu(), nk.LeakyRelu(0.3), nk.Erf(), nk.Sin(), nk.ABRelu(-0.4, 1.1), nk.ArcCosine(1)]
+)
 dense = st.builds(nk.Dense, st.floats(0.3, 1.5), st.none() | st.floats(0, 0.5))
 
 
@@ -115,7 +91,9 @@ def test_get_decides_what_comes_back():
     assert (alone == ntk).all()
 
 
-@pytest.mark.parametrize("net", [nk.mlp(4, 1.3, 0.2), nk.mlp(3, 1.2, 0.1, nk.Erf()), OTHER_NETS["residual"]])
+@pytest.mark.parametrize(
+    "net", [nk.mlp(4, 1.3, 0.2), nk.mlp(3, 1.2, 0.1, nk.Erf()), OTHER_NETS["residual"]]
+)
 def test_depths_are_the_networks_cut(net):
     x, z = data(5), data(3, seed=1)
     layers = list(net.layers)
@@ -130,11 +108,18 @@ def test_depths_are_the_networks_cut(net):
             assert relative_error(many.ntk[depth], alone.ntk) < 1e-14
     reversed_ = nk.kernel(net, x, depths=[2, 1])
     assert (reversed_[::-1] == nk.kernel(net, x, depths=[1, 2])).all()
-    assert relative_error(nk.kernel_diag(net, x, depths=[2]), np.diag(nk.kernel(net, x, depths=[2])[0])[None]) == 0
+    assert (
+        relative_error(
+            nk.kernel_diag(net, x, depths=[2]), np.diag(nk.kernel(net, x, depths=[2])[0])[None]
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 255, 256, 257, 511, 512, 513, 1030])
-@pytest.mark.parametrize("net", [nk.mlp(2, 1.3, 0.1), OTHER_NETS["residual"]], ids=["chain", "strip"])
+@pytest.mark.parametrize(
+    "net", [nk.mlp(2, 1.3, 0.1), OTHER_NETS["residual"]], ids=["chain", "strip"]
+)
 def test_sizes_symmetry_and_diagonal(net, n):
     x = data(n, dtype=np.float32)
     k = nk.kernel(net, x, get=("nngp", "ntk"))
@@ -154,12 +139,20 @@ def test_neither_threads_nor_tiles_change_a_bit(dtype):
         for other in (None, z):
             first = nk.kernel(net, x, other, dtype=dtype, threads=1)
             for threads, tile in ((2, 256), (3, 512), (1, 1024)):
-                assert (nk.kernel(net, x, other, dtype=dtype, threads=threads, tile=tile) == first).all()
+                assert (
+                    nk.kernel(net, x, other, dtype=dtype, threads=threads, tile=tile) == first
+                ).all()
 
 
 @pytest.mark.parametrize(
     ("given_dtype", "expected"),
-    [("float64", "float64"), ("float32", "float32"), ("float16", "float32"), ("int32", "float64"), ("bool", "float64")],
+    [
+        ("float64", "float64"),
+        ("float32", "float32"),
+        ("float16", "float32"),
+        ("int32", "float64"),
+        ("bool", "float64"),
+    ],
 )
 def test_dtypes(given_dtype, expected):
     x = (data(4) > 0).astype(given_dtype)
@@ -172,8 +165,12 @@ def test_dtypes(given_dtype, expected):
 
 def test_a_wider_dtype_is_that_of_the_data_converted():
     x = data(4, dtype=np.float32)
-    assert (nk.kernel(nk.mlp(2), x, dtype="float64") == nk.kernel(nk.mlp(2), x.astype(np.float64))).all()
-    assert (nk.kernel(nk.mlp(2), x.astype(np.longdouble)) == nk.kernel(nk.mlp(2), x.astype(np.float64))).all()
+    assert (
+        nk.kernel(nk.mlp(2), x, dtype="float64") == nk.kernel(nk.mlp(2), x.astype(np.float64))
+    ).all()
+    assert (
+        nk.kernel(nk.mlp(2), x.astype(np.longdouble)) == nk.kernel(nk.mlp(2), x.astype(np.float64))
+    ).all()
 
 
 def test_the_data_stay_as_they_are():
@@ -215,7 +212,9 @@ DEEP = {
     "bias": nk.mlp(30, 1.4, 0.1),
     "leaky": nk.mlp(30, 1.4, 0.1, nk.LeakyRelu(0.1)),
     "erf": nk.mlp(30, 1.2, 0.1, nk.Erf()),
-    "residual": nk.Serial(nk.Dense(1.4), *[nk.Residual(nk.Relu(), nk.Dense(0.3))] * 30, nk.Relu(), nk.Dense()),
+    "residual": nk.Serial(
+        nk.Dense(1.4), *[nk.Residual(nk.Relu(), nk.Dense(0.3))] * 30, nk.Relu(), nk.Dense()
+    ),
 }
 
 
@@ -223,7 +222,9 @@ DEEP = {
 @pytest.mark.parametrize("net", DEEP.values(), ids=DEEP)
 def test_single_precision_at_depth_30(net, backend):
     x = data(60, 20, dtype=np.float32)
-    single, double = (nk.kernel(net, x, None, ("nngp", "ntk"), dtype=t, backend=backend) for t in ("f4", "f8"))
+    single, double = (
+        nk.kernel(net, x, None, ("nngp", "ntk"), dtype=t, backend=backend) for t in ("f4", "f8")
+    )
     for ours, expected in zip(single, double, strict=True):
         assert relative_error(np.diag(ours), np.diag(expected)) < 1e-6
         assert error_of(ours, expected, off_diagonal=True) < 1e-6
@@ -234,7 +235,9 @@ def test_near_duplicates_keep_the_spectrum(net):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 20))
     x = np.concatenate([x, x + 1e-3 * rng.standard_normal(x.shape)]).astype(np.float32)
-    single, double = (nk.kernel(net, x, None, ("nngp", "ntk"), dtype=t) for t in ("float32", "float64"))
+    single, double = (
+        nk.kernel(net, x, None, ("nngp", "ntk"), dtype=t) for t in ("float32", "float64")
+    )
     for ours, expected in zip(single, double, strict=True):
         low, high = np.linalg.eigvalsh(ours.astype(float))[0], np.linalg.eigvalsh(expected)
         assert abs(low - high[0]) < 1e-5 * high[-1]
@@ -263,12 +266,18 @@ def test_scale_of_a_network_without_biases():
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_positive_semidefinite(n, d, seed):
     for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-6)):
-        for matrix in nk.kernel(nk.mlp(2, 1.4, 0.1), data(n, d, seed), None, ("nngp", "ntk"), dtype=dtype):
+        for matrix in nk.kernel(
+            nk.mlp(2, 1.4, 0.1), data(n, d, seed), None, ("nngp", "ntk"), dtype=dtype
+        ):
             assert np.linalg.eigvalsh(matrix.astype(float))[0] > -tolerance * np.trace(matrix)
 
 
 def blas_threads():
-    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    return [
+        pool["num_threads"]
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas"
+    ]
 
 
 def test_calls_at_the_same_time_do_not_disturb_each_other():
@@ -306,7 +315,8 @@ def test_blas_runs_on_one_thread_where_the_program_has_set_its_own_limit():
     code = """
 import threadpoolctl, numpy, ntkcore
 from ntkcore import _core
-blas = lambda: {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+pools = threadpoolctl.threadpool_info
+blas = lambda: {pool["num_threads"] for pool in pools() if pool["user_api"] == "blas"}
 threadpoolctl.threadpool_limits(2, "blas")
 evaluate, inside = _core.evaluate, []
 _core.evaluate = lambda *arguments: (inside.append(blas()), evaluate(*arguments))[1]
@@ -359,4 +369,4 @@ def test_an_error_in_a_worker_reaches_the_caller():
         return work
 
     with pytest.raises(KeyboardInterrupt):
-        tiles.run([(0, 1, 0, 1)] * 5, make_worker, 2, False, lambda tile: 1)
+        tiles.run([(0, 1, 0, 1)] * 5, make_worker, 2, False)

@@ -1,4 +1,6 @@
-"""Every layer after every layer: its kernel is the reference's and that of wide finite networks, or it is refused."""
+"""Every layer after every layer: its kernel is the reference's and that of wide finite networks,
+or it is refused.
+"""
 
 import itertools
 import zlib
@@ -33,7 +35,16 @@ LAYERS = {
     "Linear": nk.Residual(DENSE),
     "Nested": nk.Residual(DENSE, nk.Residual(nk.Relu(), DENSE)),
 }
-NEEDS_IMAGES = {"Conv", "Circular", "AvgPool", "Edges", "SumPool", "LocalAvgPool", "GlobalAvgPool", "GlobalSumPool"}
+NEEDS_IMAGES = {
+    "Conv",
+    "Circular",
+    "AvgPool",
+    "Edges",
+    "SumPool",
+    "LocalAvgPool",
+    "GlobalAvgPool",
+    "GlobalSumPool",
+}
 READOUTS = {"Flatten", "LocalAvgPool", "GlobalAvgPool", "GlobalSumPool"}
 
 
@@ -46,7 +57,9 @@ def images():
 
 
 def has_kernel(names):
-    """The laws, told once more: "data" is anything, pixels of a "mixed" vector differ, those of "pixels" are known."""
+    """The laws, told once more: "data" is anything, pixels of a "mixed" vector differ,
+    those of "pixels" are known.
+    """
     image, law = True, "data"
     for name in names:
         if name in NEEDS_IMAGES and not image:

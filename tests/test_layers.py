@@ -12,41 +12,22 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.layers import LAYERS
-from ntkcore.lowering import stages
+from examples import ACTIVATIONS, LAYERS, READY_NETS
+from ntkcore.specs import activations
+from ntkcore.specs import layers as registry
+from ntkcore.specs.lowering import stages
 from numpy_nets import scatters_about
 from reference import reference
 from test_image_layers import plain
 
-EXAMPLES = [
-    nk.Dense(),
-    nk.Dense(1.5, 0.1, "standard", 64),
-    nk.Conv((3, 3)),
-    nk.Conv((2, 5), (2, 1), "SAME", 1.2, 0.3, "standard", 8),
-    nk.AvgPool((2, 2), (2, 2), "SAME", True),
-    nk.SumPool((2, 3)),
-    nk.GlobalAvgPool(),
-    nk.GlobalSumPool(),
-    nk.Flatten(),
-    nk.LocalAvgPool(3),
-    nk.Identity(),
-    nk.LayerNorm(1e-6),
-    nk.FanOut(2),
-    nk.FanInSum(),
-    nk.Parallel(nk.Identity(), nk.Dense()),
-    nk.Residual(nk.Relu(), nk.Dense(), shortcut=nk.Dense(2.0)),
-    nk.Serial(nk.Dense(), nk.Relu()),
-    *(nk.Relu(), nk.LeakyRelu(0.2), nk.ABRelu(0.1, 0.9), nk.Abs(), nk.Erf(1, 2, 3), nk.Gelu(), nk.Sin(), nk.Cos(c=1)),
-    *(nk.Exp(), nk.Gaussian(), nk.Rbf(0.5), nk.ArcCosine(2)),
-]
-NETS = [nk.mlp(2), nk.cntk(3), nk.cntk(2, "flatten"), nk.myrtle(5), nk.myrtle(10), nk.resnet(2)]
-
 
 def test_every_layer_has_an_example():
-    assert {type(layer).__name__ for layer in EXAMPLES} == set(LAYERS)
+    assert {type(layer).__name__ for layer in LAYERS} == set(registry.LAYERS)
+    assert {name for name, each in ACTIVATIONS.items() if each} == set(activations.ACTIVATIONS)
+    assert all(type(phi).__name__ == name for name, each in ACTIVATIONS.items() for phi in each)
 
 
-@pytest.mark.parametrize("layer", [*EXAMPLES, *NETS], ids=repr)
+@pytest.mark.parametrize("layer", [*LAYERS, *READY_NETS], ids=repr)
 def test_round_trips(layer):
     assert nk.from_json(layer.to_json()) == layer
     assert eval(repr(layer), vars(nk)) == layer
@@ -57,13 +38,14 @@ def test_round_trips(layer):
 
 def test_equality_and_hash_are_those_of_the_fields():
     assert nk.Dense(1.5) == nk.Dense(W_std=1.5, b_std=None)
-    assert nk.Dense(1.5) != nk.Dense(1.5, 0.0)  # biases of variance 0 still have a tangent in 'standard'
+    # Biases of variance 0 still have a tangent in 'standard'.
+    assert nk.Dense(1.5) != nk.Dense(1.5, 0.0)
     assert nk.Serial(nk.Dense(), nk.Relu()) != nk.Serial(nk.Relu(), nk.Dense())
     assert nk.Serial(nk.Dense()) != nk.Parallel(nk.Dense())
     assert nk.Relu() != nk.Abs()
-    for i, one in enumerate(EXAMPLES):
-        assert [other == one for other in EXAMPLES].index(True) == i
-    assert len(set(EXAMPLES) | {nk.from_json(layer.to_json()) for layer in EXAMPLES}) == len(EXAMPLES)
+    for i, one in enumerate(LAYERS):
+        assert [other == one for other in LAYERS].index(True) == i
+    assert len(set(LAYERS) | {nk.from_json(layer.to_json()) for layer in LAYERS}) == len(LAYERS)
 
 
 def test_layers_are_frozen():
@@ -78,13 +60,36 @@ def test_numbers_of_numpy_are_kept_as_plain_ones():
     assert nk.from_json(dense.to_json()) == dense
 
 
-values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(sorted(LAYERS))
-names = ["layer", "layers", "branch", "branches", "shortcut", "W_std", "b_std", "a", "b", "num", "order", "width"]
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from(sorted(registry.LAYERS))
+)
+names = [
+    "layer",
+    "layers",
+    "branch",
+    "branches",
+    "shortcut",
+    "W_std",
+    "b_std",
+    "a",
+    "b",
+    "num",
+    "order",
+    "width",
+]
 documents = st.recursive(
     values,
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.fixed_dictionaries({"layer": st.sampled_from(sorted(LAYERS))}, optional=dict.fromkeys(names[1:], inner))
+        | st.fixed_dictionaries(
+            {"layer": st.sampled_from(sorted(registry.LAYERS))},
+            optional=dict.fromkeys(names[1:], inner),
+        )
     ),
     max_leaves=6,
 )
@@ -127,6 +132,7 @@ def test_printing():
         ('{"layer": "Serial", "layers": [{"layer": "Foo"}]}', "unknown layer 'Foo'"),
         ('{"layer": "Residual", "branch": [], "shortcut": 3}', "Residual: takes layers"),
         ("null", "JSON object"),
+        (None, "must be JSON text"),
         ('"Relu"', "JSON object"),
         ('{"layer": "Serial"}', "Serial"),
         ('{"layer": "Residual"}', "Residual"),
@@ -206,23 +212,59 @@ VECTORS, IMAGES = np.ones((3, 4)), np.ones((2, 6, 5, 3))
         ([D, nk.FanInSum()], VECTORS, "FanOut"),
         ([D, nk.Parallel(D, D)], VECTORS, "FanOut"),
         ([D, nk.FanOut(3), nk.Parallel(D, D), nk.FanInSum()], VECTORS, "2 branches, got 3"),
-        ([D, nk.FanOut(2), nk.Parallel(nk.Identity(), nk.Identity()), nk.FanInSum()], VECTORS, "correlated"),
+        (
+            [D, nk.FanOut(2), nk.Parallel(nk.Identity(), nk.Identity()), nk.FanInSum()],
+            VECTORS,
+            "correlated",
+        ),
         ([D, nk.Residual(nk.Relu())], VECTORS, "correlated"),
-        ([nk.Dense(parameterization="standard"), nk.Relu(), nk.Dense(parameterization="standard")], VECTORS, "width"),
+        (
+            [
+                nk.Dense(parameterization="standard"),
+                nk.Relu(),
+                nk.Dense(parameterization="standard"),
+            ],
+            VECTORS,
+            "width",
+        ),
         ([D, nk.ArcCosine(0), D], VECTORS, "infinite"),
         ([nk.GlobalAvgPool(), D], VECTORS, "needs images"),
         ([C, nk.Relu(), nk.Flatten(), D], VECTORS, r"Conv.*needs images.*\(4,\)"),
         ([nk.Conv((7, 3)), nk.Flatten()], IMAGES, r"layer 0, Conv.*no pixel.*\(6, 5\)"),
         ([C, nk.Relu(), nk.AvgPool((9, 9)), nk.Flatten()], IMAGES, "layer 2, AvgPool.*no pixel"),
-        ([C, nk.Relu(), nk.AvgPool((2, 2)), nk.Relu(), nk.Flatten()], IMAGES, r"layer 3, Relu\(\): .*affine"),
+        (
+            [C, nk.Relu(), nk.AvgPool((2, 2)), nk.Relu(), nk.Flatten()],
+            IMAGES,
+            r"layer 3, Relu\(\): .*affine",
+        ),
         ([C, nk.Relu()], IMAGES, r"image of shape \(6, 5, 3\)"),
-        ([C, nk.Flatten(), nk.LayerNorm(), nk.Relu(), D], IMAGES, r"layer 3, Relu\(\): .*flattened image"),
-        ([C, nk.Flatten(), nk.Residual(nk.Relu(), D), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*flattened image"),
+        (
+            [C, nk.Flatten(), nk.LayerNorm(), nk.Relu(), D],
+            IMAGES,
+            r"layer 3, Relu\(\): .*flattened image",
+        ),
+        (
+            [C, nk.Flatten(), nk.Residual(nk.Relu(), D), nk.Erf(), D],
+            IMAGES,
+            r"layer 3, Erf\(\): .*flattened image",
+        ),
         ([C, nk.Relu(), nk.Flatten(), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*Gaussian"),
-        ([AROUND, nk.Residual(STRIDED, AROUND, shortcut=STRIDED)], IMAGES, r"around \(6, 5\) and \(6, 6\) pixels"),
-        ([C, nk.Residual(VALID, AROUND, shortcut=VALID)], IMAGES, r"branch 1.1, Conv.*around \(4, 3\) pixels"),
+        (
+            [AROUND, nk.Residual(STRIDED, AROUND, shortcut=STRIDED)],
+            IMAGES,
+            r"around \(6, 5\) and \(6, 6\) pixels",
+        ),
+        (
+            [C, nk.Residual(VALID, AROUND, shortcut=VALID)],
+            IMAGES,
+            r"branch 1.1, Conv.*around \(4, 3\) pixels",
+        ),
         ([C, nk.Residual(nk.AvgPool((1, 1)), C), nk.Flatten()], IMAGES, "branches"),
-        ([nk.FanOut(2), nk.Parallel(nk.Conv((3, 3)), C), nk.FanInSum(), nk.Flatten()], IMAGES, "differ in shape"),
+        (
+            [nk.FanOut(2), nk.Parallel(nk.Conv((3, 3)), C), nk.FanInSum(), nk.Flatten()],
+            IMAGES,
+            "differ in shape",
+        ),
     ],
 )
 def test_layers_that_do_not_fit_are_named(layers, x, words):
@@ -233,16 +275,29 @@ def test_layers_that_do_not_fit_are_named(layers, x, words):
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([nk.Serial(D, nk.Serial(nk.Relu(), nk.Erf())), D], r"layer 2, Erf\(\)"),  # nested Serials count as one
-        ([D, nk.Residual(nk.Serial(nk.Relu(), nk.Erf()), D), D], r"layer 1\.1\.branch 1\.\S*1, Erf\(\)"),
-        ([D, nk.FanOut(2), nk.Parallel(D, nk.Serial(D, nk.Relu())), nk.FanInSum(), nk.Relu()], r"layer 4, Relu\(\)"),
+        # Nested Serials count as one.
+        ([nk.Serial(D, nk.Serial(nk.Relu(), nk.Erf())), D], r"layer 2, Erf\(\)"),
+        (
+            [D, nk.Residual(nk.Serial(nk.Relu(), nk.Erf()), D), D],
+            r"layer 1\.1\.branch 1\.\S*1, Erf\(\)",
+        ),
+        (
+            [D, nk.FanOut(2), nk.Parallel(D, nk.Serial(D, nk.Relu())), nk.FanInSum(), nk.Relu()],
+            r"layer 4, Relu\(\)",
+        ),
         ([D, nk.FanOut(2), nk.Parallel(nk.FanOut(2), D), nk.FanInSum()], "branches"),
         ([D, nk.FanOut(2), nk.FanOut(2)], "layer 2, FanOut"),
         ([D, nk.FanOut(2), nk.Relu()], r"layer 2, Relu\(\): got 2 branches"),
         ([D, nk.FanOut(3), nk.Parallel(D, nk.Relu(), nk.Identity()), nk.FanInSum()], "correlated"),
-        ([D, nk.Residual(nk.Relu(), D, nk.Relu(), shortcut=nk.Serial(D, nk.Relu()))], r"FanInSum.*means do not vanish"),
+        (
+            [D, nk.Residual(nk.Relu(), D, nk.Relu(), shortcut=nk.Serial(D, nk.Relu()))],
+            r"FanInSum.*means do not vanish",
+        ),
         ([D, nk.Residual(nk.Residual(nk.Relu(), D))], "FanInSum.*share a signal"),
-        ([D, nk.Residual(nk.Residual(nk.Relu(), D), nk.Relu(), shortcut=nk.Identity())], "share a signal"),
+        (
+            [D, nk.Residual(nk.Residual(nk.Relu(), D), nk.Relu(), shortcut=nk.Identity())],
+            "share a signal",
+        ),
         ([D, nk.Residual(D), nk.Residual()], "share a signal"),
         ([nk.Residual(D, nk.Relu())], "means do not vanish"),
     ],
@@ -253,15 +308,26 @@ def test_the_place_of_a_layer_is_its_path(layers, words):
 
 
 def test_one_branch_without_weights_is_enough_for_independence():
-    net = nk.Serial(D, nk.FanOut(3), nk.Parallel(nk.Identity(), nk.Serial(nk.Relu(), D), D), nk.FanInSum(), nk.Relu())
-    assert nk.kernel(net, VECTORS).shape == (3, 3)  # all are Gaussian, so that a nonlinearity may follow
+    net = nk.Serial(
+        D,
+        nk.FanOut(3),
+        nk.Parallel(nk.Identity(), nk.Serial(nk.Relu(), D), D),
+        nk.FanInSum(),
+        nk.Relu(),
+    )
+    # All are Gaussian, so that a nonlinearity may follow.
+    assert nk.kernel(net, VECTORS).shape == (3, 3)
 
 
 N, R, E = nk.Dense(1.1, 0.2), nk.Relu(), nk.Erf()
 NESTED = {
     "nested": nk.Serial(N, nk.Residual(R, N, nk.Residual(R, N)), R, N),
-    "three deep": nk.Serial(N, nk.Residual(E, N, nk.Residual(R, N, nk.Residual(R, N), nk.LayerNorm())), E, N),
-    "in the shortcut": nk.Serial(N, nk.Residual(R, N, shortcut=nk.Serial(N, nk.Residual(E, N))), R, N),
+    "three deep": nk.Serial(
+        N, nk.Residual(E, N, nk.Residual(R, N, nk.Residual(R, N), nk.LayerNorm())), E, N
+    ),
+    "in the shortcut": nk.Serial(
+        N, nk.Residual(R, N, shortcut=nk.Serial(N, nk.Residual(E, N))), R, N
+    ),
     "branch of a sum": nk.Serial(N, nk.Residual(nk.Residual(R, N), N), R, N),
     "one mean": nk.Serial(N, nk.Residual(N, R, shortcut=nk.Residual(E, N)), N),
     "fans": nk.Serial(
@@ -283,7 +349,9 @@ def test_nested_blocks(name):
 
 
 def test_a_nested_block_by_hand():
-    """q of a ReLU is q/2: z0 = 1, z1 = 1/2, z2 = 1/4 and their sum 7/4, of which the last ReLU keeps half."""
+    """q of a ReLU is q/2: z0 = 1, z1 = 1/2, z2 = 1/4 and their sum 7/4,
+    of which the last ReLU keeps half.
+    """
     net = nk.Serial(D, nk.Residual(nk.Relu(), D, nk.Residual(nk.Relu(), D)), nk.Relu(), D)
     assert nk.kernel_diag(net, np.ones((1, 4)), "nngp") == pytest.approx(7 / 8, rel=1e-14)
 
@@ -291,7 +359,8 @@ def test_a_nested_block_by_hand():
 @pytest.mark.parametrize(
     ("phi", "expected"),
     [
-        (nk.Relu(), [[1.125, 0.375], [0.375, 1.25]]),  # pixels 9, 0, 0, 0 and 1, 0, 0, 9; 3 * 1 in common: 1.5/4
+        # Pixels 9, 0, 0, 0 and 1, 0, 0, 9; 3 * 1 in common: 1.5/4.
+        (nk.Relu(), [[1.125, 0.375], [0.375, 1.25]]),
         (nk.Erf(), np.arcsin([[18 / 19, 6 / 57**0.5]]) / (2 * math.pi)),
     ],
 )
@@ -328,7 +397,11 @@ def test_a_residual_block_is_a_fan_out():
     x = np.random.default_rng(0).standard_normal((4, 3))
     for shortcut in (nk.Identity(), nk.Dense(0.5)):
         block = nk.Residual(nk.Relu(), nk.Dense(1.3, 0.1), shortcut=shortcut)
-        spelled = [nk.FanOut(2), nk.Parallel(shortcut, nk.Serial(nk.Relu(), nk.Dense(1.3, 0.1))), nk.FanInSum()]
+        spelled = [
+            nk.FanOut(2),
+            nk.Parallel(shortcut, nk.Serial(nk.Relu(), nk.Dense(1.3, 0.1))),
+            nk.FanInSum(),
+        ]
         first, second = (nk.kernel(nk.Serial(D, *inner, D), x) for inner in ([block], spelled))
         assert (first == second).all()
 
@@ -337,7 +410,8 @@ def test_the_standard_parameterization_knows_the_input_width():
     x = np.random.default_rng(0).standard_normal((4, 3))
     k = nk.kernel(nk.Dense(1.5, 0.0, "standard"), x, get=("nngp", "ntk"))
     assert np.allclose(k.nngp, 2.25 * x @ x.T / 3, rtol=1e-14)
-    assert np.allclose(k.ntk, x @ x.T + 1, rtol=1e-14)  # the gradient of W is x itself, that of b is 1
+    # The gradient of W is x itself, that of b is 1.
+    assert np.allclose(k.ntk, x @ x.T + 1, rtol=1e-14)
     assert np.allclose(nk.kernel(nk.Dense(1.5, None, "standard"), x), x @ x.T, rtol=1e-14)
 
 
@@ -346,7 +420,9 @@ def test_arc_cosine_of_order_0_has_an_nngp_kernel():
 
 
 def test_stages():
-    parts, readout = stages(nk.Serial(D, nk.Relu(), nk.Serial(D, nk.Residual(nk.Relu(), D)), nk.LayerNorm(), D))
+    parts, readout = stages(
+        nk.Serial(D, nk.Relu(), nk.Serial(D, nk.Residual(nk.Relu(), D)), nk.LayerNorm(), D)
+    )
     assert [len(part) for part in parts] == [2, 2]
     assert readout == [nk.LayerNorm(), D]
     branches = [nk.FanOut(2), nk.Parallel(nk.Identity(), nk.Serial(nk.Relu(), D)), nk.FanInSum()]

@@ -1,4 +1,6 @@
-"""Targets of a cross-entropy: class numbers and probabilities, by every way they come in; the rest is refused."""
+"""Targets of a cross-entropy: class numbers and probabilities, by every way they come in;
+the rest is refused.
+"""
 
 import math
 
@@ -7,7 +9,8 @@ import pytest
 
 import ntkcore as nk
 from ntkcore import predict
-from ntkcore.losses import CrossEntropy, LossDynamics, class_targets
+from ntkcore.theory.loss_dynamics import LossDynamics
+from ntkcore.theory.losses import CrossEntropy, class_targets
 
 X = np.random.default_rng(0).standard_normal((6, 3))
 K = nk.kernel(nk.mlp(1), X)
@@ -17,7 +20,14 @@ SOFT = np.full((6, 3), 1 / 3)
 
 
 def test_what_targets_are():
-    for given in (LABELS, LABELS.tolist(), LABELS.astype("u1"), ONE_HOT, ONE_HOT.astype("f4"), ONE_HOT.astype(int)):
+    for given in (
+        LABELS,
+        LABELS.tolist(),
+        LABELS.astype("u1"),
+        ONE_HOT,
+        ONE_HOT.astype("f4"),
+        ONE_HOT.astype(int),
+    ):
         np.testing.assert_array_equal(class_targets(given), ONE_HOT)
         np.testing.assert_array_equal(class_targets(given, 3), ONE_HOT)
     np.testing.assert_array_equal(class_targets(SOFT), SOFT)
@@ -34,7 +44,9 @@ def test_it_starts_at_log_3_in_every_face(targets):
     np.testing.assert_array_equal(dynamics.train.mean(4.0), expected.mean(4.0))
     assert expected.loss(50.0) < math.log(3) - 0.1
     points = dynamics.points(K[:4])
-    assert points.loss(4.0, LABELS[:4]) == pytest.approx(float(points.loss(4.0, ONE_HOT[:4])), rel=1e-14)
+    assert points.loss(4.0, LABELS[:4]) == pytest.approx(
+        float(points.loss(4.0, ONE_HOT[:4])), rel=1e-14
+    )
     found = predict.gradient_descent(CrossEntropy(), K, targets)(4.0)
     np.testing.assert_allclose(found, expected.mean(4.0), rtol=1e-6)
 
@@ -68,7 +80,14 @@ def test_everything_else_is_refused(name, face):
     def in_torch():
         finite = pytest.importorskip("ntkcore.finite")
         net = nk.Serial(nk.Dense(), nk.Relu(), nk.Dense(width=3))
-        finite.train(finite.to_torch(net, 8, input_shape=3), X, targets, lr=0.1, steps=1, loss="cross_entropy")
+        finite.train(
+            finite.to_torch(net, 8, input_shape=3),
+            X,
+            targets,
+            lr=0.1,
+            steps=1,
+            loss="cross_entropy",
+        )
 
     calls = {
         "losses": lambda: LossDynamics(K, targets, CrossEntropy()),

@@ -1,4 +1,6 @@
-"""Making and enlarging stores: nothing foreign is touched; a kill after any write, or many starters, do no harm."""
+"""Making and enlarging stores: nothing foreign is touched; a kill after any write,
+or many starters, do no harm.
+"""
 
 import contextlib
 import os
@@ -13,10 +15,10 @@ zarr = pytest.importorskip("zarr")
 
 import chaos  # noqa: E402
 import ntkcore as nk  # noqa: E402
-from ntkcore.build import build, extend, resume  # noqa: E402
-from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import local_folder, open_store, using  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.linalg.operators import Stored  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
+from ntkcore.store.format import local_folder, open_store, using  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 from test_build import BOTH, NET, contents, data, same  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -24,7 +26,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
 def files(folder):
     """Every file below a folder, with its bytes."""
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def a_file(path):
@@ -65,7 +71,10 @@ FOREIGN = [a_file, a_folder, hidden_file, v2_group, v3_group, v3_array, damaged]
 def test_what_is_not_ours_is_refused_and_untouched(tmp_path, make):
     make(tmp_path / "k.zarr")
     before = files(tmp_path)
-    for call in (lambda: build(NET, data(10), tmp_path / "k.zarr"), lambda: build(NET, data(10), f"{tmp_path}/k.zarr")):
+    for call in (
+        lambda: build(NET, data(10), tmp_path / "k.zarr"),
+        lambda: build(NET, data(10), f"{tmp_path}/k.zarr"),
+    ):
         with pytest.raises(ValueError, match=r"ntkcore|must be a folder of its own"):
             call()
     assert files(tmp_path) == before
@@ -95,7 +104,9 @@ def test_what_cannot_be_a_folder_is_refused(tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
-@pytest.mark.parametrize("name", ["file://{}/k.zarr", "local://{}/k.zarr", "{}/a::b.zarr", "{}/ü ☃/k.zarr/"])
+@pytest.mark.parametrize(
+    "name", ["file://{}/k.zarr", "local://{}/k.zarr", "{}/a::b.zarr", "{}/ü ☃/k.zarr/"]
+)
 def test_names_of_local_folders(tmp_path, name):
     store = name.format(tmp_path)
     build(NET, data(40)[:30], store, tile=16)
@@ -103,12 +114,31 @@ def test_names_of_local_folders(tmp_path, name):
     assert verify(store).ok
     folder = local_folder(store)
     assert folder.is_relative_to(tmp_path)
-    assert np.array_equal(zarr.open(folder)["ntk"][...], build(NET, data(40), tmp_path / "right", tile=16)["ntk"][...])
+    assert np.array_equal(
+        zarr.open(folder)["ntk"][...], build(NET, data(40), tmp_path / "right", tile=16)["ntk"][...]
+    )
+
+
+@pytest.mark.parametrize("store", [None, b"k.zarr", 3, ["k.zarr"]])
+def test_what_is_no_place(store):
+    for call in (lambda: build(NET, data(10), store), lambda: verify(store)):
+        with pytest.raises(TypeError, match="store must be a path"):
+            call()
+
+
+def test_urls_that_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"s3://bucket/k\.zarr"):
+        build(NET, data(10), "s3:/bucket/k.zarr")
+    with pytest.raises(ValueError, match="no kind of URL"):
+        build(NET, data(10), "foo://bucket/k.zarr")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_is_a_place(tmp_path):
     (tmp_path / "k.zarr").mkdir()
-    (tmp_path / "k.zarr" / f"zarr.{'0' * 32}.partial").write_bytes(b"")  # of a marker whose writer was killed
+    # Of a marker whose writer was killed.
+    (tmp_path / "k.zarr" / f"zarr.{'0' * 32}.partial").write_bytes(b"")
     build(NET, data(10), tmp_path / "k.zarr")
     assert verify(tmp_path / "k.zarr").ok
 
@@ -127,11 +157,17 @@ def test_other_objects_below_a_url_stay():
 
 
 def test_stores_of_zarr_itself(tmp_path):
-    """A mapping, a store object, a place inside a store beside others' arrays, a group that build returned."""
+    """A mapping, a store object, a place inside a store beside others' arrays,
+    a group that build returned.
+    """
     expected = contents(build(NET, data(40), tmp_path / "k.zarr", tile=16).store_path)
     shared = zarr.storage.MemoryStore()
     zarr.open_group(shared, mode="w", path="mine").create_array("ntk", data=np.ones(3))
-    places = [{}, zarr.storage.LocalStore(tmp_path / "l.zarr"), zarr.storage.StorePath(shared, "kernel")]
+    places = [
+        {},
+        zarr.storage.LocalStore(tmp_path / "l.zarr"),
+        zarr.storage.StorePath(shared, "kernel"),
+    ]
     for place in places:
         group = build(NET, data(40)[:20], place, tile=16)
         found = contents(extend(group, data(40)[20:]).store_path)
@@ -212,7 +248,9 @@ AGAIN = {
 
 
 def resumed(store, rows):
-    """By `resume`, if it says so or leaves the old kernel (nothing was recorded) by the same extend."""
+    """By `resume`, if it says so or leaves the old kernel (nothing was recorded)
+    by the same extend.
+    """
     with words_of_error("run the same extend again"):
         if resume(store)["x"].shape[0] == 43:
             return
@@ -232,7 +270,9 @@ def words_of_error(words):
 @steps("a write of an extend fails, any of them; the same extend or resume again")
 @pytest.mark.parametrize("way", AGAIN)
 def test_an_extension_that_fails_at_any_write(tmp_path, way, step, record_property):
-    """At every point: never two times the samples, nor the old kernel for the new one, nor arrays that disagree."""
+    """At every point: never two times the samples, nor the old kernel for the new one,
+    nor arrays that disagree.
+    """
     rows = small_store(tmp_path / "whole.zarr")
     count = writes_of(lambda: extend(tmp_path / "whole.zarr", rows))
     build(NET, data(60)[:43], tmp_path / "direct.zarr", get=BOTH, tile=16)
@@ -246,7 +286,8 @@ def test_an_extension_that_fails_at_any_write(tmp_path, way, step, record_proper
         with chaos.fail_at(k), pytest.raises(OSError, match="on purpose"):
             extend(store, rows)
         seen = product(store) if k else None
-        assert seen is None or np.array_equal(seen, expected), k  # never half an extension taken for a kernel
+        # Never half an extension taken for a kernel.
+        assert seen is None or np.array_equal(seen, expected), k
         pending += "pending" in open_store(store, unfinished=True).attrs["ntkcore"]
         AGAIN[way](store, rows)
         assert same(store, tmp_path / "direct.zarr"), k
@@ -255,7 +296,9 @@ def test_an_extension_that_fails_at_any_write(tmp_path, way, step, record_proper
 
 
 def product(store):
-    """The kernel's rows summed as a solver sees them; None where it is told that the store is not finished."""
+    """The kernel's rows summed as a solver sees them;
+    None where it is told that the store is not finished.
+    """
     with words_of_error("not finished"):
         return Stored(open_store(store, mode="r")["ntk"]) @ np.ones(43)
 
@@ -370,7 +413,11 @@ def attempts(fault):
 
 @pytest.mark.parametrize("where", ["{}/k.zarr", "memory://{}/k.zarr"])
 @pytest.mark.parametrize(
-    "attempt", [*range(3), *(pytest.param(k, marks=many("six starters of one build at once")) for k in range(3, 60))]
+    "attempt",
+    [
+        *range(3),
+        *(pytest.param(k, marks=many("six starters of one build at once")) for k in range(3, 60)),
+    ],
 )
 def test_builds_that_start_together(tmp_path, where, attempt):
     store = where.format(tmp_path)
@@ -383,7 +430,13 @@ def test_builds_that_start_together(tmp_path, where, attempt):
 
 @pytest.mark.parametrize(
     "attempt",
-    [*range(3), *(pytest.param(k, marks=many("four different builds at once on one store")) for k in range(3, 60))],
+    [
+        *range(3),
+        *(
+            pytest.param(k, marks=many("four different builds at once on one store"))
+            for k in range(3, 60)
+        ),
+    ],
 )
 def test_different_builds_that_start_together(tmp_path, attempt):
     """One gets the place, the others are told; no tile of one among another's."""
@@ -400,7 +453,12 @@ def test_different_builds_that_start_together(tmp_path, attempt):
 def test_shares_without_preparing(tmp_path):
     call = {"net": NET, "x": data(60), "store": tmp_path / "k.zarr", "threads": 1}
     assert together([lambda i=i: build(**call, part=(i, 4)) for i in range(4)]) == [None] * 4
-    build(NET, data(60), tmp_path / "whole.zarr", tile=open_store(tmp_path / "k.zarr").attrs["ntkcore"]["tile"])
+    build(
+        NET,
+        data(60),
+        tmp_path / "whole.zarr",
+        tile=open_store(tmp_path / "k.zarr").attrs["ntkcore"]["tile"],
+    )
     assert same(tmp_path / "k.zarr", tmp_path / "whole.zarr")
 
 
@@ -499,11 +557,15 @@ def test_killed_at_every_write(folder, name, record_property):
 @pytest.mark.chaos("five processes build one store, three of them killed at a write")
 @pytest.mark.parametrize("attempt", range(4))
 def test_starters_of_which_some_die(folder, attempt):
-    """Processes that start together, some killed while they make the store: the others finish it."""
+    """Processes that start together, some killed while they make the store:
+    the others finish it.
+    """
     ends = [*(int(k) for k in np.random.default_rng(attempt).integers(0, 20, 3)), None, None]
     finished = {}
     calls = [
-        lambda i=i: finished.update({i: chaos.command(*COMMANDS["build"][0], at=ends[i], folder=folder)})
+        lambda i=i: finished.update(
+            {i: chaos.command(*COMMANDS["build"][0], at=ends[i], folder=folder)}
+        )
         for i in range(len(ends))
     ]
     assert together(calls) == [None] * len(ends)

@@ -1,10 +1,14 @@
-"""float32 against float64 on near-duplicates, opposite and scaled pairs, and rows behind offset activations."""
+"""float32 against float64 on near-duplicates, opposite and scaled pairs,
+and rows behind offset activations.
+"""
 
 import numpy as np
 import pytest
 
 import ntkcore as nk
-from ntkcore import near_pairs
+from ntkcore.engine import near_pairs
+from ntkcore.engine.vectors import points_of
+from ntkcore.specs.lowering import lower
 
 BOTH = ("nngp", "ntk")
 CONV = nk.Conv((3, 3), (1, 1), "SAME", 2**0.5)
@@ -23,9 +27,13 @@ IMAGES = {
     "gap with bias": nk.cntk(5, b_std=0.5),
     "flatten": nk.cntk(5, "flatten"),
     "deep flatten": nk.cntk(20, "flatten", b_std=0.5),
-    "pool": nk.Serial(CONV, nk.Relu(), nk.AvgPool((2, 2), (2, 2)), CONV, nk.Relu(), nk.GlobalAvgPool(), nk.Dense()),
+    "pool": nk.Serial(
+        CONV, nk.Relu(), nk.AvgPool((2, 2), (2, 2)), CONV, nk.Relu(), nk.GlobalAvgPool(), nk.Dense()
+    ),
     "resnet": nk.resnet(1),
-    "dense head": nk.Serial(CONV, nk.Relu(), nk.Flatten(), nk.Dense(2**0.5, 0.1), nk.Relu(), nk.Dense()),
+    "dense head": nk.Serial(
+        CONV, nk.Relu(), nk.Flatten(), nk.Dense(2**0.5, 0.1), nk.Relu(), nk.Dense()
+    ),
 }
 
 
@@ -44,7 +52,10 @@ def worst(net, a, b=None, **options):
     single = nk.kernel(net, a, b, get, dtype="float32", **options)
     double = nk.kernel(net, a, b, get, dtype="float64", **options)
     own = nk.kernel_diag(net, a, get, dtype="float64")
-    return max(np.abs(s - d).max() / max(np.abs(d).max(), o.max()) for s, d, o in zip(single, double, own, strict=True))
+    return max(
+        np.abs(s - d).max() / max(np.abs(d).max(), o.max())
+        for s, d, o in zip(single, double, own, strict=True)
+    )
 
 
 @pytest.mark.parametrize("distance", [0.1, 1e-2, 1e-4, 1e-6])
@@ -69,7 +80,9 @@ def test_near_in_direction(factor):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3, 0.1])
-@pytest.mark.parametrize("phi", [nk.Cos(), nk.Erf(1.0, 1.0, 10.0), nk.Gaussian(1.0, -1.0)], ids=repr)
+@pytest.mark.parametrize(
+    "phi", [nk.Cos(), nk.Erf(1.0, 1.0, 10.0), nk.Gaussian(1.0, -1.0)], ids=repr
+)
 def test_distinct_rows_behind_offset_activations(phi, scale):
     """They all come near c = 1 before the ReLUs."""
     net = nk.Serial(nk.Dense(scale), phi, *[nk.Dense(2**0.5), nk.Relu()] * 3, nk.Dense())
@@ -77,7 +90,9 @@ def test_distinct_rows_behind_offset_activations(phi, scale):
     assert worst(net, np.abs(normal(60, 30))) < 5e-6
 
 
-@pytest.mark.parametrize("net", [VECTORS["residual"], VECTORS["abs"], nk.cntk(2)], ids=["residual", "abs", "images"])
+@pytest.mark.parametrize(
+    "net", [VECTORS["residual"], VECTORS["abs"], nk.cntk(2)], ids=["residual", "abs", "images"]
+)
 def test_symmetric_rectangular_and_tiled(net):
     """The same near pairs, mirrored, whatever the tile and the threads; nothing else is touched."""
     image = isinstance(net.layers[0], nk.Conv)
@@ -113,7 +128,9 @@ def test_levels_and_flips():
 
 
 def test_dark_and_huge_images():
-    """Zero images have no direction; squares beyond float32 raise nothing on the way to the engine's own refusal."""
+    """Zero images have no direction; squares beyond float32 raise
+    nothing on the way to the engine's own refusal.
+    """
     x = normal(4, 4, 4, 1)
     x[0] = 0
     assert worst(nk.cntk(2), x, x) < 2e-6
@@ -122,11 +139,13 @@ def test_dark_and_huge_images():
 
 
 def test_bounds_follow_the_program():
-    """Of a mild activation the least bound; of one that brings all rows near c = 1 all pairs; of ReLU c = -1 alone."""
+    """Of a mild activation the least bound; of one that brings all rows near c = 1 all pairs;
+    of ReLU c = -1 alone.
+    """
 
     def bounds(net):
-        program = nk.lowering.lower(net, (9,), wants_ntk=True)
-        points = nk.vector_kernels.points_of(program, normal(20, 9))
+        program = lower(net, (9,), wants_ntk=True)
+        points = points_of(program, normal(20, 9))
         return near_pairs.VectorBounds(program, nk.backends()[0], points, points)
 
     dot = np.array([[0.0, 0.5, 0.9999, -0.9999]], np.float32)
@@ -138,5 +157,7 @@ def test_bounds_follow_the_program():
     )
     np.testing.assert_array_equal(mild.near(dot, rows, cols, False), [[False, False, True, True]])
     np.testing.assert_array_equal(offset.near(dot, rows, cols, False), [[True, True, True, True]])
-    np.testing.assert_array_equal(bounds(nk.mlp(1)).near(dot, rows, cols, False), [[False, False, False, True]])
+    np.testing.assert_array_equal(
+        bounds(nk.mlp(1)).near(dot, rows, cols, False), [[False, False, False, True]]
+    )
     assert not mild.reached(dot[:, :2])

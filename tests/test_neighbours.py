@@ -1,7 +1,8 @@
-"""Every public entry point met with its neighbour's object: one line of ours that names the argument, or an answer.
+"""Every public entry point met with its neighbour's object:
+one line of ours that names the argument, or an answer.
 
-A new entry point is one line of `TAKES`: how it is called with an object in the place of one argument. A new wrong
-object is one line of `WRONG`.
+A new entry point is one line of `TAKES`: how it is called with an object in the place of one
+argument. A new wrong object is one line of `WRONG`.
 """
 
 import traceback
@@ -13,13 +14,14 @@ import pytest
 
 import ntkcore as nk
 from ntkcore import predict, stax
-from ntkcore.dynamics import Dynamics, eigenmodes
+from ntkcore.engine.gradients import kernel_gradient
 from ntkcore.estimators import NTKClassifier, NTKRegressor
-from ntkcore.gradients import kernel_gradient
-from ntkcore.learning_curves import LearningCurve
-from ntkcore.losses import CrossEntropy, LossDynamics, SquaredError
-from ntkcore.spectrum import conditioning, spectrum
-from ntkcore.sphere import order_power
+from ntkcore.theory.dynamics import Dynamics, eigenmodes
+from ntkcore.theory.learning_curves import LearningCurve
+from ntkcore.theory.loss_dynamics import LossDynamics
+from ntkcore.theory.losses import CrossEntropy, SquaredError
+from ntkcore.theory.spectrum import conditioning, spectrum
+from ntkcore.theory.sphere import order_power
 
 sparse = pytest.importorskip("scipy.sparse")
 zarr = pytest.importorskip("zarr")
@@ -78,7 +80,11 @@ KERNELS_ONLY = {  # data may well look so
     "one dimension": K[0],
     "not symmetric": K + np.triu(np.ones((N, N)), 1) * K.max(),
 }
-TARGETS = {"too few targets": Y[:3], "a transposed column": Y[None], "targets with NaN": np.where(Y > 0, np.nan, Y)}
+TARGETS = {
+    "too few targets": Y[:3],
+    "a transposed column": Y[None],
+    "targets with NaN": np.where(Y > 0, np.nan, Y),
+}
 
 TAKES_KERNELS = {
     "Dynamics": lambda k: Dynamics(k, Y),
@@ -95,7 +101,9 @@ TAKES_KERNELS = {
 TAKES_CROSS = {
     "Dynamics.points": lambda k: Dynamics(K, Y).points(k),
     "LossDynamics.points": lambda k: LossDynamics(K, Y, SquaredError()).points(k),
-    "gradient_descent_mse test": lambda k: predict.gradient_descent_mse(K, Y[:, None])(1.0, 0.0, 0.0, k),
+    "gradient_descent_mse test": lambda k: predict.gradient_descent_mse(K, Y[:, None])(
+        1.0, 0.0, 0.0, k
+    ),
 }
 TAKES_DATA = {
     "kernel": lambda x: nk.kernel(NET, x),
@@ -193,7 +201,9 @@ def test_one_line_of_ours(call, wrong):
 
 
 def test_what_holds_an_array_is_read():
-    """Lists, Dask's and Zarr's arrays, tensors with gradients, frames with nullable columns: the same numbers."""
+    """Lists, Dask's and Zarr's arrays, tensors with gradients, frames with nullable columns:
+    the same numbers.
+    """
     dask, pandas, torch = (pytest.importorskip(name) for name in ("dask.array", "pandas", "torch"))
     expected_kernel, expected = nk.kernel(NET, X), Dynamics(K, Y).train.mean(3.0)
     kinds = {
@@ -201,11 +211,15 @@ def test_what_holds_an_array_is_read():
         "dask": lambda array: dask.from_array(array, chunks=2),
         "zarr": lambda array: zarr.array(array),
         "tensor": lambda array: torch.tensor(array, requires_grad=True),
-        "frame": lambda array: (pandas.DataFrame if array.ndim == 2 else pandas.Series)(array).convert_dtypes(),
+        "frame": lambda array: (pandas.DataFrame if array.ndim == 2 else pandas.Series)(
+            array
+        ).convert_dtypes(),
     }
     for name, made in kinds.items():
         np.testing.assert_array_equal(nk.kernel(NET, made(X)), expected_kernel, err_msg=name)
-        np.testing.assert_array_equal(Dynamics(made(K), made(Y)).train.mean(3.0), expected, err_msg=name)
+        np.testing.assert_array_equal(
+            Dynamics(made(K), made(Y)).train.mean(3.0), expected, err_msg=name
+        )
         found = predict.gradient_descent_mse(made(K), made(Y[:, None]))(3.0, made(0.1 * Y[:, None]))
         expected_mse = predict.gradient_descent_mse(K, Y[:, None])(3.0, 0.1 * Y[:, None])
         np.testing.assert_array_equal(found, expected_mse, err_msg=name)
@@ -217,7 +231,9 @@ def test_what_holds_an_array_is_read():
         nk.kernel(NET, damaged)
 
 
-@pytest.mark.parametrize(("call", "wrong"), pairs(TAKES_SAMPLES, {name: WRONG[name] for name in NO_ARRAYS}))
+@pytest.mark.parametrize(
+    ("call", "wrong"), pairs(TAKES_SAMPLES, {name: WRONG[name] for name in NO_ARRAYS})
+)
 def test_estimators(call, wrong):
     """Scikit-learn's own checks speak of arrays; what is none, ours."""
     refused_in_a_line(call, wrong)

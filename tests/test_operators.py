@@ -11,8 +11,8 @@ from scipy.sparse.linalg import svds
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.build import build
-from ntkcore.operators import InMemory, MatrixFree, Stored, as_operator
+from ntkcore.linalg.operators import InMemory, MatrixFree, Stored, as_operator
+from ntkcore.store.build import build
 from test_cuda import gpu  # noqa: F401
 
 NET = nk.mlp(2, b_std=0.1)
@@ -45,7 +45,12 @@ def operators(n, tile, dtype):
     return K, [InMemory(K, tile=tile), Stored(Chunked(K, tile)), MatrixFree(NET, x, tile=tile)]
 
 
-@given(st.integers(1, 40), st.integers(1, 45), st.integers(1, 4), st.sampled_from(["float32", "float64"]))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 45),
+    st.integers(1, 4),
+    st.sampled_from(["float32", "float64"]),
+)
 def test_products_diagonals_and_rows(n, tile, columns, dtype):
     K, all_kinds = operators(n, tile, dtype)
     X = data(n, columns, seed=1)
@@ -79,7 +84,9 @@ def test_a_symmetric_store_is_read_once_and_half():
     assert sorted(chunked.read) == [(i, j) for i in range(0, 40, 10) for j in range(i, 40, 10)]
 
 
-@pytest.mark.parametrize("wrap", [InMemory, lambda K: Stored(Chunked(K, 8)), lambda K: InMemory(K, symmetric=False)])
+@pytest.mark.parametrize(
+    "wrap", [InMemory, lambda K: Stored(Chunked(K, 8)), lambda K: InMemory(K, symmetric=False)]
+)
 def test_a_square_kernel_of_two_data_sets_is_not_mirrored(wrap):
     K, X = nk.kernel(NET, data(20), data(20, seed=5)), data(20, 3, seed=6)
     operator = wrap(K)
@@ -103,7 +110,9 @@ def test_dask_arrays():
     assert relative_error(operator @ data(20, 2), K @ data(20, 2)) < 1e-12
 
 
-@pytest.mark.parametrize("K", ["k.zarr", nk.kernel(NET, data(3), get=("nngp", "ntk")), {"ntk": 1}, scipy.sparse.eye(3)])
+@pytest.mark.parametrize(
+    "K", ["k.zarr", nk.kernel(NET, data(3), get=("nngp", "ntk")), {"ntk": 1}, scipy.sparse.eye(3)]
+)
 def test_neighbours_of_kernels_are_told_what_to_pass(K):
     with pytest.raises(TypeError, match=r"^K "):
         as_operator(K)
@@ -112,7 +121,10 @@ def test_neighbours_of_kernels_are_told_what_to_pass(K):
 def test_images_need_no_matrix():
     x = np.random.default_rng(0).standard_normal((20, 5, 4, 2))
     assert (
-        relative_error(MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2)) < 1e-12
+        relative_error(
+            MatrixFree(nk.cntk(2), x, tile=8) @ data(20, 2), nk.kernel(nk.cntk(2), x) @ data(20, 2)
+        )
+        < 1e-12
     )
 
 
@@ -120,7 +132,9 @@ def test_images_need_no_matrix():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(50, 50), (50, 30)])
 def test_a_matrix_on_a_device_is_converted_by_panels_and_stays_there(shape, dtype):
-    K = (nk.kernel(NET, data(50), data(shape[1])) if shape[1] < 50 else nk.kernel(NET, data(50))).astype(dtype)
+    K = (
+        nk.kernel(NET, data(50), data(shape[1])) if shape[1] < 50 else nk.kernel(NET, data(50))
+    ).astype(dtype)
     operator = InMemory(fake_cupy.asarray(K))
     operator.panel = 8 * shape[1]
     for transposed, full in ((False, K), (True, K.T)):
@@ -147,6 +161,8 @@ def test_bad_input():
         InMemory(np.ones(3))
     with pytest.raises(ValueError, match="not finished"):
         Stored(Chunked(np.full((4, 4), np.nan), 2)) @ np.ones(4)
+    with pytest.raises(TypeError, match="before the data"):
+        MatrixFree(data(4), NET)
     assert isinstance(as_operator(np.eye(2)), InMemory)
     assert isinstance(as_operator(Chunked(np.eye(2), 1)), Stored)
 

@@ -1,5 +1,8 @@
-"""The package as it is installed: metadata, typing marker, imports, and the symbols of every instruction set."""
+"""The package as it is installed: metadata, typing marker, imports,
+and the symbols of every instruction set.
+"""
 
+import importlib
 import os
 import platform
 import re
@@ -20,7 +23,9 @@ OPTIONAL = ("cupy", "matplotlib", "scipy", "sklearn", "torch", "tqdm", "typer")
 
 def project_field(name: str) -> str:
     """A one-line string of pyproject.toml's [project] (Python 3.10 has no tomllib)."""
-    found = re.search(rf'^{name} = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(
+        rf'^{name} = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert found, name
     return found[1]
 
@@ -54,7 +59,11 @@ def test_every_extra_is_there_and_all_stays_light():
         "torch",
     }
     always = [line for line in metadata.requires("ntkcore") or () if "extra ==" not in line]
-    assert {re.split(r"[^\w-]", line)[0] for line in always} == {"numpy", "threadpoolctl"}
+    assert {re.split(r"[^\w-]", line)[0] for line in always} == {
+        "lazy-loader",
+        "numpy",
+        "threadpoolctl",
+    }
 
 
 def test_console_script():
@@ -62,17 +71,70 @@ def test_console_script():
     assert script.value == "ntkcore.cli:main"
 
 
-@pytest.mark.parametrize("name", ["py.typed", "_core.pyi"])
+@pytest.mark.parametrize("name", ["py.typed", "__init__.pyi", "_core.pyi"])
 def test_types_are_shipped(name):
     assert resources.files("ntkcore").joinpath(name).is_file()
 
 
 def test_import_is_silent_and_needs_no_extra():
     code = f"import sys, ntkcore; print(*sorted(set({OPTIONAL!r}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
     assert done.stderr == ""
+
+
+ADDRESSES = {
+    "build": "build extend plan resume",
+    "control": "Claim Report Training falsify",
+    "dynamics": "Dynamics GradientDescent GradientFlow Modes eigenmodes leading_modes",
+    "estimators": "NTKClassifier NTKKernel NTKRegressor",
+    "finite": "to_torch train empirical_ntk linearize",
+    "gradients": "kernel_gradient input_gradient input_vjp parameters with_parameters",
+    "learning_curves": "LearningCurve sphere_experiment",
+    "losses": "CrossEntropy LossDynamics SquaredError",
+    "operators": "InMemory MatrixFree Stored cupy_operator",
+    "predict": "gp_inference gradient_descent gradient_descent_mse gradient_descent_mse_ensemble",
+    "solve": "Cholesky Eigh LandmarkRegression cg eigs solve",
+    "spectrum": "spectrum power_law conditioning certified_decay",
+    "sphere": "sphere_spectrum legendre order_power",
+    "stax": "Conv Dense Relu serial",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_addresses_that_users_import_from(address):
+    module = importlib.import_module(f"ntkcore.{address}")
+    assert set(ADDRESSES[address].split()) <= set(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_the_face():
+    assert {"Dynamics", "build", "falsify", "kernel", "mlp", "solve"} <= set(ntkcore.__all__)
+    assert all(getattr(ntkcore, name) is not None for name in ntkcore.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = ntkcore.nothing
+
+
+def test_build_and_solve_are_calls_and_addresses():
+    """A module of that name takes the function's place once it was imported: both can be called."""
+    code = """
+import numpy as np, ntkcore
+before = ntkcore.solve(np.eye(2), np.ones(2))
+from ntkcore.solve import cg, solve
+from ntkcore.build import build
+assert ntkcore.solve.cg is cg and ntkcore.build.build is build and callable(ntkcore.build)
+assert (ntkcore.solve(np.eye(2), np.ones(2)) == before).all()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_the_face_is_light():
+    code = "import sys, ntkcore; print(*{'numpy', 'ntkcore._core', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def build_flags() -> dict[str, list[str]]:
@@ -84,17 +146,37 @@ def build_flags() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("isa", ["generic", "v2", "v3", "v4"])
 def test_no_symbol_of_one_instruction_set_serves_another(isa, tmp_path):
-    """The linker keeps one copy of a weak symbol: were it the wide one, a processor without AVX-512 would crash."""
+    """The linker keeps one copy of a weak symbol: were it the wide one,
+    a processor without AVX-512 would crash.
+    """
     if not (shutil.which(CXX) and shutil.which("nm")):
         pytest.skip("needs a C++ compiler and nm")
     if isa != "generic" and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("x86-64 only")
     flags = build_flags()
     source, compiled = ROOT / "csrc" / "cpu" / "executor.cpp", tmp_path / "executor.o"
-    command = [CXX, "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-DNDEBUG", "-w"]
-    command += [f"-DNTK_ISA={isa}", *flags["executor"], *flags[isa], "-c", str(source), "-o", str(compiled)]
+    command = [
+        CXX,
+        "-std=c++17",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-fvisibility-inlines-hidden",
+        "-DNDEBUG",
+        "-w",
+    ]
+    command += [
+        f"-DNTK_ISA={isa}",
+        *flags["executor"],
+        *flags[isa],
+        "-c",
+        str(source),
+        "-o",
+        str(compiled),
+    ]
     subprocess.run(command, check=True, timeout=300)
-    listing = subprocess.run(["nm", "-C", "--defined-only", compiled], capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        ["nm", "-C", "--defined-only", compiled], capture_output=True, text=True, check=True
+    )
     symbols = [line.split(maxsplit=2)[1:] for line in listing.stdout.splitlines()]
     weak = [name for kind, name in symbols if kind in "WwVvui"]
     assert weak == []
@@ -113,11 +195,14 @@ except ImportError:
     import _xxsubinterpreters as interpreters
     number = interpreters.create(isolated=False)
 try:
-    interpreters.run_string(number, "import sys; sys.path[:0] = {sys.path!r}; from ntkcore import _core")
+    code = "import sys; sys.path[:0] = {sys.path!r}; from ntkcore import _core"
+    interpreters.run_string(number, code)
 except Exception as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert "import it in the main one" in run.stdout, run.stdout + run.stderr
 
 
@@ -128,10 +213,18 @@ def test_the_target_decides_on_instruction_sets(tmp_path):
     def instruction_sets(flags):
         folder = tmp_path / f"build{flags}"
         options = ["-DNTKCORE_CUDA=OFF", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-        options += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_CXX_FLAGS={flags}", "-G", "Unix Makefiles"]
-        subprocess.run(["cmake", "-S", ROOT, "-B", folder, *options], check=True, capture_output=True)
+        options += [
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DCMAKE_CXX_FLAGS={flags}",
+            "-G",
+            "Unix Makefiles",
+        ]
+        subprocess.run(
+            ["cmake", "-S", ROOT, "-B", folder, *options], check=True, capture_output=True
+        )
         return {p.stem for p in (folder / "CMakeFiles").glob("executor_*.dir")}
 
-    assert instruction_sets("-U__x86_64__") == {"executor_generic"}  # as a compiler for another target sees it
+    # As a compiler for another target sees it.
+    assert instruction_sets("-U__x86_64__") == {"executor_generic"}
     if platform.machine() in ("x86_64", "AMD64"):
         assert instruction_sets("") == {f"executor_{isa}" for isa in ("generic", "v2", "v3", "v4")}

@@ -1,4 +1,6 @@
-"""neural-tangents' predict: its own numbers (tools/predict_reference.py, shared references), shapes and names."""
+"""neural-tangents' predict: its own numbers (tools/predict_reference.py, shared references),
+shapes and names.
+"""
 
 import inspect
 from collections import namedtuple
@@ -10,17 +12,26 @@ import pytest
 
 from conftest import assert_close
 from ntkcore import predict, stax
-from ntkcore.losses import CrossEntropy, SquaredError
+from ntkcore.predict.kernels import Kernels
+from ntkcore.theory.losses import CrossEntropy, SquaredError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "predict_reference.npz")
-DD, TD, TT = (predict._Kernels(REFERENCE[f"{k}/nngp"], REFERENCE[f"{k}/ntk"]) for k in ("dd", "td", "tt"))
-X, Z, Y, F0, G0, TIMES, LABELS = (REFERENCE[k] for k in ("x", "z", "y", "f0", "g0", "times", "labels"))
+DD, TD, TT = (Kernels(REFERENCE[f"{k}/nngp"], REFERENCE[f"{k}/ntk"]) for k in ("dd", "td", "tt"))
+X, Z, Y, F0, G0, TIMES, LABELS = (
+    REFERENCE[k] for k in ("x", "z", "y", "f0", "g0", "times", "labels")
+)
 REGULARISATIONS = {"none": (0.0, False), "relative": (1e-2, False), "absolute": (0.3, True)}
 ODE = 1e-6  # neural-tangents' own solver has a relative tolerance of 1.4e-8
 
 
 def kernel_fn():
-    layers = (stax.Dense(64, 1.4, 0.2), stax.Erf(), stax.Dense(64, 1.3, 0.1), stax.Relu(), stax.Dense(1))
+    layers = (
+        stax.Dense(64, 1.4, 0.2),
+        stax.Erf(),
+        stax.Dense(64, 1.3, 0.1),
+        stax.Relu(),
+        stax.Dense(1),
+    )
     return stax.serial(*layers)[2]
 
 
@@ -57,10 +68,14 @@ def test_gradient_descent_mse(name):
 @pytest.mark.parametrize("when", ["finite", "infinite", "scalar"])
 def test_ensemble(name, where, when):
     fn = predict.gradient_descent_mse_ensemble(kernel_fn(), X, Y, 0.7, *REGULARISATIONS[name])
-    t, points = {"finite": TIMES, "infinite": None, "scalar": 2.5}[when], {"test": Z, "train": None}[where]
+    t, points = (
+        {"finite": TIMES, "infinite": None, "scalar": 2.5}[when],
+        {"test": Z, "train": None}[where],
+    )
     found = fn(t, points, ("ntk", "nngp"), compute_cov=True)
     assert type(found).__name__ == "Gaussians"
-    agrees(found, f"ensemble/{name}/{where}/{when}", 2e-8)  # theirs errs by 1e-8 in the kernel's diagonal
+    # Theirs errs by 1e-8 in the kernel's diagonal.
+    agrees(found, f"ensemble/{name}/{where}/{when}", 2e-8)
     both = fn(t, points, compute_cov=True)
     assert both._fields == ("nngp", "ntk")
     alone = fn(t, points, "ntk")
@@ -84,7 +99,10 @@ def test_kernels_with_output_axes():
     agrees(fn(TIMES, F0, G0, td), "full")
     agrees(fn(None, F0, G0, td), "full infinite")
     agrees(predict.gp_inference(dd, Y, 1e-2, trace_axes=())("nngp", td, tt), "full gp")
-    agrees(predict.gradient_descent_mse(DD.ntk, Y.T, 0.7, trace_axes=0)(TIMES, F0.T, G0.T, TD.ntk), "first")
+    agrees(
+        predict.gradient_descent_mse(DD.ntk, Y.T, 0.7, trace_axes=0)(TIMES, F0.T, G0.T, TD.ntk),
+        "first",
+    )
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (-1, 0)])
@@ -101,7 +119,11 @@ def test_scalar_kernels(axes):
         train, test = flow(times, f0, g0, cross)
         assert_close(train, y + left * (f0 - y), 1e-8)
         assert_close(test, g0 + cross / k * (1 - left) * (y - f0), 1e-8)
-    kernels = [SimpleNamespace(nngp=1.3, ntk=k), SimpleNamespace(nngp=0.4, ntk=cross), SimpleNamespace(nngp=1.1, ntk=2)]
+    kernels = [
+        SimpleNamespace(nngp=1.3, ntk=k),
+        SimpleNamespace(nngp=0.4, ntk=cross),
+        SimpleNamespace(nngp=1.1, ntk=2),
+    ]
     found = predict.gp_inference(kernels[0], y, trace_axes=axes)("nngp", *kernels[1:])
     assert_close(found.mean, 0.4 / 1.3 * y, 1e-14)
     assert found.covariance == pytest.approx(1.1 - 0.4**2 / 1.3, rel=1e-14)
@@ -146,14 +168,22 @@ def test_infinite_time_of_an_ode():
 def test_max_learning_rate():
     top = np.linalg.eigvalsh(DD.ntk)[-1]
     assert predict.max_learning_rate(DD.ntk) == pytest.approx(2 * 7 / top, rel=1e-10)
-    assert predict.max_learning_rate(DD.ntk, Y.size, momentum=0.9) == pytest.approx(2 * 1.9 * 14 / top, rel=1e-10)
+    assert predict.max_learning_rate(DD.ntk, Y.size, momentum=0.9) == pytest.approx(
+        2 * 1.9 * 14 / top, rel=1e-10
+    )
 
 
 @pytest.fixture(scope="module")
 def shared(data_folder):
     """The shared references, and the kernels of their network."""
     arrays = np.load(data_folder / "nt_reference.npz")
-    layers = (stax.Dense(64, 1.5, 0.1), stax.Relu(), stax.Dense(64, 1.5, 0.1), stax.Relu(), stax.Dense(1, 1, 0.1))
+    layers = (
+        stax.Dense(64, 1.5, 0.1),
+        stax.Relu(),
+        stax.Dense(64, 1.5, 0.1),
+        stax.Relu(),
+        stax.Dense(1, 1, 0.1),
+    )
     return arrays, stax.serial(*layers)[2]
 
 
@@ -170,9 +200,13 @@ def test_shared_ensembles(shared, get, t):
 
 def test_shared_single_networks(shared):
     arrays, kernel_fn = shared
-    x, y, xs, f0, g0 = (arrays[name] for name in ("pred/x", "pred/y", "pred/xs", "mse/f0", "mse/g0"))
+    x, y, xs, f0, g0 = (
+        arrays[name] for name in ("pred/x", "pred/y", "pred/xs", "mse/f0", "mse/g0")
+    )
     dd, td = kernel_fn(x, None, "ntk"), kernel_fn(xs, x, "ntk")
-    cases = [(predict.gradient_descent_mse(dd, y, 0.5), t, f0, g0, f"mse/{t}", 1e-8) for t in (0.9, 40.0)] + [
+    cases = [
+        (predict.gradient_descent_mse(dd, y, 0.5), t, f0, g0, f"mse/{t}", 1e-8) for t in (0.9, 40.0)
+    ] + [
         (predict.gradient_descent(SquaredError(True), dd, y, 0.4, 0.8), 5, f0, g0, "mom/5", 1e-7),
         (predict.gradient_descent(CrossEntropy(), dd, arrays["ce/y"]), 20, 0.0, 0.0, "ce/20", 1e-5),
     ]
@@ -184,12 +218,20 @@ def test_shared_single_networks(shared):
 
 # neural-tangents 0.6.5's, word for word.
 SIGNATURES = {
-    "gradient_descent_mse": "k_train_train, y_train, learning_rate=1.0, diag_reg=0.0, diag_reg_absolute_scale=False, "
-    "trace_axes=(-1,)",
-    "gradient_descent": "loss, k_train_train, y_train, learning_rate=1.0, momentum=None, trace_axes=(-1,)",
-    "gradient_descent_mse_ensemble": "kernel_fn, x_train, y_train, learning_rate=1.0, diag_reg=0.0, "
-    "diag_reg_absolute_scale=False, trace_axes=(-1,), **kernel_fn_train_train_kwargs",
-    "gp_inference": "k_train_train, y_train, diag_reg=0.0, diag_reg_absolute_scale=False, trace_axes=(-1,)",
+    "gradient_descent_mse": (
+        "k_train_train, y_train, learning_rate=1.0, diag_reg=0.0, diag_reg_absolute_scale=False, "
+        "trace_axes=(-1,)"
+    ),
+    "gradient_descent": (
+        "loss, k_train_train, y_train, learning_rate=1.0, momentum=None, trace_axes=(-1,)"
+    ),
+    "gradient_descent_mse_ensemble": (
+        "kernel_fn, x_train, y_train, learning_rate=1.0, diag_reg=0.0, "
+        "diag_reg_absolute_scale=False, trace_axes=(-1,), **kernel_fn_train_train_kwargs"
+    ),
+    "gp_inference": (
+        "k_train_train, y_train, diag_reg=0.0, diag_reg_absolute_scale=False, trace_axes=(-1,)"
+    ),
     "max_learning_rate": "ntk_train_train, y_train_size=None, momentum=0.0, eps=1e-12",
     "ODEState": "fx_train=None, fx_test=None, qx_train=None, qx_test=None",
 }
@@ -204,7 +246,8 @@ def test_signatures_are_neural_tangents(name):
 def test_singular_kernels_give_finite_numbers():
     x = np.concatenate([X, X])  # every sample twice, with other targets
     y = np.concatenate([Y, Y + 1])
-    relu = stax.serial(stax.Dense(64, 1.4, 0.2), stax.Relu(), stax.Dense(1))[2]  # exact between duplicates
+    # Exact between duplicates.
+    relu = stax.serial(stax.Dense(64, 1.4, 0.2), stax.Relu(), stax.Dense(1))[2]
     fn = predict.gradient_descent_mse_ensemble(relu, x, y)
     for t in (0.0, 10.0, 1e6, 1e18, None):
         for mean, covariance in fn(t, Z, compute_cov=True):
@@ -219,49 +262,135 @@ def test_singular_kernels_give_finite_numbers():
     ("call", "error", "words"),
     [
         (lambda: predict.gradient_descent_mse(-DD.ntk, Y)(1.0), ValueError, "indefinite"),
-        (lambda: predict.gradient_descent_mse(np.triu(DD.ntk), Y)(1.0), ValueError, "not symmetric"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, None, None), ValueError, "no predictions"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, 0.0, 0.0), ValueError, "k_test_train"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(-1.0), ValueError, "t must hold"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y, -1.0), ValueError, "learning_rate must be a positive"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y, np.nan), ValueError, "learning_rate must be a positive"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(1.0, Y[0]), ValueError, "fx_train_0 must be a number or"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(1.0, 0.0, Y[0], TD.ntk), ValueError, "fx_test_0 must be"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, np.nan), ValueError, "fx_train_0 holds NaN"),
+        (
+            lambda: predict.gradient_descent_mse(np.triu(DD.ntk), Y)(1.0),
+            ValueError,
+            "not symmetric",
+        ),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, None, None),
+            ValueError,
+            "no predictions",
+        ),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, 0.0, 0.0),
+            ValueError,
+            "k_test_train",
+        ),
+        (lambda: predict.gradient_descent_mse(DD.ntk, Y)(-1.0), ValueError, "t must be numbers"),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y, -1.0),
+            ValueError,
+            "learning_rate must be a positive",
+        ),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y, np.nan),
+            ValueError,
+            "learning_rate must be a positive",
+        ),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y)(1.0, Y[0]),
+            ValueError,
+            "fx_train_0 must be a number or",
+        ),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y)(1.0, 0.0, Y[0], TD.ntk),
+            ValueError,
+            "fx_test_0 must be",
+        ),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y)(None, np.nan),
+            ValueError,
+            "fx_train_0 holds NaN",
+        ),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y[:, :0]), ValueError, "y_train is empty"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y, diag_reg="1")(1.0), ValueError, "ridge"),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y, trace_axes="a"), ValueError, "trace_axes"),
-        (lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y, 0.0), ValueError, "learning_rate must be"),
-        (lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(1.0, Y[0]), ValueError, "fx_train must be"),
-        (lambda: predict.gp_inference(DD, Y)("nngp", TD, TD.nngp), ValueError, "k_test_test has shape .* do not fit"),
-        (lambda: predict.gp_inference(DD, Y)("ntk", TD, DD), ValueError, "k_test_test has shape .* do not fit"),
-        (lambda: predict.gp_inference(DD, Y)(3), TypeError, "get must be a name or a tuple of names"),
-        (lambda: predict.gp_inference(DD, Y)((1,)), TypeError, "get must be a name or a tuple of names"),
-        (lambda: predict.gradient_descent_mse_ensemble("ntk", X, Y), TypeError, "kernel_fn must be a function"),
-        (lambda: predict.gradient_descent_mse_ensemble(kernel_fn(), X, Y, -1.0), ValueError, "learning_rate must be"),
-        (lambda: predict.max_learning_rate(DD.ntk, -3), ValueError, "y_train_size must be a positive"),
-        (lambda: predict.max_learning_rate(DD.ntk, Y), ValueError, "y_train_size must be a positive"),
+        (
+            lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y, 0.0),
+            ValueError,
+            "learning_rate must be",
+        ),
+        (
+            lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(1.0, Y[0]),
+            ValueError,
+            "fx_train must be",
+        ),
+        (
+            lambda: predict.gp_inference(DD, Y)("nngp", TD, TD.nngp),
+            ValueError,
+            "k_test_test has shape .* do not fit",
+        ),
+        (
+            lambda: predict.gp_inference(DD, Y)("ntk", TD, DD),
+            ValueError,
+            "k_test_test has shape .* do not fit",
+        ),
+        (
+            lambda: predict.gp_inference(DD, Y)(3),
+            TypeError,
+            "get must be a name or a tuple of names",
+        ),
+        (
+            lambda: predict.gp_inference(DD, Y)((1,)),
+            TypeError,
+            "get must be a name or a tuple of names",
+        ),
+        (
+            lambda: predict.gradient_descent_mse_ensemble("ntk", X, Y),
+            TypeError,
+            "kernel_fn must be a function",
+        ),
+        (
+            lambda: predict.gradient_descent_mse_ensemble(kernel_fn(), X, Y, -1.0),
+            ValueError,
+            "learning_rate must be",
+        ),
+        (
+            lambda: predict.max_learning_rate(DD.ntk, -3),
+            ValueError,
+            "y_train_size must be a positive",
+        ),
+        (
+            lambda: predict.max_learning_rate(DD.ntk, Y),
+            ValueError,
+            "y_train_size must be a positive",
+        ),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y[:3]), ValueError, "must have shape"),
-        (lambda: predict.gradient_descent_mse(DD.ntk, Y, trace_axes=(2,)), ValueError, "trace_axes"),
+        (
+            lambda: predict.gradient_descent_mse(DD.ntk, Y, trace_axes=(2,)),
+            ValueError,
+            "trace_axes",
+        ),
         (lambda: predict.gradient_descent_mse(DD.ntk, Y, diag_reg=-1.0)(1.0), ValueError, "ridge"),
-        (lambda: predict.gp_inference(DD.ntk, Y)("ntk", TD.ntk, TT.ntk), ValueError, "both NNGP and NTK"),
+        (
+            lambda: predict.gp_inference(DD.ntk, Y)("ntk", TD.ntk, TT.ntk),
+            ValueError,
+            "both NNGP and NTK",
+        ),
         (lambda: predict.gp_inference(DD, Y)("cov"), NotImplementedError, "nngp, ntk, ntkgp"),
         (lambda: predict.gp_inference(DD, Y)(("ntk", "NTK")), ValueError, "unique"),
         (lambda: predict.gp_inference(DD, Y)(()), ValueError, "non-empty"),
         (lambda: predict.gradient_descent(lambda f, y: f, DD.ntk, Y), TypeError, "float64 number"),
         (lambda: predict.gradient_descent("mse", DD.ntk, Y), TypeError, "function"),
         (
-            lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(1.0, predict.ODEState(F0), 0.0),
+            lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(
+                1.0, predict.ODEState(F0), 0.0
+            ),
             ValueError,
             "included in `ODEState`",
         ),
         (
-            lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(1.0, predict.ODEState(F0, None, F0)),
+            lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(
+                1.0, predict.ODEState(F0, None, F0)
+            ),
             ValueError,
             "momentum is None",
         ),
         (
-            lambda: predict.gradient_descent_mse_ensemble(kernel_fn(), X, Y)(1.0, Z, "ntk", threads=1),
+            lambda: predict.gradient_descent_mse_ensemble(kernel_fn(), X, Y)(
+                1.0, Z, "ntk", threads=1
+            ),
             ValueError,
             "threads.*differs",
         ),
@@ -294,7 +423,11 @@ def test_kernels_are_read_by_name(order):
     def swapped(x1, x2, get, **options):
         kernels = given(x1, x2, get, **options)
         mine = [name for name in order if name in get]
-        return kernels if isinstance(get, str) else namedtuple("Mine", mine)(*(getattr(kernels, k) for k in mine))
+        return (
+            kernels
+            if isinstance(get, str)
+            else namedtuple("Mine", mine)(*(getattr(kernels, k) for k in mine))
+        )
 
     arguments = (X, Y, 0.7, 1e-3)
     asked = {"x_test": Z, "get": ("nngp", "ntk"), "compute_cov": True}
@@ -303,7 +436,9 @@ def test_kernels_are_read_by_name(order):
         found = predict.gradient_descent_mse_ensemble(swapped, *arguments)(t, **asked)
         for name in ("nngp", "ntk"):
             np.testing.assert_array_equal(getattr(found, name).mean, getattr(expected, name).mean)
-            np.testing.assert_array_equal(getattr(found, name).covariance, getattr(expected, name).covariance)
+            np.testing.assert_array_equal(
+                getattr(found, name).covariance, getattr(expected, name).covariance
+            )
     unnamed = lambda *data, **options: tuple(given(*data, **options))  # noqa: E731
     with pytest.raises(TypeError, match=r"kernel_fn, asked for get=.*namedtuple"):
         predict.gradient_descent_mse_ensemble(unnamed, *arguments)(2.0, Z)

@@ -1,4 +1,6 @@
-"""The interpreter of PTX (tests/ptx): what instructions compute, which faults it finds; the CUDA kernels on it."""
+"""The interpreter of PTX (tests/ptx): what instructions compute, which faults it finds;
+the CUDA kernels on it.
+"""
 
 import ctypes
 import os
@@ -31,7 +33,9 @@ def engine():
 
 
 class Runner:
-    """Runs kernels `(in, out)` of 8 bytes a thread; %rd1, %rd2 are the thread's places, %r0 its number."""
+    """Runs kernels `(in, out)` of 8 bytes a thread; %rd1, %rd2 are the thread's places,
+    %r0 its number.
+    """
 
     def __init__(self, engine):
         self.engine, self.number = engine, 0
@@ -41,12 +45,17 @@ class Runner:
         x = np.asarray(x)
         cells = np.zeros(max(len(x), threads or 0, 1), np.uint64)
         cells[: len(x)] = (
-            x.astype({4: np.uint32, 8: np.uint64}[x.itemsize], copy=False) if x.dtype.kind in "iu" else bits(x)
+            x.astype({4: np.uint32, 8: np.uint64}[x.itemsize], copy=False)
+            if x.dtype.kind in "iu"
+            else bits(x)
         )
         threads = threads or len(x)
         self.number += 1
         name = f"kernel{self.number}"
-        text = f".visible .entry {name}(.param .u64 in, .param .u64 out)\n{{\n{REGISTERS}\n{body}\nret;\n}}\n"
+        text = (
+            f".visible .entry {name}(.param .u64 in, .param .u64"
+            f" out)\n{{\n{REGISTERS}\n{body}\nret;\n}}\n"
+        )
         self.expect("", self.engine.ptx_load(text.encode()))
         room = 8 * threads * blocks if room is None else room
         source, target = self.engine.ptx_allocate(cells.nbytes), self.engine.ptx_allocate(room)
@@ -132,7 +141,11 @@ TINY = np.float32(1e-39)  # below the normal numbers
     ],
 )  # fmt: skip
 def test_floats(run, code, x, expected):
-    (ours,) = run(f"ld.global.f32 %f1, [%rd1]; {code} st.global.f32 [%rd2], %f2;", np.array([x]), dtype=np.float32)
+    (ours,) = run(
+        f"ld.global.f32 %f1, [%rd1]; {code} st.global.f32 [%rd2], %f2;",
+        np.array([x]),
+        dtype=np.float32,
+    )
     if expected is None:  # one rounding: the square's last bits count
         expected = np.float32(np.float64(x) * np.float64(x) + np.float64(x))
     assert (
@@ -204,7 +217,11 @@ def test_integers(run, code, x, expected):
     ],
 )
 def test_doubles(run, code, x, expected):
-    (ours,) = run(f"ld.global.f64 %fd1, [%rd1]; {code} st.global.f64 [%rd2], %fd2;", np.array([x]), dtype=np.float64)
+    (ours,) = run(
+        f"ld.global.f64 %fd1, [%rd1]; {code} st.global.f64 [%rd2], %fd2;",
+        np.array([x]),
+        dtype=np.float64,
+    )
     assert ours == expected
 
 
@@ -240,8 +257,13 @@ def test_lanes_diverge_and_meet(run):
 
 
 def test_predicated_exit(run):
-    code = "mov.u32 %r1, 7; st.global.u32 [%rd2], %r1; setp.gt.u32 %p1, %r0, 3; @%p1 ret; st.global.u32 [%rd2], %r0;"
-    assert np.array_equal(run(code, threads=40, dtype=np.uint32), np.where(np.arange(40) < 4, np.arange(40), 7))
+    code = (
+        "mov.u32 %r1, 7; st.global.u32 [%rd2], %r1; setp.gt.u32 %p1, %r0, 3; @%p1 ret;"
+        " st.global.u32 [%rd2], %r0;"
+    )
+    assert np.array_equal(
+        run(code, threads=40, dtype=np.uint32), np.where(np.arange(40) < 4, np.arange(40), 7)
+    )
 
 
 def test_vectors_and_local_arrays(run):
@@ -350,9 +372,14 @@ def test_a_missing_barrier_is_a_race(run):
 
 
 def test_blocks_race_whatever_the_barriers(run):
-    code = "ld.param.u64 %rd4, [out]; bar.sync 0; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd4], %r0;"
+    code = (
+        "ld.param.u64 %rd4, [out]; bar.sync 0; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd4],"
+        " %r0;"
+    )
     run(code, threads=32)  # alone: no race
-    with pytest.raises(RuntimeError, match=r"race: a write beside another thread's write.*block 1, thread 0"):
+    with pytest.raises(
+        RuntimeError, match=r"race: a write beside another thread's write.*block 1, thread 0"
+    ):
         run(code, threads=32, blocks=2)
 
 

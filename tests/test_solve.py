@@ -14,20 +14,15 @@ from threadpoolctl import threadpool_limits
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.files import writing
-from ntkcore.operators import InMemory, MatrixFree
-from ntkcore.solve import (
-    CGResult,
-    Cholesky,
-    Eigh,
-    LandmarkRegression,
-    RidgeWarning,
-    _factorise,
-    cg,
-    eigs,
-    noise_floor,
-    solve,
-)
+from ntkcore.linalg.cg import CGResult, cg
+from ntkcore.linalg.cholesky import Cholesky, factorise
+from ntkcore.linalg.eigen import Eigh
+from ntkcore.linalg.landmarks import LandmarkRegression
+from ntkcore.linalg.leading import eigs
+from ntkcore.linalg.noise import RidgeWarning, noise_floor
+from ntkcore.linalg.operators import InMemory, MatrixFree
+from ntkcore.linalg.solve import solve
+from ntkcore.store.files import writing
 from test_cuda import gpu, gpu_solvers  # noqa: F401
 
 NET = nk.mlp(2)
@@ -74,8 +69,9 @@ def test_one_eigendecomposition_serves_all_ridges():
 def test_factors_by_blocks(n, block):
     A = problem(n)[1] + 0.1 * np.eye(n)
     own = A.copy()
-    _factorise(own, block)
+    factorise(own, block)
     assert relative_error(np.tril(own), np.linalg.cholesky(A)) < 1e-10
+    np.testing.assert_array_equal(np.triu(own, 1), np.triu(A, 1))
 
 
 def test_overwriting_saves_a_copy():
@@ -134,7 +130,7 @@ def test_interrupted_and_resumed(tmp_path):
 
 KILLED = """
 import os, signal, sys, numpy as np, threadpoolctl
-from ntkcore.solve import cg
+from ntkcore.linalg.cg import cg
 threadpoolctl.threadpool_limits(1)
 K, Y = np.load(sys.argv[1]), np.load(sys.argv[2])
 kill = lambda i, residuals: os.kill(os.getpid(), signal.SIGKILL) if i == 8 else None
@@ -147,10 +143,13 @@ def test_conjugate_gradients_go_on_after_a_kill(tmp_path):
     K_file, Y_file, state = (tmp_path / name for name in ("K.npy", "Y.npy", "state.npz"))
     np.save(K_file, K)
     np.save(Y_file, Y)
-    killed = subprocess.run([sys.executable, "-c", KILLED, K_file, Y_file, state], timeout=60, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, K_file, Y_file, state], timeout=60, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     seen = []
-    with threadpool_limits(1):  # BLAS of two threads adds in another order, and tests before may have set their number
+    # BLAS of two threads adds in another order, and tests before may have set their number.
+    with threadpool_limits(1):
         resumed = cg(K, Y, 1e-3, rank=20, checkpoint=state, callback=lambda i, r: seen.append(i))
         whole = cg(K, Y, 1e-3, rank=20)
     assert seen[0] == 7
@@ -213,7 +212,10 @@ def test_a_ridge_below_the_noise_is_said():
         (lambda K, Y: cg(K[:3], Y, 0.1), "not symmetric"),
         (lambda K, Y: cg(K, Y, 0.1, every=0), "every must be"),
         (lambda K, Y: cg(K, Y, 0.1, checkpoint=""), "folder"),
-        (lambda K, Y: LandmarkRegression(K[:, :5], -K[:5, :5], Y, 1.0), "K_mm is not positive definite"),
+        (
+            lambda K, Y: LandmarkRegression(K[:, :5], -K[:5, :5], Y, 1.0),
+            "K_mm is not positive definite",
+        ),
         (lambda K, Y: LandmarkRegression(K[:, :5], K[:5, :5], Y, -1.0), "ridge"),
         (lambda K, Y: solve(K, Y, -1.0), "ridge"),
         (lambda K, Y: solve(K, Y, method="qr"), "method must be"),
@@ -221,6 +223,7 @@ def test_a_ridge_below_the_noise_is_said():
         (lambda K, Y: solve(K - 100 * np.eye(len(K)), Y, method="eigh"), "singular"),
         (lambda K, Y: cg(K, Y, 0.0), "positive ridge"),
         (lambda K, Y: eigs(K, 0), "k must be"),
+        (lambda K, Y: eigs(K, 2.5), "k must be"),
         (lambda K, Y: eigs(K, 2, method="qr"), "method must be"),
         (lambda K, Y: LandmarkRegression(K[:, :5], K[:4, :4], Y, 1.0), "landmarks"),
     ],
@@ -243,7 +246,9 @@ def test_the_residual_itself_decides():
     x = np.tile(rng.standard_normal((60, 5)), (3, 1))
     K, Y = nk.kernel(NET, x), rng.standard_normal((180, 2))
     result = cg(K, Y, 1e-13)
-    residual = np.linalg.norm(K @ result.x + 1e-13 * result.x - Y, axis=0) / np.linalg.norm(Y, axis=0)
+    residual = np.linalg.norm(K @ result.x + 1e-13 * result.x - Y, axis=0) / np.linalg.norm(
+        Y, axis=0
+    )
     assert relative_error(result.residuals, residual) < 1e-2
     assert result.converged == (residual.max() <= 1e-6)
     assert not result.converged
@@ -269,7 +274,9 @@ def test_a_kernel_with_the_same_diagonal_is_another(tmp_path):
     assert cg(K, y, 1e-3, checkpoint=tmp_path / "c.npz").converged
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "one array", "shape", "nan", "tampered"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "foreign", "one array", "shape", "nan", "tampered"]
+)
 def test_damaged_checkpoints(tmp_path, damage):
     _, K, Y = problem()
     file = tmp_path / "c.npz"
@@ -286,7 +293,11 @@ def test_damaged_checkpoints(tmp_path, damage):
         with open(file, "wb") as raw:
             np.save(raw, np.ones(3))
     else:
-        state["R"] = {"shape": state["R"][:-1], "nan": state["R"] * np.nan, "tampered": state["R"] * 0}[damage]
+        state["R"] = {
+            "shape": state["R"][:-1],
+            "nan": state["R"] * np.nan,
+            "tampered": state["R"] * 0,
+        }[damage]
         np.savez(file, **state)
     if damage == "tampered":  # what the recursion believes does not matter
         assert relative_error(cg(K, Y, 1e-2, checkpoint=file).x, Cholesky(K, 1e-2).solve(Y)) < 1e-4
@@ -301,7 +312,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     other.write_bytes(b"somebody's")
     code = f"""
 import os
-from ntkcore.files import writing
+from ntkcore.store.files import writing
 with writing({str(target)!r}) as file:
     file.write(b"new"), os._exit(1)
 """
@@ -313,7 +324,10 @@ with writing({str(target)!r}) as file:
     assert target.read_bytes() == b"old"
     with writing(target) as file:
         file.write(b"new")
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"x.npy": b"new", ".x.npy.mine": b"somebody's"}
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        "x.npy": b"new",
+        ".x.npy.mine": b"somebody's",
+    }
 
 
 @pytest.mark.parametrize("call", [cg, eigs, Cholesky, Eigh, solve])
@@ -348,7 +362,10 @@ def test_conjugate_gradients_stay_on_the_device(dtype):
     operator.panel = 20 * n
     for rank in (0, 70):
         fake_cupy.traffic.clear()
-        result, expected = cg(operator, Y, 0.1, rank=rank, rtol=1e-9), cg(K, Y, 0.1, rank=rank, rtol=1e-9)
+        result, expected = (
+            cg(operator, Y, 0.1, rank=rank, rtol=1e-9),
+            cg(K, Y, 0.1, rank=rank, rtol=1e-9),
+        )
         assert result.converged
         assert abs(result.iterations - expected.iterations) <= 3  # rounding alone parts them
         residual = K.astype(float) @ result.x + 0.1 * result.x - Y
@@ -367,7 +384,10 @@ def test_conjugate_gradients_stay_on_the_device(dtype):
 @pytest.mark.usefixtures("gpu_solvers")
 def test_resumed_on_the_device_or_off_it(tmp_path):
     _, K, Y = problem(200)
-    on_gpu, options = fake_cupy.asarray(K), {"rank": 20, "checkpoint": tmp_path / "state.npz", "every": 2}
+    on_gpu, options = (
+        fake_cupy.asarray(K),
+        {"rank": 20, "checkpoint": tmp_path / "state.npz", "every": 2},
+    )
     whole = cg(on_gpu, Y, 1e-2, rank=20)
     assert whole.iterations > 4
     cg(on_gpu, Y, 1e-2, maxiter=2, **options)
@@ -403,7 +423,9 @@ def test_decomposed_on_the_device():
     modes = Eigh(on_gpu)
     assert isinstance(modes.vectors, fake_cupy.ndarray)
     for name in ("path", "leave_one_out", "gcv"):
-        assert relative_error(getattr(modes, name)(Y, ridges), getattr(here, name)(Y, ridges)) < 1e-10
+        assert (
+            relative_error(getattr(modes, name)(Y, ridges), getattr(here, name)(Y, ridges)) < 1e-10
+        )
     assert isinstance(modes.path(fake_cupy.asarray(Y), ridges), fake_cupy.ndarray)
     assert type(modes.solve(Y, 0.1)) is np.ndarray
     assert relative_error(eigs(on_gpu, 4, method="eigh")[0], here.values[:-5:-1]) < 1e-12

@@ -1,11 +1,13 @@
-"""Data and networks as the command line names them: what is read right, what is refused and in which words."""
+"""Data and networks as the command line names them: what is read right,
+what is refused and in which words.
+"""
 
 import numpy as np
 import pytest
 
-from ntkcore.inputs import size_text, thread_count
-from ntkcore.layers import from_json
-from ntkcore.sources import load, parse_net
+from ntkcore.cli.sources import load, parse_net
+from ntkcore.engine.inputs import size_text, thread_count
+from ntkcore.specs.text import from_json
 
 RIGHT = {
     "plain": (b"1,2\n3,4\n", [[1, 2], [3, 4]]),
@@ -62,13 +64,24 @@ def damaged(tmp_path):
     (tmp_path / "short.npy").write_bytes(whole["npy"][:-8])
     (tmp_path / "short.npz").write_bytes(whole["npz"][:50])
     (tmp_path / "negative.npy").write_bytes(whole["npy"].replace(b"(3, 2), ", b"(-3, 2),"))
-    (tmp_path / "huge.npy").write_bytes(whole["npy"].replace(b"(3, 2), }" + b" " * 12, b"(3000000000000, 2), }"))
+    (tmp_path / "huge.npy").write_bytes(
+        whole["npy"].replace(b"(3, 2), }" + b" " * 12, b"(3000000000000, 2), }")
+    )
     (tmp_path / "folder.npy").mkdir()
     return {
-        **{"objects.npy": "pickled objects", "empty.npy": "empty.npy", "empty.npz": "empty, truncated"},
+        **{
+            "objects.npy": "pickled objects",
+            "empty.npy": "empty.npy",
+            "empty.npz": "empty, truncated",
+        },
         **{"short.npy": "short.npy", "short.npz": "short.npz", "negative.npy": "shape .-3, 2"},
         **{"folder.npy": "a folder", "x.npy:foo": "no meaning", "x.npz": "say which array"},
-        **{"complex.npy": "real numbers", "text.npy": "real numbers", "x.npy:": "no meaning", "huge.npy": "huge.npy"},
+        **{
+            "complex.npy": "real numbers",
+            "text.npy": "real numbers",
+            "x.npy:": "no meaning",
+            "huge.npy": "huge.npy",
+        },
         **{"x.npz:b": "say which array", "no.npy": "no data", "": "not|must"},
     }
 

@@ -11,11 +11,18 @@ from scipy.special import eval_gegenbauer, eval_legendre
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.dynamics import Dynamics, GradientDescent, GradientFlow, eigenmodes
-from ntkcore.learning_curves import LearningCurve, sphere_experiment
-from ntkcore.operators import InMemory
-from ntkcore.spectrum import certified_decay, conditioning, power_law, spectrum
-from ntkcore.sphere import degeneracy, dot_product_kernel, legendre, order_power, random_points, sphere_spectrum
+from ntkcore.linalg.operators import InMemory
+from ntkcore.theory.dynamics import Dynamics, GradientDescent, GradientFlow, eigenmodes
+from ntkcore.theory.learning_curves import LearningCurve, sphere_experiment
+from ntkcore.theory.spectrum import certified_decay, conditioning, power_law, spectrum
+from ntkcore.theory.sphere import (
+    degeneracy,
+    dot_product_kernel,
+    legendre,
+    order_power,
+    random_points,
+    sphere_spectrum,
+)
 
 
 def problem(n=60, outputs=2, seed=0):
@@ -33,18 +40,26 @@ def test_numbers_of_a_spectrum():
     values = np.linalg.eigvalsh(K)[::-1]
     assert relative_error(s.eigenvalues, values) < 1e-12
     G = y @ y.T
-    assert s.alignment == pytest.approx((K * G).sum() / np.linalg.norm(K) / np.linalg.norm(G), rel=1e-12)
+    assert s.alignment == pytest.approx(
+        (K * G).sum() / np.linalg.norm(K) / np.linalg.norm(G), rel=1e-12
+    )
     assert s.participation == pytest.approx(np.trace(K) ** 2 / np.trace(K @ K), rel=1e-12)
     assert s.condition == pytest.approx(np.linalg.cond(K), rel=1e-8)
     for ridge in (0.1, 3.0):
         inverse = np.linalg.inv(K + ridge * np.eye(60))
-        assert s.effective_dimension(ridge, absolute=True) == pytest.approx(np.trace(K @ inverse), rel=1e-10)
+        assert s.effective_dimension(ridge, absolute=True) == pytest.approx(
+            np.trace(K @ inverse), rel=1e-10
+        )
     mean = np.trace(K) / 60
-    assert s.effective_dimension(0.1) == pytest.approx(s.effective_dimension(0.1 * mean, absolute=True))
+    assert s.effective_dimension(0.1) == pytest.approx(
+        s.effective_dimension(0.1 * mean, absolute=True)
+    )
     assert s.cumulative_power[-1] == pytest.approx(1)
     k = 7
     projected = s.modes.vectors[:, :k] @ (s.modes.vectors[:, :k].T @ y)
-    assert s.cumulative_power[k - 1] == pytest.approx((projected**2).sum() / (y**2).sum(), rel=1e-12)
+    assert s.cumulative_power[k - 1] == pytest.approx(
+        (projected**2).sum() / (y**2).sum(), rel=1e-12
+    )
 
 
 def test_leading_modes_of_an_operator():
@@ -64,7 +79,9 @@ def test_one_output_as_a_vector():
     K, y = problem()
     a, b = spectrum(K, y[:, 0]), spectrum(K, y[:, :1])
     assert a.alignment == b.alignment
-    assert a.alignment == pytest.approx(y[:, 0] @ K @ y[:, 0] / np.linalg.norm(K) / (y[:, 0] @ y[:, 0]), rel=1e-12)
+    assert a.alignment == pytest.approx(
+        y[:, 0] @ K @ y[:, 0] / np.linalg.norm(K) / (y[:, 0] @ y[:, 0]), rel=1e-12
+    )
 
 
 @given(st.floats(0.3, 3), st.floats(1e-3, 1e3))
@@ -161,7 +178,9 @@ def test_polynomials():
     assert relative_error(legendre(300, np.ones(1), 7)[:, 0], np.ones(300)) < 1e-12
 
 
-@pytest.mark.parametrize("net", [nk.mlp(1), nk.mlp(3, 1.2, 0.3), nk.Serial(nk.Dense(), nk.Erf(), nk.Dense())])
+@pytest.mark.parametrize(
+    "net", [nk.mlp(1), nk.mlp(3, 1.2, 0.3), nk.Serial(nk.Dense(), nk.Erf(), nk.Dense())]
+)
 @pytest.mark.parametrize("d", [2, 3, 10])
 def test_eigenvalues_against_adaptive_quadrature(net, d):
     found = sphere_spectrum(net, d, 8)
@@ -174,7 +193,9 @@ def test_eigenvalues_against_adaptive_quadrature(net, d):
 
         def integrand(theta, k=k):
             t = math.cos(theta)
-            return float(dot_product_kernel(net, theta, d)) * legendre(k + 1, t, d)[k] * density(theta)
+            return (
+                float(dot_product_kernel(net, theta, d)) * legendre(k + 1, t, d)[k] * density(theta)
+            )
 
         expected = quad(integrand, 0, math.pi, epsabs=1e-12, limit=200)[0] / norm
         assert found.eigenvalues[k] == pytest.approx(expected, abs=1e-10)
@@ -237,7 +258,9 @@ def slow_kappa(eta, counts, P, ridge):
 def test_the_effective_ridge_against_iteration(ridge, P):
     eta, counts = np.array([1.0, 0.3, 0.05, 0.0]), np.array([1.0, 5, 60, 10])
     curve = LearningCurve(eta, counts, ridge=ridge)
-    assert float(curve.effective_ridge(P)) == pytest.approx(slow_kappa(eta, counts, P, ridge), rel=1e-9)
+    assert float(curve.effective_ridge(P)) == pytest.approx(
+        slow_kappa(eta, counts, P, ridge), rel=1e-9
+    )
 
 
 @given(
@@ -264,7 +287,9 @@ def test_more_samples_than_modes_without_ridge():
 
 
 def test_a_gram_matrix_against_an_experiment():
-    """n points as the population, drawn with replacement: theory within 10 % of the mean over draws."""
+    """n points as the population, drawn with replacement:
+    theory within 10 % of the mean over draws.
+    """
     rng = np.random.default_rng(0)
     x = np.sqrt(20) * random_points(1500, 20, rng)
     K = nk.kernel(nk.mlp(1, b_std=0.3), x)
@@ -312,6 +337,8 @@ def test_orders_on_the_sphere_against_an_experiment():
         (lambda: LearningCurve([-1.0]), ">= 0"),
         (lambda: LearningCurve([0.0]), "not all 0"),
         (lambda: LearningCurve([1.0], ridge=-1), "ridge must be"),
+        (lambda: LearningCurve([1.0], ridge="a"), "ridge must be"),
+        (lambda: power_law(np.ones(50), "1", 40), "whole numbers"),
         (lambda: LearningCurve([1.0]).mode_errors(-3), "numbers of samples"),
         (lambda: LearningCurve([1.0]).error(3, [1.0, 2.0]), "power must have shape"),
         (lambda: sphere_spectrum(nk.mlp(1), 1), "d >= 2"),

@@ -7,11 +7,11 @@ pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
 
 import ntkcore as nk
-from ntkcore import spectrum_plots as plots
-from ntkcore.dynamics import Dynamics, GradientDescent
-from ntkcore.learning_curves import LearningCurve
-from ntkcore.spectrum import spectrum
-from ntkcore.sphere import sphere_spectrum
+from ntkcore.plots import spectra as plots
+from ntkcore.theory.dynamics import Dynamics, GradientDescent
+from ntkcore.theory.learning_curves import LearningCurve
+from ntkcore.theory.spectrum import spectrum
+from ntkcore.theory.sphere import sphere_spectrum
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""neural-tangents' spelling: its own networks give its own numbers, its calls their shapes and names."""
+"""neural-tangents' spelling: its own networks give its own numbers,
+its calls their shapes and names.
+"""
 
 import dataclasses
 import inspect
@@ -13,7 +15,10 @@ import ntkcore as nk
 from conftest import ROOT, relative_error
 from ntkcore import stax
 
-FOLDERS = (Path(__file__).parent / "data", Path(os.environ.get("NTKCORE_DATA", ROOT.parent / "shared" / "data")))
+FOLDERS = (
+    Path(__file__).parent / "data",
+    Path(os.environ.get("NTKCORE_DATA", ROOT.parent / "shared" / "data")),
+)
 FOLDER = next((folder for folder in FOLDERS if (folder / "nt_reference.json").is_file()), None)
 NETS = json.loads((FOLDER / "nt_reference.json").read_text()) if FOLDER else {}
 X = np.random.default_rng(0).standard_normal((5, 4))
@@ -31,7 +36,9 @@ def reference():
     return np.load(FOLDER / "nt_reference.npz")
 
 
-@pytest.mark.skipif(FOLDER is None, reason=f"nt_reference.json in none of {', '.join(map(str, FOLDERS))}")
+@pytest.mark.skipif(
+    FOLDER is None, reason=f"nt_reference.json in none of {', '.join(map(str, FOLDERS))}"
+)
 def test_reference_is_complete():
     assert len(NETS) == 24
 
@@ -42,7 +49,8 @@ def test_parity_with_neural_tangents(reference, name, dtype):
     _, _, kernel_fn = eval(NETS[name], {"stax": stax})
     x1, x2 = reference[f"{name}/x1"], reference.get(f"{name}/x2")
     near = np.zeros((len(x1), len(x1 if x2 is None else x2)), dtype=bool)
-    if x2 is None:  # neural-tangents' own error at rho = 1, and between its near-duplicates x1[0] and x1[1]
+    # Neural-tangents' own error at rho = 1, and between its near-duplicates x1[0] and x1[1].
+    if x2 is None:
         np.fill_diagonal(near, True)
         near[0, 1] = near[1, 0] = True
     ours = kernel_fn(x1, x2, ("nngp", "ntk"), dtype=dtype)
@@ -81,7 +89,12 @@ def test_no_name_gives_a_kernel():
     assert (both.nngp == kernel_fn(X, Z, "nngp")).all()
     assert relative_error(both.cov1, np.diag(kernel_fn(X, None, "nngp"))) == 0
     assert relative_error(both.cov2, np.diag(kernel_fn(Z, None, "nngp"))) == 0
-    assert (both.x1_is_x2, both.is_gaussian, both.shape1, both.shape2) == (False, True, (5, 1), (3, 1))
+    assert (both.x1_is_x2, both.is_gaussian, both.shape1, both.shape2) == (
+        False,
+        True,
+        (5, 1),
+        (3, 1),
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         both.ntk = None
 
@@ -112,7 +125,11 @@ def test_one_data_set():
     ],
 )
 def test_what_the_outputs_are(layers, x, gaussian, shape):
-    assert stax.serial(*layers)[2](x, None, ("is_gaussian", "shape1", "shape2")) == (gaussian, shape, shape)
+    assert stax.serial(*layers)[2](x, None, ("is_gaussian", "shape1", "shape2")) == (
+        gaussian,
+        shape,
+        shape,
+    )
 
 
 def test_options_reach_the_engine():
@@ -120,7 +137,9 @@ def test_options_reach_the_engine():
     single = kernel_fn(X, Z, threads=1, dtype="float32", backend=nk.backends()[0], progress=False)
     assert {single.ntk.dtype, single.cov1.dtype, single.cov2.dtype} == {np.dtype("float32")}
     assert kernel_fn(X.astype("float32"), Z).cov1.dtype == "float64"
-    hints = kernel_fn(X, Z, "ntk", diagonal_batch=True, diagonal_spatial=False, pattern=None, mask_constant=None)
+    hints = kernel_fn(
+        X, Z, "ntk", diagonal_batch=True, diagonal_spatial=False, pattern=None, mask_constant=None
+    )
     assert (hints == kernel_fn(X, Z, "ntk")).all()
     for get in ("ntk", "cov1"):
         with pytest.raises(ValueError, match="nonesuch"):
@@ -130,11 +149,15 @@ def test_options_reach_the_engine():
 
 
 def test_net_is_the_spec():
-    assert mlp().kernel_fn.net == nk.Serial(nk.Dense(1.5, 0.1, width=512), nk.Relu(), nk.Dense(width=1))
+    assert mlp().kernel_fn.net == nk.Serial(
+        nk.Dense(1.5, 0.1, width=512), nk.Relu(), nk.Dense(width=1)
+    )
     assert stax.Dense(np.int64(3), parameterization="NTK")[2].net == nk.Dense(width=3)
     conv = stax.Conv(8, [3, 3], padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     assert conv[2].net == nk.Conv((3, 3), padding="SAME", channels=8)
-    assert stax.AvgPool((2, 2), normalize_edges=True)[2].net == nk.AvgPool((2, 2), normalize_edges=True)
+    assert stax.AvgPool((2, 2), normalize_edges=True)[2].net == nk.AvgPool(
+        (2, 2), normalize_edges=True
+    )
     assert stax.LayerNorm(axis=(-1,), eps=0.1)[2].net == nk.LayerNorm(0.1)
     assert stax.Sigmoid_like()[2].net == nk.Erf(0.5, 1 / 2.4020563531719796, 0.5)
     assert stax.Relu(do_stabilize=True)[2].net == stax.Relu()[2].net == nk.Relu()
@@ -144,7 +167,10 @@ def test_repeat():
     block = stax.serial(stax.Dense(8, 1.3), stax.Relu())
     repeated = stax.serial(stax.repeat(block, 3), stax.Dense(1))[2](X, Z, "ntk")
     assert (repeated == stax.serial(block, block, block, stax.Dense(1))[2](X, Z, "ntk")).all()
-    assert (stax.serial(stax.repeat(block, 0), stax.Dense(1))[2](X, Z, "ntk") == stax.Dense(1)[2](X, Z, "ntk")).all()
+    assert (
+        stax.serial(stax.repeat(block, 0), stax.Dense(1))[2](X, Z, "ntk")
+        == stax.Dense(1)[2](X, Z, "ntk")
+    ).all()
 
 
 def test_parallel():
@@ -155,7 +181,9 @@ def test_parallel():
     assert relative_error(ours, alone) < 1e-15
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_size": 7}, {"device_count": 0, "store_on_device": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_size": 7}, {"device_count": 0, "store_on_device": False}]
+)
 def test_batch_changes_nothing(options):
     _, _, kernel_fn = mlp()
     assert (stax.batch(kernel_fn, **options)(X, Z, "ntk") == kernel_fn(X, Z, "ntk")).all()
@@ -163,10 +191,18 @@ def test_batch_changes_nothing(options):
 
 # neural-tangents 0.6.5's, word for word.
 SIGNATURES = {
-    "Dense": "out_dim, W_std=1.0, b_std=None, batch_axis=0, channel_axis=-1, parameterization='ntk', s=(1, 1)",
-    "Conv": "out_chan, filter_shape, strides=None, padding='VALID', W_std=1.0, b_std=None, dimension_numbers=None, "
-    "parameterization='ntk', s=(1, 1)",
-    "AvgPool": "window_shape, strides=None, padding='VALID', normalize_edges=False, batch_axis=0, channel_axis=-1",
+    "Dense": (
+        "out_dim, W_std=1.0, b_std=None, batch_axis=0, channel_axis=-1, parameterization='ntk',"
+        " s=(1, 1)"
+    ),
+    "Conv": (
+        "out_chan, filter_shape, strides=None, padding='VALID', W_std=1.0, b_std=None,"
+        " dimension_numbers=None, parameterization='ntk', s=(1, 1)"
+    ),
+    "AvgPool": (
+        "window_shape, strides=None, padding='VALID', normalize_edges=False, batch_axis=0,"
+        " channel_axis=-1"
+    ),
     "SumPool": "window_shape, strides=None, padding='VALID', batch_axis=0, channel_axis=-1",
     "GlobalAvgPool": "batch_axis=0, channel_axis=-1",
     "GlobalSumPool": "batch_axis=0, channel_axis=-1",
@@ -210,19 +246,51 @@ def test_signatures_are_neural_tangents(name):
             NotImplementedError,
             "dimension_numbers=.*NHWC",
         ),
-        (lambda: stax.AvgPool((2, 2), channel_axis=1), NotImplementedError, "AvgPool: channel_axis"),
+        (
+            lambda: stax.AvgPool((2, 2), channel_axis=1),
+            NotImplementedError,
+            "AvgPool: channel_axis",
+        ),
         (lambda: stax.SumPool((2, 2), batch_axis=1), NotImplementedError, "SumPool: batch_axis"),
-        (lambda: stax.AvgPool((2, 2), padding="CIRCULAR"), NotImplementedError, "AvgPool: padding=.*SAME"),
-        (lambda: stax.SumPool((2, 2), padding="circular"), NotImplementedError, "SumPool: padding=.*SAME"),
-        (lambda: stax.GlobalAvgPool(channel_axis=1), NotImplementedError, "GlobalAvgPool: channel_axis"),
-        (lambda: stax.GlobalSumPool(batch_axis=1), NotImplementedError, "GlobalSumPool: batch_axis"),
+        (
+            lambda: stax.AvgPool((2, 2), padding="CIRCULAR"),
+            NotImplementedError,
+            "AvgPool: padding=.*SAME",
+        ),
+        (
+            lambda: stax.SumPool((2, 2), padding="circular"),
+            NotImplementedError,
+            "SumPool: padding=.*SAME",
+        ),
+        (
+            lambda: stax.GlobalAvgPool(channel_axis=1),
+            NotImplementedError,
+            "GlobalAvgPool: channel_axis",
+        ),
+        (
+            lambda: stax.GlobalSumPool(batch_axis=1),
+            NotImplementedError,
+            "GlobalSumPool: batch_axis",
+        ),
         (lambda: stax.Flatten(batch_axis_out=1), NotImplementedError, "batch_axis_out"),
         (lambda: stax.LayerNorm(axis=(1, 2)), NotImplementedError, "axis=.*channels"),
-        (lambda: mlp()[0](0, (1, 2)), NotImplementedError, "finite networks.*not here yet"),
-        (lambda: mlp()[1]((), X), NotImplementedError, "finite networks.*not here yet"),
-        (lambda: mlp()[2](X, Z, "ntk", diagonal_batch=False), NotImplementedError, "diagonal_batch=False.*variance"),
-        (lambda: mlp()[2](X, Z, "ntk", diagonal_spatial=True), NotImplementedError, "diagonal_spatial=True"),
-        (lambda: stax.Gelu(approximate=True), NotImplementedError, "approximate=True.*finite networks"),
+        (lambda: mlp()[0](0, (1, 2)), NotImplementedError, "ntkcore.finite.to_torch"),
+        (lambda: mlp()[1]((), X), NotImplementedError, "ntkcore.finite.to_torch"),
+        (
+            lambda: mlp()[2](X, Z, "ntk", diagonal_batch=False),
+            NotImplementedError,
+            "diagonal_batch=False.*variance",
+        ),
+        (
+            lambda: mlp()[2](X, Z, "ntk", diagonal_spatial=True),
+            NotImplementedError,
+            "diagonal_spatial=True",
+        ),
+        (
+            lambda: stax.Gelu(approximate=True),
+            NotImplementedError,
+            "approximate=True.*finite networks",
+        ),
         (lambda: stax.Relu(do_stabilize=None), NotImplementedError, "Relu: do_stabilize=None"),
         (lambda: stax.batch(mlp()[2], device_count=2), NotImplementedError, "device_count=2.*cuda"),
         (lambda: stax.batch(mlp()[2], store_on_device=3), NotImplementedError, "store_on_device=3"),
@@ -258,7 +326,9 @@ def test_what_is_not_here_says_what_to_do(call, error, words):
         (lambda: stax.Dense(3, parameterization="foo"), ValueError, "foo"),
         (lambda: stax.serial(stax.Relu())[2](X, Z, "ntk"), ValueError, "affine"),
         (
-            lambda: stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), stax.Identity()), stax.FanInSum())[2](X),
+            lambda: stax.serial(
+                stax.FanOut(2), stax.parallel(stax.Identity(), stax.Identity()), stax.FanInSum()
+            )[2](X),
             ValueError,
             "correlated",
         ),

@@ -1,4 +1,6 @@
-"""Where kernels may lie: memory, an S3 server, a disk that is full or may not be written; who else can open them."""
+"""Where kernels may lie: memory, an S3 server, a disk that is full or may not be written;
+who else can open them.
+"""
 
 import os
 import re
@@ -13,10 +15,10 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
-from ntkcore.build import build, extend, resume  # noqa: E402
-from ntkcore.operators import Stored  # noqa: E402
-from ntkcore.store import open_store  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.linalg.operators import Stored  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
+from ntkcore.store.format import open_store  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 from test_build import NET, contents, data, same  # noqa: E402
 from test_making import files, together  # noqa: E402
 
@@ -30,7 +32,9 @@ def test_in_memory(tmp_path):
     extend("memory://k.zarr", x[60:])
     group = build(NET, x, "memory://k.zarr")
     build(NET, x, tmp_path / "k.zarr", tile=16)
-    assert np.array_equal(group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...])
+    assert np.array_equal(
+        group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...]
+    )
     assert verify("memory://k.zarr").ok
 
 
@@ -58,7 +62,9 @@ def test_on_s3(tmp_path, s3):
     assert len(verify(**where).missing) == 5
     group = resume(**where)
     build(NET, x, tmp_path / "k.zarr", tile=16)
-    assert np.array_equal(group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...])
+    assert np.array_equal(
+        group["ntk"][...], zarr.open_group(tmp_path / "k.zarr", mode="r")["ntk"][...]
+    )
     with pytest.raises(ValueError, match="another network"):
         build(nk.mlp(1), x, **where)
     extend(x_new=data(20, seed=1), **where)
@@ -70,7 +76,9 @@ def test_on_s3(tmp_path, s3):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_starters_on_s3(tmp_path, s3):
-    """The server lets one of them make the store; others' objects below the address are left alone."""
+    """The server lets one of them make the store;
+    others' objects below the address are left alone.
+    """
     x, where = data(40), {"store": "s3://bucket/starters.zarr", "storage_options": s3}
     nets = [nk.mlp(1), nk.mlp(2), nk.mlp(1), nk.mlp(2)]
     raised = together([lambda net=net: build(net, x, **where, tile=16, threads=1) for net in nets])
@@ -83,12 +91,16 @@ def test_starters_on_s3(tmp_path, s3):
         build(NET, x, "s3://bucket", storage_options=s3)
 
 
-@pytest.mark.chaos("the disk fills up during a build or an extend; the same call when there is room")
+@pytest.mark.chaos(
+    "the disk fills up during a build or an extend; the same call when there is room"
+)
 def test_full_disk(tmp_path):
     """A real small disk: what was written stays whole, and the build goes on when there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("no right to mount a small disk here")
     try:
@@ -107,12 +119,18 @@ def test_full_disk(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.chaos("the disk fills up during a build or an extend; the same call when there is room")
+@pytest.mark.chaos(
+    "the disk fills up during a build or an extend; the same call when there is room"
+)
 def test_full_disk_in_an_extension(tmp_path, monkeypatch):
-    """Refused before anything is written; where the room vanishes meanwhile, the same call goes on."""
+    """Refused before anything is written; where the room vanishes meanwhile,
+    the same call goes on.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False
+    ).returncode:
         pytest.skip("no right to mount a small disk here")
     try:
         x = data(2000)
@@ -139,7 +157,9 @@ def test_full_disk_in_an_extension(tmp_path, monkeypatch):
 def test_a_disk_too_small_is_refused_before_any_work(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False
+    ).returncode:
         pytest.skip("no right to mount a small disk here")
     try:
         with pytest.raises(OSError, match="are free"):
@@ -178,7 +198,9 @@ def test_opened_by_xarray(tmp_path):
 
 
 def test_nothing_read_is_executed(tmp_path):
-    """A store whose attributes hold code, and targets that are pickles: refused, and nothing runs."""
+    """A store whose attributes hold code, and targets that are pickles: refused,
+    and nothing runs.
+    """
     build(NET, data(30), tmp_path / "k.zarr")
     metadata = tmp_path / "k.zarr" / "zarr.json"
     text = metadata.read_text().replace('\\"Serial\\"', '\\"os.system\\"')
@@ -186,7 +208,18 @@ def test_nothing_read_is_executed(tmp_path):
     with pytest.raises(ValueError, match="layer"):
         resume(tmp_path / "k.zarr")
     np.save(tmp_path / "y.npy", np.array([os.system], dtype=object), allow_pickle=True)
-    command = [sys.executable, "-W", "ignore", "-c", "from ntkcore.cli import main; main()", "solve", "k.zarr", "y.npy"]
-    result = subprocess.run([*command, "a.npy"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        "from ntkcore.cli import main; main()",
+        "solve",
+        "k.zarr",
+        "y.npy",
+    ]
+    result = subprocess.run(
+        [*command, "a.npy"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert result.returncode != 0
     assert "pickled objects" in result.stderr

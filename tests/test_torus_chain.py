@@ -1,4 +1,6 @@
-"""Chains of 3x3 convolutions by the templates of the GPU, on the emulation: every geometry, length and way to end."""
+"""Chains of 3x3 convolutions by the templates of the GPU, on the emulation: every geometry,
+length and way to end.
+"""
 
 import numpy as np
 import pytest
@@ -39,8 +41,25 @@ def test_every_number_of_layers(side, dtype):
 
 @pytest.mark.parametrize("side", [8, 16, 32])
 def test_layers_without_a_relu_between(side):
-    layers = (conv(), conv(), nk.Relu(), conv(), nk.Relu(), conv(0.1), conv(), nk.Relu(), conv(), nk.Relu(), conv())
-    check(nk.Serial(*layers, nk.GlobalAvgPool()), images(2, side, side), images(1, side, side, 1), "float32")
+    layers = (
+        conv(),
+        conv(),
+        nk.Relu(),
+        conv(),
+        nk.Relu(),
+        conv(0.1),
+        conv(),
+        nk.Relu(),
+        conv(),
+        nk.Relu(),
+        conv(),
+    )
+    check(
+        nk.Serial(*layers, nk.GlobalAvgPool()),
+        images(2, side, side),
+        images(1, side, side, 1),
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -61,7 +80,12 @@ def test_pools_from_registers_and_not(side, end, dtype):
 
 def test_chains_longer_than_a_launch():
     for dtype, depth in (("float32", 35), ("float64", 13)):
-        check(nk.Serial(*(conv(), nk.Relu()) * depth, nk.GlobalAvgPool()), images(2, 8, 8), None, dtype)
+        check(
+            nk.Serial(*(conv(), nk.Relu()) * depth, nk.GlobalAvgPool()),
+            images(2, 8, 8),
+            None,
+            dtype,
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e-18, 1e-21, 1e-30, 1e17])

@@ -1,4 +1,6 @@
-"""Single tiles of the GPU's engine for vectors, on the host: ragged, mirrored and diagonal ones at any alignment."""
+"""Single tiles of the GPU's engine for vectors, on the host: ragged,
+mirrored and diagonal ones at any alignment.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore import _core
-from ntkcore.lowering import lower
+from ntkcore.specs.lowering import lower
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-12}
 SENTINEL = -12345.0
@@ -14,8 +16,12 @@ NETS = {
     "chain": nk.mlp(3),
     "chain with biases": nk.mlp(2, b_std=0.3),
     "leaky": nk.mlp(2, activation=nk.LeakyRelu(0.2)),
-    "one slot": nk.Serial(nk.Dense(0.8, 0.1), nk.Sin(), nk.Dense(), nk.LayerNorm(), nk.Gelu(), nk.Dense()),
-    "two slots": nk.Serial(nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.Gelu(), nk.Dense(1.2, 0.1)),
+    "one slot": nk.Serial(
+        nk.Dense(0.8, 0.1), nk.Sin(), nk.Dense(), nk.LayerNorm(), nk.Gelu(), nk.Dense()
+    ),
+    "two slots": nk.Serial(
+        nk.Dense(), nk.Residual(nk.Erf(), nk.Dense()), nk.Gelu(), nk.Dense(1.2, 0.1)
+    ),
     "many slots": nk.Serial(
         nk.Dense(),
         nk.Residual(
@@ -36,7 +42,11 @@ class Side:
         points = _core.Points(program, x)
         self.arrays = [points.unit, *points.arrays, points.nngp, points.ntk]  # keeps them alive
         self.unit = points.unit
-        self.numbers = [*points.unit.shape, len(self.arrays[1]), *(array.ctypes.data for array in self.arrays)]
+        self.numbers = [
+            *points.unit.shape,
+            len(self.arrays[1]),
+            *(array.ctypes.data for array in self.arrays),
+        ]
 
 
 def framed(height, width, stride, dtype):
@@ -57,12 +67,25 @@ def run(net, dtype, place, names, z=Z, mirrored=False, diagonal=False):
     tiles = {name: framed(rows, cols, stride, dtype) for name in names}
     mirrors = {name: framed(cols, rows, stride, dtype) for name in names if mirrored}
     out = [
-        [parts[name][1].ctypes.data if name in parts else 0] for parts in (tiles, mirrors) for name in ("nngp", "ntk")
+        [parts[name][1].ctypes.data if name in parts else 0]
+        for parts in (tiles, mirrors)
+        for name in ("nngp", "ntk")
     ]
     double = dtype == "float64"
     address = dot[:, 1:].ctypes.data
     _core.emulated_cuda.evaluate(
-        program, left.numbers, right.numbers, place, address, cols + 3, out, stride, diagonal, double, 0, 0
+        program,
+        left.numbers,
+        right.numbers,
+        place,
+        address,
+        cols + 3,
+        out,
+        stride,
+        diagonal,
+        double,
+        0,
+        0,
     )
     found = []
     for parts in (tiles, mirrors):
@@ -75,10 +98,14 @@ def run(net, dtype, place, names, z=Z, mirrored=False, diagonal=False):
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("net", NETS.values(), ids=list(NETS))
-@pytest.mark.parametrize("place", [(0, 32, 32, 32), (3, 33, 5, 70), (1, 70, 74, 1), (74, 1, 0, 31), (2, 9, 7, 15)])
+@pytest.mark.parametrize(
+    "place", [(0, 32, 32, 32), (3, 33, 5, 70), (1, 70, 74, 1), (74, 1, 0, 31), (2, 9, 7, 15)]
+)
 def test_ragged_and_mirrored(net, place, dtype):
     row, rows, col, cols = place
-    expected = nk.kernel(net, X[row : row + rows], Z[col : col + cols], ("nngp", "ntk"), dtype="float64")
+    expected = nk.kernel(
+        net, X[row : row + rows], Z[col : col + cols], ("nngp", "ntk"), dtype="float64"
+    )
     ours, mirrors = run(net, dtype, place, ("nngp", "ntk"), mirrored=True)
     for name, values in zip(("nngp", "ntk"), expected, strict=True):
         assert relative_error(ours[name], values) < BOUNDS[dtype]

@@ -1,4 +1,6 @@
-"""What `verify` finds: every part of a store damaged in every way, named, and mended by the way that it names."""
+"""What `verify` finds: every part of a store damaged in every way, named,
+and mended by the way that it names.
+"""
 
 import json
 import shutil
@@ -9,8 +11,8 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
-from ntkcore.build import build, extend, resume  # noqa: E402
-from ntkcore.verify import verify  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
+from ntkcore.store.verify import verify  # noqa: E402
 
 NET = nk.mlp(2, b_std=0.1)
 X = np.random.default_rng(0).standard_normal((50, 6))
@@ -51,7 +53,9 @@ def delete(file):
 
 
 def swap(file):
-    other = next(p for p in files(*array_of(file)) if p != file and p.stat().st_size == file.stat().st_size)
+    other = next(
+        p for p in files(*array_of(file)) if p != file and p.stat().st_size == file.stat().st_size
+    )
     content = other.read_bytes()
     other.write_bytes(file.read_bytes())
     file.write_bytes(content)
@@ -78,7 +82,8 @@ def check(store, whole, data, **second):
     assert told or report.missing
     if any("run the same build" in reason for reason in told.values()):
         before = (store / "ntk" / "c" / "0" / "1").read_bytes()
-        assert not verify(store, sample=1000, repair=True).repaired  # nothing is computed from damaged data
+        # Nothing is computed from damaged data.
+        assert not verify(store, sample=1000, repair=True).repaired
         assert (store / "ntk" / "c" / "0" / "1").read_bytes() == before
         build(NET, data, store, tile=16, **second)
     else:
@@ -94,16 +99,29 @@ def chunks(array):
 
 
 # Chunks of "done" are all alike; a diagonal is one chunk.
-SOME = [(a, d, k) for a in ARRAYS for d in DAMAGES for k in chunks(a) if d is not swap or a in ("ntk", "nngp", "x")]
+SOME = [
+    (a, d, k)
+    for a in ARRAYS
+    for d in DAMAGES
+    for k in chunks(a)
+    if d is not swap or a in ("ntk", "nngp", "x")
+]
 
 
-@pytest.mark.chaos("a chunk of an array flipped, cut short, lost or swapped: `verify` names it; the way that it names")
+@pytest.mark.chaos(
+    "a chunk of an array flipped, cut short, lost or swapped: `verify` names it; the way that it"
+    " names"
+)
 @pytest.mark.parametrize(("array", "damage", "number"), SOME)
 def test_a_damaged_chunk(store, whole, array, damage, number):
     chunk = files(store, array)[number]
     damage(chunk)
     told = check(store, whole / "own", X, get=("nngp", "ntk"))
-    assert damage is delete or array == "done" or any(array in name or array in reason for name, reason in told.items())
+    assert (
+        damage is delete
+        or array == "done"
+        or any(array in name or array in reason for name, reason in told.items())
+    )
 
 
 @pytest.mark.parametrize("array", ["x", "x2", "ntk"])
@@ -127,7 +145,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.chaos("an attribute changed: every command refuses the store, and computes nothing from it")
+@pytest.mark.chaos(
+    "an attribute changed: every command refuses the store, and computes nothing from it"
+)
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_changed_attribute(store, key):
     file = store / "zarr.json"
@@ -161,7 +181,8 @@ def test_a_changed_description(store, array, key):
 
 @pytest.mark.chaos("an array's shape or chunks changed: named, and nothing computed")
 @pytest.mark.parametrize(
-    ("array", "key"), [(a, "shape") for a in ARRAYS] + [(a, "chunks") for a in ARRAYS if "diagonal" not in a]
+    ("array", "key"),
+    [(a, "shape") for a in ARRAYS] + [(a, "chunks") for a in ARRAYS if "diagonal" not in a],
 )
 def test_changed_shapes(store, array, key):
     file = store / array / "zarr.json"
@@ -224,7 +245,15 @@ def test_data_of_another_shape_are_not_written_over(store, width):
         build(NET, X, store, get=("nngp", "ntk"), tile=16)
 
 
-UNSEALED = [("tile", 0), ("tile", -1), ("n", None), ("net", None), ("kernels", 3), ("dtype", "y"), ("x2", 1)]
+UNSEALED = [
+    ("tile", 0),
+    ("tile", -1),
+    ("n", None),
+    ("net", None),
+    ("kernels", 3),
+    ("dtype", "y"),
+    ("x2", 1),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), UNSEALED)

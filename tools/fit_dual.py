@@ -2,8 +2,8 @@
 
     pip install mpmath && python tools/fit_dual.py
 
-acos(1 - y) = pi sqrt(y) A(y);  acos(c) = pi sqrt(1 - c^2) B(c);  kappa1(1 - y) = 1 - y + y sqrt(y) C(y);
-0 <= y, c <= 1 (Chebyshev interpolation).
+acos(1 - y) = pi sqrt(y) A(y); acos(c) = pi sqrt(1 - c^2) B(c); kappa1(1 - y) = 1 - y + y sqrt(y)
+C(y); 0 <= y, c <= 1 (Chebyshev interpolation).
 """
 
 from mpmath import acos, chebyfit, mp, mpf, nstr, pi, sqrt

@@ -102,7 +102,7 @@ path_before="${PYTHONPATH:-}"
 export PYTHONPATH="$target${PYTHONPATH:+:$PYTHONPATH}"
 cd tests
 "$python" - <<'CHECK' > "$out/build.log" 2>&1 || { table+=("no usable GPU: $(tail -1 "$out/build.log")"); finish 3; }
-from ntkcore.backends import cuda_description, cuda_problem
+from ntkcore.engine.backends import cuda_description, cuda_problem
 
 problem = cuda_problem()
 if problem:

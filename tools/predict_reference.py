@@ -1,8 +1,10 @@
-"""Makes tests/data/predict_reference.npz: predictions of neural-tangents 0.6.5 in float64, for tests/test_predict.py.
+"""Makes tests/data/predict_reference.npz: predictions of neural-tangents 0.6.5 in float64,
+for tests/test_predict.py.
 
     <a Python with neural-tangents 0.6.5> tools/predict_reference.py
 
-Kernels (x, x'), (4-axis) full kernels and targets are stored beside what neural-tangents makes of them.
+Kernels (x, x'), (4-axis) full kernels and targets are stored
+beside what neural-tangents makes of them.
 """
 
 from pathlib import Path
@@ -33,7 +35,11 @@ def put(out: dict, name: str, value: object) -> None:
 def main() -> None:
     rng = np.random.default_rng(0)
     x, z = rng.standard_normal((7, 3)), rng.standard_normal((4, 3))
-    y, f0, g0 = rng.standard_normal((7, 2)), rng.standard_normal((7, 2)), rng.standard_normal((4, 2))
+    y, f0, g0 = (
+        rng.standard_normal((7, 2)),
+        rng.standard_normal((7, 2)),
+        rng.standard_normal((4, 2)),
+    )
     _, _, kernel_fn = stax.serial(
         stax.Dense(64, 1.4, 0.2), stax.Erf(), stax.Dense(64, 1.3, 0.1), stax.Relu(), stax.Dense(1)
     )
@@ -41,7 +47,11 @@ def main() -> None:
     out: dict = {"x": x, "z": z, "y": y, "f0": f0, "g0": g0, "times": TIMES}
     put(out, "dd", k_dd), put(out, "td", k_td), put(out, "tt", k_tt)
 
-    for name, reg, absolute in (("none", 0.0, False), ("relative", 1e-2, False), ("absolute", 0.3, True)):
+    for name, reg, absolute in (
+        ("none", 0.0, False),
+        ("relative", 1e-2, False),
+        ("absolute", 0.3, True),
+    ):
         fn = predict.gradient_descent_mse(k_dd.ntk, y, 0.7, reg, absolute)
         put(out, f"mse/{name}/finite", fn(TIMES, f0, g0, k_td.ntk))
         put(out, f"mse/{name}/infinite", fn(None, f0, g0, k_td.ntk))
@@ -57,8 +67,16 @@ def main() -> None:
     # Kernels with an output axis of their own: (n, n, o, o), trace_axes = ().
     mix = np.array([[1.0, 0.3], [0.3, 0.8]])
     full = [np.einsum("ij,kl->ijkl", np.asarray(k.ntk), mix) for k in (k_dd, k_td)]
-    put(out, "full", predict.gradient_descent_mse(full[0], y, 0.7, 1e-2, False, ())(TIMES, f0, g0, full[1]))
-    put(out, "full infinite", predict.gradient_descent_mse(full[0], y, 0.7, 1e-2, False, ())(None, f0, g0, full[1]))
+    put(
+        out,
+        "full",
+        predict.gradient_descent_mse(full[0], y, 0.7, 1e-2, False, ())(TIMES, f0, g0, full[1]),
+    )
+    put(
+        out,
+        "full infinite",
+        predict.gradient_descent_mse(full[0], y, 0.7, 1e-2, False, ())(None, f0, g0, full[1]),
+    )
     put(
         out,
         "full gp",
@@ -67,7 +85,13 @@ def main() -> None:
         ),
     )
     # Traced axis first.
-    put(out, "first", predict.gradient_descent_mse(k_dd.ntk, y.T, 0.7, 0.0, False, (0,))(TIMES, f0.T, g0.T, k_td.ntk))
+    put(
+        out,
+        "first",
+        predict.gradient_descent_mse(k_dd.ntk, y.T, 0.7, 0.0, False, (0,))(
+            TIMES, f0.T, g0.T, k_td.ntk
+        ),
+    )
 
     square = lambda f, y: 0.5 * jnp.mean((f - y) ** 2)  # noqa: E731
     entropy = lambda f, y: -jnp.mean(jax.nn.log_softmax(f) * y)  # noqa: E731
@@ -79,11 +103,15 @@ def main() -> None:
             fn = predict.gradient_descent(loss, k_dd.ntk, target, 0.6, momentum)
             put(out, f"descent/{name}/{momentum}", fn(times, f0, g0, k_td.ntk))
     state = predict.ODEState(f0, g0, 0.1 * f0, -0.2 * g0)
-    after = predict.gradient_descent(entropy, k_dd.ntk, labels, 0.6, 0.9)(times, state, None, k_td.ntk)
+    after = predict.gradient_descent(entropy, k_dd.ntk, labels, 0.6, 0.9)(
+        times, state, None, k_td.ntk
+    )
     for field in ("fx_train", "fx_test", "qx_train", "qx_test"):
         put(out, f"state/{field}", getattr(after, field))
     # max_learning_rate is not here: neural-tangents' call of eigvalsh fails with SciPy >= 1.14.
-    np.savez_compressed(Path(__file__).parent.parent / "tests" / "data" / "predict_reference.npz", **out)
+    np.savez_compressed(
+        Path(__file__).parent.parent / "tests" / "data" / "predict_reference.npz", **out
+    )
 
 
 if __name__ == "__main__":

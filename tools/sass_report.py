@@ -2,9 +2,10 @@
 
     python tools/sass_report.py [--arch sm_90] [--hot] [--check]
 
-Needs nvcc; nvdisasm from the toolkit or PyPI's package nvidia-cuda-nvdisasm. --check fails on spills in the 3x3 chain
-of float32 at 32x32 and 16x16, and above 34 instructions at 32x32. A point's layer has one square root, so in the
-straight-line block with the most of them (a whole layer, unrolled) the ratio of instructions to roots is the price.
+Needs nvcc; nvdisasm from the toolkit or PyPI's package nvidia-cuda-nvdisasm. --check fails on
+spills in the 3x3 chain of float32 at 32x32 and 16x16, and above 34 instructions at 32x32. A point's
+layer has one square root, so in the straight-line block with the most of them (a whole layer,
+unrolled) the ratio of instructions to roots is the price.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-prec-sqrt=false", "-prec-div=false", "-ftz=true"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "--expt-relaxed-constexpr",
+    "-prec-sqrt=false",
+    "-prec-div=false",
+    "-ftz=true",
+]
 SOURCE = """#include "cuda/device.cuh"
 namespace ntk {{
 template __global__ void each_warp(std::int64_t, const __grid_constant__ TorusChain<{real}, {side}, {bias}>);
@@ -43,7 +51,10 @@ def nvdisasm() -> str | None:
     """The toolkit's, or the one of the PyPI package."""
     if found := shutil.which("nvdisasm"):
         return found
-    return next((str(p) for folder in sys.path for p in Path(folder or ".").glob("nvidia/**/bin/nvdisasm")), None)
+    return next(
+        (str(p) for folder in sys.path for p in Path(folder or ".").glob("nvidia/**/bin/nvdisasm")),
+        None,
+    )
 
 
 def compile_kernel(job: tuple[str, int, str], arch: str, folder: Path) -> tuple[Path, int, int]:
@@ -70,7 +81,9 @@ def compile_kernel(job: tuple[str, int, str], arch: str, folder: Path) -> tuple[
 
 
 def blocks(sass: str) -> list[list[str]]:
-    """Runs of instructions up to a branch. Labels do not end one: every shuffle has some, for warps that diverged."""
+    """Runs of instructions up to a branch. Labels do not end one: every shuffle has some,
+    for warps that diverged.
+    """
     found: list[list[str]] = [[]]
     for line in sass.splitlines():
         if m := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
@@ -83,9 +96,13 @@ def blocks(sass: str) -> list[list[str]]:
 def price(cubin: Path, tool: str) -> float:
     """Instructions per square root of the block with the most square roots."""
     sass = subprocess.run([tool, cubin], check=True, capture_output=True, text=True).stdout
-    roots = [(sum("MUFU.RSQ" in i or "MUFU.SQRT" in i for i in block), block) for block in blocks(sass)]
+    roots = [
+        (sum("MUFU.RSQ" in i or "MUFU.SQRT" in i for i in block), block) for block in blocks(sass)
+    ]
     most = max(count for count, _ in roots)
-    return min(len(block) / count for count, block in roots if count == most) if most else float("nan")
+    return (
+        min(len(block) / count for count, block in roots if count == most) if most else float("nan")
+    )
 
 
 def main() -> int:
@@ -102,7 +119,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for job in filter(is_hot, JOBS) if options.hot else JOBS:
             cubin, registers, spills = compile_kernel(job, options.arch, Path(folder))
-            count = price(cubin, tool) if tool and job[0] == "float" else float("nan")  # no such root in double
+            # No such root in double.
+            count = price(cubin, tool) if tool and job[0] == "float" else float("nan")
             name = f"{job[0]} {job[1] or 'any side'}{', bias' * (job[2] == 'true')}"
             print(f"  {name:32s} {registers:4d} {spills:6d} {count:8.1f}", flush=True)
             if is_hot(job) and (spills or (job[1] == 32 and count > MOST)):

@@ -2,7 +2,8 @@
 
     python tests/ptx/build.py
 
-Products stay in build/ptx, named by a hash of what they are made of, so only what changed is built again.
+Products stay in build/ptx, named by a hash of what they are made of,
+so only what changed is built again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def run(command: list[object]) -> str:
 
 
 def made(name: str, parts: list[Path], command: list[object]) -> Path:
-    """build/ptx/HASH/name, made by `command` + [-o, it] unless it is there; the hash is of parts and command."""
+    """build/ptx/HASH/name, made by `command` + [-o, it] unless it is there;
+    the hash is of parts and command.
+    """
     digest = hashlib.sha256(repr([str(c) for c in command]).encode())
     for part in sorted(set(parts)):
         digest.update(part.read_bytes())
@@ -57,7 +60,9 @@ def headers(folder: Path) -> list[Path]:
 
 
 def objects(sources: list[Path], beside: list[Path], options: list[object]) -> list[Path]:
-    return [made(s.stem + ".o", [s, *beside], ["g++", *CXX_FLAGS, *options, "-c", s]) for s in sources]
+    return [
+        made(s.stem + ".o", [s, *beside], ["g++", *CXX_FLAGS, *options, "-c", s]) for s in sources
+    ]
 
 
 def interpreter() -> list[Path]:
@@ -73,7 +78,9 @@ def library() -> Path:
 
 
 def cuda_include() -> str:
-    found = re.search(r'INCLUDES="-I([^"]*)"', run(["nvcc", "--dryrun", "-c", "-x", "cu", "/dev/null"]))
+    found = re.search(
+        r'INCLUDES="-I([^"]*)"', run(["nvcc", "--dryrun", "-c", "-x", "cu", "/dev/null"])
+    )
     if not found:
         sys.exit("nvcc --dryrun names no folder of headers: is this nvcc of CUDA 12 or later?")
     return found[1].strip()
@@ -81,7 +88,10 @@ def cuda_include() -> str:
 
 def sources(suffix: str) -> list[Path]:
     """The CUDA module's sources, as CMakeLists.txt lists them."""
-    found = re.search(r"pybind11_add_module\(_cuda MODULE NO_EXTRAS ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    found = re.search(
+        r"pybind11_add_module\(_cuda MODULE NO_EXTRAS ([^)]*)\)",
+        (ROOT / "CMakeLists.txt").read_text(),
+    )
     if not found:
         sys.exit("CMakeLists.txt has no line pybind11_add_module(_cuda MODULE NO_EXTRAS ...)")
     return [ROOT / name for name in found[1].split() if name.endswith(suffix)]
@@ -90,8 +100,19 @@ def sources(suffix: str) -> list[Path]:
 def kernels() -> list[tuple[Path, Path]]:
     """(object, PTX) of every file of kernels: one run of nvcc each, and no machine code."""
     code = f"arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"
-    command = ["nvcc", *NVCC_FLAGS, "-gencode", code, "-Xcompiler", "-fPIC,-fvisibility=hidden", "-c"]
-    found = [(made(s.stem + ".o", [s, *headers(CSRC)], [*command, s]), s.stem + ".ptx") for s in sources(".cu")]
+    command = [
+        "nvcc",
+        *NVCC_FLAGS,
+        "-gencode",
+        code,
+        "-Xcompiler",
+        "-fPIC,-fvisibility=hidden",
+        "-c",
+    ]
+    found = [
+        (made(s.stem + ".o", [s, *headers(CSRC)], [*command, s]), s.stem + ".ptx")
+        for s in sources(".cu")
+    ]
     return [(o, o.parent / ptx) for o, ptx in found]
 
 
@@ -100,8 +121,15 @@ def module() -> tuple[Path, list[Path]]:
     import pybind11
 
     include, compiled = cuda_include(), kernels()
-    own = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", f"-I{CSRC}", f"-isystem{include}"]
-    host = objects(sources(".cpp"), headers(CSRC), [*own, f'-DNTK_CUDA_ARCHITECTURES="{ARCHITECTURE}"'])
+    own = [
+        f"-I{sysconfig.get_path('include')}",
+        f"-I{pybind11.get_include()}",
+        f"-I{CSRC}",
+        f"-isystem{include}",
+    ]
+    host = objects(
+        sources(".cpp"), headers(CSRC), [*own, f'-DNTK_CUDA_ARCHITECTURES="{ARCHITECTURE}"']
+    )
     runtime = objects([HERE / "runtime.cpp"], headers(HERE), [f"-isystem{include}"])
     parts = [*host, *runtime, *interpreter(), *(o for o, _ in compiled)]
     return made("_cuda.so", parts, ["g++", "-shared", *parts]), [ptx for _, ptx in compiled]

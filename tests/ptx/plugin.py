@@ -2,7 +2,8 @@
 
     cd tests && PYTHONPATH=. python -m pytest -p ptx.plugin -m gpu test_gpu.py
 
-With PTX_COUNTS=1 the end lists every kernel's launches and executed instructions of warps and of lanes.
+With PTX_COUNTS=1 the end lists every kernel's launches and
+executed instructions of warps and of lanes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from ptx import build
 
 
 def install():
-    """Puts the interpreted module and the stand-in for CuPy in place; returns the interpreter's functions."""
+    """Puts the interpreted module and the stand-in for CuPy in place;
+    returns the interpreter's functions.
+    """
     path, texts = build.module()
     engine = build.loaded(path)
     for text in texts:
@@ -37,7 +40,9 @@ def install():
 
 
 def lend_arrays(engine):
-    """Kernels may touch an array of the stand-in once its address was asked for; the bounds are those of its memory."""
+    """Kernels may touch an array of the stand-in once its address was asked for;
+    the bounds are those of its memory.
+    """
     address = fake_cupy.ndarray.__cuda_array_interface__.fget
 
     def lent(array):

@@ -1,4 +1,5 @@
-"""Finite networks beside their frozen limit: PyTorch modules of a spec, empirical kernels, linearisation, laziness.
+"""Finite networks beside their frozen limit: PyTorch modules of a spec,
+empirical kernels, linearisation, laziness.
 
     module = to_torch(mlp(2), width=1024, input_shape=(784,))
     K_0 = empirical_ntk(module, x)

@@ -1,4 +1,6 @@
-"""The torch function of every nonlinearity of a spec: registering an activation in `FUNCTIONS` is all it takes."""
+"""The torch function of every nonlinearity of a spec:
+registering an activation in `FUNCTIONS` is all it takes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkcore.layers import Activation
+from ntkcore.specs.activations import Activation
 
 Function = Callable[[Tensor], Tensor]
 
@@ -26,7 +28,11 @@ def _sin(a: float, b: float, c: float) -> Function:
 
 def _arc_cosine(order: int) -> Function:
     """sqrt(2) z^order step(z)."""
-    powers: tuple[Function, ...] = (lambda z: (z > 0).to(z.dtype), torch.relu, lambda z: torch.relu(z) ** 2)
+    powers: tuple[Function, ...] = (
+        lambda z: (z > 0).to(z.dtype),
+        torch.relu,
+        lambda z: torch.relu(z) ** 2,
+    )
     return lambda z: math.sqrt(2) * powers[order](z)
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.engine.inputs import free_bytes, size_text
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.factors import Factors, Maker, jacobian_factors, structured_factors
 from ntkcore.finite.functional import as_function, check_functional
 from ntkcore.finite.modules import Affine
 from ntkcore.finite.networks import FiniteNet, learning_rate_factor
-from ntkcore.inputs import free_bytes, size_text
 
 Array = npt.NDArray[Any]
 
@@ -45,20 +45,24 @@ def empirical_ntk(
     Parameters
     ----------
     x1, x2
-        Samples as the module takes them; ``x2=None`` means ``x1``: one half is computed, the other mirrored.
+        Samples as the module takes them; ``x2=None`` means ``x1``: one half is computed,
+        the other mirrored.
     outputs
-        "trace": (n1, n2), the mean over outputs o of the kernel between f_o and f_o, which is what converges to
-        `ntkcore.kernel`; "full": (n1, n2, outputs, outputs).
+        "trace": (n1, n2), the mean over outputs o of the kernel between f_o and f_o, which is what
+        converges to `ntkcore.kernel`; "full": (n1, n2, outputs, outputs).
     parameters
-        A mapping from names, to linearise there; by default the module's own. Only those that require gradients count.
+        A mapping from names, to linearise there; by default the module's own.
+        Only those that require gradients count.
     block
-        Samples at a time; by default as many as fit into 1 GiB of Jacobians, or half of the memory that is free.
+        Samples at a time; by default as many as fit into 1 GiB of Jacobians,
+        or half of the memory that is free.
     method
-        "structured" (fully connected modules made by `to_torch`: Jacobians of weights stay outer products, far faster),
-        "jacobian" (any module, torch.func), or "auto".
+        "structured" (fully connected modules made by `to_torch`: Jacobians of weights stay outer
+        products, far faster), "jacobian" (any module, torch.func), or "auto".
     scales
-        A factor for each parameter's share by name; "sgd": their learning rates in units of the global one, which
-        makes the kernel that gradient descent with `parameter_groups` follows; None: 1.
+        A factor for each parameter's share by name; "sgd": their learning rates in units of the
+        global one, which makes the kernel that gradient descent with `parameter_groups` follows;
+        None: 1.
 
     Returns
     -------
@@ -67,8 +71,8 @@ def empirical_ntk(
     Raises
     ------
     ValueError, TypeError
-        For a module that is no function of its parameters and one sample (batch normalisation or dropout in training
-        mode), and arguments that do not fit.
+        For a module that is no function of its parameters and one sample (batch normalisation or
+        dropout in training mode), and arguments that do not fit.
     MemoryError
         If not even one sample's Jacobian, or not the result, would fit.
 
@@ -96,23 +100,33 @@ def empirical_ntk(
 def _structured(module: Module, method: str) -> bool:
     if method not in ("auto", "structured", "jacobian"):
         raise ValueError(f"method must be 'auto', 'structured' or 'jacobian', not {method!r}")
-    possible = isinstance(module, FiniteNet) and all(layer.on_vectors for _, layer in module.affine())
+    possible = isinstance(module, FiniteNet) and all(
+        layer.on_vectors for _, layer in module.affine()
+    )
     if method == "structured" and not possible:
         raise ValueError(
-            "method='structured' is for fully connected modules made by to_torch, and this one is a "
-            f"{type(module).__name__} with other layers: leave it at 'auto'"
+            "method='structured' is for fully connected modules made by to_torch, and this one is"
+            f" a {type(module).__name__} with other layers: leave it at 'auto'"
         )
     return possible and method != "jacobian"
 
 
-def share_scales(module: Module, own: Parameters, given: Mapping[str, float] | str | None) -> Mapping[str, float]:
+def share_scales(
+    module: Module, own: Parameters, given: Mapping[str, float] | str | None
+) -> Mapping[str, float]:
     """Every parameter's factor of the kernel; ValueError for names or numbers that do not fit."""
     if given is None:
         return dict.fromkeys(own, 1.0)
     if given == "sgd":
         return {name: learning_rate_factor(module, name) for name in own}
-    if isinstance(given, str) or set(given) != set(own) or not all(0 <= given[name] < np.inf for name in own):
-        raise ValueError("scales must be 'sgd', None, or a factor >= 0 for the name of every trainable parameter")
+    if (
+        isinstance(given, str)
+        or set(given) != set(own)
+        or not all(0 <= given[name] < np.inf for name in own)
+    ):
+        raise ValueError(
+            "scales must be 'sgd', None, or a factor >= 0 for the name of every trainable parameter"
+        )
     return given
 
 
@@ -123,26 +137,36 @@ def output_count(module: Module, own: Parameters, x: Tensor) -> int:
 
 
 def _block_size(need: int, x: Tensor, block: int | None) -> int:
-    """Samples at a time, ``need`` bytes each; MemoryError where not even a pair of single ones fits."""
+    """Samples at a time, ``need`` bytes each;
+    MemoryError where not even a pair of single ones fits.
+    """
     if block is not None and (isinstance(block, bool) or block < 1):
         raise ValueError(f"block must be a positive number of samples, not {block!r}")
     free = free_bytes() if x.device.type == "cpu" else torch.cuda.mem_get_info(x.device)[0]
     wanted = block or 1
     if free is not None and 2 * wanted * need > free:
         raise MemoryError(
-            f"the Jacobians of two blocks of {wanted} sample(s) need {size_text(2 * wanted * need)}, but "
-            f"{size_text(free)} are free: take {'a smaller block' if wanted > 1 else 'ntk_vector_product'}, "
-            "freeze some of the parameters, or use float32"
+            f"the Jacobians of two blocks of {wanted} sample(s) need"
+            f" {size_text(2 * wanted * need)}, but {size_text(free)} are free: take"
+            f" {'a smaller block' if wanted > 1 else 'ntk_vector_product'}, freeze some of the"
+            " parameters, or use float32"
         )
     budget = BUDGET if free is None else min(BUDGET, free // 2)
     return int(block or max(1, min(len(x), budget // (2 * need))))
 
 
-def _bytes_a_sample(module: Module, own: Parameters, x: Tensor, count: int, structured: bool) -> int:
-    """Of a Jacobian and of what making it needs: inputs and derivatives of layers, or twice all parameters."""
+def _bytes_a_sample(
+    module: Module, own: Parameters, x: Tensor, count: int, structured: bool
+) -> int:
+    """Of a Jacobian and of what making it needs: inputs and derivatives of layers,
+    or twice all parameters.
+    """
     item = home(module).element_size()
     if structured and isinstance(module, FiniteNet):
-        return int(item * (x[0].numel() + sum((2 + count) * len(layer.weight) for _, layer in module.affine())))
+        return int(
+            item
+            * (x[0].numel() + sum((2 + count) * len(layer.weight) for _, layer in module.affine()))
+        )
     return int(item * 2 * count * sum(p.numel() for p in own.values()))
 
 
@@ -150,12 +174,14 @@ def _check_result(shape: tuple[int, ...], like: Tensor) -> None:
     need, free = int(np.prod(shape, dtype=object)) * like.element_size(), free_bytes()
     if free is not None and need > free:
         raise MemoryError(
-            f"the kernel of shape {shape} needs {size_text(need)}, but {size_text(free)} are free: use fewer "
-            "samples, outputs='trace', or ntk_vector_product"
+            f"the kernel of shape {shape} needs {size_text(need)}, but {size_text(free)} are free:"
+            " use fewer samples, outputs='trace', or ntk_vector_product"
         )
 
 
-def _fill(maker: Maker, a: Tensor, b: Tensor | None, size: int, result: Tensor, outputs: str, count: int) -> Array:
+def _fill(
+    maker: Maker, a: Tensor, b: Tensor | None, size: int, result: Tensor, outputs: str, count: int
+) -> Array:
     """Block rows keep their factors; the columns' are made again for every row."""
     for rows in batches(len(a), size):
         left = maker(a[rows])
@@ -167,7 +193,9 @@ def _fill(maker: Maker, a: Tensor, b: Tensor | None, size: int, result: Tensor, 
             part = _contract(left, right, outputs, count)
             result[rows, cols] = part
             if b is None and not same:
-                result[cols, rows] = part.transpose(0, 1).transpose(-1, -2) if outputs == "full" else part.T
+                result[cols, rows] = (
+                    part.transpose(0, 1).transpose(-1, -2) if outputs == "full" else part.T
+                )
     if b is None and outputs == "trace":
         result = (result + result.T) / 2  # equal up to the order of sums
     return numpy(result)
@@ -182,19 +210,23 @@ def _contract(left: Factors, right: Factors, outputs: str, count: int) -> Tensor
 
 
 def features(module: Module, x: Any, *, parameters: Parameters | None = None) -> Array:
-    """The last hidden layer's features (n, width): what the last affine layer (torch's Linear too) is handed.
+    """The last hidden layer's features (n, width):
+    what the last affine layer (torch's Linear too) is handed.
 
     ValueError for a module without such a layer.
     """
     return numpy(_features(module, as_tensor(module, x, "x"), parameters)[0])
 
 
-def empirical_nngp(module: Module, x1: Any, x2: Any = None, *, parameters: Parameters | None = None) -> Array:
-    """The covariance of the outputs over new read-outs, given the features phi: W_std^2/fan-in phi phi'^T + b_std^2.
+def empirical_nngp(
+    module: Module, x1: Any, x2: Any = None, *, parameters: Parameters | None = None
+) -> Array:
+    """The covariance of the outputs over new read-outs, given the features phi:
+    W_std^2/fan-in phi phi'^T + b_std^2.
 
-    (n1, n2). In every parameterization it is that of the NTK parameterization's read-out, without alpha, and so
-    converges to ``ntkcore.kernel(net, x1, x2, "nngp")``. Of other modules: phi phi'^T/fan-in. Errors as for
-    `features` (Lee et al. 2018).
+    (n1, n2). In every parameterization it is that of the NTK parameterization's read-out, without
+    alpha, and so converges to ``ntkcore.kernel(net, x1, x2, "nngp")``. Of other modules: phi
+    phi'^T/fan-in. Errors as for `features` (Lee et al. 2018).
     """
     a, layer = _features(module, as_tensor(module, x1, "x1"), parameters)
     b = a if x2 is None else _features(module, as_tensor(module, x2, "x2"), parameters)[0]
@@ -223,10 +255,14 @@ def _features(module: Module, x: Tensor, parameters: Parameters | None) -> tuple
 
 def _check_calls(module: Module, caught: list[Tensor], count: int) -> None:
     """ValueError unless the read-out was handed all samples, once (a centred network's twice)."""
-    if not caught or len(caught[0]) != count or (len(caught) > 1 and not isinstance(module, FiniteNet)):
+    if (
+        not caught
+        or len(caught[0]) != count
+        or (len(caught) > 1 and not isinstance(module, FiniteNet))
+    ):
         raise ValueError(
-            f"{type(module).__name__} has no features: its last affine layer is called {len(caught)} times for {count} "
-            "samples, and must be once, with all of them"
+            f"{type(module).__name__} has no features: its last affine layer is called"
+            f" {len(caught)} times for {count} samples, and must be once, with all of them"
         )
 
 
@@ -235,6 +271,7 @@ def readout(module: Module) -> Any:
     found = [layer for layer in module.modules() if isinstance(layer, (Affine, torch.nn.Linear))]
     if not found:
         raise ValueError(
-            f"{type(module).__name__} has no affine layer (torch.nn.Linear) whose inputs could be features"
+            f"{type(module).__name__} has no affine layer (torch.nn.Linear) whose inputs could be"
+            " features"
         )
     return found[-1]

@@ -1,7 +1,9 @@
-"""Factors of empirical kernels: a block of samples' Jacobians, parameter by parameter, in the cheapest form.
+"""Factors of empirical kernels: a block of samples' Jacobians, parameter by parameter,
+in the cheapest form.
 
-The Jacobian of a dense layer's weights is an outer product of its input a and the output's derivative d by its
-pre-activation, so that its share of the kernel is (a . a')(d . d') without ever forming it (Novak et al. 2022).
+The Jacobian of a dense layer's weights is an outer product of its input a and the output's
+derivative d by its pre-activation, so that its share of the kernel is (a . a')(d . d') without ever
+forming it (Novak et al. 2022).
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Outer:
 
     def full(self, other: Outer) -> Tensor:
         """(a . a') d_o . d'_q."""
-        return (self.inputs @ other.inputs.T)[:, :, None, None] * self.derivatives.full(other.derivatives)
+        return (self.inputs @ other.inputs.T)[:, :, None, None] * self.derivatives.full(
+            other.derivatives
+        )
 
 
 Factors = dict[str, Any]  # Rows or Outer, by the parameter's name
@@ -57,8 +61,8 @@ Maker = Callable[[Tensor], Factors]
 
 
 def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str, float]) -> Maker:
-    """Factors of any module: by torch.func, or where vmap cannot batch it (LSTM, masks, ``.item()``) by plain backward
-    passes, sample by sample and output by output.
+    """Factors of any module: by torch.func, or where vmap cannot batch it (LSTM, masks,
+    ``.item()``) by plain backward passes, sample by sample and output by output.
     """
     f, batched = as_function(module), True
 
@@ -79,7 +83,10 @@ def jacobian_factors(module: Module, parameters: Parameters, scales: Mapping[str
                 batched = False
         if not batched:
             found = _one_by_one(f, parameters, x)
-        return {name: Rows(math.sqrt(scales[name]) * j.detach().reshape(*j.shape[:2], -1)) for name, j in found.items()}
+        return {
+            name: Rows(math.sqrt(scales[name]) * j.detach().reshape(*j.shape[:2], -1))
+            for name, j in found.items()
+        }
 
     return make
 
@@ -93,14 +100,21 @@ def _one_by_one(f: Any, parameters: Parameters, x: Tensor) -> dict[str, Tensor]:
             outputs = f(own, sample[None])[0]
         rows.append(
             [
-                torch.autograd.grad(output, list(own.values()), retain_graph=True, materialize_grads=True)
+                torch.autograd.grad(
+                    output, list(own.values()), retain_graph=True, materialize_grads=True
+                )
                 for output in outputs
             ]
         )
-    return {name: torch.stack([torch.stack([g[i] for g in row]) for row in rows]) for i, name in enumerate(own)}
+    return {
+        name: torch.stack([torch.stack([g[i] for g in row]) for row in rows])
+        for i, name in enumerate(own)
+    }
 
 
-def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mapping[str, float]) -> Maker:
+def structured_factors(
+    module: FiniteNet, parameters: Parameters, scales: Mapping[str, float]
+) -> Maker:
     """Factors of a fully connected module made by `to_torch`: one backward pass for each output."""
     layers = dict(module.affine())
 
@@ -109,10 +123,14 @@ def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mappin
         own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         with torch.enable_grad(), _catching(layers, caught):
             inside = {name.removeprefix("body."): p for name, p in own.items()}
-            out = module.alpha * torch.func.functional_call(module.body, inside, (channels_first(x),))
+            out = module.alpha * torch.func.functional_call(
+                module.body, inside, (channels_first(x),)
+            )
         wanted = [name for name in layers if caught[name][1].requires_grad]
         at = [caught[name][1] for name in wanted]
-        by_output = [torch.autograd.grad(out[:, o].sum(), at, retain_graph=True) for o in range(out.shape[1])]
+        by_output = [
+            torch.autograd.grad(out[:, o].sum(), at, retain_graph=True) for o in range(out.shape[1])
+        ]
         factors: Factors = {}
         for name, *derivatives in zip(wanted, *by_output, strict=True):
             weight, bias = f"{name}.weight", f"{name}.bias"
@@ -128,7 +146,9 @@ def structured_factors(module: FiniteNet, parameters: Parameters, scales: Mappin
 
 
 @contextmanager
-def _catching(layers: Mapping[str, Module], caught: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
+def _catching(
+    layers: Mapping[str, Module], caught: dict[str, tuple[Tensor, Tensor]]
+) -> Iterator[None]:
     """Inputs and outputs of the layers, by name."""
 
     def hook(name: str) -> Any:

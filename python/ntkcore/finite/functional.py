@@ -28,15 +28,21 @@ def as_function(module: Module) -> Function:
     return f
 
 
-def jvp(function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters) -> tuple[Tensor, Tensor]:
-    """(value, derivative along the direction); ValueError for a module that torch.func cannot differentiate so."""
+def jvp(
+    function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters
+) -> tuple[Tensor, Tensor]:
+    """(value, derivative along the direction);
+    ValueError for a module that torch.func cannot differentiate so.
+    """
     _load_forward_mode()
     with _derivatives():
         value, change = torch.func.jvp(function, (dict(at),), (dict(direction),))
     return value, change
 
 
-def pull_back(function: Callable[[Parameters], Tensor], at: Parameters, weights: Tensor) -> dict[str, Tensor]:
+def pull_back(
+    function: Callable[[Parameters], Tensor], at: Parameters, weights: Tensor
+) -> dict[str, Tensor]:
     """J^T weights; ValueError as for `jvp`."""
     with _derivatives():
         _, pull = torch.func.vjp(function, dict(at))
@@ -45,7 +51,9 @@ def pull_back(function: Callable[[Parameters], Tensor], at: Parameters, weights:
 
 
 def plain_attention() -> Any:
-    """Attention by products of matrices: torch's fused kernels lack vmap and forward derivatives."""
+    """Attention by products of matrices:
+    torch's fused kernels lack vmap and forward derivatives.
+    """
     return sdpa_kernel(SDPBackend.MATH)
 
 
@@ -60,13 +68,16 @@ def _derivatives() -> Iterator[None]:
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"torch.func cannot differentiate this module as a whole: {reason} (empirical_ntk can, sample by sample)"
+            f"torch.func cannot differentiate this module as a whole: {reason} (empirical_ntk can,"
+            " sample by sample)"
         ) from None
 
 
 @functools.cache
 def _load_forward_mode() -> None:
-    """torch loads it at the first use, and some releases then warn of a deprecation of their own."""
+    """torch loads it at the first use,
+    and some releases then warn of a deprecation of their own.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
@@ -75,8 +86,9 @@ def _load_forward_mode() -> None:
 def check_functional(module: Module, x: Tensor) -> None:
     """ValueError unless outputs depend on the parameters and their own sample only.
 
-    Looks at what the module does on a few samples: buffers updated in forward and outputs that change from call to call
-    or with the other samples are found. Buffers and torch's random state are put back.
+    Looks at what the module does on a few samples: buffers updated in forward and outputs that
+    change from call to call or with the other samples are found. Buffers and torch's random state
+    are put back.
     """
     few = x[:3]
     if len(few) == 1:  # a sample alone has no others
@@ -85,14 +97,16 @@ def check_functional(module: Module, x: Tensor) -> None:
         problem = _problem(module, few, before)
     if problem:
         raise ValueError(
-            f"{type(module).__name__} is no function of its parameters and one sample: {problem}; call module.eval() "
-            "first, or replace the layer (batch normalisation, dropout)"
+            f"{type(module).__name__} is no function of its parameters and one sample: {problem};"
+            " call module.eval() first, or replace the layer (batch normalisation, dropout)"
         )
 
 
 @contextmanager
 def undisturbed(module: Module, x: Tensor) -> Iterator[dict[str, Tensor]]:
-    """Forward passes without gradients that leave buffers and torch's random state as they were; gives the buffers."""
+    """Forward passes without gradients that leave buffers and torch's
+    random state as they were; gives the buffers.
+    """
     before = {name: value.clone() for name, value in module.named_buffers()}
     with torch.no_grad(), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         try:
@@ -103,7 +117,9 @@ def undisturbed(module: Module, x: Tensor) -> Iterator[dict[str, Tensor]]:
 
 
 def outputs_of(module: Module, x: Tensor) -> Tensor:
-    """module(x); ValueError in a line where the module cannot take x, or gives no tensor (samples, …)."""
+    """module(x); ValueError in a line where the module cannot take x,
+    or gives no tensor (samples, …).
+    """
     try:
         out = module(x)
     except torch.cuda.OutOfMemoryError:
@@ -111,11 +127,14 @@ def outputs_of(module: Module, x: Tensor) -> Tensor:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"{type(module).__name__} cannot take samples of shape {tuple(x.shape[1:])}, {x.dtype}: {reason}"
+            f"{type(module).__name__} cannot take samples of shape {tuple(x.shape[1:])}, {x.dtype}:"
+            f" {reason}"
         ) from None
     if not isinstance(out, torch.Tensor) or out.ndim == 0 or len(out) != len(x):
         shape: Any = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        raise ValueError(f"the module must give a tensor (samples, outputs) for {len(x)} samples, not {shape}")
+        raise ValueError(
+            f"the module must give a tensor (samples, outputs) for {len(x)} samples, not {shape}"
+        )
     return out
 
 
@@ -123,9 +142,12 @@ def _problem(module: Module, x: Tensor, before: dict[str, Tensor]) -> str | None
     first = outputs_of(module, x)
     if not torch.isfinite(first).all():
         raise ValueError(
-            "the module's outputs hold NaN or infinity: has its training diverged, or do its inputs overflow?"
+            "the module's outputs hold NaN or infinity: has its training diverged, or do its inputs"
+            " overflow?"
         )
-    changed = [name for name, value in module.named_buffers() if not torch.equal(value, before[name])]
+    changed = [
+        name for name, value in module.named_buffers() if not torch.equal(value, before[name])
+    ]
     if changed:
         return f"its buffers {', '.join(changed)} are updated in forward"
     if not torch.equal(first, module(x)):

@@ -1,4 +1,5 @@
-"""The linearised network f_lin(x) = f(x) + df(x)/dw (w - w_0): trained in closed form, or step by step.
+"""The linearised network f_lin(x) = f(x) + df(x)/dw (w - w_0): trained in closed form,
+or step by step.
 
     lin = Linearized(module, x, y, GradientDescent(0.5))        # the kernel and its modes, once
     lin.predict([0, 10, np.inf]), lin.predict(100, x_test)      # f_lin after so many steps
@@ -19,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.dynamics import Dynamics
+from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, check_module, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk
 from ntkcore.finite.functional import as_function, jvp
-from ntkcore.inputs import real_array
-from ntkcore.rules import GradientDescent, GradientFlow, Rule
+from ntkcore.theory.dynamics import Dynamics
+from ntkcore.theory.rules import GradientDescent, GradientFlow, Rule
 
 Array = npt.NDArray[np.float64]
 
@@ -32,7 +33,9 @@ ROWS = 1024  # of a forward pass without gradients
 
 
 class LinearizedNet(Module):
-    """f_lin as a module: linear in its parameters, which start where they were given; made by `linearize`."""
+    """f_lin as a module: linear in its parameters, which start where they were given;
+    made by `linearize`.
+    """
 
     def __init__(self, module: Module, parameters: Parameters | None = None) -> None:
         super().__init__()
@@ -59,10 +62,12 @@ def _start(name: str) -> str:
 
 
 def linearize(module: Module, parameters: Parameters | None = None) -> LinearizedNet:
-    """The linearised network about the module's parameters, or ``parameters`` by name, as a torch module.
+    """The linearised network about the module's parameters, or ``parameters`` by name,
+    as a torch module.
 
-    For `train` and any optimizer; weight decay pulls its weights towards 0, as it does the network's. Its layers have
-    the network's learning rates. ValueError for parameters that are not the module's.
+    For `train` and any optimizer; weight decay pulls its weights towards 0, as it does the
+    network's. Its layers have the network's learning rates. ValueError for parameters that are not
+    the module's.
     """
     return LinearizedNet(module, parameters)
 
@@ -77,11 +82,11 @@ class Linearized:
     x, y
         Training samples, and targets (n,) or (n, outputs).
     rule
-        `GradientFlow` (default; rate 1) or `GradientDescent`: its learning rate is that of `train`, with the layers'
-        own rates for modules made by `to_torch`.
+        `GradientFlow` (default; rate 1) or `GradientDescent`: its learning rate is that of `train`,
+        with the layers' own rates for modules made by `to_torch`.
     parameters
-        Where to linearise; by default the module's own parameters. A network at time t gives the model linearised from
-        t on (Fort et al. 2020).
+        Where to linearise; by default the module's own parameters. A network at time t gives the
+        model linearised from t on (Fort et al. 2020).
     ridge, absolute_ridge
         As for `Dynamics`: weight decay towards where it starts.
     block
@@ -123,7 +128,9 @@ class Linearized:
         self.outputs = f0.shape[1]
         targets = real_array(y, "y")
         if targets.shape not in {(len(f0),), f0.shape} or targets.size != f0.size:
-            raise ValueError(f"y of shape {targets.shape} does not fit the outputs of shape {f0.shape}")
+            raise ValueError(
+                f"y of shape {targets.shape} does not fit the outputs of shape {f0.shape}"
+            )
         self.axes = targets.shape[1:]
         self.ntk = self._kernel(x, None)
         self.dynamics = Dynamics(
@@ -136,7 +143,8 @@ class Linearized:
         )
 
     def predict(self, times: npt.ArrayLike, x: Any = None) -> Array:
-        """f_lin at these times (infinity included) on ``x``, by default the training set: ``times.shape + (m, …)``.
+        """f_lin at these times (infinity included) on ``x``,
+        by default the training set: ``times.shape + (m, …)``.
 
         … is the shape of one target. ValueError for times that are none.
         """
@@ -155,7 +163,9 @@ class Linearized:
         return cast(Array, squares / (2 * len(targets)))
 
     def max_learning_rate(self) -> float:
-        """The step size from which gradient descent of f_lin diverges: 2N/lambda_max (with momentum more)."""
+        """The step size from which gradient descent of f_lin diverges:
+        2N/lambda_max (with momentum more).
+        """
         return self.dynamics.max_learning_rate() / float(self.outputs)
 
     # --- inside
@@ -168,7 +178,10 @@ class Linearized:
     def _outputs(self, x: Any) -> Array:
         data = as_tensor(self.module, x, "x")
         with torch.no_grad():
-            parts = [self.module(data[rows]).reshape(len(data[rows]), -1) for rows in batches(len(data), ROWS)]
+            parts = [
+                self.module(data[rows]).reshape(len(data[rows]), -1)
+                for rows in batches(len(data), ROWS)
+            ]
         return cast(Array, numpy(torch.cat(parts)))
 
     def _kernel(self, x1: Any, x2: Any) -> Array:

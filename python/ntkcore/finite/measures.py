@@ -1,7 +1,7 @@
 """How lazy a network is: what its training moves of kernel, parameters, features and function.
 
-Chizat et al. 2019 (laziness), Fort et al. 2020 (kernel distance and velocity, linearised from time t), Cristianini et
-al. 2001 (alignment), Geiger et al. 2020. Norms are Frobenius norms.
+Chizat et al. 2019 (laziness), Fort et al. 2020 (kernel distance and velocity, linearised from time
+t), Cristianini et al. 2001 (alignment), Geiger et al. 2020. Norms are Frobenius norms.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.eigenmodes import check_matrix
+from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
 from ntkcore.finite.empirical import empirical_ntk, features
 from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of, pull_back
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
-from ntkcore.inputs import real_array
+from ntkcore.linalg.checks import check_matrix
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +41,9 @@ def kernel_movement(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> float:
 
 
 def kernel_distance(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> float:
-    """S = 1 - <K_t, K_0>/(||K_t|| ||K_0||), blind to the kernel's size (Fort et al. 2020, equation 2)."""
+    """S = 1 - <K_t, K_0>/(||K_t|| ||K_0||), blind to the kernel's size (Fort et al. 2020,
+    equation 2).
+    """
     after, before = _kernels(K_t, K_0)
     a, b = after / np.linalg.norm(after), before / np.linalg.norm(before)
     return float(((a - b) ** 2).sum() / 2)  # without cancellation
@@ -55,11 +57,15 @@ def kernel_velocity(K_t: npt.ArrayLike, K_s: npt.ArrayLike, dt: float) -> float:
 
 
 def alignment(K: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """<K, y y^T>/(||K|| ||y y^T||), y (n,) or (n, outputs): of one output y^T K y/(||K|| ||y||^2)."""
+    """<K, y y^T>/(||K|| ||y y^T||), y (n,) or (n, outputs):
+    of one output y^T K y/(||K|| ||y||^2).
+    """
     kernel = check_matrix(K, "K", (None, None))
     targets = real_array(y, "y")
     if len(kernel) != kernel.shape[1] or targets.shape[:1] != kernel.shape[:1]:
-        raise ValueError(f"K of shape {kernel.shape} and y of shape {targets.shape} must be (n, n) and (n, …)")
+        raise ValueError(
+            f"K of shape {kernel.shape} and y of shape {targets.shape} must be (n, n) and (n, …)"
+        )
     targets = targets.reshape(len(kernel), -1)
     norm = np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets)
     if not 0 < norm < math.inf:
@@ -71,7 +77,9 @@ def _kernels(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> tuple[Array, Array]:
     after, before = real_array(K_t, "K_t"), real_array(K_0, "K_0")
     if after.shape != before.shape:
         raise ValueError(f"the kernels differ in shape: {after.shape} and {before.shape}")
-    if not (np.isfinite(after).all() and np.isfinite(before).all() and after.any() and before.any()):
+    if not (
+        np.isfinite(after).all() and np.isfinite(before).all() and after.any() and before.any()
+    ):
         raise ValueError("a kernel holds NaN or infinity, or is 0 everywhere")
     return after, before
 
@@ -79,19 +87,29 @@ def _kernels(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> tuple[Array, Array]:
 # --- parameters and features
 
 
-def parameter_movement(module_t: Module, module_0: Module | Parameters, *, relative: bool = True) -> float:
+def parameter_movement(
+    module_t: Module, module_0: Module | Parameters, *, relative: bool = True
+) -> float:
     """||w_t - w_0||/||w_0|| over the trainable parameters, or without ``relative`` ||w_t - w_0||.
 
-    ``module_0``: the module before (a deep copy), or its parameters by name. The absolute movement does not shrink with
-    the width, the relative one does.
+    ``module_0``: the module before (a deep copy), or its parameters by name. The absolute movement
+    does not shrink with the width, the relative one does.
     """
     after = trainable(module_t)
     if not isinstance(module_0, (Module, Mapping)):
-        raise TypeError(f"module_0 must be a module, or its parameters by name, not {type(module_0).__name__}")
+        raise TypeError(
+            f"module_0 must be a module, or its parameters by name, not {type(module_0).__name__}"
+        )
     start = dict(module_0.named_parameters()) if isinstance(module_0, Module) else module_0
     before = trainable(module_t, start)
-    moved = math.sqrt(sum(float(((after[name] - p).double() ** 2).sum()) for name, p in before.items()))
-    return moved / math.sqrt(sum(float((p.double() ** 2).sum()) for p in before.values())) if relative else moved
+    moved = math.sqrt(
+        sum(float(((after[name] - p).double() ** 2).sum()) for name, p in before.items())
+    )
+    return (
+        moved / math.sqrt(sum(float((p.double() ** 2).sum()) for p in before.values()))
+        if relative
+        else moved
+    )
 
 
 def feature_movement(module_t: Module, module_0: Module, x: Any) -> float:
@@ -101,13 +119,16 @@ def feature_movement(module_t: Module, module_0: Module, x: Any) -> float:
 
 
 def activations(module: Module, x: Any) -> dict[str, Array]:
-    """The output of every affine layer (to_torch's, torch's Linear) by its name, as the module gives it: (n, …)."""
+    """The output of every affine layer (to_torch's, torch's Linear) by its name,
+    as the module gives it: (n, …).
+    """
     data = as_tensor(module, x, "x")
     check_functional(module, data)
     caught: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
-        return lambda module, given, out: caught.setdefault(name, out)  # a centred network calls a second time
+        # A centred network calls a second time.
+        return lambda module, given, out: caught.setdefault(name, out)
 
     handles = [
         layer.register_forward_hook(hook(name))
@@ -122,12 +143,18 @@ def activations(module: Module, x: Any) -> dict[str, Array]:
             handle.remove()
     for name, value in caught.items():
         if len(value) != len(data):
-            raise ValueError(f"the layer {name!r} is not called with all samples at once: its outputs are {len(value)}")
+            raise ValueError(
+                f"the layer {name!r} is not called with all samples at once: its outputs are"
+                f" {len(value)}"
+            )
     return {name: numpy(value) for name, value in caught.items()}
 
 
-def activation_movement(module_t: Module, module_0: Module, x: Any) -> dict[str, tuple[float, float]]:
-    """(RMS of the change, RMS before) of every affine layer's output: the coordinate check (Yang et al. 2022, App. D).
+def activation_movement(
+    module_t: Module, module_0: Module, x: Any
+) -> dict[str, tuple[float, float]]:
+    """(RMS of the change, RMS before) of every affine layer's output:
+    the coordinate check (Yang et al. 2022, App. D).
 
     Under the maximal-update parameterization neither depends on the width.
     """
@@ -151,7 +178,9 @@ def rms_deviation(f: npt.ArrayLike, f_lin: npt.ArrayLike) -> float:
 
 
 def linearization_error(module_t: Module, module_0: Module, x: Any) -> float:
-    """RMS of f(w_t) - f(w_0) - J(w_0)(w_t - w_0) on x: how far the network has left its tangent plane."""
+    """RMS of f(w_t) - f(w_0) - J(w_0)(w_t - w_0) on x:
+    how far the network has left its tangent plane.
+    """
     data = as_tensor(module_0, x, "x")
     check_functional(module_0, data)
     start = trainable(module_0)
@@ -180,7 +209,9 @@ def nmse(f: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class LinearizedError:
-    """Relative squared errors (`nmse`), training and test, of the network now and of it linearised from now on."""
+    """Relative squared errors (`nmse`), training and test,
+    of the network now and of it linearised from now on.
+    """
 
     network_train: float
     network_test: float
@@ -189,12 +220,20 @@ class LinearizedError:
 
 
 def linearized_error(
-    module: Module, x: Any, y: Any, x_test: Any, y_test: Any, *, time: float = math.inf, **options: Any
+    module: Module,
+    x: Any,
+    y: Any,
+    x_test: Any,
+    y_test: Any,
+    *,
+    time: float = math.inf,
+    **options: Any,
 ) -> LinearizedError:
-    """Is what the kernel has learned by now enough? The network linearised here, trained for ``time`` from here on.
+    """Is what the kernel has learned by now enough? The network linearised here,
+    trained for ``time`` from here on.
 
-    ``options``: those of `Linearized`, e.g. ``rule``, ``ridge``. Where the linearised error is far below the network's,
-    the rest of training needs no more features (Fort et al. 2020, figure 4).
+    ``options``: those of `Linearized`, e.g. ``rule``, ``ridge``. Where the linearised error is far
+    below the network's, the rest of training needs no more features (Fort et al. 2020, figure 4).
     """
     linear = Linearized(module, x, y, **options)
     y, y_test = (real_array(v, name) for v, name in ((y, "y"), (y_test, "y_test")))
@@ -206,13 +245,17 @@ def linearized_error(
 # --- Chizat's criterion
 
 
-def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: int = 3, seed: int = 0) -> float:
-    """kappa = ||f - y|| ||D^2 f||/||Df||^2 at the parameters there are; lazy where it is far below 1.
+def laziness(
+    module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: int = 3, seed: int = 0
+) -> float:
+    """kappa = ||f - y|| ||D^2 f||/||Df||^2 at the parameters there are;
+    lazy where it is far below 1.
 
-    Norms of functions are root mean squares over the samples x, norms of derivatives those of operators. ||Df||^2 is
-    the empirical NTK's largest eigenvalue over n; ||D^2 f|| = max |D^2 f[u, u]| over unit u is approached from below by
-    a shifted power method from ``restarts`` random directions (Kolda & Mayo 2011). Scaling a centred
-    network by alpha divides kappa by alpha (Chizat et al. 2019, equation 3). Memory: the full kernel of the samples.
+    Norms of functions are root mean squares over the samples x, norms of derivatives those of
+    operators. ||Df||^2 is the empirical NTK's largest eigenvalue over n; ||D^2 f|| = max |D^2 f[u,
+    u]| over unit u is approached from below by a shifted power method from ``restarts`` random
+    directions (Kolda & Mayo 2011). Scaling a centred network by alpha divides kappa by alpha
+    (Chizat et al. 2019, equation 3). Memory: the full kernel of the samples.
     """
     data = as_tensor(module, x, "x")
     check_functional(module, data)
@@ -222,7 +265,10 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
         value = f(own, data)
         targets = as_tensor(module, y, "y")
         if len(targets) != len(value) or targets.numel() != value.numel():
-            raise ValueError(f"y of shape {tuple(targets.shape)} does not fit outputs of shape {tuple(value.shape)}")
+            raise ValueError(
+                f"y of shape {tuple(targets.shape)} does not fit outputs of shape"
+                f" {tuple(value.shape)}"
+            )
         targets = targets.reshape(value.shape)
         distance = float(torch.linalg.norm(value - targets)) / math.sqrt(len(data))
     full = empirical_ntk(module, data, outputs="full").astype(np.float64)
@@ -234,12 +280,17 @@ def laziness(module: Module, x: Any, y: Any, *, iterations: int = 30, restarts: 
     return float(distance * curvature / math.sqrt(n) / slope)
 
 
-def _curvature(f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, generator: torch.Generator) -> float:
+def _curvature(
+    f: Any, own: dict[str, Tensor], x: Tensor, iterations: int, generator: torch.Generator
+) -> float:
     """max |D^2 f[u, u]| by u <- sum_i r_i D^2 f_i u + |r|^2/2 u, normalised, where r = D^2 f[u, u].
 
     The shift |r|^2/2 keeps it from swinging between layers (Kolda & Mayo 2011).
     """
-    u = {name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for name, p in own.items()}
+    u = {
+        name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
+        for name, p in own.items()
+    }
     size = 0.0
     for _ in range(iterations):
         norm = math.sqrt(sum(float((part**2).sum()) for part in u.values()))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ntkcore.finite.parameterizations import ABC
-from ntkcore.program import Window
+from ntkcore.specs.program import Window
 
-Signal = Any  # a tensor, or a tuple of them between FanOut and FanInSum
+Tensors = Any  # a tensor, or a tuple of them between FanOut and FanInSum
 
 _F = torch.nn.functional
 
@@ -19,15 +19,24 @@ _F = torch.nn.functional
 class Affine(torch.nn.Module):
     """W x + b with W = multiplier * weight: what dense layers and convolutions have in common.
 
-    ``role``: "input", "hidden" or "output"; ``n``: the width that its weights scale with; ``n_bias``: its biases'.
-    ``nngp``: (W_std^2/fan-in, b_std^2), the covariance of its outputs given its inputs, per unit of <x, x'>.
-    ``on_vectors``: whether it is applied once, not at every pixel of an image.
+    ``role``: "input", "hidden" or "output"; ``n``: the width that its weights scale with;
+    ``n_bias``: its biases'. ``nngp``: (W_std^2/fan-in, b_std^2), the covariance of its outputs
+    given its inputs, per unit of <x, x'>. ``on_vectors``: whether it is applied once, not at every
+    pixel of an image.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], area: int, std: tuple[float, float | None], role: str, single: bool, abc: ABC
+        self,
+        shape: tuple[int, ...],
+        area: int,
+        std: tuple[float, float | None],
+        role: str,
+        single: bool,
+        abc: ABC,
     ) -> None:
-        """``shape`` of the weights (out, in, …); ``area``: pixels whose channels it sums; ``single``: no width."""
+        """``shape`` of the weights (out, in, …); ``area``:
+        pixels whose channels it sums; ``single``: no width.
+        """
         super().__init__()
         out, channels = shape[:2]
         W_std, b_std = std
@@ -75,7 +84,9 @@ class Conv(Affine):
     def forward(self, x: Tensor) -> Tensor:
         """(samples, in, h, w) to (samples, out, h', w')."""
         padded = (_around if self.circular else _padded)(x, self.window, self.image)
-        return _F.conv2d(padded, self.multiplier * self.weight, self.scaled_bias(), self.window.strides)
+        return _F.conv2d(
+            padded, self.multiplier * self.weight, self.scaled_bias(), self.window.strides
+        )
 
 
 def _high(window: Window, image: tuple[int, int]) -> list[int]:
@@ -93,19 +104,32 @@ def _padded(x: Tensor, window: Window, image: tuple[int, int]) -> Tensor:
 def _around(x: Tensor, window: Window, image: tuple[int, int]) -> Tensor:
     """Borders that wrap around, as often as windows do."""
     high = _high(window, image)
-    rows, cols = (torch.arange(-low, n + up) % n for low, n, up in zip(window.low, image, high, strict=True))
+    rows, cols = (
+        torch.arange(-low, n + up) % n for low, n, up in zip(window.low, image, high, strict=True)
+    )
     return x[:, :, rows][:, :, :, cols]
 
 
 class Pool(torch.nn.Module):
-    """scale * mean over windows, zeros beyond the border; ``normalize_edges`` counts only pixels inside."""
+    """scale * mean over windows, zeros beyond the border;
+    ``normalize_edges`` counts only pixels inside.
+    """
 
-    def __init__(self, window: Window, image: tuple[int, int], scale: float, normalize_edges: bool) -> None:
+    def __init__(
+        self, window: Window, image: tuple[int, int], scale: float, normalize_edges: bool
+    ) -> None:
         super().__init__()
-        self.window, self.image, self.scale, self.normalize_edges = window, image, scale, normalize_edges
+        self.window, self.image, self.scale, self.normalize_edges = (
+            window,
+            image,
+            scale,
+            normalize_edges,
+        )
 
     def _mean(self, x: Tensor) -> Tensor:
-        return _F.avg_pool2d(_padded(x, self.window, self.image), self.window.size, self.window.strides)
+        return _F.avg_pool2d(
+            _padded(x, self.window, self.image), self.window.size, self.window.strides
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(samples, channels, h, w) to (samples, channels, h', w')."""
@@ -147,7 +171,7 @@ class FanOut(torch.nn.Module):
         super().__init__()
         self.num = num
 
-    def forward(self, x: Tensor) -> Signal:
+    def forward(self, x: Tensor) -> Tensors:
         """The same tensor ``num`` times."""
         return (x,) * self.num
 
@@ -155,7 +179,7 @@ class FanOut(torch.nn.Module):
 class Parallel(torch.nn.ModuleList):
     """A module for every branch."""
 
-    def forward(self, x: Signal) -> Signal:
+    def forward(self, x: Tensors) -> Tensors:
         """A tuple to a tuple."""
         return tuple(branch(part) for branch, part in zip(self, x, strict=True))
 
@@ -163,6 +187,6 @@ class Parallel(torch.nn.ModuleList):
 class FanInSum(torch.nn.Module):
     """The sum of the branches."""
 
-    def forward(self, x: Signal) -> Tensor:
+    def forward(self, x: Tensors) -> Tensor:
         """A tuple to a tensor."""
         return sum(x[1:], x[0])

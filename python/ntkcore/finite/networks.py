@@ -1,9 +1,10 @@
 """Finite networks from the same spec as the kernels.
 
-    module = to_torch(net, width=1024, input_shape=(784,), parameterization="ntk", alpha=10.0, centred=True)
+    module = to_torch(net, width=1024, input_shape=(784,), alpha=10.0, centred=True)
 
-In the NTK parameterization the module's empirical kernels converge to ``ntkcore.kernel(net, x, x, ("nngp", "ntk"))``
-with its width (Jacot et al. 2018); the other parameterizations train otherwise (Yang & Hu 2021).
+In the NTK parameterization the module's empirical kernels converge to ``ntkcore.kernel(net, x, x,
+("nngp", "ntk"))`` with its width (Jacot et al. 2018); the other parameterizations train otherwise
+(Yang & Hu 2021).
 """
 
 from __future__ import annotations
@@ -19,24 +20,27 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore import convolutions as images
-from ntkcore import layers as specs
 from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.arrays import check_module
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
-from ntkcore.lowering import flat, lower
-from ntkcore.program import Window, same_window, valid_window
+from ntkcore.specs import activations, branches
+from ntkcore.specs import convolutions as images
+from ntkcore.specs import layers as specs
+from ntkcore.specs.lowering import flat, lower
+from ntkcore.specs.program import Window, same_window, valid_window
 
 
 class FiniteNet(Module):
     """A finite network: ``alpha * (body(x) - body_0(x))``, the second term only with ``centred``.
 
-    Takes (samples, features), or images (samples, height, width, channels), as the kernels do; gives (samples,
-    outputs). Made by `to_torch`.
+    Takes (samples, features), or images (samples, height, width, channels), as the kernels do;
+    gives (samples, outputs). Made by `to_torch`.
     """
 
-    def __init__(self, spec: specs.Layer, body: Module, abc: ABC, alpha: float, centred: bool, shape: Any) -> None:
+    def __init__(
+        self, spec: specs.Layer, body: Module, abc: ABC, alpha: float, centred: bool, shape: Any
+    ) -> None:
         super().__init__()
         self.spec, self.body, self.abc, self.alpha, self.centred = spec, body, abc, alpha, centred
         self.input_shape = shape
@@ -47,11 +51,15 @@ class FiniteNet(Module):
     def forward(self, x: Tensor) -> Tensor:
         """(samples, outputs)."""
         if tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(f"made for samples of shape {self.input_shape}, got {tuple(x.shape[1:])}")
+            raise ValueError(
+                f"made for samples of shape {self.input_shape}, got {tuple(x.shape[1:])}"
+            )
         x = channels_first(x)
         f = self.body(x)
         if self.centred:
-            start = {name: getattr(self, _initial(name)) for name, _ in self.body.named_parameters()}
+            start = {
+                name: getattr(self, _initial(name)) for name, _ in self.body.named_parameters()
+            }
             f = f - torch.func.functional_call(self.body, start, (x,))
         return self.alpha * f
 
@@ -87,15 +95,16 @@ def to_torch(
     Parameters
     ----------
     net
-        The spec. Its last layer is a Dense: the outputs, as many as its ``width`` says (1 if it says none). W_std and
-        b_std are those of the kernel. Layers that declare a width or channels keep it.
+        The spec. Its last layer is a Dense: the outputs, as many as its ``width`` says (1 if it
+        says none). W_std and b_std are those of the kernel. Layers that declare a width or channels
+        keep it.
     width
         Units, or channels, of all other layers.
     input_shape
         Of one sample: (features,) or (height, width, channels).
     parameterization
-        "ntk", "standard", "mean_field" (one hidden layer), "mup", or an `ABC`. The spec's own ``parameterization`` is
-        that of the infinite kernel and plays no part here.
+        "ntk", "standard", "mean_field" (one hidden layer), "mup", or an `ABC`. The spec's own
+        ``parameterization`` is that of the infinite kernel and plays no part here.
     alpha, centred
         The output is alpha * (f - f_0 if centred), f_0 the network as drawn (Chizat et al. 2019).
     dtype
@@ -104,7 +113,8 @@ def to_torch(
     Raises
     ------
     ValueError, TypeError
-        For a spec that has no infinite kernel, or a layer without a finite counterpart: the message names it.
+        For a spec that has no infinite kernel, or a layer without a finite counterpart:
+        the message names it.
 
     References
     ----------
@@ -118,7 +128,7 @@ def to_torch(
     lower(net, shape, wants_ntk=False)  # whatever has no kernel ends here, its layer named
     abc = parameterization_of(parameterization)
     _check_depth(net, parameterization)
-    start = Signal(shape[-1], (shape[0], shape[1]) if len(shape) == 3 else None)
+    start = Features(shape[-1], (shape[0], shape[1]) if len(shape) == 3 else None)
     body = _Maker(int(width), abc).network(net, start)
     body.to(torch_dtype(dtype))
     generator = torch.Generator().manual_seed(seed)
@@ -133,7 +143,9 @@ def torch_dtype(dtype: Any) -> Any:
     if dtype is None:
         return torch.get_default_dtype()
     if not isinstance(dtype, torch.dtype):
-        dtype = {"float32": torch.float32, "float64": torch.float64}.get(np.dtype(dtype).name, dtype)
+        dtype = {"float32": torch.float32, "float64": torch.float64}.get(
+            np.dtype(dtype).name, dtype
+        )
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be float32 or float64, not {dtype}")
     return dtype
@@ -142,16 +154,19 @@ def torch_dtype(dtype: Any) -> Any:
 def _shape(given: Any) -> tuple[int, ...]:
     shape = (given,) if isinstance(given, Integral) else tuple(given)
     if len(shape) not in (1, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in shape):
-        raise ValueError(f"input_shape must be (features,) or (height, width, channels), not {given!r}")
+        raise ValueError(
+            f"input_shape must be (features,) or (height, width, channels), not {given!r}"
+        )
     return tuple(map(int, shape))
 
 
 def _check_depth(net: specs.Layer, parameterization: str | ABC) -> None:
-    depth = sum(isinstance(layer, specs.Activation) for layer in _walk(net))
+    depth = sum(isinstance(layer, activations.Activation) for layer in _walk(net))
     if parameterization == "mean_field" and depth != 1:
         raise ValueError(
-            f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use 'mup', which is the "
-            "same for one hidden layer and goes on to deep ones (Yang & Hu 2021)"
+            f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use"
+            " 'mup', which is the same for one hidden layer and goes on to deep ones (Yang & Hu"
+            " 2021)"
         )
 
 
@@ -162,8 +177,10 @@ def _walk(layer: specs.Layer) -> Iterator[specs.Layer]:
 
 
 @dataclass(frozen=True)
-class Signal:
-    """What a layer is handed: ``channels``; the ``image``'s size; ``pixels`` of a flattened one; ``raw``: the data."""
+class Features:
+    """What a layer is handed: ``channels``; the ``image``'s size;
+    ``pixels`` of a flattened one; ``raw``: the data.
+    """
 
     channels: int
     image: tuple[int, int] | None = None
@@ -178,10 +195,14 @@ class _Maker:
         self.width, self.abc = width, abc
 
     def network(self, net: specs.Layer, signal: Any) -> Module:
-        """All layers, the last being the read-out; ValueError where the network does not end with a Dense."""
+        """All layers, the last being the read-out;
+        ValueError where the network does not end with a Dense.
+        """
         *hidden, last = flat(net) or [net]
         if not isinstance(last, specs.Dense):
-            raise ValueError(f"a finite network ends with Dense(), its outputs; this one ends with {last!r}")
+            raise ValueError(
+                f"a finite network ends with Dense(), its outputs; this one ends with {last!r}"
+            )
         body, signal = self.serial(specs.Serial(*hidden), signal)
         shape = (last.width or 1, signal.channels * signal.pixels)
         std = last.W_std, last.b_std
@@ -190,44 +211,55 @@ class _Maker:
         return body.append(readout)
 
     def make(self, layer: specs.Layer, signal: Any) -> tuple[Module, Any]:
-        """The layer's module and the signal after it; ValueError naming a layer without a finite counterpart."""
-        if isinstance(layer, specs.Activation) and type(layer).__name__ in FUNCTIONS:
+        """The layer's module and the signal after it;
+        ValueError naming a layer without a finite counterpart.
+        """
+        if isinstance(layer, activations.Activation) and type(layer).__name__ in FUNCTIONS:
             return Nonlinearity(layer), signal
         maker = MAKERS.get(type(layer))
         if maker is None:
-            raise ValueError(f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}")
+            raise ValueError(
+                f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}"
+            )
         return maker(self, layer, signal)
 
-    def dense(self, layer: specs.Dense, signal: Signal) -> tuple[Module, Signal]:
+    def dense(self, layer: specs.Dense, signal: Features) -> tuple[Module, Features]:
         out = layer.width or self.width
         shape, std = (out, signal.channels * signal.pixels), (layer.W_std, layer.b_std)
         module = modules.Dense(shape, signal.pixels, std, _role(signal), False, self.abc)
         module.on_vectors = signal.image is None
-        return module, Signal(out, signal.image, raw=False)
+        return module, Features(out, signal.image, raw=False)
 
-    def conv(self, layer: images.Conv, signal: Signal) -> tuple[Module, Signal]:
+    def conv(self, layer: images.Conv, signal: Features) -> tuple[Module, Features]:
         window, image = _window(layer, layer.filter_shape, signal), _image(signal)
         shape = (layer.channels or self.width, signal.channels, *window.size)
-        weights = shape, math.prod(window.size), (layer.W_std, layer.b_std), _role(signal), False, self.abc
+        weights = (
+            shape,
+            math.prod(window.size),
+            (layer.W_std, layer.b_std),
+            _role(signal),
+            False,
+            self.abc,
+        )
         module = modules.Conv(window, layer.padding == "CIRCULAR", image, *weights)
-        return module, Signal(shape[0], window.out, raw=False)
+        return module, Features(shape[0], window.out, raw=False)
 
-    def pool(self, layer: Any, signal: Signal) -> tuple[Module, Signal]:
+    def pool(self, layer: Any, signal: Features) -> tuple[Module, Features]:
         window = _window(layer, layer.window_shape, signal)
         scale = math.prod(window.size) if isinstance(layer, images.SumPool) else 1.0
         edges = getattr(layer, "normalize_edges", False)
         return modules.Pool(window, _image(signal), scale, edges), replace(signal, image=window.out)
 
-    def local(self, layer: images.LocalAvgPool, signal: Signal) -> tuple[Module, Signal]:
+    def local(self, layer: images.LocalAvgPool, signal: Features) -> tuple[Module, Features]:
         pool, signal = self.pool(images.AvgPool((layer.window,) * 2, (1, 1), "SAME"), signal)
         flat, signal = self.flatten(layer, signal)
         return torch.nn.Sequential(pool, flat), signal
 
-    def flatten(self, layer: specs.Layer, signal: Signal) -> tuple[Module, Signal]:
+    def flatten(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
         pixels = math.prod(signal.image) if signal.image else signal.pixels
         return torch.nn.Flatten(), replace(signal, image=None, pixels=pixels)
 
-    def global_pool(self, layer: specs.Layer, signal: Signal) -> tuple[Module, Signal]:
+    def global_pool(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
         scale = math.prod(_image(signal)) if isinstance(layer, images.GlobalSumPool) else 1.0
         return modules.GlobalPool(scale), replace(signal, image=None)
 
@@ -238,21 +270,24 @@ class _Maker:
             made.append(module)
         return torch.nn.Sequential(*made), signal
 
-    def parallel(self, layer: specs.Parallel, signal: Any) -> tuple[Module, Any]:
-        made = [self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)]
+    def parallel(self, layer: branches.Parallel, signal: Any) -> tuple[Module, Any]:
+        made = [
+            self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)
+        ]
         return modules.Parallel([module for module, _ in made]), tuple(after for _, after in made)
 
-    def fan_in(self, layer: specs.Layer, signal: tuple[Signal, ...]) -> tuple[Module, Signal]:
+    def fan_in(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
         if len({(part.channels, part.pixels) for part in signal}) > 1:
             raise ValueError(
-                f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)} channels and cannot "
-                "be summed: a shortcut from the data needs a Dense or Conv of its own, and declared widths must agree"
+                f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)}"
+                " channels and cannot be summed: a shortcut from the data needs a Dense or Conv of"
+                " its own, and declared widths must agree"
             )
         return modules.FanInSum(), replace(signal[0], raw=all(part.raw for part in signal))
 
-    def residual(self, layer: specs.Residual, signal: Signal) -> tuple[Module, Signal]:
-        branches = specs.Parallel(layer.shortcut, specs.Serial(*layer.branch))
-        return self.serial(specs.Serial(specs.FanOut(2), branches, specs.FanInSum()), signal)
+    def residual(self, layer: branches.Residual, signal: Features) -> tuple[Module, Features]:
+        both = branches.Parallel(layer.shortcut, specs.Serial(*layer.branch))
+        return self.serial(specs.Serial(branches.FanOut(2), both, branches.FanInSum()), signal)
 
 
 MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]] = {
@@ -260,10 +295,13 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
     specs.Identity: lambda maker, layer, signal: (torch.nn.Identity(), signal),
     specs.LayerNorm: lambda maker, layer, signal: (modules.LayerNorm(layer.eps), signal),
     specs.Serial: _Maker.serial,
-    specs.FanOut: lambda maker, layer, signal: (modules.FanOut(layer.num), (signal,) * layer.num),
-    specs.Parallel: _Maker.parallel,
-    specs.FanInSum: _Maker.fan_in,
-    specs.Residual: _Maker.residual,
+    branches.FanOut: lambda maker, layer, signal: (
+        modules.FanOut(layer.num),
+        (signal,) * layer.num,
+    ),
+    branches.Parallel: _Maker.parallel,
+    branches.FanInSum: _Maker.fan_in,
+    branches.Residual: _Maker.residual,
     images.Conv: _Maker.conv,
     images.AvgPool: _Maker.pool,
     images.SumPool: _Maker.pool,
@@ -274,32 +312,39 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
 }
 
 
-def _role(signal: Signal) -> str:
+def _role(signal: Features) -> str:
     return "input" if signal.raw else "hidden"
 
 
-def _image(signal: Signal) -> tuple[int, int]:
+def _image(signal: Features) -> tuple[int, int]:
     assert signal.image is not None  # lower() has looked
     return signal.image
 
 
-def _window(layer: Any, size: tuple[int, int], signal: Signal) -> Window:
+def _window(layer: Any, size: tuple[int, int], signal: Features) -> Window:
     place = valid_window if layer.padding == "VALID" else same_window
     return place(size, _image(signal), layer.strides)
 
 
 def parameter_groups(
-    module: Module, lr: float, optimizer: str = "sgd", *, base_width: float = 1.0, weight_decay: float = 0.0
+    module: Module,
+    lr: float,
+    optimizer: str = "sgd",
+    *,
+    base_width: float = 1.0,
+    weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Parameter groups for torch's optimizers, with learning rates by the abc table.
 
-    A layer of width n gets lr (n/base_width)^-c, c being that of SGD or of Adam; of an output scaled by alpha it is
-    further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as for alpha = 1 (Chizat et al. 2019). AdamW
-    multiplies its weight decay by the layer's learning rate; the groups take that back: lr * weight_decay is the same
-    in all layers. Frozen parameters are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
+    A layer of width n gets lr (n/base_width)^-c, c being that of SGD or of Adam; of an output
+    scaled by alpha it is further divided by alpha^2 (SGD) or alpha (Adam), so that time passes as
+    for alpha = 1 (Chizat et al. 2019). AdamW multiplies its weight decay by the layer's learning
+    rate; the groups take that back: lr * weight_decay is the same in all layers. Frozen parameters
+    are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
 
-    ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the rate ``lr``.
-    Every group has the keys params, lr, weight_decay and name. ValueError for another optimizer.
+    ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the
+    rate ``lr``. Every group has the keys params, lr, weight_decay and name. ValueError for another
+    optimizer.
 
     References: Yang & Hu 2021; Yang et al. 2022, table 3.
     """
@@ -311,12 +356,18 @@ def parameter_groups(
         if parameter.requires_grad:
             rate = learning_rate_factor(module, name, optimizer, base_width)
             decay = weight_decay / rate if optimizer == "adamw" else weight_decay
-            groups.append({"params": [parameter], "lr": lr * rate, "weight_decay": decay, "name": name})
+            groups.append(
+                {"params": [parameter], "lr": lr * rate, "weight_decay": decay, "name": name}
+            )
     return groups
 
 
-def learning_rate_factor(module: Module, name: str, optimizer: str = "sgd", base_width: float = 1.0) -> float:
-    """The learning rate of the parameter ``name`` in units of the global one; 1 for modules not made by `to_torch`."""
+def learning_rate_factor(
+    module: Module, name: str, optimizer: str = "sgd", base_width: float = 1.0
+) -> float:
+    """The learning rate of the parameter ``name`` in units of the global one;
+    1 for modules not made by `to_torch`.
+    """
     net = getattr(module, "network", module)  # a linearised network has its network's rates
     name = name if net is module else name.removeprefix("network.")
     if not isinstance(net, FiniteNet):

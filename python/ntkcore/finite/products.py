@@ -1,7 +1,8 @@
-"""Products of the empirical NTK with vectors, K v = J (J^T v), without the kernel: for many samples.
+"""Products of the empirical NTK with vectors, K v = J (J^T v), without the kernel:
+for many samples.
 
-Memory grows with the parameters and one block of samples. Each product is a reverse and a forward pass over all samples
-(Novak et al. 2022, section 3.2).
+Memory grows with the parameters and one block of samples. Each product is a reverse and a forward
+pass over all samples (Novak et al. 2022, section 3.2).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, home, numpy, trainable
 from ntkcore.finite.empirical import output_count, share_scales
 from ntkcore.finite.functional import as_function, check_functional, jvp, pull_back
-from ntkcore.inputs import real_array
 
 Array = npt.NDArray[Any]
 
@@ -38,12 +39,15 @@ def ntk_vector_product(
 ) -> Array:
     """K(x, x2) v, K being ``empirical_ntk(module, x, x2, outputs="full")``.
 
-    ``v``: (n2, outputs), giving (n1, outputs), or (n2,) for modules of one output, giving (n1,). ``x2=None`` means
-    ``x``. ``block``: samples at a time. Other arguments and errors as for `empirical_ntk`.
+    ``v``: (n2, outputs), giving (n1, outputs), or (n2,) for modules of one output, giving (n1,).
+    ``x2=None`` means ``x``. ``block``: samples at a time. Other arguments and errors as for
+    `empirical_ntk`.
     """
     product = _Product(module, x, x2, parameters, block, scales)
     given = real_array(v, "v")
-    if given.shape != (product.n2, product.outputs) and not (product.outputs == 1 and given.shape == (product.n2,)):
+    if given.shape != (product.n2, product.outputs) and not (
+        product.outputs == 1 and given.shape == (product.n2,)
+    ):
         raise ValueError(f"v must have shape ({product.n2}, {product.outputs}), not {given.shape}")
     result = product(given.reshape(product.n2, product.outputs))
     return result[:, 0] if given.ndim == 1 else result
@@ -60,8 +64,8 @@ def ntk_operator(
 ) -> Any:
     """K(x, x2) as SciPy's LinearOperator, (n1 * outputs, n2 * outputs) with sample-major rows.
 
-    For `ntkcore.dynamics.leading_modes`, for example. Arguments and errors as for `ntk_vector_product`; ImportError
-    without SciPy.
+    For `ntkcore.dynamics.leading_modes`, for example. Arguments and errors as for
+    `ntk_vector_product`; ImportError without SciPy.
     """
     try:
         from scipy.sparse.linalg import LinearOperator
@@ -80,14 +84,26 @@ def ntk_operator(
 class _Product:
     """V (n2, outputs) to K V (n1, outputs)."""
 
-    def __init__(self, module: Module, x: Any, x2: Any, parameters: Parameters | None, block: int, scales: Any) -> None:
+    def __init__(
+        self,
+        module: Module,
+        x: Any,
+        x2: Any,
+        parameters: Parameters | None,
+        block: int,
+        scales: Any,
+    ) -> None:
         if isinstance(block, bool) or block < 1:
             raise ValueError(f"block must be a positive number of samples, not {block!r}")
         self.left = as_tensor(module, x, "x")
         self.right = self.left if x2 is None else as_tensor(module, x2, "x2")
         for data in (self.left,) if x2 is None else (self.left, self.right):
             check_functional(module, data)
-        self.f, self.parameters, self.block = as_function(module), trainable(module, parameters), block
+        self.f, self.parameters, self.block = (
+            as_function(module),
+            trainable(module, parameters),
+            block,
+        )
         self.scales = share_scales(module, self.parameters, scales)
         self.outputs = output_count(module, self.parameters, self.left)
         self.n1, self.n2 = len(self.left), len(self.right)
@@ -103,7 +119,9 @@ class _Product:
         """J(x2)^T v, each parameter's share scaled."""
         total = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         for rows in batches(self.n2, self.block):
-            shares = pull_back(functools.partial(self.f, x=self.right[rows]), self.parameters, v[rows])
+            shares = pull_back(
+                functools.partial(self.f, x=self.right[rows]), self.parameters, v[rows]
+            )
             for name, share in shares.items():
                 total[name] += self.scales[name] * share
         return total

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ntkcore.engine.inputs import as_array
 from ntkcore.finite.arrays import as_tensor, batches
 from ntkcore.finite.functional import outputs_of, undisturbed
 from ntkcore.finite.networks import parameter_groups
-from ntkcore.inputs import as_array
-from ntkcore.losses import class_targets
-from ntkcore.rules import positive
+from ntkcore.theory.losses import class_targets
+from ntkcore.theory.rules import positive
 
 Array = npt.NDArray[np.float64]
 Callback = Callable[[int, Module], Mapping[str, float] | None]
@@ -33,8 +33,9 @@ class DivergedError(ArithmeticError):
 
     def __init__(self, step: int, loss: float, lr: float) -> None:
         super().__init__(
-            f"training diverged: the loss is {loss} at step {step}, with a learning rate of {lr:g}; take a smaller one "
-            "(gradient descent on the squared loss is stable below 2N/lambda_max of the empirical NTK)"
+            f"training diverged: the loss is {loss} at step {step}, with a learning rate of {lr:g};"
+            " take a smaller one (gradient descent on the squared loss is stable below"
+            " 2N/lambda_max of the empirical NTK)"
         )
         self.step, self.loss, self.lr = step, loss, lr
 
@@ -44,7 +45,8 @@ class DivergedError(ArithmeticError):
 
 @dataclass(frozen=True)
 class History:
-    """``steps`` (k,) that were looked at, the ``loss`` (k,) on the whole training set, and the callbacks' ``values``.
+    """``steps`` (k,) that were looked at, the ``loss`` (k,) on the whole training set,
+    and the callbacks' ``values``.
 
     ``values``: arrays (k,) by name, NaN where a callback gave none.
     """
@@ -57,26 +59,32 @@ class History:
 def squared_loss(f: Tensor, y: Tensor) -> Tensor:
     """||f - y||^2/(2N), N samples: that of `ntkcore.dynamics`."""
     if f.numel() != y.numel() or len(f) != len(y):
-        raise ValueError(f"targets of shape {tuple(y.shape)} do not fit outputs of shape {tuple(f.shape)}")
+        raise ValueError(
+            f"targets of shape {tuple(y.shape)} do not fit outputs of shape {tuple(f.shape)}"
+        )
     return ((f - y.reshape(f.shape).to(f.dtype)) ** 2).sum() / (2 * len(f))
 
 
 def cross_entropy(f: Tensor, y: Tensor) -> Tensor:
-    """Mean of -log softmax(f)[y], y probabilities (n, classes). Of one output: log(1 + exp(-f y)), y = ±1."""
+    """Mean of -log softmax(f)[y], y probabilities (n, classes). Of one output:
+    log(1 + exp(-f y)), y = ±1.
+    """
     if f.shape[1] == 1:
         return torch.nn.functional.softplus(-f[:, 0] * y.reshape(len(f))).mean()
     return torch.nn.functional.cross_entropy(f, y)
 
 
 def entropy_targets(y: Any, outputs: int) -> Any:
-    """Targets of `cross_entropy`, checked: ±1 for one output, else what `class_targets` takes, as probabilities."""
+    """Targets of `cross_entropy`, checked: ±1 for one output, else what `class_targets` takes,
+    as probabilities.
+    """
     if outputs > 1:
         return class_targets(y, outputs)
     signs = as_array(y, "y")
     if signs.ndim not in (1, 2) or signs.size != len(signs) or not np.isin(signs, (-1, 1)).all():
         raise ValueError(
-            "y of a cross-entropy on one output must hold -1 and 1, as (n,) or (n, 1): for class numbers give the "
-            "network one output a class"
+            "y of a cross-entropy on one output must hold -1 and 1, as (n,) or (n, 1): for class"
+            " numbers give the network one output a class"
         )
     return signs
 
@@ -106,23 +114,27 @@ def train(
     Parameters
     ----------
     module
-        Made by `to_torch`, with learning rates by its parameterization (`parameter_groups`), or any other.
+        Made by `to_torch`, with learning rates by its parameterization (`parameter_groups`),
+        or any other.
     x, y
-        Samples and targets, arrays or tensors: y (n,) or (n, outputs) for "mse"; for "cross_entropy" class numbers
-        (n,) or rows of probabilities (n, outputs), of one output -1 and 1.
+        Samples and targets, arrays or tensors: y (n,) or (n, outputs) for "mse"; for
+        "cross_entropy" class numbers (n,) or rows of probabilities (n, outputs), of one output -1
+        and 1.
     optimizer
         "sgd", "adam", "adamw", or a function of parameter groups that gives a torch optimizer.
     batch_size
         Samples a step, drawn without replacement epoch by epoch; None: all.
     loss
-        "mse", ||f - y||^2/(2N); "cross_entropy"; or a function (f, y) -> scalar tensor, a mean over samples.
+        "mse", ||f - y||^2/(2N); "cross_entropy"; or a function (f, y) -> scalar tensor,
+        a mean over samples.
     base_width
         See `parameter_groups`.
     callbacks
-        Called as ``callback(step, module)`` at the steps looked at; what they return, {name: number}, is kept.
+        Called as ``callback(step, module)`` at the steps looked at; what they return,
+        {name: number}, is kept.
     every
-        Look at the loss and call the callbacks every so many steps, or at these steps; step 0 (before training) and the
-        last one are always among them.
+        Look at the loss and call the callbacks every so many steps, or at these steps; step 0
+        (before training) and the last one are always among them.
 
     Raises
     ------
@@ -159,7 +171,9 @@ def _loss(loss: str | Loss) -> Loss:
     if callable(loss):
         return loss
     if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a function (f, y), not {loss!r}")
+        raise ValueError(
+            f"loss must be one of {', '.join(LOSSES)} or a function (f, y), not {loss!r}"
+        )
     return LOSSES[loss]
 
 
@@ -169,11 +183,15 @@ def _data(module: Module, x: Any, y: Any, criterion: Loss) -> tuple[Tensor, Tens
         outputs = outputs_of(module, data[:2])
     if criterion is cross_entropy:
         if outputs.ndim != 2:
-            raise ValueError(f"a cross-entropy needs outputs (samples, classes), not {tuple(outputs.shape)}")
+            raise ValueError(
+                f"a cross-entropy needs outputs (samples, classes), not {tuple(outputs.shape)}"
+            )
         y = entropy_targets(y, outputs.shape[1])
     targets = as_tensor(module, y, "y")
     if len(data) != len(targets) or len(data) == 0:
-        raise ValueError(f"x holds {len(data)} samples, y {len(targets)} targets: as many of both, at least one")
+        raise ValueError(
+            f"x holds {len(data)} samples, y {len(targets)} targets: as many of both, at least one"
+        )
     return data, targets
 
 
@@ -182,7 +200,9 @@ def _check(lr: float, steps: int, batch_size: int | None, n: int) -> None:
     if not isinstance(steps, Integral) or steps < 0:
         raise ValueError(f"steps must be a number of steps, not {steps!r}")
     if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= n):
-        raise ValueError(f"batch_size must lie between 1 and the {n} samples there are, not {batch_size!r}")
+        raise ValueError(
+            f"batch_size must lie between 1 and the {n} samples there are, not {batch_size!r}"
+        )
 
 
 def _optimizer(
@@ -223,7 +243,9 @@ def _order(n: int, batch_size: int | None, seed: int) -> Iterator[Any]:
 
 
 def _value(criterion: Loss, f: Tensor, y: Tensor) -> Tensor:
-    """The loss, one number; ValueError or TypeError in a line where it is none, or its function fails."""
+    """The loss, one number; ValueError or TypeError in a line where it is none,
+    or its function fails.
+    """
     try:
         value = criterion(f, y)
     except torch.cuda.OutOfMemoryError:
@@ -231,20 +253,36 @@ def _value(criterion: Loss, f: Tensor, y: Tensor) -> Tensor:
     except (RuntimeError, TypeError, IndexError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"the loss cannot take outputs {tuple(f.shape)} and targets {tuple(y.shape)} of {y.dtype}: {reason} "
-            "(arrays become the module's dtype; a tensor of integers keeps its own)"
+            f"the loss cannot take outputs {tuple(f.shape)} and targets {tuple(y.shape)} of"
+            f" {y.dtype}: {reason} (arrays become the module's dtype; a tensor of integers keeps"
+            " its own)"
         ) from None
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        what = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise TypeError(f"the loss must give a tensor of one number, the mean over samples, not {what}")
+        what = (
+            f"shape {tuple(value.shape)}"
+            if isinstance(value, torch.Tensor)
+            else type(value).__name__
+        )
+        raise TypeError(
+            f"the loss must give a tensor of one number, the mean over samples, not {what}"
+        )
     return value
 
 
 def _look(
-    step: int, module: Module, x: Tensor, y: Tensor, criterion: Loss, callbacks: Sequence[Callback], lr: float
+    step: int,
+    module: Module,
+    x: Tensor,
+    y: Tensor,
+    criterion: Loss,
+    callbacks: Sequence[Callback],
+    lr: float,
 ) -> dict[str, float]:
     with torch.no_grad():
-        parts = [len(y[rows]) * _value(criterion, module(x[rows]), y[rows]).item() for rows in batches(len(x), ROWS)]
+        parts = [
+            len(y[rows]) * _value(criterion, module(x[rows]), y[rows]).item()
+            for rows in batches(len(x), ROWS)
+        ]
     loss = sum(parts) / len(x)
     if not math.isfinite(loss):
         raise DivergedError(step, loss, lr)
@@ -252,7 +290,9 @@ def _look(
     for callback in callbacks:
         found = callback(step, module) or {}
         if not isinstance(found, Mapping):
-            raise TypeError(f"a callback must return None or numbers by name, not {type(found).__name__}")
+            raise TypeError(
+                f"a callback must return None or numbers by name, not {type(found).__name__}"
+            )
         record.update({name: float(value) for name, value in found.items()})
     return record
 

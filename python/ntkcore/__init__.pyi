@@ -1,0 +1,135 @@
+# What the package's face shows, and where it stands: __init__.py loads a name when it is asked for.
+from . import (
+    control,
+    dynamics,
+    estimators,
+    experiments,
+    falsifier,
+    finite,
+    gradients,
+    learning_curves,
+    losses,
+    operators,
+    plots,
+    predict,
+    spectrum,
+    sphere,
+    stax,
+)
+from .engine.backends import backends
+from .engine.kernels import kernel, kernel_diag
+from .falsifier import Claim, falsify
+from .linalg.cg import cg
+from .linalg.cholesky import Cholesky
+from .linalg.eigen import Eigh
+from .linalg.landmarks import LandmarkRegression
+from .linalg.leading import eigs
+from .linalg.operators import InMemory, MatrixFree, Stored
+from .linalg.solve import solve
+from .specs.activations import (
+    ABRelu,
+    Abs,
+    ArcCosine,
+    Cos,
+    Erf,
+    Exp,
+    Gaussian,
+    Gelu,
+    LeakyRelu,
+    Rbf,
+    Relu,
+    Sin,
+)
+from .specs.branches import FanInSum, FanOut, Parallel, Residual
+from .specs.convolutions import (
+    AvgPool,
+    Conv,
+    Flatten,
+    GlobalAvgPool,
+    GlobalSumPool,
+    LocalAvgPool,
+    SumPool,
+)
+from .specs.layers import Dense, Identity, LayerNorm, Serial
+from .specs.nets import cntk, mlp, myrtle, resnet
+from .specs.text import from_json
+from .store.build import build, extend, plan, resume
+from .store.verify import verify
+from .theory.dynamics import Dynamics
+from .theory.loss_dynamics import LossDynamics
+from .theory.rules import GradientDescent, GradientFlow
+
+__version__: str
+
+__all__ = [
+    "ABRelu",
+    "Abs",
+    "ArcCosine",
+    "AvgPool",
+    "Cholesky",
+    "Claim",
+    "Conv",
+    "Cos",
+    "Dense",
+    "Dynamics",
+    "Eigh",
+    "Erf",
+    "Exp",
+    "FanInSum",
+    "FanOut",
+    "Flatten",
+    "Gaussian",
+    "Gelu",
+    "GlobalAvgPool",
+    "GlobalSumPool",
+    "GradientDescent",
+    "GradientFlow",
+    "Identity",
+    "InMemory",
+    "LandmarkRegression",
+    "LayerNorm",
+    "LeakyRelu",
+    "LocalAvgPool",
+    "LossDynamics",
+    "MatrixFree",
+    "Parallel",
+    "Rbf",
+    "Relu",
+    "Residual",
+    "Serial",
+    "Sin",
+    "Stored",
+    "SumPool",
+    "backends",
+    "build",
+    "cg",
+    "cntk",
+    "control",
+    "dynamics",
+    "eigs",
+    "estimators",
+    "experiments",
+    "extend",
+    "falsifier",
+    "falsify",
+    "finite",
+    "from_json",
+    "gradients",
+    "kernel",
+    "kernel_diag",
+    "learning_curves",
+    "losses",
+    "mlp",
+    "myrtle",
+    "operators",
+    "plan",
+    "plots",
+    "predict",
+    "resnet",
+    "resume",
+    "solve",
+    "spectrum",
+    "sphere",
+    "stax",
+    "verify",
+]

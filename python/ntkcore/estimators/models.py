@@ -1,0 +1,52 @@
+"""What all estimators share: their network, their kernel, and validated data."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.utils import validation
+
+from ntkcore.engine.inputs import KERNELS, refuse_no_array
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.nets import mlp
+
+# A function since scikit-learn 1.6, a method with the same arguments before.
+_validate_data = getattr(validation, "validate_data", None) or BaseEstimator._validate_data
+
+
+def net_of(model: Any) -> Layer:
+    """The network that a model's parameters describe."""
+    if model.net is not None:
+        return cast(Layer, model.net)
+    # A grid gives NumPy integers.
+    depth = int(model.depth) if isinstance(model.depth, Integral) else model.depth
+    return mlp(depth, model.W_std, model.b_std)
+
+
+def kernel_of(model: Any) -> str:
+    """The name of its kernel."""
+    if model.get not in KERNELS:
+        raise ValueError(
+            f"get must be 'ntk' or 'nngp', not {model.get!r}: {type(model).__name__} uses one"
+            " kernel"
+        )
+    return cast(str, model.get)
+
+
+def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
+    """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels); (X, y)
+    if ``y`` is an option.
+    """
+    refuse_no_array(X, "X")
+    dtype = getattr(X, "dtype", None)
+    if getattr(dtype, "kind", "f") in "mM":
+        raise TypeError(f"X must hold real numbers, not dtype {dtype}: dates have no kernel")
+    if "y" in options:
+        refuse_no_array(options["y"], "y")
+    return _validate_data(
+        model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) == 4, **options
+    )

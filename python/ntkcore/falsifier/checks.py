@@ -1,0 +1,72 @@
+"""What is looked at before any work: a study's data, kernels, networks, memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import ntkcore
+from ntkcore.engine.inputs import free_bytes, size_text
+from ntkcore.falsifier.evidence import Budget
+from ntkcore.falsifier.network_arms import make_network, predict
+from ntkcore.falsifier.study import Place, Study
+from ntkcore.falsifier.tasks import Split
+from ntkcore.finite import empirical_ntk
+
+Shapes = list[tuple[str, tuple[int, ...]]]
+
+
+def check(study: Study, budget: Budget, workers: int) -> None:
+    """ValueError for numbers and claims that give no verdict."""
+    if not study.claims:
+        raise ValueError("give at least one claim")
+    if budget.seeds < 1 or budget.splits < 1 or workers < 1:
+        raise ValueError(
+            f"seeds, splits and workers must be positive, not {budget.seeds}, {budget.splits},"
+            f" {workers}"
+        )
+    study.check(budget.splits)
+
+
+def check_models(study: Study, sizes: list[int], workers: int) -> Shapes:
+    """The shapes of the network's parameters;
+    errors for kernels and networks that cannot be had.
+    """
+    _check_memory(max(sizes + [len(study.split(point, 0).x) for point in study.points()]), workers)
+    point = study.points()[-1]
+    split = study.split(point, 0)
+    for spec in (study.network.at(point)[0], study.baseline):
+        if spec is not None:
+            ntkcore.kernel(spec, np.asarray(split.x[:2], np.float64))
+    return _check_network(study, Place(point, 0, 0), split)
+
+
+def _check_network(study: Study, place: Place, split: Split) -> Shapes:
+    device = study.network.device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"PyTorch has no device {device!r} here ({error}): take 'cpu'") from None
+    module = make_network(study, place, "ntk", split.y.shape[1]).double()
+    try:
+        # A function of its parameters and one sample; a Jacobian fits.
+        empirical_ntk(module, split.x[:3])
+    except RuntimeError as error:
+        raise ValueError(
+            f"the network does not take samples of shape {split.x.shape[1:]}: {error}"
+        ) from error
+    if (outputs := predict(module, split.x[:2]).shape[1]) != split.y.shape[1]:
+        raise ValueError(f"the network has {outputs} outputs, the targets {split.y.shape[1]}")
+    return [(name, tuple(p.shape)) for name, p in module.named_parameters()]
+
+
+def _check_memory(n: int, workers: int) -> None:
+    """Of an arm with a kernel: it, its eigenvectors, their work space,
+    and its rows to the other samples.
+    """
+    need, free = workers * 8 * 6 * n**2, free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(
+            f"the kernels of {n} training samples need {size_text(need)}, but {size_text(free)} are"
+            " free: claim it at a smaller n, with a shorter Budget.sweep, or take fewer workers"
+        )

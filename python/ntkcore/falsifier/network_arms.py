@@ -1,0 +1,248 @@
+"""Arms that are networks: as they are trained, scaled until they are lazy, and linearised."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+import ntkcore
+from ntkcore.falsifier.claims import Outcome, Point, scores
+from ntkcore.falsifier.kernel_arms import fit_kernel, power
+from ntkcore.falsifier.study import Content, Place, Setting, Study, Training
+from ntkcore.falsifier.tasks import Array, Split
+from ntkcore.finite import (
+    DivergedError,
+    empirical_nngp,
+    empirical_ntk,
+    kernel_movement,
+    nmse,
+    to_torch,
+    train,
+)
+from ntkcore.specs.layers import Layer
+
+# Kernel movement below which a network is lazy, and above which its features have moved.
+LAZY, MOVED = 0.1, 0.3
+ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
+PROBES = 100  # training samples on which the movement of the kernel is measured
+ROWS = 4096  # of a forward pass
+
+
+class Scaled(torch.nn.Module):
+    """alpha (f - f_0), f_0 the network as it was given:
+    lazy for large alpha (Chizat et al. 2019).
+    """
+
+    def __init__(self, network: torch.nn.Module, alpha: float) -> None:
+        super().__init__()
+        self.network, self.alpha = network, alpha
+        # In a list: no part of the parameters.
+        self._start = [copy.deepcopy(network).requires_grad_(False)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, outputs)."""
+        now, start = self.network(x), self._start[0](x)
+        return self.alpha * (now - start).reshape(len(x), -1)
+
+
+class Plain(torch.nn.Module):
+    """The network itself, its outputs (samples, outputs)."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, outputs)."""
+        out: torch.Tensor = self.network(x)
+        return out.reshape(len(x), -1)
+
+
+def make_network(
+    study: Study, place: Place, parameterization: str, outputs: int
+) -> torch.nn.Module:
+    """The finite network of a cell, in float32 on its device."""
+    network, (spec, keywords) = study.network, study.network.at(place.point)
+    if network.module is not None:
+        module = network.module(place.seed, **keywords)
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(f"the maker must give a torch module, not {type(module).__name__}")
+        return module
+    assert spec is not None
+    shape = study.split(place.point, place.split).x.shape[1:]
+    made = to_torch(
+        _with_outputs(spec, outputs),
+        int(keywords.get("width", network.width)),
+        input_shape=shape,
+        parameterization=parameterization,
+        seed=place.seed,
+        dtype="float32",
+    )
+    return made.to(network.device)
+
+
+def _with_outputs(spec: Layer, outputs: int) -> Layer:
+    """The spec with as many outputs as the targets have: its last Dense says how many."""
+    if isinstance(spec, ntkcore.Dense):
+        return ntkcore.Dense(spec.W_std, spec.b_std, spec.parameterization, width=outputs)
+    if isinstance(spec, ntkcore.Serial) and spec.layers:
+        return ntkcore.Serial(*spec.layers[:-1], _with_outputs(spec.layers[-1], outputs))
+    return spec
+
+
+def predict(module: torch.nn.Module, x: Any) -> Array:
+    """Outputs (samples, outputs), float64."""
+    like = next(module.parameters())
+    with torch.no_grad():
+        parts = [
+            module(
+                torch.as_tensor(np.ascontiguousarray(part), dtype=like.dtype, device=like.device)
+            ).reshape(len(part), -1)
+            for part in np.array_split(np.asarray(x), max(1, math.ceil(len(x) / ROWS)))
+        ]
+    return np.asarray(torch.cat(parts).double().cpu())
+
+
+def linearised(study: Study, place: Place, setting: Setting) -> Content:
+    """The network's own kernel at its start, trained in closed form as the infinite ones are."""
+    split = study.split(place.point, place.split)
+    module = copy.deepcopy(make_network(study, place, "ntk", split.y.shape[1])).double()
+    outcome, tuned, modes = fit_kernel(_kernels(study, module, split), split, study.training)
+    return {**scores(study.claims, outcome), "setting": tuned, "power": power(modes, split.y)}
+
+
+def _kernels(study: Study, module: torch.nn.Module, split: Split) -> tuple[Array, Array, Array]:
+    kernel = empirical_nngp if study.training.readout else empirical_ntk
+    x = split.x
+    return kernel(module, x), kernel(module, split.x_val, x), kernel(module, split.x_test, x)
+
+
+def _train(
+    study: Study, place: Place, config: Mapping[str, float], alpha: float | None
+) -> tuple[Content, Outcome, float]:
+    """Train a network, lazily scaled by ``alpha`` if that is given: (content, outcome,
+    validation score).
+    """
+    split, training = study.split(place.point, place.split), study.training
+    network = make_network(study, place, training.parameterization, split.y.shape[1])
+    module = Plain(network) if alpha is None else Scaled(network, alpha)
+    probes = split.x[:PROBES]
+    K_0 = empirical_ntk(network, probes)
+    looks = _Looks(split, training)
+    rate = (
+        config["lr"]
+        if alpha is None
+        else config["lr"] / alpha ** (2 if training.optimizer == "sgd" else 1)
+    )
+    history = train(
+        module,
+        split.x,
+        split.y,
+        lr=rate,
+        steps=training.steps,
+        optimizer=training.optimizer,
+        batch_size=None if training.batch_size is None else min(training.batch_size, len(split.x)),
+        weight_decay=config["weight_decay"],
+        base_width=training.base_width,
+        seed=place.seed,
+        callbacks=[looks],
+        every=training.steps_looked_at(),
+    )
+    K_end = empirical_ntk(network, probes)
+    looks.restore(module)
+    # Both gates on the safe side: lazy to the end of training, moved where it was stopped.
+    movement = kernel_movement(empirical_ntk(network, probes) if alpha is None else K_end, K_0)
+    residual = 2 * len(split.y) * history.loss / (split.y**2).sum()
+    times = np.asarray(config["lr"] * history.steps, np.float64)
+    setting: dict[str, Any] = {**config, "steps": looks.best_step}
+    if training.readout:
+        outcome, tuned, _ = fit_kernel(_kernels(study, network.double(), split), split, training)
+        setting.update(tuned)
+        outcome = Outcome(split, outcome.train, outcome.test, times, residual)
+    else:
+        f_train, f_test = predict(module, split.x), predict(module, split.x_test)
+        outcome = Outcome(split, f_train, f_test, times, residual)
+    return {"movement": movement, "setting": setting}, outcome, looks.best
+
+
+class _Looks:
+    """Scores the network on the validation set at every look, and keeps the best one's weights."""
+
+    def __init__(self, split: Split, training: Training) -> None:
+        self.split, self.stops = split, training.early_stopping and not training.readout
+        self.best, self.best_step, self.state = math.inf, 0, None
+
+    def __call__(self, step: int, module: torch.nn.Module) -> None:
+        score = nmse(predict(module, self.split.x_val), self.split.y_val)
+        if not self.stops or score < self.best:
+            self.best, self.best_step = score, step
+            self.state = copy.deepcopy(module.state_dict()) if self.stops else None
+
+    def restore(self, module: torch.nn.Module) -> None:
+        if self.state is not None:
+            module.load_state_dict(self.state)
+
+
+def features(study: Study, place: Place, setting: Setting) -> Content:
+    """The network as it is trained in practice."""
+    found, outcome, _ = _train(study, place, setting["config"], None)
+    return {**scores(study.claims, outcome), **found}
+
+
+def settle_features(study: Study, point: Point) -> Content:
+    """The best configuration on the validation set of the first split."""
+    return _best(study, point, None)
+
+
+def lazy(study: Study, place: Place, setting: Setting) -> Content:
+    """The same network with its output scaled until its kernel stays."""
+    found, outcome, _ = _train(study, place, setting["config"], setting["alpha"])
+    return {**scores(study.claims, outcome), **found}
+
+
+def settle_lazy(study: Study, point: Point) -> Content:
+    """alpha, raised until the kernel moves by less than half of LAZY;
+    then the best configuration.
+    """
+    sweep: list[Content] = []
+    first = study.training.configurations()[0]
+    for alpha in ALPHAS:
+        try:
+            found, outcome, _ = _train(study, Place(point, 0, 0), first, alpha)
+        except DivergedError:
+            sweep.append({"alpha": alpha, "diverged": True})
+            continue
+        sweep.append(
+            {"alpha": alpha, "movement": found["movement"], **scores(study.claims, outcome)}
+        )
+        if found["movement"] < LAZY / 2:
+            break
+    return {**_best(study, point, alpha), "alpha": alpha, "sweep": sweep}
+
+
+def _best(study: Study, point: Point, alpha: float | None) -> Content:
+    """The configuration of the least validation error; of lazy ones only those that stayed lazy,
+    if any did.
+    """
+    configurations = study.training.configurations()
+    if len(configurations) == 1:
+        return {"config": configurations[0]}
+    tried: list[tuple[bool, float, int]] = []
+    for number, config in enumerate(configurations):
+        try:
+            found, _, score = _train(study, Place(point, 0, 0), config, alpha)
+        except DivergedError:
+            continue
+        tried.append((alpha is not None and found["movement"] >= LAZY, score, number))
+    if not tried:
+        return {
+            "diverged": (
+                f"training diverged with every learning rate of {study.training.learning_rates}"
+            )
+        }
+    return {"config": configurations[min(tried)[2]]}

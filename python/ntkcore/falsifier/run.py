@@ -1,0 +1,164 @@
+"""`falsify`: would a claim about a network still hold if its features were frozen?"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ntkcore.engine.tiles import progress_bar
+from ntkcore.falsifier.arms import ARMS, arms_of
+from ntkcore.falsifier.cells import Cells, Key
+from ntkcore.falsifier.checks import check, check_models
+from ntkcore.falsifier.claims import Claim
+from ntkcore.falsifier.evidence import Budget, places
+from ntkcore.falsifier.performing import Runner, processes
+from ntkcore.falsifier.report import Report, refuse_folder
+from ntkcore.falsifier.study import Network, Place, Study, Training
+from ntkcore.falsifier.tasks import Arrays
+from ntkcore.specs.layers import Layer
+
+
+def falsify(
+    data: Any,
+    net: Any,
+    claims: Claim | Sequence[Claim],
+    *,
+    spec: Layer | None = None,
+    baseline: Layer | None = None,
+    width: int = 512,
+    training: Training | None = None,
+    budget: Budget | None = None,
+    folder: str | Path | None = None,
+    workers: int = 1,
+    device: str = "cpu",
+    progress: bool | None = None,
+) -> Report:
+    """Compare a network with the same network whose features are frozen,
+    and say what the claims need.
+
+    Parameters
+    ----------
+    data
+        Arrays (x, y) or (x, y, x_test, y_test), an `Arrays`, or any task: a function (seed,
+        **axis) -> `Split`.
+    net
+        A spec; a function (depth) that gives one; or a function (seed) that makes a torch module,
+        with keywords ``width`` or ``depth`` where a claim's axis is one.
+    claims
+        One or several `Claim`s.
+    spec
+        The infinite counterpart of a torch module.
+        Without it the module's kernel at its start stands for the limit.
+    baseline
+        A spec whose kernel must not show the effect, for the verdict "architecture".
+    width
+        Of finite networks made from a spec.
+    folder
+        Where finished cells go: the same call goes on after any interruption. None: in memory.
+    workers
+        Processes; more than 1 need data and net that can be pickled (functions of a module,
+        no lambdas).
+    progress
+        True, False, or None: on a terminal.
+
+    Returns
+    -------
+    Report
+        ``verdicts``, one for each claim; ``write(folder)`` makes Markdown, JSON,
+        figures and one HTML page.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before any work: for data that do not fit, a claim that no arm can measure, a module that is
+        no function of its parameters and one sample, a folder that holds another study.
+    MemoryError, OSError
+        Where a kernel or a cell's file has no room; what is finished stays,
+        and the same call goes on.
+
+    References
+    ---------- Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018;
+    Owen 2007 (two-way bootstrap); Holm 1979.
+    """
+    study = Study(
+        _task(data),
+        _network(net, spec, width, device),
+        (claims,) if isinstance(claims, Claim) else tuple(claims),
+        training or Training(),
+        baseline,
+    )
+    budget = budget or Budget()
+    check(study, budget, workers)
+    if folder is not None:
+        refuse_folder(Path(folder))
+    sizes = study.sweep(budget.sweep, budget.splits)
+    shapes = check_models(study, sizes, workers)
+    cells = Cells(folder, study.fingerprint(shapes))
+    deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
+    rounds = _kernels_and_settings(study, budget, sizes), _networks(study, budget)
+    with (
+        progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
+        processes(study, workers) as pool,
+    ):
+        for keys in rounds:
+            Runner(study, cells, pool, workers, deadline, count).run(keys)
+    return Report(study, budget, cells)
+
+
+def _task(data: Any) -> Any:
+    if callable(data):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) in (2, 4):
+        return Arrays(*data)
+    raise TypeError(
+        "data must be arrays (x, y) or (x, y, x_test, y_test), or a task, not"
+        f" {type(data).__name__}"
+    )
+
+
+def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
+    if isinstance(net, Layer):
+        return Network(net, None, width, device)
+    if isinstance(net, torch.nn.Module):
+        raise TypeError(
+            "give a function (seed) that makes the module, e.g. lambda seed: …: every seed needs a"
+            " fresh one"
+        )
+    if not callable(net):
+        raise TypeError(
+            "net must be a spec, or a function that gives one or a torch module, not"
+            f" {type(net).__name__}"
+        )
+    if (
+        "depth" in inspect.signature(net).parameters
+        and "seed" not in inspect.signature(net).parameters
+    ):
+        return Network(net, None, width, device)
+    return Network(spec, net, width, device)
+
+
+def _kernels_and_settings(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
+    """What needs nothing else. Settings first: the longest cells."""
+    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
+    keys = [Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()]
+    keys += [
+        Key(arm, place)
+        for arm in arms_of(study)
+        if arm not in tuned
+        for place in places(study, arm, budget)
+    ]
+    if "ntk" in arms_of(study):
+        point = study.points()[-1]
+        keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.splits)]
+    return keys
+
+
+def _networks(study: Study, budget: Budget) -> list[Key]:
+    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
+    return [Key(arm, place) for arm in tuned for place in places(study, arm, budget)]

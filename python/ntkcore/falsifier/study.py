@@ -1,0 +1,279 @@
+"""What is compared, on what, and how it is trained: everything that an arm has to know."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ntkcore.falsifier.claims import OF_CLASSES, OF_PATHS, Claim, Point, name_of
+from ntkcore.falsifier.tasks import Split, Task
+from ntkcore.specs.layers import Layer
+
+OF_NETWORKS = ("width", "depth")  # axes that change the network and not the data
+
+
+@dataclass(frozen=True)
+class Training:
+    """How networks and kernels are trained and tuned, on the squared loss and the same targets.
+
+    Every network is tuned over ``learning_rates`` x ``weight_decays``, every kernel over as many
+    ridges, on the validation set; with ``early_stopping`` each stops at the best of ``looks``
+    times, also there.
+
+    Parameters
+    ----------
+    steps, optimizer, batch_size
+        As for `ntkcore.finite.train`; batch_size None: all samples.
+    learning_rates
+        The largest first: with it the lazy network's alpha is found.
+    ridge
+        Least and greatest ridge, in units of the kernel's mean diagonal; (0, 0): none,
+        where there is nothing to tune.
+    parameterization, base_width
+        Of networks made from a spec: see `ntkcore.finite.to_torch`,
+        `ntkcore.finite.parameter_groups`.
+    readout
+        After training, solve the last layer exactly on the training set (least squares, with the
+        ridge): frozen arms become random features, the learning arm keeps its learned ones. For
+        networks made from a spec.
+    """
+
+    steps: int = 2000
+    optimizer: str = "adamw"
+    learning_rates: tuple[float, ...] = (1e-2, 3e-3)
+    weight_decays: tuple[float, ...] = (0.0, 1e-2)
+    batch_size: int | None = 128
+    ridge: tuple[float, float] = (1e-6, 1.0)
+    early_stopping: bool = True
+    looks: int = 16
+    parameterization: str = "mup"
+    base_width: int = 64
+    readout: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.learning_rates and self.weight_decays and self.steps > 0 and self.looks > 0):
+            raise ValueError(
+                "training needs steps, looks, and at least one learning rate and one weight decay"
+            )
+        if not 0 <= self.ridge[0] <= self.ridge[1] < math.inf or (self.ridge[0] == 0) != (
+            self.ridge[1] == 0
+        ):
+            raise ValueError(
+                f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}"
+            )
+
+    def configurations(self) -> list[dict[str, float]]:
+        """Of a network: learning rates and weight decays."""
+        return [
+            {"lr": lr, "weight_decay": decay}
+            for lr in self.learning_rates
+            for decay in self.weight_decays
+        ]
+
+    def ridges(self) -> list[float]:
+        """Of a kernel: as many as a network has configurations."""
+        low, high = self.ridge
+        return [0.0] if high == 0 else np.geomspace(low, high, len(self.configurations())).tolist()
+
+    def steps_looked_at(self) -> list[int]:
+        """Geometric, the last step included."""
+        return sorted(
+            {round(step) for step in np.geomspace(max(1, self.steps / 500), self.steps, self.looks)}
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """The architecture, as a spec, as a function of ``depth`` that gives one,
+    or as a maker of torch modules.
+
+    ``module``: a function (seed) -> torch module, with keywords ``width`` or ``depth`` where they
+    are axes. ``spec`` may then be its infinite counterpart, or None: the kernel of the module as it
+    starts is then all there is.
+    """
+
+    spec: Layer | Callable[..., Layer] | None
+    module: Callable[..., Any] | None
+    width: int
+    device: str
+
+    def at(self, point: Point) -> tuple[Layer | None, dict[str, Any]]:
+        """The spec at a point, and the keywords of a module's maker."""
+        keywords = {point[0]: int(point[1])} if point and point[0] in OF_NETWORKS else {}
+        spec = self.spec
+        if spec is not None and not isinstance(spec, Layer):
+            spec = spec(**{key: value for key, value in keywords.items() if key == "depth"})
+        return spec, keywords
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of a study: where on the axis, which initialisation, which split."""
+
+    point: Point
+    seed: int
+    split: int
+
+
+Setting = Mapping[str, Any]
+Content = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Data, network, baseline, claims, training: picklable if they are."""
+
+    task: Task
+    network: Network
+    claims: tuple[Claim, ...]
+    training: Training
+    baseline: Layer | None = None
+
+    def points(self) -> list[Point]:
+        """All places that any claim looks at."""
+        return list(dict.fromkeys(point for claim in self.claims for point in claim.points))
+
+    def split(self, point: Point, number: int) -> Split:
+        """The data at a point; the same for every arm and every seed."""
+        return self._task_at(point)(number)
+
+    def _task_at(self, point: Point) -> Callable[[int], Split]:
+        if not point or point[0] in OF_NETWORKS:
+            return self.task
+        value = int(point[1]) if float(point[1]).is_integer() else point[1]
+        return functools.partial(self.task, **{point[0]: value})
+
+    def samples(self) -> int:
+        """Training samples at the last point."""
+        return len(self.split(self.points()[-1], 0).x)
+
+    def sizes(self, factors: Sequence[float]) -> list[int]:
+        """So many times the training samples; empty where a claim's axis is n itself,
+        or the task has no n.
+        """
+        if "n" not in self.keywords() or any(claim.axis == "n" for claim in self.claims):
+            return []
+        return sorted({round(factor * self.samples()) for factor in factors})
+
+    def sweep(self, factors: Sequence[float], splits: int) -> list[int]:
+        """Those `sizes` of which the task has the samples."""
+        return [n for n in self.sizes(factors) if self.sized(n)._given(n, splits)]
+
+    def _given(self, n: int, splits: int) -> bool:
+        try:
+            return all(len(self.split(self.points()[-1], i).x) == n for i in range(splits))
+        except ValueError:
+            return False
+
+    def sized(self, n: int) -> Study:
+        """The same study with n training samples."""
+        return replace(self, task=functools.partial(self.task, n=n))
+
+    def keywords(self) -> set[str]:
+        """Axes that the task has."""
+        parameters = list(inspect.signature(self.task).parameters)
+        return set(parameters[1:])
+
+    def check(self, splits: int) -> None:
+        """ValueError for a claim that no arm can measure;
+        TypeError for a task that gives no Split.
+        """
+        for claim in self.claims:
+            self._check_axis(claim)
+        for point, number in itertools.product(self.points(), range(splits)):
+            split = self.split(point, number)
+            if not isinstance(split, Split):
+                raise TypeError(f"the task must give a Split, not {type(split).__name__}")
+            for claim in self.claims:
+                _check_metric(claim, split, self.training)
+        if self.training.readout and self.network.module is not None:
+            raise ValueError(
+                "readout=True needs a spec: which layer of a torch module is the last is not known"
+            )
+
+    def _check_axis(self, claim: Claim) -> None:
+        axes = (
+            self.keywords()
+            | {"width"}
+            | ({"depth"} if not isinstance(self.network.spec, Layer) else set())
+        )
+        if self.network.module is not None:
+            axes -= {"width", "depth"} - set(inspect.signature(self.network.module).parameters)
+        if claim.axis is not None and claim.axis not in axes:
+            raise ValueError(
+                f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are"
+                f" {', '.join(sorted(axes))} (a task's keywords; width; depth where the network is"
+                " a function of it)"
+            )
+
+    def fingerprint(self, shapes: object = None) -> str:
+        """Of all that a cell depends on: cells of another study are not taken for this one's.
+
+        ``shapes``: of the network's parameters. Functions count with their source,
+        where there is one.
+        """
+        parts = [
+            str(shapes),
+            _identity(self.task),
+            _identity(self.network.spec),
+            _identity(self.network.module),
+            str(self.network.width),
+            _identity(self.baseline),
+            json.dumps(asdict(self.training)),
+            *(f"{_identity(claim.metric)} {claim.points}" for claim in self.claims),
+            *(self.data_hash(point, 0) for point in self.points()),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def data_hash(self, point: Point, number: int) -> str:
+        """Of a split's samples and targets."""
+        found = hashlib.sha256()
+        for array in self.split(point, number).arrays.values():
+            found.update(repr((array.shape, array.dtype.str)).encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()[:16]
+
+
+def _check_metric(claim: Claim, split: Split, training: Training) -> None:
+    if (
+        claim.metric in OF_CLASSES
+        and split.y.shape[1] == 1
+        and len(np.unique(np.sign(split.y))) != 2
+    ):
+        raise ValueError(
+            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets have one sign only"
+        )
+    if claim.metric in OF_CLASSES and split.y.shape[1] == 1 and len(np.unique(split.y)) > 2:
+        raise ValueError(
+            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers: use"
+            " 'nmse'"
+        )
+    if claim.metric in OF_PATHS and (
+        training.readout or training.ridge[1] > 0 or training.early_stopping
+    ):
+        raise ValueError(
+            f"no arm can measure claim {claim.name!r}: {claim.metric!r} is a time of plain"
+            " training; set Training(ridge=(0, 0), early_stopping=False)"
+        )
+
+
+def _identity(thing: Any) -> str:
+    if isinstance(thing, Layer):
+        return thing.to_json()
+    if isinstance(thing, functools.partial):
+        return f"{_identity(thing.func)} {thing.args} {sorted(thing.keywords.items())}"
+    source = ""
+    if inspect.isfunction(thing):
+        with contextlib.suppress(OSError):
+            source = inspect.getsource(thing)
+    return f"{getattr(thing, '__module__', '')}.{name_of(thing)} {source}"

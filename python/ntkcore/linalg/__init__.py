@@ -1,0 +1,1 @@
+"""Linear algebra of kernel matrices: operators, factorisations, conjugate gradients, landmarks."""

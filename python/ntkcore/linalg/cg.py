@@ -1,0 +1,292 @@
+"""(K + ridge I) A = Y by preconditioned conjugate gradients: any operator,
+all columns in one pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.device_arrays import beside, to_host
+from ntkcore.engine.tiles import progress_bar
+from ntkcore.linalg.checks import targets_of
+from ntkcore.linalg.noise import ridge_of
+from ntkcore.linalg.nystrom import Nystrom
+from ntkcore.linalg.operators import KernelOperator, symmetric_operator
+from ntkcore.store.files import check_place, writing
+
+Array = npt.NDArray[np.float64]
+LARGEST_RANK = 5000  # of the preconditioner, by default
+
+
+@dataclass(frozen=True)
+class CGResult:
+    """Solution in the shape of Y; per column the relative residual; iterations;
+    passes over the kernel; success.
+
+    The solution is CuPy's if the kernel and Y are.
+    """
+
+    x: Array
+    residuals: Array
+    iterations: int
+    passes: float
+    converged: bool
+
+
+def cg(
+    K: Any,
+    Y: npt.ArrayLike,
+    ridge: float,
+    *,
+    relative: bool = False,
+    rtol: float = 1e-6,
+    maxiter: int = 1000,
+    rank: int | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    every: int = 10,
+    progress: bool | None = None,
+    callback: Callable[[int, Array], None] | None = None,
+) -> CGResult:
+    """Preconditioned conjugate gradients for (K + ridge I) X = Y,
+    all columns of Y in each pass over K.
+
+    Vectors and sums are float64, whatever the kernel's dtype, and lie where its tiles do,
+    on a GPU for a CuPy kernel.
+
+    Parameters
+    ----------
+    K
+        A matrix, a chunked array or an operator of `ntkcore.operators`; symmetric.
+    rtol
+        A column is done when its residual is below ``rtol`` times its right-hand side. That is the
+        residual itself, computed by one more pass, not the recursion's; where rounding allows no
+        less, the result says so.
+    rank
+        Of the Nyström preconditioner; default min(n/4, 5000), 0 for none.
+    checkpoint, every
+        A file (.npz) that holds the state, written atomically every so many iterations; the same
+        call again goes on from it. A file of another problem is refused: a pass tells kernels
+        apart.
+    callback
+        Called with the iteration's number and the relative residuals.
+
+    Raises
+    ------
+    ValueError
+        For shapes, a ridge that is not positive, a checkpoint of another problem.
+    """
+    operator = symmetric_operator(K)
+    data, flat = targets_of(to_host(Y), operator.shape[0])
+    _check_counts(every, maxiter)
+    place = None if checkpoint is None else check_place(checkpoint)
+    n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
+    value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
+    if value <= 0:
+        raise ValueError(
+            "conjugate gradients need a positive ridge: without one the error cannot be bounded by"
+            " residuals"
+        )
+    size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
+    problem = _Problem(operator, data, value, size, seed, place)
+    state = problem.load()
+    precondition: Callable[[Any], Any] = (
+        Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
+    )
+    run, reached = _Run(operator, problem.scaled, value, precondition, state), np.inf
+    with progress_bar(maxiter, progress) as count:
+        while True:
+            while run.residuals.max() > rtol and run.done < maxiter:
+                run.step(run.residuals > rtol)
+                if run.done % every == 0:
+                    problem.save(*run.state())
+                count(1)
+                if callback is not None:
+                    callback(run.done, run.residuals)
+            # R drifts from the residual by rounding: what counts is the residual itself, and from
+            # there it goes on.
+            run.look()
+            if (
+                run.residuals.max() <= rtol
+                or run.done >= maxiter
+                or not run.residuals.max() < reached / 2
+            ):
+                break
+            reached = run.residuals.max()
+            run.restart()
+    solution = run.X * operator.xp.asarray(problem.scale)
+    solution = beside(Y, solution[:, 0] if flat else solution)
+    passes = operator.passes - start
+    return CGResult(solution, run.residuals, run.done, passes, bool(run.residuals.max() <= rtol))
+
+
+def _check_counts(every: Any, maxiter: Any) -> None:
+    if isinstance(every, bool) or every < 1:
+        raise ValueError(f"every must be at least 1, a number of iterations, not {every!r}")
+    if isinstance(maxiter, bool) or maxiter < 0:
+        raise ValueError(f"maxiter must be a number of iterations, not {maxiter!r}")
+
+
+State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
+
+
+class _Run:
+    """The iteration: X, its residual R, the directions P, <R,
+    Z> for Z the preconditioned residual; all columns.
+    """
+
+    def __init__(
+        self,
+        operator: KernelOperator,
+        Y: Array,
+        ridge: float,
+        precondition: Callable[[Any], Any],
+        state: State | None,
+    ) -> None:
+        xp = operator.xp
+        self.operator, self.ridge, self.precondition = operator, ridge, precondition
+        self.Y = xp.asarray(Y)
+        self.norms = np.maximum(np.linalg.norm(Y, axis=0), np.finfo(float).tiny)
+        if state is None:
+            self.X, self.R, self.done = xp.zeros(Y.shape, np.float64), self.Y.copy(), 0
+            self.restart()
+        else:
+            self.X, self.R, self.P, self.rz = map(xp.asarray, state[:4])
+            self.done = state[4]
+        self.residuals = self._relative()
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        return self.X, self.R, self.P, self.rz, self.done
+
+    def _relative(self) -> Array:
+        """Norms of the residuals' columns, on the host: all that an iteration waits for."""
+        out: Array = np.sqrt(to_host(_dots(self.R, self.R))) / self.norms
+        return out
+
+    def step(self, columns: Any) -> None:
+        """One iteration of these columns."""
+        at = slice(None) if columns.all() else self.operator.xp.asarray(np.flatnonzero(columns))
+        P = self.P[:, at]
+        Q = self.operator.product(P) + self.ridge * P
+        alpha = self.rz[at] / _dots(P, Q)
+        self.X[:, at] += alpha * P
+        self.R[:, at] -= alpha * Q
+        Z = self.precondition(self.R[:, at])
+        new = _dots(self.R[:, at], Z)
+        self.P[:, at] = Z + new / self.rz[at] * P
+        self.rz[at] = new
+        self.residuals = self._relative()
+        self.done += 1
+
+    def look(self) -> None:
+        """The residual of X itself, by one more pass."""
+        self.R = self.Y - self.operator.product(self.X) - self.ridge * self.X
+        self.residuals = self._relative()
+
+    def restart(self) -> None:
+        """Directions anew, from the residual."""
+        self.P = self.precondition(self.R).copy()
+        self.rz = _dots(self.R, self.P)
+
+
+def _dots(A: Any, B: Any) -> Any:
+    """Scalar products of columns."""
+    return (A * B).sum(0)
+
+
+class _Problem:
+    """What is solved, with columns of Y scaled to about 1 (by powers of 2,
+    so without rounding), and its checkpoint.
+    """
+
+    def __init__(
+        self,
+        operator: KernelOperator,
+        Y: Array,
+        ridge: float,
+        rank: int,
+        seed: int,
+        file: Path | None,
+    ) -> None:
+        largest = np.abs(Y).max(0)
+        self.scale: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
+        self.scaled: Array = Y / self.scale
+        self.file = file
+        if file is not None:
+            about = [
+                Y.tobytes(),
+                operator.diagonal().tobytes(),
+                repr((ridge, rank, seed, Y.shape)).encode(),
+            ]
+            self.fingerprint = hashlib.sha256(b"".join(about)).hexdigest()
+            self.probe = _probe(operator)
+
+    def save(self, *state: Any) -> None:
+        """To a file beside it, then renamed: all or nothing."""
+        if self.file is None:
+            return
+        X, R, P, rz, done = (to_host(part) for part in state)
+        with writing(self.file) as file:
+            np.savez(
+                file,
+                fingerprint=self.fingerprint,
+                probe=self.probe,
+                X=X,
+                R=R,
+                P=P,
+                rz=rz,
+                done=done,
+            )
+
+    def load(self) -> State | None:
+        """The state in the file, if there is one; ValueError for that of another problem,
+        or none.
+        """
+        if self.file is None or not self.file.exists():
+            return None
+        try:
+            with open(self.file, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                found = {
+                    name: file[name]
+                    for name in ("fingerprint", "probe", "X", "R", "P", "rz", "done")
+                }
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{self.file} is no whole checkpoint of cg ({error}): delete it to begin anew, or"
+                " choose another file"
+            ) from None
+        same = (
+            str(found["fingerprint"]) == self.fingerprint
+            and found["probe"].shape == self.probe.shape
+        )
+        if not same or np.abs(found["probe"] - self.probe).max() > 1e-5 * np.abs(self.probe).max():
+            raise ValueError(
+                f"{self.file} is the checkpoint of another problem (kernel, Y, ridge or rank):"
+                " choose another file"
+            )
+        shape = self.scaled.shape
+        whole = all(found[name].shape == shape and np.isfinite(found[name]).all() for name in "XRP")
+        if not whole or found["rz"].shape != shape[1:] or found["done"].shape != ():
+            raise ValueError(
+                f"{self.file} is a damaged checkpoint: delete it to begin anew, or choose another"
+                " file"
+            )
+        return found["X"], found["R"], found["P"], found["rz"], int(found["done"])
+
+
+def _probe(operator: KernelOperator) -> Array:
+    """K times a vector that is always the same: tells kernels apart whose diagonals agree,
+    at the price of a pass.
+    """
+    vector = np.random.default_rng(0).standard_normal((operator.shape[0], 1))
+    out: Array = to_host(operator.product(operator.xp.asarray(vector)))
+    return out

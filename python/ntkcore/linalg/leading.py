@@ -1,0 +1,53 @@
+"""The leading eigenpairs of any kernel operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.device_arrays import failing_aloud, to_host
+from ntkcore.linalg.operators import symmetric_operator
+
+Array = npt.NDArray[np.float64]
+
+
+def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array, Array]:
+    """The k largest eigenvalues, descending, and their eigenvectors (n, k).
+
+    ``method``: "eigh" (all of them, from a matrix), "lanczos" and "lobpcg" (SciPy's, through the
+    operator) or "randomised" (subspace iteration, 8 passes; Halko, Martinsson & Tropp 2011).
+    """
+    import scipy.sparse.linalg
+
+    operator = symmetric_operator(K)
+    n = operator.shape[0]
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
+        raise ValueError(f"k must be a whole number between 1 and {n}, not {k!r}")
+    if method == "auto":
+        method = "lanczos" if k < n // 10 else "eigh"
+    start = np.random.default_rng(seed).standard_normal((n, min(n, k + 10)))
+    if method == "eigh":
+        matrix = operator.rows(np.arange(n))
+        with failing_aloud(matrix):
+            values, vectors = operator.xp.linalg.eigh(matrix)
+        values, vectors = to_host(values[n - k :]), to_host(vectors[:, n - k :])
+    elif method == "lanczos":
+        values, vectors = scipy.sparse.linalg.eigsh(operator, k, v0=start[:, 0])
+    elif method == "lobpcg":
+        values, vectors = scipy.sparse.linalg.lobpcg(
+            operator, start[:, :k], largest=True, tol=1e-10, maxiter=200
+        )
+    elif method == "randomised":
+        basis = np.linalg.qr(start)[0]
+        for _ in range(7):
+            basis = np.linalg.qr(operator @ basis)[0]
+        values, small = np.linalg.eigh(basis.T @ (operator @ basis))
+        vectors = basis @ small
+    else:
+        raise ValueError(
+            f"method must be 'eigh', 'lanczos', 'lobpcg' or 'randomised', not {method!r}"
+        )
+    order = np.argsort(values)[::-1][:k]
+    return values[order], vectors[:, order]

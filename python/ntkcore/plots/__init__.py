@@ -1,0 +1,1 @@
+"""Pictures of dynamics and spectra, with Matplotlib."""

@@ -1,0 +1,246 @@
+"""Network specs: frozen dataclasses that print readably,
+round-trip through JSON and become programs.
+
+Every layer follows neural-tangents' normalisation (`docs/mathematics.md`; Lee et al. 2019, Novak
+et al. 2020): for a layer's input with covariance K and tangent kernel T, in the NTK
+parameterization,
+
+    Dense:         K <- W_std^2 K + b_std^2,   T <- K_new + W_std^2 T
+    nonlinearity:  K <- E[phi(z) phi(z')],     T <- E[phi'(z) phi'(z')] T,
+                   (z, z') ~ N(0, [[q, K], [K, q']])
+
+and the input covariance is <x, x'>/d. ReLU carries no hidden factor 2:
+use ``W_std=2**0.5`` for He scaling.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+from ntkcore.specs.program import Builder, Law, Value
+
+Signal = Value | tuple[Value, ...]
+
+LAYERS: dict[str, type[Layer]] = {}
+
+
+@dataclass(frozen=True, repr=False)
+class Layer:
+    """Base of all layers. Equality, hashing and pickling are those of the fields."""
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            LAYERS[cls.__name__] = cls
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        """Append this layer's ops to the program;
+        ValueError naming the layer where it does not fit.
+        """
+        raise NotImplementedError
+
+    @property
+    def nonlinear(self) -> bool:
+        """Does it hold a nonlinearity: the end of a stage for ``depths=``."""
+        return any(layer.nonlinear for layer in self._inner())
+
+    def _inner(self) -> Iterator[Layer]:
+        for field in fields(self):
+            held = getattr(self, field.name)
+            yield from (
+                part
+                for part in (held if isinstance(held, tuple) else (held,))
+                if isinstance(part, Layer)
+            )
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __str__(self) -> str:
+        return "\n".join(self._tree(0))
+
+    def _tree(self, indent: int) -> list[str]:
+        return [" " * indent + repr(self)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain values: {"layer": name, field: value, …}."""
+        return {
+            "layer": type(self).__name__,
+            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
+        }
+
+    def to_json(self) -> str:
+        """The spec as JSON text; `from_json` gives an equal spec back."""
+        return json.dumps(self.to_dict())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Layer):
+        return value.to_dict()
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+LARGEST = 1e150  # its square is finite
+
+
+def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
+    """A field as a plain, finite number; NumPy's scalars become Python's."""
+    value = getattr(layer, name)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}")
+    number = value if isinstance(value, int) else float(value)
+    if not minimum <= number <= LARGEST:
+        bound = f" and at least {minimum:g}" if minimum > -LARGEST else ""
+        raise ValueError(
+            f"{type(layer).__name__}: {name} must be finite{bound}, and no larger than {LARGEST:g},"
+            f" not {number!r:.50}"
+        )
+    object.__setattr__(layer, name, number)
+
+
+def single(layer: Layer, builder: Builder, value: Signal) -> Value:
+    """The signal of a layer that takes one; ValueError naming the layer for branches."""
+    if isinstance(value, tuple):
+        raise builder.error(
+            layer, f"got {len(value)} branches, takes one signal: put FanInSum() before it"
+        )
+    return value
+
+
+class Container(Layer, abstract=True):
+    """A layer made of layers, given one by one."""
+
+    @classmethod
+    def _from_fields(cls, arguments: dict[str, Any]) -> Container:
+        raise NotImplementedError
+
+    def _set(self, name: str, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(
+                    f"{type(self).__name__}: takes layers such as Dense() and Relu(), not {layer!r}"
+                )
+        object.__setattr__(self, name, tuple(layers))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._inner()))})"
+
+    def _tree(self, indent: int) -> list[str]:
+        inner = [line for layer in self._inner() for line in layer._tree(indent + 2)]
+        return [" " * indent + type(self).__name__, *inner]
+
+
+@dataclass(frozen=True, repr=False)
+class Dense(Layer):
+    """Fully connected layer; acts on the last axis' features.
+
+    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases).
+    ``parameterization``: "ntk" (weights scaled by 1/sqrt(width)) or "standard", where T <- n_in K +
+    W_std^2 T + 1[bias] with n_in the ``width`` (number of units) that the layer before declared.
+    ValueError for negative or non-finite values.
+    """
+
+    W_std: float = 1.0
+    b_std: float | None = None
+    parameterization: str = "ntk"
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number(self, "W_std", minimum=0)
+        if self.b_std is not None:
+            check_number(self, "b_std", minimum=0)
+        if self.parameterization not in ("ntk", "standard"):
+            raise ValueError(
+                "Dense: parameterization must be 'ntk' or 'standard', not"
+                f" {self.parameterization!r}"
+            )
+        if self.width is not None:
+            if (
+                isinstance(self.width, bool)
+                or not isinstance(self.width, Integral)
+                or self.width < 1
+            ):
+                raise ValueError(
+                    f"Dense: width must be a positive number of units, not {self.width!r}"
+                )
+            object.__setattr__(self, "width", int(self.width))
+
+    def coefficients(
+        self, layer: Layer, builder: Builder, value: Value
+    ) -> tuple[float, float, float, float]:
+        """(a, b, e, f) of K <- a K + b, T <- a T + e K + f."""
+        a, b = self.W_std**2, (self.b_std or 0.0) ** 2
+        if self.parameterization == "ntk":
+            return a, b, a, b
+        if value.width is None:
+            raise builder.error(
+                layer,
+                "the standard parameterization needs its input's width: give the layer before"
+                " width=…",
+            )
+        return a, b, value.width, 0.0 if self.b_std is None else 1.0
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = single(self, builder, value)
+        return builder.affine(value, *self.coefficients(self, builder, value), width=self.width)
+
+
+@dataclass(frozen=True, repr=False)
+class Identity(Layer):
+    """Does nothing: the shortcut of a residual block."""
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        return value
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Serial(Container):
+    """Layers one after another: ``Serial(Dense(1.5, 0.1), Relu(), Dense())``."""
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        self._set("layers", layers)
+
+    @classmethod
+    def _from_fields(cls, arguments: dict[str, Any]) -> Serial:
+        return cls(*arguments["layers"])
+
+    def lower(self, builder: Builder, value: Signal) -> Signal:
+        for number, layer in enumerate(self.layers):
+            builder.path.append(str(number))
+            value = layer.lower(builder, value)
+            builder.path.pop()
+        return value
+
+
+@dataclass(frozen=True, repr=False)
+class LayerNorm(Layer):
+    """Normalises the features of every sample: K, T <- K, T / sqrt((q + eps)(q' + eps))
+    (Ba et al. 2016).
+
+    In a network of infinite width the mean over features vanishes,
+    so only the variance is divided out.
+    """
+
+    eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        check_number(self, "eps", minimum=0)
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = single(self, builder, value)
+        if value.law is Law.OTHER:
+            raise builder.error(
+                self, "needs a Gaussian input: put an affine layer (Dense) before it"
+            )
+        return builder.normalize(value, self.eps)

@@ -1,0 +1,72 @@
+"""Ready networks of the literature, as plain specs."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+from ntkcore.specs.activations import Relu
+from ntkcore.specs.branches import Residual
+from ntkcore.specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool
+from ntkcore.specs.layers import Dense, Layer, Serial
+
+HE = 2**0.5
+
+
+def mlp(
+    depth: int, W_std: float = HE, b_std: float | None = None, activation: Layer | None = None
+) -> Serial:
+    """A fully connected network: ``depth`` hidden layers and a read-out,
+    the same W_std and b_std everywhere.
+    """
+    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 0:
+        raise ValueError(f"mlp: depth must be a number of hidden layers, not {depth!r}")
+    dense = Dense(W_std, b_std)
+    return Serial(*(dense, activation or Relu()) * int(depth), dense)
+
+
+def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None = None) -> Serial:
+    """``depth`` 3x3 convolutions with ReLU (zero padding), then a mean over all pixels ("gap")
+    or "flatten".
+
+    Arora et al. 2019. Their code, besides, freezes the first and last layers;
+    its "flatten" is a trace, not a mean.
+    """
+    heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
+    if head not in heads:
+        raise ValueError(f"cntk: head must be 'gap' or 'flatten', not {head!r}")
+    conv = Conv((3, 3), (1, 1), "SAME", W_std, b_std)
+    return Serial(*(conv, Relu()) * depth, heads[head], Dense(W_std, b_std))
+
+
+def myrtle(depth: int, W_std: float = HE, b_std: float | None = None) -> Serial:
+    """The Myrtle networks of 5, 7 or 10 layers for 32x32 images (Page 2018;
+    Shankar et al. 2020).
+    """
+    blocks = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
+    if depth not in blocks:
+        raise ValueError(f"myrtle: depth must be 5, 7 or 10, not {depth!r}")
+    conv, pool = Conv((3, 3), (1, 1), "SAME", W_std, b_std), AvgPool((2, 2), (2, 2))
+    body = [layer for count in blocks[depth] for layer in (*(conv, Relu()) * count, pool)]
+    return Serial(*body, pool, pool, Flatten(), Dense(W_std, b_std))
+
+
+def resnet(blocks: int = 1, W_std: float = HE, b_std: float | None = None) -> Serial:
+    """A WideResNet-like network: a convolution, three groups of pre-activation blocks,
+    a mean over all pixels.
+
+    The last two groups halve the image (Zagoruyko & Komodakis 2016; as in Novak et al. 2020).
+    """
+    if not isinstance(blocks, int) or blocks < 1:
+        raise ValueError(
+            f"resnet: blocks must be a positive number of blocks per group, not {blocks!r}"
+        )
+
+    def conv(stride: int = 1) -> Conv:
+        return Conv((3, 3), (stride, stride), "SAME", W_std, b_std)
+
+    def block(stride: int, changes: bool) -> Residual:
+        shortcut = conv(stride) if changes else None
+        return Residual(Relu(), conv(stride), Relu(), conv(), shortcut=shortcut)
+
+    groups = [block(stride if i == 0 else 1, i == 0) for stride in (1, 2, 2) for i in range(blocks)]
+    return Serial(conv(), *groups, Relu(), GlobalAvgPool(), Dense(W_std, b_std))

@@ -1,0 +1,395 @@
+"""A program of plain ops under construction: what a layer calls to say what it does to K and T.
+
+A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): vector ops act on
+the slots of a `Program` or of an image program's head, plane ops on displacement planes. See
+``csrc/program/program.h`` and ``csrc/program/plane_program.h``.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from ntkcore import _core
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+class Law(enum.Enum):
+    """What is known of a signal's features over random parameters;
+    every op says it of its result.
+    """
+
+    GAUSSIAN = "centred and jointly Gaussian, all features alike: a dual activation may follow"
+    MIXED = (
+        "centred and Gaussian, but features, being different pixels, differ in covariance; K is its"
+        " mean"
+    )
+    OTHER = "anything else: data, or the output of a nonlinearity"
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A read-out that waits: the vector's features are still the
+    pixels of an image on displacement planes.
+    """
+
+    image: Pair
+    half: int  # half width of the pixel pairs that count (-1: all of them)
+    scale: float  # of their sum
+
+
+@dataclass(frozen=True)
+class Value:
+    """A slot of the program and what is known of the signal in it.
+
+    ``sources``: the affine layers (and 0, the data) that it depends on without further weights in
+    between; signals without a common source are independent. ``centred``: of mean 0 given all else,
+    so that its product with an independent signal vanishes. ``width``: number of units or channels,
+    where declared (needed by the standard parameterization only). ``unread``: a flattened image,
+    kept on its planes as long as a nonlinearity may follow.
+    """
+
+    slot: int
+    shape: Shape
+    law: Law = Law.OTHER
+    sources: frozenset[int] = frozenset({0})
+    centred: bool = False
+    width: int | None = None
+    # Of an image, since the last pool: what one of its pixels is to the displacement planes.
+    stride: Pair = (1, 1)
+    unread: Unread | None = None
+
+    @property
+    def image(self) -> Pair:
+        """Height and width."""
+        return self.unread.image if self.unread else (self.shape[0], self.shape[1])
+
+    @property
+    def is_image(self) -> bool:
+        """Is it an image, to a layer?"""
+        return len(self.shape) == 3
+
+    @property
+    def on_planes(self) -> bool:
+        """Does it live on displacement planes, with covariances between pixels?"""
+        return self.is_image or self.unread is not None
+
+    @property
+    def steps(self) -> Pair:
+        """Its strides; a side of one pixel has displacement 0 alone,
+        which is the same whatever the stride.
+        """
+        h, w = (s if n > 1 else 1 for n, s in zip(self.image, self.stride, strict=True))
+        return h, w
+
+
+Op = tuple[str, str, int, int, Sequence[float]]
+PlaneOp = tuple[str, str, int, int, Sequence[float], Sequence[int]]
+
+
+@dataclass
+class _Slots:
+    """Numbers of slots, used again when given back."""
+
+    count: int = 0
+    free: list[int] = field(default_factory=list)
+
+    def take(self, fresh: bool = False) -> int:
+        if self.free and not fresh:
+            return self.free.pop()
+        self.count += 1
+        return self.count - 1
+
+    @property
+    def in_use(self) -> int:
+        return self.count - len(self.free)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution or a pool: per axis (height, width)."""
+
+    size: Pair
+    strides: Pair
+    low: Pair  # padding before the first row, column
+    out: Pair  # image size after it
+
+
+class Builder:
+    """Collects ops for an input of shape ``(d,)`` or ``(h, w, channels)``."""
+
+    def __init__(self, input_shape: Shape, wants_ntk: bool) -> None:
+        self.wants_ntk = wants_ntk
+        self.path: list[str] = []
+        self._ops: list[Op] = []
+        self._plane_ops: list[PlaneOp] = []
+        self._vectors, self._planes = _Slots(), _Slots()
+        self.input = Value(0, input_shape, width=input_shape[-1])
+        self._slots_of(self.input).take()
+        self._segment = self.input.shape[:2]  # image size after the last pool
+        self._period: Pair = (0, 0)  # of circular padding since then, in its pixels
+        self._affine_layers = 0
+
+    def error(self, layer: object, problem: str) -> ValueError:
+        """The error of one layer, named by its place and its spelling."""
+        return ValueError(f"layer {'.'.join(self.path) or '0'}, {layer!r}: {problem}")
+
+    def affine(
+        self, value: Value, a: float, b: float, e: float, f: float, width: int | None
+    ) -> Value:
+        """K <- a K + b, T <- a T + e K + f."""
+        if value.is_image:
+            return self.conv(
+                value, Window((1, 1), (1, 1), (0, 0), value.image), False, (a, b, e, f), width
+            )
+        value = self.read(value)
+        self._append("affine", value, params=(a, b, e, f))
+        return self._with_weights(value, width)
+
+    def conv(
+        self,
+        value: Value,
+        window: Window,
+        circular: bool,
+        params: Sequence[float],
+        width: int | None,
+    ) -> Value:
+        """K <- a A[K] + b, T <- a A[T] + e A[K] + f, A the mean over the filter window."""
+        return self._with_weights(self.window_mean(value, window, circular, params), width)
+
+    def window_mean(
+        self, value: Value, window: Window, circular: bool, params: Sequence[float]
+    ) -> Value:
+        """The op of `conv`, for a layer that needs several of them."""
+        self._append("conv", value, params=params, window=window, circular=circular)
+        shape, (h, w) = (*window.out, value.shape[2]), window.strides
+        return replace(value, shape=shape, stride=(value.stride[0] * h, value.stride[1] * w))
+
+    def _with_weights(self, value: Value, width: int | None) -> Value:
+        """The signal after weights of its own."""
+        self._affine_layers += 1
+        return replace(
+            value,
+            law=Law.GAUSSIAN,
+            sources=frozenset({self._affine_layers}),
+            centred=True,
+            width=width,
+        )
+
+    def start_segment(self, layer: object, value: Value) -> Value:
+        """Circular padding pairs a plane d with its mates d +- period,
+        the size times the strides before it.
+
+        A segment's planes are closed under one period, not less than the image. For another one, a
+        pool of one pixel, which changes nothing, starts a new segment.
+        """
+        period = self._period_of(value)
+        sides = zip(period, self._period, self._segment, strict=True)
+        if not all(p == 0 or (p >= size and known in (0, p)) for p, known, size in sides):
+            around = " and ".join(str(p) for p in dict.fromkeys([self._period, period]) if any(p))
+            what = (
+                f"circular padding around {around} pixels (size times strides) of an image of"
+                f" {self._segment}"
+            )
+            value = self.pool(
+                layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False, what
+            )
+            period = self._period_of(value)
+        h, w = (known or p for p, known in zip(period, self._period, strict=True))
+        self._period = h, w
+        return value
+
+    @staticmethod
+    def _period_of(value: Value) -> Pair:
+        """0 for a side of one pixel, which wraps onto itself."""
+        h, w = (n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
+        return h, w
+
+    def dual(self, layer: object, value: Value, name: str, params: Sequence[float]) -> Value:
+        """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel,
+        before its read-out.
+        """
+        if value.unread and value.unread.half > 0:
+            value = self._pool_unread(layer, value, value.unread)
+        self._append("dual", value, dual=name, params=params)
+        return replace(value, law=Law.OTHER, centred=False)
+
+    def _pool_unread(self, layer: object, value: Value, unread: Unread) -> Value:
+        """Local average pooling as a pool and the read-out of a flattened image."""
+        size, pixels = 2 * unread.half + 1, math.prod(unread.image)
+        image = replace(value, shape=(*unread.image, value.shape[0]), unread=None)
+        window = same_window((size, size), unread.image, (1, 1))
+        pooled = self.pool(layer, image, window, unread.scale * pixels, False)
+        return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
+
+    def normalize(self, value: Value, eps: float) -> Value:
+        """K, T <- K, T / sqrt((q + eps)(q' + eps))."""
+        value = self.read(value)
+        self._append("normalize", value, params=(eps,))
+        return value
+
+    def pool(
+        self,
+        layer: object,
+        value: Value,
+        window: Window,
+        scale: float,
+        normalize_edges: bool,
+        what: str = "pooling",
+    ) -> Value:
+        """Windows in p and in p': their sum times `scale`,
+        or divided by the pixels inside the image.
+        """
+        if not self._may_pool(value):
+            raise self.error(
+                layer,
+                f"{what} is not supported inside parallel branches (or in a read-out under"
+                " depths=), because it needs the displacement planes of one signal in another"
+                " order than the other's: put it before FanOut or after FanInSum",
+            )
+        self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
+        self._segment, self._period = window.out, (0, 0)
+        return replace(value, shape=(*window.out, value.shape[2]), stride=(1, 1))
+
+    def _may_pool(self, image: Value) -> bool:
+        return image.slot == 0 and self._planes.in_use == 1
+
+    def readout(self, value: Value, half: int, scale: float, last: bool) -> Value:
+        """An image to a vector: the sum over pixel pairs within `half` of a common centre (-1:
+        all pairs), scaled.
+
+        It waits while a nonlinearity may follow: phi(Flatten(z)) = Flatten(phi(z)),
+        pixels differing in variance.
+        """
+        # A flattened image has features per pixel.
+        pixels = math.prod(value.image) if half >= 0 else 1
+        width = None if value.width is None else value.width * pixels
+        flat = replace(
+            value, shape=(value.shape[2],), width=width, unread=Unread(value.image, half, scale)
+        )
+        return flat if value.law is Law.GAUSSIAN and pixels > 1 else self.read(flat, last)
+
+    def read(self, value: Value, last: bool = True) -> Value:
+        """The vector that a flattened image is, off its planes,
+        which are given back at their `last` use.
+        """
+        if value.unread is None:
+            return value
+        (h, w), half = value.unread.image, value.unread.half
+        # All read-outs are filled before the head's first op runs.
+        slot = self._vectors.take(fresh=True)
+        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0)
+        self._plane_ops.append(
+            ("readout", "", value.slot, slot, (value.unread.scale, 0.0, 0.0, 0.0), geometry)
+        )
+        if last:
+            self.release(value)
+        mixed = value.law is Law.GAUSSIAN and half >= 0 and h * w > 1
+        return replace(
+            value, slot=slot, unread=None, stride=(1, 1), law=Law.MIXED if mixed else value.law
+        )
+
+    def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
+        """The same signal ``num`` times; local pooling, which a branch could not do any more,
+        comes first.
+        """
+        if value.unread and value.unread.half > 0 and self._may_pool(value):
+            value = self._pool_unread(layer, value, value.unread)
+        return (value, *(self.copy(value) for _ in range(num - 1)))
+
+    def copy(self, value: Value) -> Value:
+        """A second slot with the same content."""
+        slot = self._slots_of(value).take()
+        self._append("copy", replace(value, slot=slot), value.slot)
+        return replace(value, slot=slot)
+
+    def add(self, value: Value, other: Value) -> Value:
+        """K, T of `value` <- sum with those of `other`, independent of it,
+        whose slot is given back.
+        """
+        if value.unread != other.unread or (value.unread and value.steps != other.steps):
+            value, other = self.read(value), self.read(other)
+        self._append("add", value, other.slot)
+        self.release(other)
+        laws = {value.law, other.law}
+        law = next(law for law in (Law.OTHER, Law.MIXED, Law.GAUSSIAN) if law in laws)
+        centred = value.centred and other.centred
+        return replace(value, law=law, sources=value.sources | other.sources, centred=centred)
+
+    def release(self, value: Value) -> None:
+        """Give a slot back."""
+        self._slots_of(value).free.append(value.slot)
+
+    def emit(
+        self, value: Value, output: int, affine: Sequence[float] = (1.0, 0.0, 0.0, 0.0)
+    ) -> None:
+        """Output number `output` <- the slot,
+        after an affine layer that leaves the slot as it is.
+        """
+        self._append("emit", value, output, params=affine)
+
+    def build(self, outputs: int) -> _core.Program | _core.ImageProgram:
+        """The finished program."""
+        if not self.input.is_image:
+            return _core.Program(self._ops, self._vectors.count, outputs)
+        h, w, channels = self.input.shape
+        return _core.ImageProgram(
+            self._plane_ops,
+            self._planes.count,
+            self._ops,
+            self._vectors.count,
+            outputs,
+            (h, w, channels),
+        )
+
+    def _slots_of(self, value: Value) -> _Slots:
+        return self._planes if value.on_planes else self._vectors
+
+    def _append(
+        self,
+        kind: str,
+        value: Value,
+        other: int = 0,
+        dual: str = "",
+        params: Sequence[float] = (),
+        window: Window | None = None,
+        circular: bool = False,
+        normalize_edges: bool = False,
+    ) -> None:
+        padded = (*map(float, params), 0.0, 0.0, 0.0, 0.0)[:4]
+        if not value.on_planes:
+            self._ops.append((kind, dual, value.slot, other, padded))
+            return
+        size = value.image
+        at = window or Window((1, 1), (1, 1), (0, 0), size)
+        geometry = (
+            *size,
+            *at.out,
+            *at.size,
+            *at.strides,
+            *at.low,
+            int(circular),
+            int(normalize_edges),
+        )
+        self._plane_ops.append((kind, dual, value.slot, other, padded, geometry))
+
+
+def same_window(size: Pair, image: Pair, strides: Pair) -> Window:
+    """SAME padding: out = ceil(n / stride);
+    the smaller half of the padding stands before the first pixel.
+    """
+    out = (math.ceil(image[0] / strides[0]), math.ceil(image[1] / strides[1]))
+    totals = [
+        max((o - 1) * s + k - n, 0) for o, s, k, n in zip(out, strides, size, image, strict=True)
+    ]
+    return Window(size, strides, (totals[0] // 2, totals[1] // 2), out)
+
+
+def valid_window(size: Pair, image: Pair, strides: Pair) -> Window:
+    """No padding: out = (n - k) // stride + 1, which is below 1 where the window does not fit."""
+    out = ((image[0] - size[0]) // strides[0] + 1, (image[1] - size[1]) // strides[1] + 1)
+    return Window(size, strides, (0, 0), out)

@@ -1,0 +1,80 @@
+"""neural-tangents' spelling of the same calls: a script changes its import and runs.
+
+    from ntkcore import stax
+    init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512), stax.Relu(), stax.Dense(1))
+    ntk = kernel_fn(x1, x2, "ntk")
+
+Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the
+work is done by `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError,
+saying what to do instead. So do ``init_fn`` and ``apply_fn``: finite networks are `ntkcore.finite`,
+which takes ``kernel_fn.net``.
+
+An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps
+covariances from overflowing before a dual, as the duals here, working on correlations with
+variances in float64, always do.
+"""
+
+from ntkcore.stax.kernel_fn import Kernel, KernelFn
+from ntkcore.stax.layers import (
+    ABRelu,
+    Abs,
+    AvgPool,
+    Conv,
+    Cos,
+    Dense,
+    Erf,
+    Exp,
+    FanInSum,
+    FanOut,
+    Flatten,
+    Gaussian,
+    Gelu,
+    GlobalAvgPool,
+    GlobalSumPool,
+    Identity,
+    Layer,
+    LayerNorm,
+    LeakyRelu,
+    Rbf,
+    Relu,
+    Sigmoid_like,
+    Sin,
+    SumPool,
+    batch,
+    parallel,
+    repeat,
+    serial,
+)
+
+__all__ = [
+    "ABRelu",
+    "Abs",
+    "AvgPool",
+    "Conv",
+    "Cos",
+    "Dense",
+    "Erf",
+    "Exp",
+    "FanInSum",
+    "FanOut",
+    "Flatten",
+    "Gaussian",
+    "Gelu",
+    "GlobalAvgPool",
+    "GlobalSumPool",
+    "Identity",
+    "Kernel",
+    "KernelFn",
+    "Layer",
+    "LayerNorm",
+    "LeakyRelu",
+    "Rbf",
+    "Relu",
+    "Sigmoid_like",
+    "Sin",
+    "SumPool",
+    "batch",
+    "parallel",
+    "repeat",
+    "serial",
+]

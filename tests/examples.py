@@ -1,0 +1,172 @@
+"""Activations, layers and networks that all tests share: being here is being tested.
+
+A registered activation or layer without an entry fails tests/test_layers.py.
+"""
+
+import ntkcore as nk
+
+# By class name, one or more instances each.
+ACTIVATIONS = {
+    "Relu": [nk.Relu()],
+    "LeakyRelu": [nk.LeakyRelu(0.1)],
+    "ABRelu": [nk.ABRelu(-0.2, 1.4), nk.ABRelu(1.3, 0.4)],
+    "Abs": [nk.Abs()],
+    "Erf": [nk.Erf(), nk.Erf(1.3, 0.8, 0.2)],
+    "Gelu": [nk.Gelu()],
+    "Sin": [nk.Sin(), nk.Sin(1.2, 0.7, 0.3)],
+    "Cos": [nk.Cos(), nk.Cos(1.2, 0.7, 0.3)],
+    "Exp": [nk.Exp(0.7, 0.6)],
+    "Gaussian": [nk.Gaussian(), nk.Gaussian(1.3, 0.01)],
+    "Rbf": [nk.Rbf(), nk.Rbf(0.3)],
+    "ArcCosine": [nk.ArcCosine(0), nk.ArcCosine(1), nk.ArcCosine(2)],
+}
+PHIS = [example for examples in ACTIVATIONS.values() for example in examples]
+# The others, one after another, leave the range of floating point, or have no NTK.
+BOUNDED = [
+    phi
+    for phi in PHIS
+    if not isinstance(phi, nk.Exp) and phi not in (nk.ArcCosine(0), nk.ArcCosine(2))
+]
+
+LAYERS = [
+    nk.Dense(),
+    nk.Dense(1.5, 0.1, "standard", 64),
+    nk.Conv((3, 3)),
+    nk.Conv((2, 5), (2, 1), "SAME", 1.2, 0.3, "standard", 8),
+    nk.AvgPool((2, 2), (2, 2), "SAME", True),
+    nk.SumPool((2, 3)),
+    nk.GlobalAvgPool(),
+    nk.GlobalSumPool(),
+    nk.Flatten(),
+    nk.LocalAvgPool(3),
+    nk.Identity(),
+    nk.LayerNorm(1e-6),
+    nk.FanOut(2),
+    nk.FanInSum(),
+    nk.Parallel(nk.Identity(), nk.Dense()),
+    nk.Residual(nk.Relu(), nk.Dense(), shortcut=nk.Dense(2.0)),
+    nk.Serial(nk.Dense(), nk.Relu()),
+    *PHIS,
+]
+READY_NETS = [
+    nk.mlp(2),
+    nk.cntk(3),
+    nk.cntk(2, "flatten"),
+    nk.myrtle(5),
+    nk.myrtle(10),
+    nk.resnet(2),
+]
+
+# Networks of vectors: chains of dense and ReLU layers, and all others.
+RELU_NETS = {
+    "he": nk.mlp(3),
+    "bias": nk.mlp(2, 1.2, 0.4),
+    "leaky": nk.Serial(
+        nk.Dense(1.1, 0.2), nk.LeakyRelu(0.2), nk.Dense(1.3), nk.Abs(), nk.Dense(0.9, 0.1)
+    ),
+    "standard": nk.Serial(
+        nk.Dense(1.2, 0.0, "standard", 64),
+        nk.Relu(),
+        nk.Dense(1.1, None, "standard", 32),
+        nk.Relu(),
+        nk.Dense(1.0, 0.1),
+    ),
+    "no readout": nk.Serial(nk.Dense(1.4, 0.1), nk.Relu()),
+}
+OTHER_NETS = {
+    "linear": nk.Serial(nk.Dense(1.1, 0.3), nk.Dense(0.7)),
+    "zero weights": nk.Serial(nk.Dense(0.0, 0.5), nk.Relu(), nk.Dense(1.0, 0.1)),
+    "norm": nk.Serial(nk.Dense(1.4, 0.2), nk.LayerNorm(), nk.Relu(), nk.Dense(1.2)),
+    "residual": nk.Serial(
+        nk.Dense(1.1, 0.1), nk.Residual(nk.Relu(), nk.Dense(1.3, 0.2)), nk.Relu(), nk.Dense()
+    ),
+    "branches": nk.Serial(
+        nk.FanOut(3),
+        nk.Parallel(nk.Dense(1.2), nk.Serial(nk.Dense(0.5), nk.Erf(), nk.Dense()), nk.Identity()),
+        nk.FanInSum(),
+        nk.Dense(1.1, 0.1),
+        nk.Gelu(),
+        nk.Dense(),
+    ),
+}
+
+VECTOR_NETS = (
+    RELU_NETS
+    | OTHER_NETS
+    | {
+        "long chain": nk.mlp(10),
+        "normalised": nk.Serial(
+            nk.Dense(),
+            nk.Residual(nk.Erf(), nk.Dense()),
+            nk.LayerNorm(),
+            nk.Gelu(),
+            nk.Dense(1.2, 0.1),
+        ),
+    }
+)
+
+
+def conv(size=(3, 3), strides=(1, 1), padding="SAME", W_std=1.3, b_std=0.1):
+    return nk.Conv(size, strides, padding, W_std, b_std)
+
+
+R, D, C = nk.Relu(), nk.Dense(), conv()
+GAP, FLAT = nk.GlobalAvgPool(), nk.Flatten()
+AROUND = conv(padding="CIRCULAR")
+STANDARD = nk.Conv((3, 2), (1, 1), "SAME", 1.3, 0.1, "standard", 8)
+HALVED = nk.Residual(R, conv(strides=(2, 2)), R, C, shortcut=conv((1, 1), (2, 2)))
+IMAGE_NETS = {
+    "cntk gap": nk.cntk(3),
+    "cntk flatten": nk.cntk(3, "flatten", 1.3, 0.2),
+    "even filters": nk.Serial(conv((2, 4)), R, conv((3, 2), padding="VALID"), R, FLAT),
+    "one pixel high": nk.Serial(conv((1, 3)), R, conv((5, 1)), R, GAP, D),
+    "circular": nk.Serial(AROUND, R, conv((2, 3), padding="CIRCULAR"), R, C, GAP),
+    "circular, pooled": nk.Serial(
+        C, R, nk.AvgPool((2, 2)), AROUND, nk.Erf(), nk.SumPool((2, 1)), C, R, GAP, D
+    ),
+    "circular, strided": nk.Serial(C, R, conv(padding="CIRCULAR", strides=(1, 2)), R, C, GAP),
+    "circular, after VALID": nk.Serial(conv((2, 2), padding="VALID"), R, AROUND, R, GAP, D),
+    "circular, then VALID and SAME": nk.Serial(AROUND, R, conv(padding="VALID"), R, C, R, GAP, D),
+    "circular, then strided": nk.Serial(AROUND, R, conv(strides=(2, 2)), R, C, R, GAP, D),
+    "circular, any filter and stride": nk.Serial(
+        *(conv((6, 3), (2, 3), "CIRCULAR"), R, conv((2, 5), padding="CIRCULAR"), R, C, GAP, D)
+    ),
+    "circular, in a branch": nk.Serial(
+        C,
+        nk.Residual(R, conv(strides=(2, 2)), R, AROUND, shortcut=conv((1, 1), (2, 2))),
+        R,
+        AROUND,
+        nk.Erf(),
+        GAP,
+        D,
+    ),
+    "one pixel by different strides": nk.Serial(
+        C,
+        nk.Residual(R, conv((5, 1), padding="VALID"), shortcut=conv((1, 1), (5, 1))),
+        R,
+        AROUND,
+        R,
+        GAP,
+        D,
+    ),
+    "flatten, then a nonlinearity": nk.Serial(C, FLAT, nk.Residual(R, D), D, R, D),
+    "strides beyond the image": nk.Serial(
+        *(conv((1, 1), (1024, 1024)),) * 4, nk.AvgPool((1, 1)), GAP, D
+    ),
+    "strides": nk.Serial(
+        conv(strides=(2, 1)), R, conv(strides=(2, 2), padding="VALID"), nk.GlobalSumPool()
+    ),
+    "pools": nk.Serial(
+        conv(b_std=None), R, nk.AvgPool((2, 2), (2, 2)), C, R, nk.AvgPool((2, 2)), GAP, D
+    ),
+    "overlapping pools": nk.Serial(
+        *(C, R, nk.AvgPool((3, 3), (2, 2), "SAME"), C, nk.LeakyRelu(0.2)),
+        *(nk.AvgPool((2, 3), (1, 1), "SAME", True), FLAT, D),
+    ),
+    "pool after stride": nk.Serial(conv(strides=(2, 2)), R, nk.AvgPool((2, 2)), C, R, GAP, D),
+    "pixelwise": nk.Serial(nk.Dense(1.2, 0.1), nk.Gelu(), C, nk.LayerNorm(), nk.Sin(), FLAT, D),
+    "standard": nk.Serial(STANDARD, R, FLAT, nk.Dense(1.1, 0.1, "standard")),
+    "residual": nk.Serial(C, nk.Residual(R, C), R, GAP, D),
+    "strided residual": nk.Serial(C, HALVED, R, GAP, D),
+    "head": nk.Serial(C, nk.Erf(), GAP, nk.Dense(1.2, 0.1), nk.LayerNorm(), R, D),
+}
