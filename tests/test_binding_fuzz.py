@@ -283,7 +283,10 @@ def test_any_call_stays_inside(drawn):
 @pytest.mark.parametrize("program", [PROGRAM, CHAIN], ids=["strip", "chain"])
 @given(st.integers(0, N - 1), st.sampled_from([0, STRIP]), st.integers(1, N), st.integers(1, STRIP))
 def test_every_tile_is_written_and_nothing_else(program, dtype, backend, row, col, height, width):
-    rows, cols = _core.Vectors(program, data(N, 3, dtype)), _core.Vectors(program, data(M, 3, dtype))
+    rows, cols = (
+        _core.Vectors(program, data(N, 3, dtype)),
+        _core.Vectors(program, data(M, 3, dtype)),
+    )
     height, width = min(height, N - row), min(width, M - col)
     product = rows.unit @ cols.unit.T
     dot = np.zeros((height, STRIP), dtype)
