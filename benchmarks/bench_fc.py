@@ -69,7 +69,7 @@ def recursion(net: nk.Serial, dtype: type, backend: str) -> tuple[Timing, int]:
     Returns times and pairs per call.
     """
     rng = np.random.default_rng(1)
-    points = _core.Points(
+    points = _core.Vectors(
         lower(net, (64,), wants_ntk=True), rng.standard_normal((BLOCK, 64)).astype(dtype)
     )
     dot = np.clip(rng.standard_normal((BLOCK, BLOCK)) / 5, -0.9, 0.9).astype(dtype)

@@ -22,7 +22,8 @@ __thread const bool* stop_flag = nullptr;
   std::int64_t workspace_bytes(const Program&);                              \
   }
 #define NTK_CALLS(isa) {isa::evaluate, isa::evaluate_images, isa::is_finite}
-#define NTK_MEMBERS(isa) NTK_CALLS(isa), NTK_CALLS(isa), isa::gradient, isa::self_strip, isa::image_bytes, isa::extremes
+#define NTK_MEMBERS(isa) \
+  NTK_CALLS(isa), NTK_CALLS(isa), isa::gradient, isa::self_strip, isa::image_bytes, isa::extremes
 
 NTK_DECLARE(generic)
 #if defined(NTK_X86)
@@ -33,7 +34,9 @@ NTK_DECLARE(v4)
 
 namespace {
 
-[[maybe_unused]] const char* lacking(bool supported, const char* what) { return supported ? nullptr : what; }
+[[maybe_unused]] const char* lacking(bool supported, const char* what) {
+  return supported ? nullptr : what;
+}
 
 // The GPU's executor on the host; what looks at numbers is the CPU's.
 template <class T>
@@ -54,16 +57,19 @@ const Backend* backends(int* count) {
                "this processor lacks AVX-512 (F, BW, CD, DQ, VL)"),
        NTK_MEMBERS(v4)},
       {"x86-64-v3",
-       lacking(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"),
+       lacking(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                   __builtin_cpu_supports("bmi2"),
                "this processor lacks AVX2, FMA or BMI2"),
        NTK_MEMBERS(v3)},
       {"x86-64-v2",
-       lacking(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"), "this processor lacks SSE 4.2"),
+       lacking(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"),
+               "this processor lacks SSE 4.2"),
        NTK_MEMBERS(v2)},
 #endif
       {"generic", nullptr, NTK_MEMBERS(generic)},
-      {"cuda-emulation", nullptr, emulated<float>(generic::is_finite), emulated<double>(generic::is_finite),
-       generic::gradient, generic::self_strip, generic::image_bytes, generic::extremes},
+      {"cuda-emulation", nullptr, emulated<float>(generic::is_finite),
+       emulated<double>(generic::is_finite), generic::gradient, generic::self_strip,
+       generic::image_bytes, generic::extremes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

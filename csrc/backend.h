@@ -11,8 +11,8 @@ struct Place {
   std::int64_t row, rows, col, cols;
 };
 
-// Where the results of a tile go. Per output: element (0, 0) of the tile, or null where not wanted; and where its
-// transpose goes, or null.
+// Where the results of a tile go. Per output: element (0, 0) of the tile, or null where not wanted;
+// and where its transpose goes, or null.
 template <class T>
 struct Results {
   T* const* nngp;
@@ -22,15 +22,15 @@ struct Results {
   std::int64_t stride;  // of their rows
 };
 
-// Pairs of points. `dot` holds the scalar products of the unit vectors. The columns start at a multiple of kStrip or are
-// fewer than a strip; `dot` is readable up to whole strips.
+// Pairs of points. `dot` holds the scalar products of the unit vectors. The columns start at a
+// multiple of kStrip or are fewer than a strip; `dot` is readable up to whole strips.
 template <class T>
 struct Tile : Place, Results<T> {
   Program program;
   PointsView<T> row_points, col_points;
   const T* dot;
   std::int64_t dot_stride;
-  bool diagonal;    // rows and columns are the same points: one triangle is computed, the diagonal is exact
+  bool diagonal;    // the same points: one triangle is computed, the diagonal is exact
   void* workspace;  // workspace_bytes(program), aligned for double
 };
 
@@ -43,18 +43,20 @@ struct ImageTile : Place, Results<T> {
   void* workspace;  // image_bytes(program), aligned to 64
 };
 
-// Derivatives of a kernel's values, by one reverse sweep over the program for every pair: with respect to the constants of
-// its affine ops, and to the three scalars <x, x'>/d, |x|^2/d, |x'|^2/d that it starts from. Double precision only.
+// Derivatives of a kernel's values, by one reverse sweep over the program for every pair: with
+// respect to the constants of its affine ops, and to the three scalars <x, x'>/d, |x|^2/d, |x'|^2/d
+// that it starts from. Double precision only.
 
-// Something the constants (a, b, e, f) of affine or emit op number `op` depend on, with these slopes: result number
-// `result` gathers it. Several knobs may share a result.
+// Something the constants (a, b, e, f) of affine or emit op number `op` depend on, with these
+// slopes: result number `result` gathers it. Several knobs may share a result.
 struct Knob {
   int op, result;
   double slope[4];
 };
 
 // Results 0 … results - 4 are those of the knobs,
-// the last three the derivatives with respect to <x, x'>/d, |x|^2/d and |x'|^2/d; null where not wanted.
+// the last three the derivatives with respect to <x, x'>/d, |x|^2/d and |x'|^2/d; null where not
+// wanted.
 struct GradientTile : Place {
   Program program;
   const Knob* knobs;  // in the order of their ops
@@ -69,14 +71,16 @@ struct GradientTile : Place {
   void* workspace;  // gradient_bytes(program, results), aligned to 64
 };
 
-constexpr int kTapeVectors = 10, kSlotVectors = 6;  // cpu/gradient.h's Step; a slot's values and adjoints
+// Step of cpu/gradient.h; a slot's values and adjoints.
+constexpr int kTapeVectors = 10, kSlotVectors = 6;
 
 inline std::int64_t gradient_bytes(const Program& program, int results) {
-  return 64 * (kTapeVectors * std::int64_t(program.size) + kSlotVectors * std::int64_t(program.slots) + results);
+  return 64 * (kTapeVectors * std::int64_t(program.size) +
+               kSlotVectors * std::int64_t(program.slots) + results);
 }
 
-// The pairs (x, x) of one strip of kImageLanes<double> images: fills `table` with the features of all plane ops and,
-// if `complete`, adds to `readouts` [head slot][2][kImageLanes<double>].
+// The pairs (x, x) of one strip of kImageLanes<double> images: fills `table` with the features of
+// all plane ops and, if `complete`, adds to `readouts` [head slot][2][kImageLanes<double>].
 struct SelfStrip {
   const PlaneProgram* near;  // per segment: the program that reaches its d = 0 plane
   PlaneProgram program;
@@ -114,7 +118,8 @@ struct Backend {
   void (*gradient)(const GradientTile&);
   void (*self_strip)(const SelfStrip&);
   std::int64_t (*image_bytes)(const PlaneProgram&);
-  Extremes (*extremes)(const float* data, std::int64_t rows, std::int64_t cols, std::int64_t stride);
+  Extremes (*extremes)(const float* data, std::int64_t rows, std::int64_t cols,
+                       std::int64_t stride);
 
   template <class T>
   const Calls<T>& in() const {

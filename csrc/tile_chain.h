@@ -48,8 +48,9 @@ Chain<T> make_chain(const Tile<T>& tile, ChainLayer<T>* layers, ChainEmit<T>* em
     Affine<double> map = op.constants.affine();
     if (op.kind == OpKind::affine) {
       const T phi = T(map.b > 0 ? map.f / map.b : 0);
-      (++layer)->affine = {map.b > 0 || map.f > 0, phi, r.feature(k, 0), c.feature(k, 0), r.feature(k, 1),
-                           c.feature(k, 1)};
+      (++layer)->affine = {map.b > 0 || map.f > 0, phi,
+                           r.feature(k, 0),        c.feature(k, 0),
+                           r.feature(k, 1),        c.feature(k, 1)};
     } else if (op.kind == OpKind::pointwise) {
       layer->relu = chain_relu(tile, k, positive);
       layer->emits = emits;

@@ -79,7 +79,7 @@ def test_any_program(ops, slots, outputs):
     assert outputs >= 1
     assert all(0 <= slot < slots for _, _, slot, _, _ in ops)
     if slots * outputs <= 100:
-        assert _core.Points(program, data(3, 2, np.float64)).nngp.shape == (outputs, 3)
+        assert _core.Vectors(program, data(3, 2, np.float64)).nngp.shape == (outputs, 3)
 
 
 @MANY
@@ -91,7 +91,7 @@ def test_any_program(ops, slots, outputs):
 )
 def test_any_valid_program_runs_within_its_tile(ops, dtype, backend, diagonal):
     program = _core.Program(ops, 2, 2)
-    points = _core.Points(program, data(5, 3, dtype))
+    points = _core.Vectors(program, data(5, 3, dtype))
     dot = np.zeros((5, STRIP), dtype)
     dot[:, :5] = points.unit @ points.unit.T
     wholes, parts = zip(*(framed(5, 5, dtype) for _ in range(4)), strict=True)
@@ -166,11 +166,11 @@ CHAIN = lower(nk.mlp(2, 1.2, 0.1), (3,), wants_ntk=True)
 )
 def test_points_of_anything_else(x):
     with pytest.raises(REFUSED):
-        _core.Points(PROGRAM, x)
+        _core.Vectors(PROGRAM, x)
 
 
 def test_points_keep_their_program_and_results_their_points():
-    points = _core.Points(
+    points = _core.Vectors(
         _core.Program([("emit", "", 0, 0, (1.0, 0.0, 0.0, 0.0))], 1, 1), data(4, 3, np.float64)
     )
     unit, expected = points.unit, np.array(points.unit)
@@ -231,14 +231,14 @@ def calls(draw):
     odd = draw(st.sets(st.sampled_from(ARGUMENTS), max_size=2))
     dtype, program = draw(precisions), draw(st.sampled_from([PROGRAM, CHAIN]))
     other = draw(st.sampled_from([PROGRAM, CHAIN])) if "program" in odd else program
-    rows, cols = _core.Points(program, data(N, 3, dtype)), _core.Points(other, data(M, 3, dtype))
+    rows, cols = _core.Vectors(program, data(N, 3, dtype)), _core.Vectors(other, data(M, 3, dtype))
     if "points" in odd:
         cols = draw(
             st.sampled_from(
                 [
                     rows,
-                    _core.Points(other, data(2, 3, dtype)),
-                    _core.Points(other, data(M, 2, dtype)),
+                    _core.Vectors(other, data(2, 3, dtype)),
+                    _core.Vectors(other, data(M, 2, dtype)),
                 ]
             )
         )
@@ -283,7 +283,10 @@ def test_any_call_stays_inside(drawn):
 @pytest.mark.parametrize("program", [PROGRAM, CHAIN], ids=["strip", "chain"])
 @given(st.integers(0, N - 1), st.sampled_from([0, STRIP]), st.integers(1, N), st.integers(1, STRIP))
 def test_every_tile_is_written_and_nothing_else(program, dtype, backend, row, col, height, width):
-    rows, cols = _core.Points(program, data(N, 3, dtype)), _core.Points(program, data(M, 3, dtype))
+    rows, cols = (
+        _core.Vectors(program, data(N, 3, dtype)),
+        _core.Vectors(program, data(M, 3, dtype)),
+    )
     height, width = min(height, N - row), min(width, M - col)
     product = rows.unit @ cols.unit.T
     dot = np.zeros((height, STRIP), dtype)
@@ -303,7 +306,7 @@ def test_every_tile_is_written_and_nothing_else(program, dtype, backend, row, co
 
 def call(**changes):
     """A call that fits, with changes."""
-    rows = _core.Points(PROGRAM, data(N, 3, np.float64))
+    rows = _core.Vectors(PROGRAM, data(N, 3, np.float64))
     arguments = {
         "backend": nk.backends()[0],
         "rows": rows,
@@ -335,10 +338,10 @@ def test_a_call_that_fits():
         ({"col": -STRIP}, "columns out of range"),
         ({"col": STRIP}, "columns out of range"),
         ({"col": 1, "nngp": [np.empty((N, 1))], "ntk": [None]}, "columns out of range"),
-        ({"cols": _core.Points(CHAIN, data(N, 3, np.float64))}, "different programs"),
-        ({"cols": _core.Points(PROGRAM, data(N, 3, np.float32))}, "dtype"),
-        ({"cols": _core.Points(PROGRAM, data(N, 4, np.float64))}, "width"),
-        ({"cols": _core.Points(PROGRAM, data(N, 3, np.float64)), "diagonal": True}, "diagonal"),
+        ({"cols": _core.Vectors(CHAIN, data(N, 3, np.float64))}, "different programs"),
+        ({"cols": _core.Vectors(PROGRAM, data(N, 3, np.float32))}, "dtype"),
+        ({"cols": _core.Vectors(PROGRAM, data(N, 4, np.float64))}, "width"),
+        ({"cols": _core.Vectors(PROGRAM, data(N, 3, np.float64)), "diagonal": True}, "diagonal"),
         ({"dot": np.zeros((N, STRIP - 1))}, "whole strips"),
         ({"dot": np.zeros((N - 1, STRIP))}, "whole strips"),
         ({"dot": np.zeros((N, STRIP), np.float32)}, "dtype"),
@@ -379,11 +382,11 @@ def gradient_calls(draw):
     """As calls(), for the gradient: (arguments, the frames of its results)."""
     odd = draw(st.sets(st.sampled_from(SLOPES), max_size=2))
     other = CHAIN if "program" in odd else PROGRAM
-    rows = _core.PointSlopes(_core.Points(PROGRAM, data(N, 3, np.float64)))
-    cols = _core.PointSlopes(_core.Points(PROGRAM, data(M, 3, np.float64)))
+    rows = _core.VectorSlopes(_core.Vectors(PROGRAM, data(N, 3, np.float64)))
+    cols = _core.VectorSlopes(_core.Vectors(PROGRAM, data(M, 3, np.float64)))
     if "points" in odd or "program" in odd:
-        cols = _core.PointSlopes(
-            _core.Points(other, data(*draw(st.sampled_from([(2, 3), (M, 2), (M, 3)])), np.float64))
+        cols = _core.VectorSlopes(
+            _core.Vectors(other, data(*draw(st.sampled_from([(2, 3), (M, 2), (M, 3)])), np.float64))
         )
     row = draw(places if "row" in odd else st.integers(0, N - 1))
     col = draw(places if "col" in odd else st.sampled_from([0, STRIP]))
@@ -431,7 +434,7 @@ def test_any_gradient_stays_inside(drawn):
 @given(st.lists(valid_op, max_size=8), backends, st.booleans(), st.lists(any_knob, max_size=3))
 def test_the_gradient_of_any_valid_program_runs_within_its_tile(ops, backend, ntk, knobs):
     program = _core.Program(ops, 2, 2)
-    slopes = _core.PointSlopes(_core.Points(program, data(5, 3, np.float64)))
+    slopes = _core.VectorSlopes(_core.Vectors(program, data(5, 3, np.float64)))
     wholes, parts = zip(*(framed(5, 5, np.float64) for _ in range(4)), strict=True)
     knobs = [(op, 0, slope) for op, _, slope in knobs if 0 <= op < len(ops)]
     _core.gradient(backend, slopes, 0, slopes, 0, np.zeros((5, 5)), ntk, knobs, parts)
@@ -441,7 +444,7 @@ def test_the_gradient_of_any_valid_program_runs_within_its_tile(ops, backend, nt
 
 def gradient(**changes):
     """A call that fits, with changes."""
-    slopes = _core.PointSlopes(_core.Points(PROGRAM, data(N, 3, np.float64)))
+    slopes = _core.VectorSlopes(_core.Vectors(PROGRAM, data(N, 3, np.float64)))
     arguments = {
         "backend": nk.backends()[0],
         "rows": slopes,
@@ -468,10 +471,10 @@ def test_a_gradient_that_fits():
         ({"row": 1}, "rows out of range"),
         ({"col": STRIP}, "columns out of range"),
         (
-            {"cols": _core.PointSlopes(_core.Points(CHAIN, data(N, 3, np.float64)))},
+            {"cols": _core.VectorSlopes(_core.Vectors(CHAIN, data(N, 3, np.float64)))},
             "different programs",
         ),
-        ({"cols": _core.PointSlopes(_core.Points(PROGRAM, data(N, 4, np.float64)))}, "width"),
+        ({"cols": _core.VectorSlopes(_core.Vectors(PROGRAM, data(N, 4, np.float64)))}, "width"),
         ({"dot": np.zeros((N, N - 1))}, "smaller"),
         ({"dot": np.zeros((N, N), np.float32)}, "float64"),
         ({"knobs": [(3, 0, (0.0,) * 4)]}, "op is out of range"),
@@ -490,4 +493,4 @@ def test_refusals_of_the_gradient_say_what_does_not_fit(changes, words):
 
 def test_slopes_need_float64():
     with pytest.raises(ValueError, match="float64"):
-        _core.PointSlopes(_core.Points(PROGRAM, data(N, 3, np.float32)))
+        _core.VectorSlopes(_core.Vectors(PROGRAM, data(N, 3, np.float32)))

@@ -177,9 +177,9 @@ def test_norms_of_zero_tiny_and_huge_rows(gpu, dtype):
 def test_points_of_norms_are_those_of_the_data():
     x = vectors(5000)
     program = lower(OTHER, (6,), wants_ntk=True, depths=None, pool_windows=None)
-    whole = _core.Points(program, x)
+    whole = _core.Vectors(program, x)
     for threads in (1, 3):
-        points = _core.Points.of_norms(program, (x**2).sum(1), 6, True, threads)
+        points = _core.Vectors.of_norms(program, (x**2).sum(1), 6, True, threads)
         arrays = [(*p.arrays, p.nngp, p.ntk) for p in (points, whole)]
         for ours, theirs in zip(*arrays, strict=True):
             assert np.allclose(ours, theirs, rtol=1e-13, atol=0)

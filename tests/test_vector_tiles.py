@@ -39,7 +39,7 @@ class Side:
     """Points as the engine takes them: numbers and addresses."""
 
     def __init__(self, program, x):
-        points = _core.Points(program, x)
+        points = _core.Vectors(program, x)
         self.arrays = [points.unit, *points.arrays, points.nngp, points.ntk]  # keeps them alive
         self.unit = points.unit
         self.numbers = [
@@ -122,7 +122,7 @@ def test_ragged_and_mirrored(net, place, dtype):
 def test_diagonal(net, place, dtype):
     row, rows = place
     part = slice(row, row + rows)
-    points = _core.Points(lower(net, X.shape[1:], wants_ntk=True), X.astype(dtype))
+    points = _core.Vectors(lower(net, X.shape[1:], wants_ntk=True), X.astype(dtype))
     expected = nk.kernel(net, X[part], None, ("nngp", "ntk"), dtype="float64")
     ours, _ = run(net, dtype, (*place, *place), ("nngp", "ntk"), X, diagonal=True)
     for name, values in zip(("nngp", "ntk"), expected, strict=True):

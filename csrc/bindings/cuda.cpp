@@ -1,4 +1,5 @@
-// The CUDA module: addresses on the device and a stream in, nothing synchronised. Needs the types that _core registers.
+// The CUDA module: addresses on the device and a stream in, nothing synchronised. Needs the types
+// that _core registers.
 #include <cuda_runtime_api.h>
 
 #include "../cuda/tiles.h"
@@ -7,9 +8,8 @@
 namespace ntk {
 namespace {
 
-namespace py = pybind11;
-
-// CUDA versions as 1000 major + 10 minor; devices as (name, compute capability 10 major + minor, bytes).
+// CUDA versions as 1000 major + 10 minor; devices as (name, compute capability 10 major + minor,
+// bytes).
 py::dict machine() {
   py::dict out;
   int runtime = 0, driver = 0, devices = 0;
@@ -18,12 +18,14 @@ py::dict machine() {
   const cudaError_t error = cudaGetDeviceCount(&devices);
   out["runtime"] = runtime;
   out["driver"] = driver;
-  out["error"] = error == cudaSuccess ? py::object(py::none()) : py::object(py::str(cudaGetErrorString(error)));
+  out["error"] = error == cudaSuccess ? py::object(py::none())
+                                      : py::object(py::str(cudaGetErrorString(error)));
   py::list found;
   for (int d = 0; error == cudaSuccess && d < devices; ++d) {
     cudaDeviceProp properties;
     if (cudaGetDeviceProperties(&properties, d) != cudaSuccess) continue;
-    found.append(py::make_tuple(std::string(properties.name), 10 * properties.major + properties.minor,
+    found.append(py::make_tuple(std::string(properties.name),
+                                10 * properties.major + properties.minor,
                                 std::int64_t(properties.totalGlobalMem)));
   }
   cudaGetLastError();
@@ -34,7 +36,8 @@ py::dict machine() {
 }  // namespace
 }  // namespace ntk
 
-PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used(), pybind11::multiple_interpreters::not_supported()) {
+PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used(),
+                pybind11::multiple_interpreters::not_supported()) {
   using namespace ntk;
   py::module_::import("ntkcore._core");
   m.doc() = "The CUDA engine of ntkcore: tiles of pairs by the addresses of arrays on the device.";

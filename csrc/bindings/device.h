@@ -1,9 +1,6 @@
-// What Python calls on a device: one tile of pairs, by the addresses of arrays that lie there. A Runner's vectors(tile,
-// stream) and images(tile, stream) run a tile for float and for double.
+// What Python calls on a device: one tile of pairs, by the addresses of arrays that lie there. A
+// Runner's vectors(tile, stream) and images(tile, stream) run a tile for float and for double.
 #pragma once
-
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <array>
 #include <memory>
@@ -13,6 +10,7 @@
 #include "../cuda/pairs.h"
 #include "../program/owned_program.h"
 #include "../program/plane_schedule.h"
+#include "checks.h"
 
 namespace ntk {
 
@@ -57,13 +55,16 @@ ImagesView<T> images_view(const ImageArrays& a, const std::int64_t* offset) {
 template <class T>
 class DeviceResults {
  public:
-  DeviceResults(const std::array<Addresses, 4>& from, int outputs, std::int64_t stride) : stride_(stride) {
+  DeviceResults(const std::array<Addresses, 4>& from, int outputs, std::int64_t stride)
+      : stride_(stride) {
     for (int k = 0; k < 4; ++k) {
-      if (int(from[k].size()) != outputs) throw pybind11::value_error("one address (or 0) per output is needed");
+      require(int(from[k].size()) == outputs, "one address (or 0) per output is needed");
       for (const Address address : from[k]) lists_[k].push_back(reinterpret_cast<T*>(address));
     }
   }
-  Results<T> view() const { return {lists_[0].data(), lists_[1].data(), lists_[2].data(), lists_[3].data(), stride_}; }
+  Results<T> view() const {
+    return {lists_[0].data(), lists_[1].data(), lists_[2].data(), lists_[3].data(), stride_};
+  }
 
  private:
   std::vector<T*> lists_[4];
@@ -71,13 +72,13 @@ class DeviceResults {
 };
 
 inline void check_slots(int slots) {
-  if (slots > kMostSlots) throw pybind11::value_error("a program on the GPU has at most 64 slots");
+  require(slots <= kMostSlots, "a program on the GPU has at most 64 slots");
 }
 
 // A tile as Python hands it over, of pairs of vectors or of images.
-template <class Arrays>
+template <class Samples>
 struct DeviceTile {
-  const Arrays &rows, &cols;
+  const Samples &rows, &cols;
   Place place;
   const std::array<Addresses, 4>& out;
   std::int64_t stride;
@@ -93,8 +94,9 @@ void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>
   const DeviceResults<T> out(from.out, view.outputs, from.stride);
   const T* products = reinterpret_cast<const T*>(dot);
   const PointsView<T> rows = points_view<T>(from.rows), cols = points_view<T>(from.cols);
-  const Tile<T> tile{from.place, out.view(), view, rows, cols, products, dot_stride, from.diagonal, nullptr};
-  pybind11::gil_scoped_release release;
+  const Tile<T> tile{from.place, out.view(), view,          rows,   cols,
+                     products,   dot_stride, from.diagonal, nullptr};
+  py::gil_scoped_release release;
   Runner::vectors(tile, from.stream);
 }
 
@@ -106,35 +108,38 @@ void evaluate_image_pairs(const PlaneSchedule& program, const DeviceTile<ImageAr
   const ImagesView<T> rows = images_view<T>(from.rows, program.offset());
   const ImagesView<T> cols = images_view<T>(from.cols, program.offset());
   const ImageTile<T> tile{from.place, out.view(), view, rows, cols, from.diagonal, nullptr};
-  pybind11::gil_scoped_release release;
+  py::gil_scoped_release release;
   Runner::images(tile, from.stream);
 }
 
 template <class Runner>
-void bind_device(pybind11::module_& m) {
-  namespace py = pybind11;
+void bind_device(py::module_& m) {
   m.def(
       "evaluate",
-      [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols, const PlaceArray& at,
-         Address dot, std::int64_t dot_stride, const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal,
-         bool in_double, int device, Address stream) {
-        const auto call = in_double ? evaluate_vectors<double, Runner> : evaluate_vectors<float, Runner>;
-        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}}, dot, dot_stride);
+      [](const OwnedProgram& program, const PointArrays& rows, const PointArrays& cols,
+         const PlaceArray& at, Address dot, std::int64_t dot_stride,
+         const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal, bool in_double,
+         int device, Address stream) {
+        const auto call =
+            in_double ? evaluate_vectors<double, Runner> : evaluate_vectors<float, Runner>;
+        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}}, dot,
+             dot_stride);
       },
-      "One tile of pairs of vectors.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
-      py::arg("dot"), py::arg("dot_stride"), py::arg("out"), py::arg("stride"), py::arg("diagonal"),
-      py::arg("in_double"), py::arg("device"), py::arg("stream"));
+      "One tile of pairs of vectors.", py::arg("program"), py::arg("rows"), py::arg("cols"),
+      py::arg("place"), py::arg("dot"), py::arg("dot_stride"), py::arg("out"), py::arg("stride"),
+      py::arg("diagonal"), py::arg("in_double"), py::arg("device"), py::arg("stream"));
   m.def(
       "evaluate_images",
-      [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols, const PlaceArray& at,
-         const std::array<Addresses, 4>& out, std::int64_t stride, bool diagonal, bool in_double, int device,
-         Address stream) {
-        const auto call = in_double ? evaluate_image_pairs<double, Runner> : evaluate_image_pairs<float, Runner>;
+      [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols,
+         const PlaceArray& at, const std::array<Addresses, 4>& out, std::int64_t stride,
+         bool diagonal, bool in_double, int device, Address stream) {
+        const auto call =
+            in_double ? evaluate_image_pairs<double, Runner> : evaluate_image_pairs<float, Runner>;
         call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}});
       },
-      "One tile of pairs of images.", py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
-      py::arg("out"), py::arg("stride"), py::arg("diagonal"), py::arg("in_double"), py::arg("device"),
-      py::arg("stream"));
+      "One tile of pairs of images.", py::arg("program"), py::arg("rows"), py::arg("cols"),
+      py::arg("place"), py::arg("out"), py::arg("stride"), py::arg("diagonal"),
+      py::arg("in_double"), py::arg("device"), py::arg("stream"));
 }
 
 }  // namespace ntk

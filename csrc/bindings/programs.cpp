@@ -1,4 +1,5 @@
-// From Python's tuples to programs: an op that does not fit raises, so that executors may trust all of them.
+// From Python's tuples to programs: an op that does not fit raises, so that executors may trust all
+// of them.
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -16,8 +17,10 @@ namespace {
 
 // kind, dual, slot, other, constants.
 using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>>;
-// The same, then (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w, circular, normalize_edges).
-using PlaneOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
+// The same, then (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w,
+// circular, normalize_edges).
+using PlaneOpTuple =
+    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
 using ImageShape = std::array<int, 3>;
 
 #define NTK_NAME(name, Phi) {#name, Pointwise::name},
@@ -25,8 +28,10 @@ const std::map<std::string, Pointwise> kDuals = {NTK_FOR_EACH_DUAL(NTK_NAME)};
 const std::map<std::string, Pointwise> kPointwiseLayers = {NTK_FOR_EACH_POINTWISE_LAYER(NTK_NAME)};
 #undef NTK_NAME
 
-const std::map<std::string, OpKind> kOpKinds = {
-    {"affine", OpKind::affine}, {"copy", OpKind::copy}, {"add", OpKind::add}, {"emit", OpKind::emit}};
+const std::map<std::string, OpKind> kOpKinds = {{"affine", OpKind::affine},
+                                                {"copy", OpKind::copy},
+                                                {"add", OpKind::add},
+                                                {"emit", OpKind::emit}};
 
 const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::conv},
                                                           {"copy", PlaneOpKind::copy},
@@ -34,10 +39,12 @@ const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::
                                                           {"pool", PlaneOpKind::pool},
                                                           {"readout", PlaneOpKind::readout}};
 
-// The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a layer's own name.
+// The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a
+// layer's own name.
 template <class Kind>
-std::pair<Kind, Pointwise> kind_of(const std::map<std::string, Kind>& kinds, const std::string& kind,
-                                   const std::string& dual, const char* what) {
+std::pair<Kind, Pointwise> kind_of(const std::map<std::string, Kind>& kinds,
+                                   const std::string& kind, const std::string& dual,
+                                   const char* what) {
   if (kind == "dual") return {Kind::pointwise, find(kDuals, dual, "dual activation")};
   const auto layer = kPointwiseLayers.find(kind);
   if (layer != kPointwiseLayers.end()) return {Kind::pointwise, layer->second};
@@ -62,13 +69,15 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
     require(slot >= 0 && slot < slots, "op: slot out of range");
     const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
     require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
-    require(op.kind != OpKind::emit || (other >= 0 && other < outputs), "emit: output out of range");
+    require(op.kind != OpKind::emit || (other >= 0 && other < outputs),
+            "emit: output out of range");
     checked.push_back(op);
   }
   return checked;
 }
 
-std::shared_ptr<OwnedProgram> make_program(const std::vector<OpTuple>& ops, int slots, int outputs) {
+std::shared_ptr<OwnedProgram> make_program(const std::vector<OpTuple>& ops, int slots,
+                                           int outputs) {
   return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
 }
 
@@ -77,7 +86,8 @@ std::vector<int> dense_ops(const OwnedProgram& owned) {
   const Program program = owned.view();
   std::vector<int> numbers;
   for (int i = 0; i < program.size; ++i)
-    if (program.ops[i].kind == OpKind::affine || program.ops[i].kind == OpKind::emit) numbers.push_back(i);
+    if (program.ops[i].kind == OpKind::affine || program.ops[i].kind == OpKind::emit)
+      numbers.push_back(i);
   return numbers;
 }
 
@@ -90,8 +100,9 @@ PlaneOp plane_op(const PlaneOpTuple& from) {
   op.slot = slot;
   op.other = other;
   op.constants = {{p[0], p[1], p[2], p[3]}};
-  int* const geometry[] = {&op.h,        &op.w,        &op.out_h, &op.out_w, &op.window_h, &op.window_w,
-                           &op.stride_h, &op.stride_w, &op.low_h, &op.low_w, &op.circular, &op.normalize_edges};
+  int* const geometry[] = {&op.h,        &op.w,        &op.out_h,    &op.out_w,
+                           &op.window_h, &op.window_w, &op.stride_h, &op.stride_w,
+                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges};
   for (std::size_t i = 0; i < g.size(); ++i) *geometry[i] = g[i];
   return op;
 }
@@ -131,7 +142,8 @@ class PlaneOpChecker {
     require(!two_slots || other_ok, "plane op: second slot out of range");
     if (op.kind == PlaneOpKind::copy) size_[op.slot] = size_[op.other];
     require(size_[op.slot] == Pair(op.h, op.w), "plane op: image size differs from its slot's");
-    require(!add || (size_[op.slot] == size_[op.other] && same_stride(op)), "add: image sizes or strides differ");
+    require(!add || (size_[op.slot] == size_[op.other] && same_stride(op)),
+            "add: image sizes or strides differ");
   }
 
   // A side of one pixel has displacement 0, whatever the stride.
@@ -142,9 +154,11 @@ class PlaneOpChecker {
 
   void check_window(const PlaneOp& op) {
     require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
-    const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) && size_ok(op.stride_w);
+    const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) &&
+                       size_ok(op.stride_w);
     require(sizes, "plane op: window or stride out of range");
-    const bool padding = op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w;
+    const bool padding =
+        op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w;
     require(padding, "plane op: padding out of range");
     size_[op.slot] = {op.out_h, op.out_w};
   }
@@ -158,7 +172,8 @@ class PlaneOpChecker {
   // Do n pixels of this stride reach around a side of `start`, and at the period of those before?
   static bool wraps(int n, int stride, int start, int& period) {
     if (n == 1) return true;
-    const bool fits = n * stride >= start && n * stride < 2 * start && (period == 0 || period == n * stride);
+    const bool fits =
+        n * stride >= start && n * stride < 2 * start && (period == 0 || period == n * stride);
     period = n * stride;
     return fits;
   }
@@ -172,7 +187,8 @@ class PlaneOpChecker {
 
   void check_readout(const PlaneOp& op) const {
     require(op.other >= 0 && op.other < head_slots_, "readout: head slot out of range");
-    const bool window = op.window_h >= -1 && op.window_h <= kLargest && op.window_w >= -1 && op.window_w <= kLargest;
+    const bool window = op.window_h >= -1 && op.window_h <= kLargest && op.window_w >= -1 &&
+                        op.window_w <= kLargest;
     require(window, "readout: window out of range");
   }
 
@@ -183,8 +199,8 @@ class PlaneOpChecker {
 };
 
 std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& ops, int slots,
-                                             const std::vector<OpTuple>& head, int head_slots, int outputs,
-                                             ImageShape shape) {
+                                             const std::vector<OpTuple>& head, int head_slots,
+                                             int outputs, ImageShape shape) {
   PlaneOpChecker checker(slots, head_slots, shape);
   std::vector<PlaneOp> checked;
   for (const PlaneOpTuple& op : ops) {
@@ -199,14 +215,16 @@ std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& op
 
 void bind_programs(py::module_& m) {
   m.def("duals", &names_of_duals, "Names of the dual activations.");
-  py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program", "Ops over slots; csrc/program/program.h.")
+  py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program",
+                                                          "Ops over slots; csrc/program/program.h.")
       .def(py::init(&make_program), py::arg("ops"), py::arg("slots"), py::arg("outputs"))
-      .def_property_readonly("is_relu_chain", [](const OwnedProgram& p) { return is_relu_chain(p.view()); })
+      .def_property_readonly("is_relu_chain",
+                             [](const OwnedProgram& p) { return is_relu_chain(p.view()); })
       .def_property_readonly("dense_ops", &dense_ops);
   py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
       m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/program/plane_program.h.")
-      .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"), py::arg("head_slots"),
-           py::arg("outputs"), py::arg("shape"))
+      .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"),
+           py::arg("head_slots"), py::arg("outputs"), py::arg("shape"))
       .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
       .def_property_readonly("homogeneous", &PlaneSchedule::homogeneous)
       .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)

@@ -1,4 +1,5 @@
-// The results of a tile as Python hands them over: checked, as pointers, and looked at for NaN and infinity.
+// The results of a tile as Python hands them over: checked, as pointers, and looked at for NaN and
+// infinity.
 #pragma once
 
 #include <cmath>
@@ -41,7 +42,8 @@ struct Pairs {
   const Samples &rows, &cols;
   std::int64_t row, col;
 
-  // Where a tile of this shape lies among `height` x `width` pairs; its first column is a multiple of `unit`.
+  // Where a tile of this shape lies among `height` x `width` pairs; its first column is a multiple
+  // of `unit`.
   Place place(const std::string& call, TileShape tile, std::int64_t height, std::int64_t width,
               std::int64_t unit) const {
     require(row >= 0 && tile.rows >= 1 && row <= height - tile.rows, call + ": rows out of range");
@@ -53,7 +55,8 @@ struct Pairs {
 
 template <class T>
 std::vector<T*> pointers(Arrays& results, int outputs, TileShape shape) {
-  require(std::int64_t(results.size()) == outputs, "evaluate: one result (or None) per output is needed");
+  require(std::int64_t(results.size()) == outputs,
+          "evaluate: one result (or None) per output is needed");
   const std::int64_t pitch = shape.stride * std::int64_t(sizeof(T));
   std::vector<T*> out;
   for (auto& result : results) {
@@ -62,7 +65,8 @@ std::vector<T*> pointers(Arrays& results, int outputs, TileShape shape) {
       continue;
     }
     py::array& a = *result;
-    require(py::isinstance<py::array_t<T>>(a), "evaluate: a result's dtype differs from the points'");
+    require(py::isinstance<py::array_t<T>>(a),
+            "evaluate: a result's dtype differs from the points'");
     const bool fits = a.ndim() == 2 && a.shape(0) == shape.rows && a.shape(1) == shape.cols;
     require(fits, "evaluate: a result's shape is not the tile's");
     const bool contiguous = shape.cols == 1 || a.strides(1) == std::int64_t(sizeof(T));
@@ -104,7 +108,8 @@ class ResultPointers {
     for (std::int64_t i = 0; i < shape_.rows; ++i) {
       const std::int64_t first = upper ? i + 1 : 0;
       const T* row = result + i * shape_.stride;
-      if (first >= shape_.cols || backend.in<T>().is_finite(row + first, shape_.cols - first)) continue;
+      if (first >= shape_.cols || backend.in<T>().is_finite(row + first, shape_.cols - first))
+        continue;
       for (std::int64_t j = first; j < shape_.cols; ++j)
         if (!std::isfinite(row[j])) return std::pair(i, j);
     }

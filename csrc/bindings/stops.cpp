@@ -28,8 +28,8 @@ class Stop {
   bool flag_ = false;
 };
 
-// A thread that waits for SIGINT's number at the read end of Python's wakeup pipe, then ends the process in so many
-// seconds, whoever holds the GIL.
+// A thread that waits for SIGINT's number at the read end of Python's wakeup pipe, then ends the
+// process in so many seconds, whoever holds the GIL.
 void leave_after_interrupt(int pipe, double seconds, std::string line) {
   std::thread([=] {
     for (unsigned char signal = 0; ::read(pipe, &signal, 1) == 1;) {
@@ -46,7 +46,8 @@ void leave_after_interrupt(int pipe, double seconds, std::string line) {
 
 void bind_stops(py::module_& m) {
   py::register_exception<Stopped>(m, "StoppedError", PyExc_RuntimeError);
-  py::class_<Stop>(m, "Stop", "Ends the engine's calls in the threads that obey it; see csrc/stop.h.")
+  py::class_<Stop>(m, "Stop",
+                   "Ends the engine's calls in the threads that obey it; see csrc/stop.h.")
       .def(py::init<>())
       .def("set", &Stop::set)
       .def("is_set", &Stop::is_set);
@@ -55,8 +56,8 @@ void bind_stops(py::module_& m) {
       "The calling thread's Stop, which must outlive it there; None: nobody ends its calls.",
       py::arg("stop").none(true));
   m.def("leave_after_interrupt", &leave_after_interrupt,
-        "Ends the process some seconds after SIGINT, whoever holds the GIL.", py::arg("pipe"), py::arg("seconds"),
-        py::arg("line"));
+        "Ends the process some seconds after SIGINT, whoever holds the GIL.", py::arg("pipe"),
+        py::arg("seconds"), py::arg("line"));
 }
 
 }  // namespace ntk

@@ -10,7 +10,7 @@
 namespace ntk {
 
 // In float32 or float64; keeps its program alive.
-struct AnyPoints {
+struct AnyVectors {
   std::shared_ptr<OwnedProgram> program;
   std::variant<Points<float>, Points<double>> points;
 };

@@ -1,6 +1,7 @@
-// The hot path: a 3x3 convolution with zero padding and stride 1 on one plane, in place, with what follows it applied
-// before the sums leave the registers. Two rows at a time share their common vertical sum; horizontally the window
-// slides. A line buffer keeps the old content of the row above.
+// The hot path: a 3x3 convolution with zero padding and stride 1 on one plane, in place, with what
+// follows it applied before the sums leave the registers. Two rows at a time share their common
+// vertical sum; horizontally the window slides. A line buffer keeps the old content of the row
+// above.
 #pragma once
 
 #include "../math/conv_relu.h"
@@ -15,7 +16,8 @@ struct Lines {
   const T* zero;  // a row of zeros
 };
 
-// The window that slides along n rows of one field: sums of the pixels c - 1, c and c + 1 across three rows.
+// The window that slides along n rows of one field: sums of the pixels c - 1, c and c + 1 across
+// three rows.
 template <class T, int n>
 struct SlidingSum {
   using P = Pack<typename Vector<T>::type, n>;
@@ -51,7 +53,8 @@ struct SlidingSum {
   }
 };
 
-// n rows from row r on: K and T <- post(column, window sum of K, window sum of T). kZeroT: T is zero so far.
+// n rows from row r on: K and T <- post(column, window sum of K, window sum of T). kZeroT: T is
+// zero so far.
 template <class T, bool kNtk, bool kZeroT, int n, class Post>
 NTK_HD void conv3_rows(const Plane<T>& plane, int r, const Lines<T>& lines, const Post& post) {
   using P = Pack<typename Vector<T>::type, n>;
@@ -77,8 +80,10 @@ NTK_HD void conv3_rows(const Plane<T>& plane, int r, const Lines<T>& lines, cons
 }
 
 template <class T, bool kNtk, bool kZeroT, class Post>
-__attribute__((noinline)) void conv3(const Plane<T>& plane, const Lines<T>& lines, const Post& post) {
-  for (std::int64_t i = 0; i < std::int64_t(plane.cols()) * kLanes<T>; ++i) lines.k[i] = lines.t[i] = 0;
+__attribute__((noinline)) void conv3(const Plane<T>& plane, const Lines<T>& lines,
+                                     const Post& post) {
+  for (std::int64_t i = 0; i < std::int64_t(plane.cols()) * kLanes<T>; ++i)
+    lines.k[i] = lines.t[i] = 0;
   int r = 0;
   for (; r + 1 < plane.rows(); r += 2) conv3_rows<T, kNtk, kZeroT, 2>(plane, r, lines, post);
   if (r < plane.rows()) conv3_rows<T, kNtk, kZeroT, 1>(plane, r, lines, post);
@@ -95,8 +100,9 @@ struct AffinePost {
   }
 };
 
-// The ReLU that follows a convolution in the NTK parameterization, K' = a/9 S_K + b, T' = a/9 (S_T + S_K) + b of the
-// window sums S. The row's table holds a/9 (without bias) and 1/(2 pi) beside 1/sqrt(q') and sqrt(q').
+// The ReLU that follows a convolution in the NTK parameterization, K' = a/9 S_K + b and
+// T' = a/9 (S_T + S_K) + b of the window sums S. The row's table holds a/9 (without bias) and 1/(2
+// pi) beside 1/sqrt(q') and sqrt(q').
 template <class T, bool kNtk, bool kPositive, bool kBias>
 struct ReluPost {
   using B = typename Coefficients<T>::B;
@@ -107,7 +113,9 @@ struct ReluPost {
   std::int64_t pitch;      // features of a row of the image
 
   ReluPost(const PlaneOp& op, const Tables<T>& tables, int number, const Plane<T>& plane)
-      : scale(T(of_window_sums(op).a)), bias(T(of_window_sums(op).b)), half(kBias ? T(0.5) : T(0.5) * scale) {
+      : scale(T(of_window_sums(op).a)),
+        bias(T(of_window_sums(op).b)),
+        half(kBias ? T(0.5) : T(0.5) * scale) {
     for (int i = 0; i < B::size; ++i) kappa0[i] = half * B::at(i);
     const std::int64_t p = std::int64_t(plane.row0()) * plane.w + plane.col0();
     const std::int64_t q = p + std::int64_t(plane.dh) * plane.w + plane.dw;
@@ -139,7 +147,9 @@ struct ReluPost {
     }
   };
 
-  NTK_HD Row row(int r) const { return {*this, mine + r * pitch, theirs + r * pitch * kImageLanes<T>}; }
+  NTK_HD Row row(int r) const {
+    return {*this, mine + r * pitch, theirs + r * pitch * kImageLanes<T>};
+  }
 };
 
 }  // namespace

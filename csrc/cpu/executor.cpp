@@ -49,7 +49,8 @@ Extremes extremes(const float* data, std::int64_t rows, std::int64_t cols, std::
   return find_extremes(data, rows, cols, stride);
 }
 std::int64_t workspace_bytes(const Program& program) {
-  const std::int64_t chain = program.size * std::int64_t(sizeof(ChainLayer<double>) + sizeof(ChainEmit<double>));
+  const std::int64_t chain =
+      program.size * std::int64_t(sizeof(ChainLayer<double>) + sizeof(ChainEmit<double>));
   const std::int64_t strip = 2 * program.slots * kStrip * std::int64_t(sizeof(double));
   return chain > strip ? chain : strip;
 }

@@ -1,4 +1,5 @@
-// The reverse sweep of GradientTile: a program forward on a group of pairs, op by op, then back with the adjoints.
+// The reverse sweep of GradientTile: a program forward on a group of pairs, op by op, then back
+// with the adjoints.
 #pragma once
 
 #include "tile.h"
@@ -49,7 +50,8 @@ struct PairGroup {
   NTK_HD Local<V> pointwise(const Phi& phi, int i, V K) const {
     using J = Jet<V, 3>;
     J E, D;
-    phi.pair(J::variable(K, 0, splat(1.0)), J::variable(at_row(i, Slope::f0), 1, at_row(i, Slope::df0)),
+    phi.pair(J::variable(K, 0, splat(1.0)),
+             J::variable(at_row(i, Slope::f0), 1, at_row(i, Slope::df0)),
              J::variable(at_row(i, Slope::f1), 1, at_row(i, Slope::df1)),
              J::variable(at_col(i, Slope::f0), 2, at_col(i, Slope::df0)),
              J::variable(at_col(i, Slope::f1), 2, at_col(i, Slope::df1)), E, D);
@@ -68,7 +70,14 @@ struct SamePoint {
   template <class Phi>
   Local<double> pointwise(const Phi&, int i, double) const {
     const auto at = [&](Slope which) { return at_row(i, which); };
-    return {at(Slope::variance), at(Slope::factor), at(Slope::dvariance), at(Slope::dfactor), 0, 0, 0, 0};
+    return {at(Slope::variance),
+            at(Slope::factor),
+            at(Slope::dvariance),
+            at(Slope::dfactor),
+            0,
+            0,
+            0,
+            0};
   }
 };
 
@@ -86,7 +95,8 @@ class Sweep {
 
   // Derivatives in results(), of pairs that start with this K.
   void run(V K) {
-    for (int s = 0; s < tile_.program.slots; ++s) adjoints_[s] = Adjoint<V>{}, slots_[s] = State<V>{};
+    for (int s = 0; s < tile_.program.slots; ++s)
+      adjoints_[s] = Adjoint<V>{}, slots_[s] = State<V>{};
     for (int n = 0; n < tile_.results; ++n) results_[n] = V{};
     slots_[0].K = K;
     for (int i = 0; i < tile_.program.size; ++i) forward(i, tile_.program.ops[i]);
@@ -118,9 +128,10 @@ class Sweep {
       s.K += slots_[op.other].K;
       s.t += slots_[op.other].t;
     } else if (op.kind != OpKind::emit) {
-      visit_pointwise<double>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
-        step.local = pairs_.pointwise(phi, i, step.K);
-      });
+      visit_pointwise<double>(op.pointwise, op.constants.p,
+                              [&](const auto& phi) __attribute__((always_inline)) {
+                                step.local = pairs_.pointwise(phi, i, step.K);
+                              });
       s.K = step.local.E;
       s.t = step.local.D * s.t;
     }
@@ -146,7 +157,8 @@ class Sweep {
 
   void back_affine(int i, const Affine<double>& map, Adjoint<V>& g, V* by) {
     const Step<V>& s = tape_[i];
-    by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) + g.col * pairs_.at_col(i, Slope::q);
+    by[0] = g.K * s.K + g.t * s.t + g.row * pairs_.at_row(i, Slope::q) +
+            g.col * pairs_.at_col(i, Slope::q);
     by[1] = g.K + g.row + g.col;
     by[2] = g.t * s.K;
     by[3] = g.t;
@@ -169,8 +181,10 @@ class Sweep {
   void back_pointwise(int i, Adjoint<V>& g) {
     const Local<V>& l = tape_[i].local;
     const V u = g.t * tape_[i].t;
-    const V row = g.row * pairs_.at_row(i, Slope::dvariance), col = g.col * pairs_.at_col(i, Slope::dvariance);
-    g = {g.K * l.E_K + u * l.D_K, g.t * l.D, row + g.K * l.E_row + u * l.D_row, col + g.K * l.E_col + u * l.D_col};
+    const V row = g.row * pairs_.at_row(i, Slope::dvariance),
+            col = g.col * pairs_.at_col(i, Slope::dvariance);
+    g = {g.K * l.E_K + u * l.D_K, g.t * l.D, row + g.K * l.E_row + u * l.D_row,
+         col + g.K * l.E_col + u * l.D_col};
   }
 
   static void add(Adjoint<V>& to, const Adjoint<V>& g) {
@@ -185,7 +199,8 @@ class Sweep {
   V* const results_;
 };
 
-// The groups of pairs of a tile, and the pairs in them that are a point with itself, one after another.
+// The groups of pairs of a tile, and the pairs in them that are a point with itself, one after
+// another.
 class GradientRun {
  public:
   explicit GradientRun(const GradientTile& tile) : tile_(tile) {}
@@ -224,9 +239,11 @@ class GradientRun {
   // The pair's K before the first op; is it the same point twice?
   double start(std::int64_t i, std::int64_t j, bool& same) const {
     const std::int64_t row = tile_.row + i, col = tile_.col + j, width = rows().width;
-    const double dot = tile_.dot[i * tile_.dot_stride + j], r = rows().root[row], c = cols().root[col];
+    const double dot = tile_.dot[i * tile_.dot_stride + j], r = rows().root[row],
+                 c = cols().root[col];
     double defect = 1 - dot;
-    if (defect < kNear) defect = half_squared_distance(rows().unit + row * width, cols().unit + col * width, width);
+    if (defect < kNear)
+      defect = half_squared_distance(rows().unit + row * width, cols().unit + col * width, width);
     same = r == c && (defect == 0 || r == 0);
     return r * c * (1 - defect);
   }

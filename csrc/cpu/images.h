@@ -29,21 +29,24 @@ ImageScratch<T> make_scratch(const PlaneProgram& program, char*& memory) {
   for (int k = 0; k < program.size; ++k) table += feature_count(program.ops[k]);
   const int outputs = program.head.outputs;
   ImageScratch<T> s;
-  s.row_pixels = static_cast<T*>(carve(memory, std::int64_t(program.h) * program.w * program.channels * sizeof(T)));
+  s.row_pixels = static_cast<T*>(
+      carve(memory, std::int64_t(program.h) * program.w * program.channels * sizeof(T)));
   s.row_table = static_cast<T*>(carve(memory, table * sizeof(T)));
   s.slots = static_cast<T*>(carve(memory, 2 * program.head.slots * kStrip * sizeof(T)));
   s.outputs = static_cast<T*>(carve(memory, 2 * outputs * kImageLanes<T> * sizeof(T)));
   s.row_offset = static_cast<std::int64_t*>(carve(memory, program.size * sizeof(std::int64_t)));
   s.col_offset = static_cast<std::int64_t*>(carve(memory, program.size * sizeof(std::int64_t)));
-  s.readouts = static_cast<double*>(carve(memory, 2 * program.head.slots * kImageLanes<T> * sizeof(double)));
+  s.readouts =
+      static_cast<double*>(carve(memory, 2 * program.head.slots * kImageLanes<T> * sizeof(double)));
   s.nngp = static_cast<T**>(carve(memory, outputs * sizeof(T*)));
   s.ntk = static_cast<T**>(carve(memory, outputs * sizeof(T*)));
   s.stream = memory;
   return s;
 }
 
-// One image out of its strip: pixels and features as scalars. A ReLU that runs inside its convolution gets the
-// convolution's a/9 (without bias) and its own factor multiplied in here, once per row.
+// One image out of its strip: pixels and features as scalars. A ReLU that runs inside its
+// convolution gets the convolution's a/9 (without bias) and its own factor multiplied in here, once
+// per row.
 template <class T>
 void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>& s) {
   const PlaneProgram& program = tile.program;
@@ -61,9 +64,11 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
       scale0 = conv.b > 0 ? T(1) : T(conv.a);
       scale1 = T(0.5 / kPi);
     }
-    const T* from = images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
+    const T* from =
+        images.table + strip * images.table_stride + images.offset[k] * kImageLanes<T> + lane;
     T* to = s.row_table + images.offset[k];
-    for (std::int64_t i = 0; i < count; ++i) to[i] = (i % 2 ? scale1 : scale0) * from[i * kImageLanes<T>];
+    for (std::int64_t i = 0; i < count; ++i)
+      to[i] = (i % 2 ? scale1 : scale0) * from[i * kImageLanes<T>];
     s.row_offset[k] = images.offset[k];
     s.col_offset[k] = images.offset[k] * kImageLanes<T>;
   }
@@ -71,7 +76,8 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
 
 // The head: read-outs in, one vector of pairs of every output out.
 template <class T, bool kNtk>
-void run_head(const ImageTile<T>& tile, std::int64_t row, std::int64_t col, const ImageScratch<T>& s) {
+void run_head(const ImageTile<T>& tile, std::int64_t row, std::int64_t col,
+              const ImageScratch<T>& s) {
   const Program& head = tile.program.head;
   constexpr int L = kLanes<T>;
   Tile<T> vectors{};
@@ -127,8 +133,8 @@ void run_images(const ImageTile<T>& tile) {
       if (tile.diagonal && j + L - 1 <= i) continue;
       const std::int64_t strip = (tile.col + j) / N, lane = (tile.col + j) % N;
       io.col_pixels = tile.col_images.pixels + strip * tile.col_images.pixels_stride + lane;
-      io.tables = {s.row_table, tile.col_images.table + strip * tile.col_images.table_stride + lane, s.row_offset,
-                   s.col_offset};
+      io.tables = {s.row_table, tile.col_images.table + strip * tile.col_images.table_stride + lane,
+                   s.row_offset, s.col_offset};
       for (int k = 0; k < 2 * tile.program.head.slots * L; ++k) s.readouts[k] = 0;
       stream.run();
       run_head<T, kNtk>(tile, tile.row + i, tile.col + j, s);
@@ -143,27 +149,31 @@ inline bool has_features(const PlaneProgram& program, const Segment& segment) {
   return false;
 }
 
-// Pairs (x, x): the tables segment by segment, each from the few planes that reach its d = 0 plane; then, if asked for,
-// all planes for the read-outs.
+// Pairs (x, x): the tables segment by segment, each from the few planes that reach its d = 0 plane;
+// then, if asked for, all planes for the read-outs.
 inline void run_self(const SelfStrip& self) {
   constexpr int L = kLanes<double>, N = kImageLanes<double>;
   char* memory = static_cast<char*>(self.workspace);
   const int head_slots = self.program.head.slots;
-  auto* offset = static_cast<std::int64_t*>(carve(memory, self.program.size * sizeof(std::int64_t)));
+  auto* offset =
+      static_cast<std::int64_t*>(carve(memory, self.program.size * sizeof(std::int64_t)));
   auto* readouts = static_cast<double*>(carve(memory, 2 * head_slots * N * sizeof(double)));
   for (int k = 0; k < self.program.size; ++k) offset[k] = self.offset[k] * N;
   for (int lane = 0; lane < N; lane += L) {
+    // The images against themselves.
     StreamIo<double> io{};
     io.row_pixels = io.col_pixels = self.pixels + lane;
     io.tables = {nullptr, self.table + lane, nullptr, offset};
     io.record = self.table + lane;
     io.readouts = readouts;
+    // The tables.
     for (int s = 0; s < self.program.segment_count; ++s) {
       if (!has_features(self.program, self.program.segments[s])) continue;
       Stream<double, false, true> near(self.near[s], io, memory);
       near.run();
     }
     if (!self.complete) continue;
+    // The read-outs.
     for (int k = 0; k < 2 * head_slots * N; ++k) readouts[k] = 0;
     io.half = self.program.segment_count == 1 && !self.program.segments[0].circular;
     Stream<double, true, true> all(self.program, io, memory);
@@ -182,7 +192,8 @@ std::int64_t stream_bytes(const PlaneProgram& program) {
 inline std::int64_t image_scratch_bytes(const PlaneProgram& program) {
   char* memory = nullptr;
   make_scratch<double>(program, memory);
-  const std::int64_t streams = stream_bytes<double, true>(program);  // a vector of doubles is as wide as one of floats
+  // A vector of doubles is as wide as one of floats.
+  const std::int64_t streams = stream_bytes<double, true>(program);
   return (memory - static_cast<char*>(nullptr)) + streams + 4096;
 }
 

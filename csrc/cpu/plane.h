@@ -1,5 +1,5 @@
-// One displacement plane: K[p, p + d] and T[p, p + d] for all pixels p with p and p + d in the image, a vector of
-// pairs for every pixel; and the plain operations on it.
+// One displacement plane: K[p, p + d] and T[p, p + d] for all pixels p with p and p + d in the
+// image, a vector of pairs for every pixel; and the plain operations on it.
 #pragma once
 
 #include "../program/plane_program.h"
@@ -22,8 +22,8 @@ struct Plane {
   std::int64_t size() const { return std::int64_t(rows()) * cols() * kLanes<T>; }
 };
 
-// The two points' tables for a plane: the row image as scalars, the column images as vectors. In self mode (pairs
-// (x, x)) the row image is the column image, lane by lane.
+// The two points' tables for a plane: the row image as scalars, the column images as vectors. In
+// self mode (pairs (x, x)) the row image is the column image, lane by lane.
 template <class T>
 struct Tables {
   const T* row;  // per op at row_offset: [h w][2]
@@ -47,7 +47,9 @@ struct Features {
     if (kSelf) return load(row + at * kStep);
     return splat(row[at]);
   }
-  NTK_HD V col_value(int which, std::int64_t p) const { return load(col + (2 * (p + shift) + which) * kStep); }
+  NTK_HD V col_value(int which, std::int64_t p) const {
+    return load(col + (2 * (p + shift) + which) * kStep);
+  }
 };
 
 // Calls f(i, p) for every pixel of the plane: i counts vectors, p pixels of the image.
@@ -64,15 +66,17 @@ template <class T, bool kNtk, bool kSelf>
 void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>& plane) {
   using V = typename Vector<T>::type;
   const Features<T, kSelf> f(tables, number, plane);
-  visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
-    for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
-      T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
-      V e, d;
-      phi.pair(load(k), f.row_value(0, p), f.row_value(1, p), f.col_value(0, p), f.col_value(1, p), e, d);
-      store(k, e);
-      if (kNtk) store(t, d * load(t));
-    });
-  });
+  visit_pointwise<T>(
+      op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
+        for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
+          T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
+          V e, d;
+          phi.pair(load(k), f.row_value(0, p), f.row_value(1, p), f.col_value(0, p),
+                   f.col_value(1, p), e, d);
+          store(k, e);
+          if (kNtk) store(t, d * load(t));
+        });
+      });
 }
 
 template <class T>
@@ -91,8 +95,10 @@ void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
   for_pixels(out, [&](std::int64_t i, std::int64_t o) __attribute__((always_inline)) {
     const int top = int(o / out.w) * op.stride_h - op.low_h - in.row0(),
               left = int(o % out.w) * op.stride_w - op.low_w - in.col0();
-    const int r0 = top < 0 ? 0 : top, r1 = top + op.window_h < in.rows() ? top + op.window_h : in.rows();
-    const int c0 = left < 0 ? 0 : left, c1 = left + op.window_w < in.cols() ? left + op.window_w : in.cols();
+    const int r0 = top < 0 ? 0 : top,
+              r1 = top + op.window_h < in.rows() ? top + op.window_h : in.rows();
+    const int c0 = left < 0 ? 0 : left,
+              c1 = left + op.window_w < in.cols() ? left + op.window_w : in.cols();
     V k = V{}, t = V{};
     for (int r = r0; r < r1; ++r)
       for (int c = c0; c < c1; ++c) {
@@ -125,7 +131,8 @@ void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Pl
         for (int m = 0; m < count; ++m) {
           const Plane<T>& in = mates[m];
           if (in.dh != qh - ph || in.dw != qw - pw) continue;
-          const std::int64_t at = (std::int64_t(ph - in.row0()) * in.cols() + (pw - in.col0())) * kLanes<T>;
+          const std::int64_t at =
+              (std::int64_t(ph - in.row0()) * in.cols() + (pw - in.col0())) * kLanes<T>;
           k += load(in.k + at);
           if (kNtk) t += load(in.t + at);
         }
@@ -142,7 +149,8 @@ NTK_HD void row_sums(const PlaneOp& op, const Plane<T>& plane, int r, V& sum_k, 
   const std::int64_t first = std::int64_t(r) * plane.cols() * kLanes<T>;
   sum_k = sum_t = V{};
   for (int c = 0; c < plane.cols(); ++c) {
-    V k = load(plane.k + first + c * kLanes<T>), t = kNtk ? load(plane.t + first + c * kLanes<T>) : V{};
+    V k = load(plane.k + first + c * kLanes<T>),
+      t = kNtk ? load(plane.t + first + c * kLanes<T>) : V{};
     if (kWeighted) {
       const T u = T(shared_windows(plane.w, plane.col0() + c, plane.dw, op.window_w));
       k *= u;
@@ -153,8 +161,8 @@ NTK_HD void row_sums(const PlaneOp& op, const Plane<T>& plane, int r, V& sum_k, 
   }
 }
 
-// Adds the plane's sums to `sum` (K at 0, T at kLanes): weight 1 for all pixel pairs, or the number of local averaging
-// windows that hold both pixels (half width 0: p = p' only).
+// Adds the plane's sums to `sum` (K at 0, T at kLanes): weight 1 for all pixel pairs, or the number
+// of local averaging windows that hold both pixels (half width 0: p = p' only).
 template <class T, bool kNtk>
 void plane_readout(const PlaneOp& op, const Plane<T>& plane, double weight, double* sum) {
   using V = typename Vector<T>::type;

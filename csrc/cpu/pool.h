@@ -1,5 +1,6 @@
-// Pooling between planes: out plane D of stride s is made of the planes s D + e, |e| < window, of its input. Output
-// planes live in bands (all dw of one dh) that are opened, filled and handed on in order: a streaming pool.
+// Pooling between planes: out plane D of stride s is made of the planes s D + e, |e| < window, of
+// its input. Output planes live in bands (all dw of one dh) that are opened, filled and handed on
+// in order: a streaming pool.
 #pragma once
 
 #include "plane.h"
@@ -14,9 +15,12 @@ struct Pool {
   int bands;  // alive at a time
   int next;   // first output displacement dh not yet handed on
 
-  std::int64_t band_size() const { return std::int64_t(op->out_h) * op->out_w * op->out_w * kLanes<T>; }
+  std::int64_t band_size() const {
+    return std::int64_t(op->out_h) * op->out_w * op->out_w * kLanes<T>;
+  }
   Plane<T> plane(int dh, int dw) const {
-    const int w = op->out_w, n = w - 1 + dw;  // columns of planes -(w-1) ... dw-1: 1 + 2 + ... + w + ... + 1
+    // Columns of planes -(w-1) ... dw-1: 1 + 2 + ... + w + ... + 1.
+    const int w = op->out_w, n = w - 1 + dw;
     const std::int64_t before = n < w ? n * (n + 1) / 2 : w * w - (w - dw) * (w - dw + 1) / 2;
     T* band = memory + 2 * band_size() * ((dh + op->out_h - 1) % bands);
     T* k = band + before * op->out_h * kLanes<T>;
@@ -45,7 +49,8 @@ void pool_into(const PlaneOp& op, const Plane<T>& in, int eh, int ew, Plane<T> o
     for (int a = top + oh.first; a < top + oh.last; ++a) {
       if (a < 0 || a >= in.rows()) continue;
       const std::int64_t line = std::int64_t(a) * in.cols();
-      T *k = out.k + std::int64_t(r) * out.cols() * L, *t = out.t + std::int64_t(r) * out.cols() * L;
+      T *k = out.k + std::int64_t(r) * out.cols() * L,
+        *t = out.t + std::int64_t(r) * out.cols() * L;
       for (int c = 0; c < out.cols(); ++c) {
         const int left = (out.col0() + c) * op.stride_w - op.low_w - in.col0();
         const int b0 = left + ow.first < 0 ? 0 : left + ow.first,
@@ -64,7 +69,8 @@ void pool_into(const PlaneOp& op, const Plane<T>& in, int eh, int ew, Plane<T> o
 
 // Adds one input plane to every output plane that it belongs to.
 template <class T, bool kNtk>
-void pool_plane(const Pool<T>& pool, const Plane<T>& in, const unsigned char* need_h, const unsigned char* need_w) {
+void pool_plane(const Pool<T>& pool, const Plane<T>& in, const unsigned char* need_h,
+                const unsigned char* need_w) {
   const PlaneOp& op = *pool.op;
   for (int eh = 1 - op.window_h; eh < op.window_h; ++eh) {
     if ((in.dh - eh) % op.stride_h) continue;

@@ -1,4 +1,5 @@
-// Vectors of the widest registers of this translation unit's instruction set, with the names dual.h uses.
+// Vectors of the widest registers of this translation unit's instruction set, with the names dual.h
+// uses.
 #pragma once
 
 #include "../math/portable.h"
@@ -64,7 +65,8 @@ NTK_HD typename Vector<T>::type splat(T x) {
   return x - typename Vector<T>::type{};  // folds to a broadcast, as x + 0 (for x = -0) does not
 }
 
-// GCC folds a < b ? a : b to one instruction only under -ffast-math: say it by intrinsic where there is one.
+// GCC folds a < b ? a : b to one instruction only under -ffast-math: say it by intrinsic where
+// there is one.
 #if defined(__AVX512F__)
 NTK_HD FloatV sqrt(FloatV x) { return (FloatV)_mm512_sqrt_ps((__m512)x); }
 NTK_HD DoubleV sqrt(DoubleV x) { return (DoubleV)_mm512_sqrt_pd((__m512d)x); }
@@ -72,7 +74,9 @@ NTK_HD FloatV max(FloatV a, FloatV b) { return (FloatV)_mm512_max_ps((__m512)a, 
 NTK_HD DoubleV max(DoubleV a, DoubleV b) { return (DoubleV)_mm512_max_pd((__m512d)a, (__m512d)b); }
 NTK_HD FloatV min(FloatV a, FloatV b) { return (FloatV)_mm512_min_ps((__m512)a, (__m512)b); }
 NTK_HD DoubleV min(DoubleV a, DoubleV b) { return (DoubleV)_mm512_min_pd((__m512d)a, (__m512d)b); }
-NTK_HD bool any_below(FloatV x, float t) { return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(t), _CMP_LT_OQ) != 0; }
+NTK_HD bool any_below(FloatV x, float t) {
+  return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(t), _CMP_LT_OQ) != 0;
+}
 NTK_HD bool any_below(DoubleV x, double t) {
   return _mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(t), _CMP_LT_OQ) != 0;
 }
@@ -108,8 +112,9 @@ NTK_HD bool any_below(V x, typename Scalar<V>::type t) {
 NTK_HD FloatV abs(FloatV x) { return (FloatV)((Int32V)x & 0x7fffffff); }
 NTK_HD DoubleV abs(DoubleV x) { return (DoubleV)((Int64V)x & 0x7fffffffffffffffLL); }
 
-// e^x = 2^n e^r, |r| <= ln2/2: n by the rounding of x log2(e) + 1.5 2^m, e^r by its Taylor series. Below the normal
-// range the result is clamped to the smallest normal number's neighbourhood, far under any kernel's rounding.
+// e^x = 2^n e^r, |r| <= ln2/2: n by the rounding of x log2(e) + 1.5 2^m, e^r by its Taylor series.
+// Below the normal range the result is clamped to the smallest normal number's neighbourhood, far
+// under any kernel's rounding.
 template <class T, int kTerms, class V>
 NTK_HD V exp_of(V x, T magic, T ln2_high, T ln2_low, T lowest, T highest, int mantissa) {
   using I = typename Vector<T>::integer;
@@ -121,9 +126,12 @@ NTK_HD V exp_of(V x, T magic, T ln2_high, T ln2_low, T lowest, T highest, int ma
   for (int k = kTerms; k > 0; --k) p = T(1) + p * r * T(1.0 / k);
   return (V)((I)p + ((I)shifted << mantissa));
 }
-NTK_HD FloatV exp(FloatV x) { return exp_of<float, 7>(x, 12582912.f, 0.693359375f, -2.12194440e-4f, -87.f, 88.f, 23); }
+NTK_HD FloatV exp(FloatV x) {
+  return exp_of<float, 7>(x, 12582912.f, 0.693359375f, -2.12194440e-4f, -87.f, 88.f, 23);
+}
 NTK_HD DoubleV exp(DoubleV x) {
-  return exp_of<double, 13>(x, 6755399441055744., 0.693147180369123816490, 1.90821492927058770002e-10, -708., 709., 52);
+  return exp_of<double, 13>(x, 6755399441055744., 0.693147180369123816490,
+                            1.90821492927058770002e-10, -708., 709., 52);
 }
 
 NTK_HD FloatV if_negative(FloatV x, FloatV a, FloatV b) { return x < FloatV{} ? a : b; }
@@ -146,7 +154,8 @@ NTK_HD V interleave(V a, V b) {
 
 }  // namespace ntk
 
-#include "../math/pack.h"  // after the vectors' functions: built-in vectors have no namespace to find them by
+// After the vectors' functions: built-in vectors have no namespace to find them by.
+#include "../math/pack.h"
 
 namespace ntk {
 

@@ -1,5 +1,5 @@
-// All planes of one row image against a strip of column images: segment by segment, planes in order of displacement,
-// through every layer up to the next pool while they are in cache.
+// All planes of one row image against a strip of column images: segment by segment, planes in order
+// of displacement, through every layer up to the next pool while they are in cache.
 #pragma once
 
 #include "../stop.h"
@@ -27,38 +27,16 @@ class Stream {
  public:
   using V = typename Vector<T>::type;
   static constexpr int L = kLanes<T>;
+  static constexpr std::int64_t kVectorBytes = L * sizeof(T);
 
-  Stream(const PlaneProgram& program, const StreamIo<T>& io, void* memory) : program_(program), io_(io) {
-    int pixels = program.h * program.w, width = program.w;
+  // Without memory only its size is found out.
+  Stream(const PlaneProgram& program, const StreamIo<T>& io, void* memory)
+      : program_(program), io_(io), memory_(static_cast<char*>(memory)) {
     for (int s = 0; s < program.segment_count; ++s) circular_ |= program.segments[s].circular;
-    for (int k = 0; k < program.size; ++k) {
-      if (program.ops[k].h * program.ops[k].w > pixels) pixels = program.ops[k].h * program.ops[k].w;
-      if (program.ops[k].out_h * program.ops[k].out_w > pixels) pixels = program.ops[k].out_h * program.ops[k].out_w;
-      if (program.ops[k].w > width) width = program.ops[k].w;
-    }
     mates_ = circular_ ? 4 : 1;
-    const auto take = [&](std::int64_t bytes) {  // without memory only the size is found out
-      char* const taken = memory ? static_cast<char*>(memory) + bytes_ : nullptr;
-      bytes_ += (bytes + 63) / 64 * 64 + 5 * 64;  // planes a power of two apart would fight for the same cache sets
-      return reinterpret_cast<T*>(taken);
-    };
-    const std::int64_t vector = L * sizeof(T), plane_bytes = pixels * vector, line_bytes = width * vector;
-    const int planes = (program.slots + 1) * mates_;
-    planes_ = reinterpret_cast<Plane<T>*>(take(planes * std::int64_t(sizeof(Plane<T>))));
-    for (int i = 0; i < planes; ++i) {
-      T *const k = take(plane_bytes), *const t = take(plane_bytes);
-      if (memory) planes_[i] = {k, t, 0, 0, 0, 0, false};
-    }
-    T* const zero = take(line_bytes);
-    lines_ = {take(line_bytes), take(line_bytes), zero};
-    for (std::int64_t i = 0; memory && i < width * std::int64_t(L); ++i) zero[i] = 0;
-    for (int s = 0; s + 1 < program.segment_count; ++s) {
-      Pool<T>& pool = pools_[s];
-      pool.op = &program.ops[program.segments[s].last];
-      const int all = 2 * pool.op->out_h - 1, alive = (2 * pool.op->window_h - 2) / pool.op->stride_h + 2;
-      pool.bands = circular_ || alive > all ? all : alive;
-      pool.memory = take(2 * pool.band_size() * pool.bands * std::int64_t(sizeof(T)));
-    }
+    take_planes();
+    take_lines();
+    for (int s = 0; s + 1 < program.segment_count; ++s) take_pool(s);
   }
   std::int64_t bytes() const { return bytes_; }
 
@@ -68,7 +46,8 @@ class Stream {
       for (int b = 0; b < pools_[s].bands; ++b) pools_[s].clear_band(b + 1 - pools_[s].op->out_h);
     }
     const Segment& first = program_.segments[0];
-    for (int dh = first.circular || io_.half ? 0 : 1 - first.h; dh < end_h(first); ++dh) advance(0, dh);
+    for (int dh = first.circular || io_.half ? 0 : 1 - first.h; dh < end_h(first); ++dh)
+      advance(0, dh);
     for (int s = 0; s + 1 < program_.segment_count; ++s) {
       const Segment& after = program_.segments[s + 1];
       if (after.circular)
@@ -79,12 +58,60 @@ class Stream {
   }
 
  private:
+  // Planes a power of two apart would fight for the same cache sets.
+  T* take(std::int64_t bytes) {
+    char* const taken = memory_ ? memory_ + bytes_ : nullptr;
+    bytes_ += (bytes + 63) / 64 * 64 + 5 * 64;
+    return reinterpret_cast<T*>(taken);
+  }
+
+  void take_planes() {
+    std::int64_t pixels = std::int64_t(program_.h) * program_.w;  // of the largest image
+    for (int k = 0; k < program_.size; ++k) {
+      const PlaneOp& op = program_.ops[k];
+      pixels = larger(pixels, larger(std::int64_t(op.h) * op.w, std::int64_t(op.out_h) * op.out_w));
+    }
+    const int planes = (program_.slots + 1) * mates_;
+    planes_ = reinterpret_cast<Plane<T>*>(take(planes * std::int64_t(sizeof(Plane<T>))));
+    for (int i = 0; i < planes; ++i) {
+      T* const k = take(pixels * kVectorBytes);
+      T* const t = take(pixels * kVectorBytes);
+      if (memory_) planes_[i] = {k, t, 0, 0, 0, 0, false};
+    }
+  }
+
+  void take_lines() {
+    std::int64_t width = program_.w;  // of the widest image
+    for (int k = 0; k < program_.size; ++k) width = larger(width, program_.ops[k].w);
+    T* const zero = take(width * kVectorBytes);
+    T* const k = take(width * kVectorBytes);
+    T* const t = take(width * kVectorBytes);
+    lines_ = {k, t, zero};
+    for (std::int64_t i = 0; memory_ && i < width * L; ++i) zero[i] = 0;
+  }
+
+  void take_pool(int s) {
+    Pool<T>& pool = pools_[s];
+    pool.op = &program_.ops[program_.segments[s].last];
+    const int all = 2 * pool.op->out_h - 1,
+              alive = (2 * pool.op->window_h - 2) / pool.op->stride_h + 2;
+    pool.bands = circular_ || alive > all ? all : alive;
+    pool.memory = take(2 * pool.band_size() * pool.bands * std::int64_t(sizeof(T)));
+  }
+
+  static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
   Plane<T>* slot(int number) { return planes_ + number * mates_; }
   Plane<T>* spare() { return planes_ + program_.slots * mates_; }
 
-  // Past the last displacement; with circular padding every d >= 0 stands for its mate d - period too.
-  static int end_h(const Segment& segment) { return segment.circular ? segment.period_h : segment.h; }
-  static int end_w(const Segment& segment) { return segment.circular ? segment.period_w : segment.w; }
+  // Past the last displacement; with circular padding every d >= 0 stands for its mate d - period
+  // too.
+  static int end_h(const Segment& segment) {
+    return segment.circular ? segment.period_h : segment.h;
+  }
+  static int end_w(const Segment& segment) {
+    return segment.circular ? segment.period_w : segment.w;
+  }
 
   // All planes of segment s with displacement dh (and its mate, if circular) are at hand: run them.
   void advance(int s, int dh) {
@@ -96,8 +123,11 @@ class Stream {
     }
     if (s + 1 >= program_.segment_count || circular_) return;
     const PlaneOp& pool = *pools_[s].op;
-    const int stride = stride_before_pool(s), scaled = (dh + stride * segment.h) / stride - segment.h;  // rounded down
-    while (pools_[s].next < pool.out_h && pool.stride_h * pools_[s].next + pool.window_h - 1 <= scaled) hand_on(s);
+    const int stride = stride_before_pool(s);
+    const int scaled = (dh + stride * segment.h) / stride - segment.h;  // rounded down
+    while (pools_[s].next < pool.out_h &&
+           pool.stride_h * pools_[s].next + pool.window_h - 1 <= scaled)
+      hand_on(s);
   }
 
   void hand_on(int s) {
@@ -121,7 +151,8 @@ class Stream {
     for (int mh = 0; mh < (segment.circular && dh > 0 ? 2 : 1); ++mh)
       for (int mw = 0; mw < (segment.circular && dw > 0 ? 2 : 1); ++mw) {
         const int at_h = dh - mh * segment.period_h, at_w = dw - mw * segment.period_w;
-        if (at_h >= segment.h || -at_h >= segment.h || at_w >= segment.w || -at_w >= segment.w) continue;
+        if (at_h >= segment.h || -at_h >= segment.h || at_w >= segment.w || -at_w >= segment.w)
+          continue;
         Plane<T>& plane = slot(0)[count_++];
         plane = {plane.k, plane.t, segment.h, segment.w, at_h, at_w, true};
         if (s == 0)
@@ -173,17 +204,20 @@ class Stream {
   void run_op(int k) {
     const PlaneOp& op = program_.ops[k];
     Plane<T>* planes = slot(op.slot);
-    if (op.kind == PlaneOpKind::conv) op.fast == FastPath::none ? convolve(op) : conv_in_place(op, k);
+    if (op.kind == PlaneOpKind::conv)
+      op.fast == FastPath::none ? convolve(op) : conv_in_place(op, k);
     if (op.kind == PlaneOpKind::copy) copy_header(op);
     for (int m = 0; m < count_; ++m) {
       Plane<T>& plane = planes[m];
       if (!plane.alive) continue;
-      if (op.kind == PlaneOpKind::pointwise && (kSelf || op.fast != FastPath::skipped)) run_pointwise(op, k, plane);
+      if (op.kind == PlaneOpKind::pointwise && (kSelf || op.fast != FastPath::skipped))
+        run_pointwise(op, k, plane);
       if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add)
         plane_copy_or_add(op.kind == PlaneOpKind::add, plane, slot(op.other)[m]);
       if (op.kind == PlaneOpKind::readout && wanted(op, plane)) {
         const bool twice = io_.half && (plane.dh != 0 || plane.dw != 0);
-        plane_readout<T, kNtk>(op, plane, (twice ? 2 : 1) * op.constants.scale(), io_.readouts + 2 * L * op.other);
+        plane_readout<T, kNtk>(op, plane, (twice ? 2 : 1) * op.constants.scale(),
+                               io_.readouts + 2 * L * op.other);
       }
     }
   }
@@ -209,21 +243,25 @@ class Stream {
     for (int m = 0; m < count_; ++m) {
       const Plane<T>& plane = slot(op.slot)[m];
       if (!plane.alive) continue;
-      const bool bias = op.constants.affine().b > 0, first = k == 0 && !bias;  // T is zero before the first layer
+      const bool bias = op.constants.affine().b > 0;
+      const bool first = k == 0 && !bias;  // T is zero before the first layer
       if (kSelf || op.fast == FastPath::conv3)
         conv3<T, kNtk, false>(plane, lines_, AffinePost<T, kNtk>{of_window_sums(op).as<T>()});
       else if (op.fast == FastPath::conv3_relu_positive)
-        bias ? conv3_relu<true, true, false>(op, k, plane) : conv3_relu<true, false, false>(op, k, plane);
+        bias ? conv3_relu<true, true, false>(op, k, plane)
+             : conv3_relu<true, false, false>(op, k, plane);
       else if (first)
         conv3_relu<false, false, true>(op, k, plane);
       else
-        bias ? conv3_relu<false, true, false>(op, k, plane) : conv3_relu<false, false, false>(op, k, plane);
+        bias ? conv3_relu<false, true, false>(op, k, plane)
+             : conv3_relu<false, false, false>(op, k, plane);
     }
   }
 
   template <bool kPositive, bool kBias, bool kZeroT>
   void conv3_relu(const PlaneOp& op, int k, const Plane<T>& plane) {
-    conv3<T, kNtk, kZeroT>(plane, lines_, ReluPost<T, kNtk, kPositive, kBias>(op, io_.tables, k + 1, plane));
+    conv3<T, kNtk, kZeroT>(plane, lines_,
+                           ReluPost<T, kNtk, kPositive, kBias>(op, io_.tables, k + 1, plane));
   }
 
   void convolve(const PlaneOp& op) {
@@ -234,8 +272,8 @@ class Stream {
       out.w = op.out_w;
       out.dh = in.dh / op.stride_h;
       out.dw = in.dw / op.stride_w;
-      out.alive = in.alive && in.dh % op.stride_h == 0 && in.dw % op.stride_w == 0 && out.dh < out.h &&
-                  -out.dh < out.h && out.dw < out.w && -out.dw < out.w;
+      out.alive = in.alive && in.dh % op.stride_h == 0 && in.dw % op.stride_w == 0 &&
+                  out.dh < out.h && -out.dh < out.h && out.dw < out.w && -out.dw < out.w;
     }
     for (int m = 0; m < count_; ++m) {
       Plane<T>& out = spare()[m];
@@ -258,34 +296,38 @@ class Stream {
     plane_pointwise<T, kNtk, kSelf>(op, k, io_.tables, plane);
   }
 
-  // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are written down.
+  // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are
+  // written down.
   void record(const PlaneOp& op, int k, Plane<T>& plane) {
     static_assert(sizeof(T) == sizeof(double));
     double* table = io_.record + io_.tables.col_offset[k];
     constexpr int N = kImageLanes<T>;
     const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
-    visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
-      for (std::int64_t p = 0; p < pixels; ++p) {
-        T *const k = plane.k + p * L, *const t = plane.t + p * L;
-        double first[L], second[L];  // side by side, so that the compiler takes all lanes at once
-        T e[L], d[L];
-        for (int l = 0; l < L; ++l) {
-          const WithItself<T> r = with_itself(phi, k[l]);
-          first[l] = r.f[0];
-          second[l] = r.f[1];
-          e[l] = r.E;
-          d[l] = r.D;
-        }
-        store(table + 2 * p * N, load(first));
-        store(table + (2 * p + 1) * N, load(second));
-        store(k, load(e));
-        if (kNtk) store(t, load(d) * load(t));
-      }
-    });
+    visit_pointwise<T>(
+        op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
+          for (std::int64_t p = 0; p < pixels; ++p) {
+            T *const k = plane.k + p * L, *const t = plane.t + p * L;
+            double first[L],
+                second[L];  // side by side, so that the compiler takes all lanes at once
+            T e[L], d[L];
+            for (int l = 0; l < L; ++l) {
+              const WithItself<T> r = with_itself(phi, k[l]);
+              first[l] = r.f[0];
+              second[l] = r.f[1];
+              e[l] = r.E;
+              d[l] = r.D;
+            }
+            store(table + 2 * p * N, load(first));
+            store(table + (2 * p + 1) * N, load(second));
+            store(k, load(e));
+            if (kNtk) store(t, load(d) * load(t));
+          }
+        });
   }
 
   const PlaneProgram& program_;
   const StreamIo<T>& io_;
+  char* const memory_;
   Plane<T>* planes_;  // [slots + 1 spare][mates]
   Lines<T> lines_;
   Pool<T> pools_[kMaxPools];

@@ -34,14 +34,15 @@ void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<
   T *K = s.K(op.slot), *t = s.Tk(op.slot);
   const V r0 = splat(rows.feature(number, 0)[s.row]), r1 = splat(rows.feature(number, 1)[s.row]);
   const T *c0 = cols.feature(number, 0) + s.col, *c1 = cols.feature(number, 1) + s.col;
-  visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
-    for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
-      V e, d;
-      phi.pair(load(K + j), r0, r1, load(c0 + j), load(c1 + j), e, d);
-      store(K + j, e);
-      if (kNtk) store(t + j, d * load(t + j));
-    }
-  });
+  visit_pointwise<T>(op.pointwise, op.constants.p,
+                     [&](const auto& phi) __attribute__((always_inline)) {
+                       for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+                         V e, d;
+                         phi.pair(load(K + j), r0, r1, load(c0 + j), load(c1 + j), e, d);
+                         store(K + j, e);
+                         if (kNtk) store(t + j, d * load(t + j));
+                       }
+                     });
 }
 
 template <class T>
@@ -90,7 +91,8 @@ void run_strips(const Tile<T>& tile) {
   for (std::int64_t i = 0; i < tile.rows; ++i)
     for (std::int64_t j = first_column(tile, i, kStrip); j < tile.cols; j += kStrip) {
       const std::int64_t left = tile.cols - j;
-      const Strip<T> s{static_cast<T*>(tile.workspace), tile.row + i, tile.col + j, left < kStrip ? left : kStrip};
+      const Strip<T> s{static_cast<T*>(tile.workspace), tile.row + i, tile.col + j,
+                       left < kStrip ? left : kStrip};
       load_input(tile, s, tile.dot + i * tile.dot_stride + j);
       run_ops<T, kNtk>(tile, s, i * tile.stride + j);
     }

@@ -1,8 +1,10 @@
 // What both executors of a tile share: guarded stores, the exact diagonal, the mirrored half.
-// Anonymous namespace: this code is compiled once per instruction set, and no copy may serve another's calls.
+// Anonymous namespace: this code is compiled once per instruction set, and no copy may serve
+// another's calls.
 #pragma once
 
-#include "simd.h"  // before dual.h: built-in vectors have no namespace, so their functions must be declared first
+// Before dual.h: built-in vectors have no namespace, so their functions must be declared first.
+#include "simd.h"
 
 #include "../backend.h"
 
@@ -19,7 +21,8 @@ NTK_HD void store_columns(T* p, V v, std::int64_t count) {
   }
 }
 
-// First column of row i that is computed: all of them, or in a diagonal tile those right of the diagonal's group.
+// First column of row i that is computed: all of them, or in a diagonal tile those right of the
+// diagonal's group.
 template <class T>
 std::int64_t first_column(const Tile<T>& tile, std::int64_t i, std::int64_t group) {
   return tile.diagonal ? i / group * group : 0;
@@ -53,11 +56,13 @@ void transpose(const T* src, T* dst, std::int64_t stride, std::int64_t rows, std
         continue;
       }
       for (std::int64_t j = j0; j < cols && j < j0 + n; ++j)
-        for (std::int64_t i = i0; i < rows && i < i0 + n; ++i) dst[j * stride + i] = src[i * stride + j];
+        for (std::int64_t i = i0; i < rows && i < i0 + n; ++i)
+          dst[j * stride + i] = src[i * stride + j];
     }
 }
 
-// Lower triangle from the upper one; the diagonal from the points' own values, where the correlation is exactly 1.
+// Lower triangle from the upper one; the diagonal from the points' own values, where the
+// correlation is exactly 1.
 template <class T>
 void complete_diagonal_tile(const Tile<T>& tile, T* out, const double* diagonal) {
   for (std::int64_t i = 0; i < tile.rows; ++i) {
@@ -73,7 +78,8 @@ void finish(const Tile<T>& tile) {
     T* const mirrors[2] = {tile.nngp_mirror[o], tile.ntk_mirror[o]};
     const double* const diagonals[2] = {tile.row_points.nngp, tile.row_points.ntk};
     for (int k = 0; k < 2; ++k) {
-      if (outs[k] && tile.diagonal) complete_diagonal_tile(tile, outs[k], diagonals[k] + o * tile.row_points.size);
+      if (outs[k] && tile.diagonal)
+        complete_diagonal_tile(tile, outs[k], diagonals[k] + o * tile.row_points.size);
       if (outs[k] && mirrors[k]) transpose(outs[k], mirrors[k], tile.stride, tile.rows, tile.cols);
     }
   }

@@ -1,5 +1,6 @@
-// A block of threads as one object: the same template runs on the device, where threads run side by side, and on the
-// host, where they run one after another from one sync() to the next (tests without a GPU).
+// A block of threads as one object: the same template runs on the device, where threads run side by
+// side, and on the host, where they run one after another from one sync() to the next (tests
+// without a GPU).
 #pragma once
 
 #include "../math/portable.h"
@@ -30,7 +31,8 @@ struct DeviceBlock {
     S value;
     __device__ __forceinline__ S& operator[](int) { return value; }
   };
-  // volatile: what follows from the thread's number is made anew in every phase, not held in registers throughout.
+  // volatile: what follows from the thread's number is made anew in every phase, not held in
+  // registers throughout.
   template <class F>
   static __device__ __forceinline__ void each(const F& f) {
     int thread;

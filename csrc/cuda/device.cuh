@@ -1,4 +1,5 @@
-// The GPU: kernels that run a functor for every element or every warp, memory of the stream's order.
+// The GPU: kernels that run a functor for every element or every warp, memory of the stream's
+// order.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,13 +36,15 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) each_block(const F f)
 
 // f(pair, i) for i < n of every pair, whole blocks a pair.
 template <class F>
-__global__ void __launch_bounds__(kThreads) each_element_of(int n, unsigned blocks_per_pair, const F f) {
+__global__ void __launch_bounds__(kThreads)
+    each_element_of(int n, unsigned blocks_per_pair, const F f) {
   const unsigned pair = blockIdx.x / blocks_per_pair;
   const int i = int((blockIdx.x - pair * blocks_per_pair) * kThreads + threadIdx.x);
   if (i < n) f(std::int64_t(pair), i);
 }
 
-// Blocks a multiprocessor must hold, so registers a thread may use: the strip's K and U, and some 90 more.
+// Blocks a multiprocessor must hold, so registers a thread may use: the strip's K and U, and some
+// 90 more.
 template <class T, int kSide, bool kBias, bool kShort>
 constexpr int chain_blocks = sizeof(T) * TorusChain<T, kSide, kBias>::kRows <= 32 ? 6
                              : kShort                                             ? 4
@@ -80,7 +83,8 @@ class CudaDevice {
     taken_.push_back(p);
     return static_cast<T*>(p);
   }
-  // The host's memory may go at once: copies from pageable memory are staged before the call returns.
+  // The host's memory may go at once: copies from pageable memory are staged before the call
+  // returns.
   template <class T>
   const T* upload(const T* from, std::int64_t n) {
     T* const to = take<T>(n);

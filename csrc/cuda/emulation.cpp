@@ -1,5 +1,5 @@
-// The GPU's executor on the host, one element, block and warp after another: the very templates that nvcc compiles, so that
-// tests run them where there is no GPU. Slow.
+// The GPU's executor on the host, one element, block and warp after another: the very templates
+// that nvcc compiles, so that tests run them where there is no GPU. Slow.
 #include "emulation.h"
 
 #include <cstring>
@@ -17,7 +17,8 @@ class HostDevice {
   T* take(std::int64_t n) {
     const std::size_t bytes = std::size_t(n + 1) * sizeof(T);
     memory_.emplace_back(new char[bytes]);
-    std::memset(memory_.back().get(), 0xff, bytes);  // NaN, and -1: what is read before it is written shows
+    // NaN, and -1: what is read before it is written shows.
+    std::memset(memory_.back().get(), 0xff, bytes);
     return reinterpret_cast<T*>(memory_.back().get());
   }
   template <class T>
@@ -38,7 +39,8 @@ class HostDevice {
   template <class F>
   void squares(std::int64_t n, const F& f) {
     typename F::Shared shared;
-    for (std::int64_t i = 0; i < n; ++i) f.template run<HostBlock<F::kThreads>>(unsigned(i), shared);
+    for (std::int64_t i = 0; i < n; ++i)
+      f.template run<HostBlock<F::kThreads>>(unsigned(i), shared);
   }
   template <class T, int kSide, bool kBias, bool kShort>
   void warps(std::int64_t n, const TorusChain<T, kSide, kBias, kShort>& f) {

@@ -1,5 +1,5 @@
-// What a program of images needs on the GPU, whatever the images: which ops run as chains in registers, which
-// displacements the state holds after each op, how large everything is.
+// What a program of images needs on the GPU, whatever the images: which ops run as chains in
+// registers, which displacements the state holds after each op, how large everything is.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,9 @@ struct TorusShape {
   int h, w;
   Held rows, cols;
 
-  std::int64_t tori() const { return std::int64_t(rows.list.size()) * std::int64_t(cols.list.size()); }
+  std::int64_t tori() const {
+    return std::int64_t(rows.list.size()) * std::int64_t(cols.list.size());
+  }
   std::int64_t per_pair() const { return std::int64_t(h) * w * tori(); }
 };
 
@@ -61,12 +63,15 @@ class ImagePlan {
   // Convolutions of a chain.
   int steps(int chain) const {
     int n = 0;
-    for (int k = chains[chain].first; k < chains[chain].last; ++k) n += program_.ops[k].kind == PlaneOpKind::conv;
+    for (int k = chains[chain].first; k < chains[chain].last; ++k)
+      n += program_.ops[k].kind == PlaneOpKind::conv;
     return n;
   }
   PairLayout layout(int k) const { return pair_layout<T>(program_.ops[k].h, program_.ops[k].w); }
   // Is there a state in memory at all?
-  bool stateful() const { return !(chains.size() == 1 && chains[0].input && chains[0].readout >= 0); }
+  bool stateful() const {
+    return !(chains.size() == 1 && chains[0].input && chains[0].readout >= 0);
+  }
   // The largest state, in numbers of K.
   std::int64_t state_per_pair() const {
     std::int64_t most = 0;
@@ -76,7 +81,8 @@ class ImagePlan {
   }
   // Most partial sums of a read-out, and most rows of displacements they are of.
   std::int64_t sums_per_pair() const {
-    return most_of_readouts([&](int k) { return after[k].tori() * (fused_readout(k) ? 1 : after[k].w); });
+    return most_of_readouts(
+        [&](int k) { return after[k].tori() * (fused_readout(k) ? 1 : after[k].w); });
   }
   std::int64_t rows_per_pair() const {
     return most_of_readouts([&](int k) { return std::int64_t(after[k].rows.list.size()); });
@@ -101,7 +107,8 @@ class ImagePlan {
 
   bool is_conv3(int k) const {
     const PlaneOp& op = program_.ops[k];
-    return op.kind == PlaneOpKind::conv && op.fast != FastPath::none && std::max(op.h, op.w) <= kLargestSide<T>;
+    return op.kind == PlaneOpKind::conv && op.fast != FastPath::none &&
+           std::max(op.h, op.w) <= kLargestSide<T>;
   }
 
   void find_chains() {
@@ -113,11 +120,14 @@ class ImagePlan {
       }
       ChainPlan chain{k, k, k == 0, false, -1, false};
       const int slot = program_.ops[k].slot;
-      for (int n = 0; n < kMostSteps<T> && k < program_.size && is_conv3(k) && program_.ops[k].slot == slot; ++n) {
+      for (int n = 0;
+           n < kMostSteps<T> && k < program_.size && is_conv3(k) && program_.ops[k].slot == slot;
+           ++n) {
         const Affine<double> map = program_.ops[k].constants.affine();
         chain.bias |= map.b > 0 || map.f > 0;
         in_chain[k++] = int(chains.size());
-        if (k < program_.size && program_.ops[k].fast == FastPath::skipped) in_chain[k++] = int(chains.size());
+        if (k < program_.size && program_.ops[k].fast == FastPath::skipped)
+          in_chain[k++] = int(chains.size());
       }
       chain.last = k;
       if (k + 1 == program_.size && program_.ops[k].slot == slot && sums_all(k)) chain.readout = k;
@@ -129,18 +139,20 @@ class ImagePlan {
   bool sums_all(int k) const {
     const PlaneOp& op = program_.ops[k];
     if (op.kind != PlaneOpKind::readout) return false;
-    return (op.window_h < 0 && op.window_w < 0) || (op.window_h == 0 && op.window_w == 0 && after[k].tori() == 1);
+    return (op.window_h < 0 && op.window_w < 0) ||
+           (op.window_h == 0 && op.window_w == 0 && after[k].tori() == 1);
   }
   static bool is_pool2(const PlaneOp& op) {
     const bool twos = op.window_h == 2 && op.window_w == 2 && op.stride_h == 2 && op.stride_w == 2;
-    return op.kind == PlaneOpKind::pool && twos && op.low_h == 0 && op.low_w == 0 && op.h == 2 * op.out_h &&
-           op.w == 2 * op.out_w;
+    return op.kind == PlaneOpKind::pool && twos && op.low_h == 0 && op.low_w == 0 &&
+           op.h == 2 * op.out_h && op.w == 2 * op.out_w;
   }
 
   static bool plane_needed(const unsigned char* need, int start, std::int64_t d) {
     return d > -start && d < start && need[d + start - 1];
   }
-  // Torus d holds the planes d and d - n; plane D of an image shrunk by `stride` is plane D stride at the start.
+  // Torus d holds the planes d and d - n; plane D of an image shrunk by `stride` is plane D stride
+  // at the start.
   static Held held(const unsigned char* need, int start, int n, int stride) {
     Held out;
     out.at.assign(n, -1);
@@ -153,7 +165,8 @@ class ImagePlan {
     return out;
   }
   static TorusShape shape(const Segment& segment, int h, int w, std::pair<int, int> stride) {
-    return {h, w, held(segment.need_h, segment.h, h, stride.first), held(segment.need_w, segment.w, w, stride.second)};
+    return {h, w, held(segment.need_h, segment.h, h, stride.first),
+            held(segment.need_w, segment.w, w, stride.second)};
   }
 
   // An op that keeps its slot's shape repeats it.

@@ -1,8 +1,9 @@
-// A tile of pairs of images on a Device (the GPU, or the host that stands in for it in tests): tables, then batches of
-// pairs that fit into memory.
+// A tile of pairs of images on a Device (the GPU, or the host that stands in for it in tests):
+// tables, then batches of pairs that fit into memory.
 //
-// Device offers take<T>(n): memory; upload(p, n): a copy the kernels can read; each(n, f): f(i) for all i < n;
-// each_of(pairs, n, f): f(pair, i) for all; warps(n, f): f.run<Warp>(i) for n warps; budget(): bytes a batch may take.
+// Device offers take<T>(n): memory; upload(p, n): a copy the kernels can read; each(n, f): f(i) for
+// all i < n; each_of(pairs, n, f): f(pair, i) for all; warps(n, f): f.run<Warp>(i) for n warps;
+// budget(): bytes a batch may take.
 #pragma once
 
 #include <algorithm>
@@ -71,7 +72,8 @@ class ImageRun {
       joins_.push_back(joins(op.h, (op.h + rows - 1) / rows * rows));
     }
     batch_.row_images = packed(tile_.row_images, tile_.row, tile_.rows);
-    batch_.col_images = tile_.diagonal ? batch_.row_images : packed(tile_.col_images, tile_.col, tile_.cols);
+    batch_.col_images =
+        tile_.diagonal ? batch_.row_images : packed(tile_.col_images, tile_.col, tile_.cols);
   }
 
   void run() {
@@ -79,7 +81,8 @@ class ImageRun {
     const std::int64_t pairs = tile_.diagonal ? tile_.rows * (tile_.rows - 1) / 2 : all;
     if (pairs == 0) return;
     allocate(std::min(pairs, most_pairs()));
-    int *const rows = device_.template take<int>(pairs), *const cols = device_.template take<int>(pairs);
+    int *const rows = device_.template take<int>(pairs), *const cols =
+                                                             device_.template take<int>(pairs);
     device_.each(all, ListPairs{tile_.cols, tile_.diagonal, rows, cols});
     for (std::int64_t first = 0; first < pairs; first += size_) {
       batch_.row = rows + first;
@@ -92,15 +95,20 @@ class ImageRun {
  private:
   // --- memory
 
-  // Pairs of a batch: by memory, and so that tori and the elements of a pair can be numbered by int.
+  // Pairs of a batch: by memory, and so that tori and the elements of a pair can be numbered by
+  // int.
   std::int64_t most_pairs() const {
     constexpr std::int64_t kInt = 0x7fffffff;
     if (plan_.state_per_pair() > kInt) throw std::bad_alloc();
     const std::int64_t states =
-        plan_.stateful() ? 2 * (program_.slots + 1) * plan_.state_per_pair() * std::int64_t(sizeof(T)) : 0;
-    const std::int64_t sums = 2 * (plan_.sums_per_pair() + plan_.rows_per_pair() + program_.head.slots);
+        plan_.stateful()
+            ? 2 * (program_.slots + 1) * plan_.state_per_pair() * std::int64_t(sizeof(T))
+            : 0;
+    const std::int64_t sums =
+        2 * (plan_.sums_per_pair() + plan_.rows_per_pair() + program_.head.slots);
     std::int64_t most = device_.budget() / (states + sums * std::int64_t(sizeof(double)));
-    for (const TorusShape& s : plan_.after) most = std::min(most, kInt / std::max<std::int64_t>(1, s.tori()));
+    for (const TorusShape& s : plan_.after)
+      most = std::min(most, kInt / std::max<std::int64_t>(1, s.tori()));
     return std::max<std::int64_t>(1, most);
   }
 
@@ -109,7 +117,8 @@ class ImageRun {
     for (int s = 0; plan_.stateful() && s < 2 * (program_.slots + 1); ++s)
       buffers_.push_back(device_.template take<T>(pairs * plan_.state_per_pair()));
     for (double*& sums : sums_) sums = device_.template take<double>(pairs * plan_.sums_per_pair());
-    for (double*& sums : row_sums_) sums = device_.template take<double>(pairs * plan_.rows_per_pair());
+    for (double*& sums : row_sums_)
+      sums = device_.template take<double>(pairs * plan_.rows_per_pair());
     readouts_ = device_.template take<double>(2 * pairs * program_.head.slots);
     results_ = upload_results<T>(tile_, program_.head.outputs, device_);
     head_ = upload_steps<T>(program_.head, device_);
@@ -117,13 +126,15 @@ class ImageRun {
 
   PackedImages<T> packed(const ImagesView<T>& from, std::int64_t first, std::int64_t count) {
     const PairLayout layout = pair_layout<T>(program_.h, program_.w);
-    const std::int64_t pixels = std::int64_t(layout.size()) * program_.channels, table = plan_.table_size;
+    const std::int64_t pixels = std::int64_t(layout.size()) * program_.channels,
+                       table = plan_.table_size;
     T* const to_pixels = device_.template take<T>(count * pixels);
     T* const to_table = device_.template take<T>(count * table);
     for (int c = 0; c < program_.channels; ++c)
-      device_.each_of(count, layout.size(),
-                      PackPairs<T>{from.pixels, from.pixels_stride, first, c, program_.channels, program_.h, program_.w,
-                                   T(1), to_pixels + std::int64_t(c) * layout.size(), pixels});
+      device_.each_of(
+          count, layout.size(),
+          PackPairs<T>{from.pixels, from.pixels_stride, first, c, program_.channels, program_.h,
+                       program_.w, T(1), to_pixels + std::int64_t(c) * layout.size(), pixels});
     for (int k = 0; k < program_.size; ++k) {
       const PlaneOp& op = program_.ops[k];
       const int numbers = int(feature_count(op));
@@ -132,16 +143,18 @@ class ImageRun {
       T* const to = to_table + plan_.table_at[k];
       if (plan_.in_chain[k] >= 0)  // of the second feature, sqrt(q)
         device_.each_of(count, plan_.layout(k).size(),
-                        PackPairs<T>{from.table, from.table_stride, first, offset + 1, 2, op.h, op.w, T(std::sqrt(0.5)),
-                                     to, table});
+                        PackPairs<T>{from.table, from.table_stride, first, offset + 1, 2, op.h,
+                                     op.w, T(std::sqrt(0.5)), to, table});
       else
         device_.each_of(count, numbers, PackTable<T>{from, first, offset, numbers, to, table});
     }
     return {to_pixels, to_table, pixels, table};
   }
-  // What the state before op k of a chain is held times: a/18 before a convolution with ReLU and without bias.
+  // What the state before op k of a chain is held times: a/18 before a convolution with ReLU and
+  // without bias.
   double held_times(const ChainPlan& chain, int k) const {
-    const bool relu = k < chain.last && program_.ops[k].kind == PlaneOpKind::conv && has_relu(program_.ops[k]);
+    const bool relu =
+        k < chain.last && program_.ops[k].kind == PlaneOpKind::conv && has_relu(program_.ops[k]);
     return relu && !chain.bias ? of_window_sums(program_.ops[k]).a / 2 : 1;
   }
   static bool has_relu(const PlaneOp& conv) {
@@ -211,10 +224,10 @@ class ImageRun {
       for (int k = segment.first; k < segment.last; ++k) run_op(k);
       last_ = now_[0];
     }
-    const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table, tile_.row_images.head_stride,
-                               tile_.col_images.head_stride};
-    device_.each(count_,
-                 HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_, readouts_, results_});
+    const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table,
+                               tile_.row_images.head_stride, tile_.col_images.head_stride};
+    device_.each(count_, HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_,
+                                   readouts_, results_});
   }
 
   void swap_spare(int slot) { std::swap(place_[slot], place_[program_.slots]); }
@@ -241,7 +254,8 @@ class ImageRun {
     const int elements = int(s.per_pair());
     if (op.kind == PlaneOpKind::conv) {
       const Tori<T> out = tori(plan_.after[k], place_[program_.slots]);
-      device_.each_of(count_, int(out.per_pair()), ConvOp<T>{op, of_window_sums(op).as<T>(), s, out});
+      device_.each_of(count_, int(out.per_pair()),
+                      ConvOp<T>{op, of_window_sums(op).as<T>(), s, out});
       swap_spare(slot);
     } else if (op.kind == PlaneOpKind::pointwise) {
       visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) {
@@ -249,8 +263,10 @@ class ImageRun {
         device_.each_of(count_, elements, PointwiseOp<T, Phi>{phi, s, batch_, plan_.table_at[k]});
       });
     } else if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add) {
-      const Tori<T> from = tori(now_[op.other], place_[op.other]), to = tori(plan_.after[k], place_[slot]);
-      device_.each_of(count_, int(to.per_pair()), CopyOrAddOp<T>{op.kind == PlaneOpKind::add, to, from});
+      const Tori<T> from = tori(now_[op.other], place_[op.other]),
+                    to = tori(plan_.after[k], place_[slot]);
+      device_.each_of(count_, int(to.per_pair()),
+                      CopyOrAddOp<T>{op.kind == PlaneOpKind::add, to, from});
     } else if (op.kind == PlaneOpKind::readout && !plan_.fused_readout(k)) {
       const int columns = s.rows * s.cols * s.w;
       device_.each_of(count_, columns, ReadoutOp<T>{op, s, sums_[0], sums_[1]});
@@ -274,7 +290,8 @@ class ImageRun {
     const Tori<T> s = tori(shape, buffer);
     chain.bias ? launch<true>(number, s) : launch<false>(number, s);
     if (chain.readout >= 0)
-      add_up(program_.ops[chain.readout], std::int64_t(shape.rows.list.size()), std::int64_t(shape.cols.list.size()));
+      add_up(program_.ops[chain.readout], std::int64_t(shape.rows.list.size()),
+             std::int64_t(shape.cols.list.size()));
   }
   template <bool kBias>
   void launch(int number, const Tori<T>& s) {
@@ -298,7 +315,9 @@ class ImageRun {
     job.channels = program_.channels;
     job.first = T(held_times(chain, chain.first));
     job.load = !chain.input;
-    job.output = chain.readout >= 0 ? ChainOutput::sums : chain.pooled ? ChainOutput::pooled : ChainOutput::state;
+    job.output = chain.readout >= 0 ? ChainOutput::sums
+                 : chain.pooled     ? ChainOutput::pooled
+                                    : ChainOutput::state;
     job.sum_k = sums_[0];
     job.sum_t = sums_[1];
     job.count = steps_of(chain, job.steps);

@@ -1,4 +1,5 @@
-// Images from the strips of the CPU's tables (ImagesView) to the GPU's order: one image after another.
+// Images from the strips of the CPU's tables (ImagesView) to the GPU's order: one image after
+// another.
 #pragma once
 
 #include "tori.h"
@@ -24,7 +25,8 @@ struct PackPairs {
     const int parity = i / 2 / layout.pairs / layout.rows;
     const int pixel = r % h * w + (2 * pair + parity + i % 2) % w;
     const std::int64_t n = first + image;
-    to[image * to_stride + i] = scale * from[n / N * from_stride + (offset + std::int64_t(pixel) * step) * N + n % N];
+    to[image * to_stride + i] =
+        scale * from[n / N * from_stride + (offset + std::int64_t(pixel) * step) * N + n % N];
   }
 };
 

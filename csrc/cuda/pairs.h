@@ -1,5 +1,5 @@
-// Programs on pairs of points: their ops with constants prepared, and where results go. For vectors (squares.h) and the
-// heads of image programs.
+// Programs on pairs of points: their ops with constants prepared, and where results go. For vectors
+// (squares.h) and the heads of image programs.
 #pragma once
 
 #include <new>
@@ -18,7 +18,8 @@ struct PairTables {
   std::int64_t row_stride, col_stride;
 };
 
-// An op whose constants are in the pairs' precision, made once a tile: those of pointwise ops start from double.
+// An op whose constants are in the pairs' precision, made once a tile: those of pointwise ops start
+// from double.
 template <class T>
 struct Step {
   OpKind kind;
@@ -71,7 +72,8 @@ Steps<T> upload_steps(const Program& program, Device& device) {
 // An affine or pointwise op on n pairs in one column: row(which) and col(which) are the op's
 // features of the rows and the column.
 template <class T, int n, class Row, class Col>
-NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, n>& k, Pack<T, n>& t) {
+NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, n>& k,
+                      Pack<T, n>& t) {
   if (s.kind == OpKind::affine) {
     s.affine.template apply<true>(k, t);
   } else {
@@ -88,10 +90,11 @@ NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, 
   }
 }
 
-// A program on one pair, whose slots start in K and t; emit(output, nngp, ntk) receives what comes out.
+// A program on one pair, whose slots start in K and t; emit(output, nngp, ntk) receives what comes
+// out.
 template <class T, class Emit>
-NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::int64_t row, std::int64_t col, T* K,
-                     T* t, const Emit& emit) {
+NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::int64_t row,
+                     std::int64_t col, T* K, T* t, const Emit& emit) {
   for (int i = 0; i < program.size; ++i) {
     const Step<T>& s = program.ops[i];
     T &k = K[s.slot], &tk = t[s.slot];
@@ -106,7 +109,10 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
     } else {
       Pack<T, 1> k1{{k}}, t1{{tk}};
       take_step(
-          s, [&](int which) { return Pack<T, 1>{{tables.row[(2 * i + which) * tables.row_stride + row]}}; },
+          s,
+          [&](int which) {
+            return Pack<T, 1>{{tables.row[(2 * i + which) * tables.row_stride + row]}};
+          },
           [&](int which) { return tables.col[(2 * i + which) * tables.col_stride + col]; }, k1, t1);
       k = k1.v[0], tk = t1.v[0];
     }
@@ -119,17 +125,20 @@ constexpr int kMostSlots = 64;  // what the binding allows
 template <class T, class Device>
 Results<T> upload_results(const Results<T>& from, int outputs, Device& device) {
   const auto upload = [&](T* const* list) { return device.upload(list, outputs); };
-  return {upload(from.nngp), upload(from.ntk), upload(from.nngp_mirror), upload(from.ntk_mirror), from.stride};
+  return {upload(from.nngp), upload(from.ntk), upload(from.nngp_mirror), upload(from.ntk_mirror),
+          from.stride};
 }
 
 template <class T>
-NTK_HD void put_value(T* out, T* mirror, std::int64_t stride, std::int64_t i, std::int64_t j, T value) {
+NTK_HD void put_value(T* out, T* mirror, std::int64_t stride, std::int64_t i, std::int64_t j,
+                      T value) {
   if (out) out[i * stride + j] = value;
   if (out && mirror) mirror[j * stride + i] = value;
 }
 // Pair (i, j) of a tile, and its mirror image.
 template <class T>
-NTK_HD void put_pair(const Results<T>& to, int output, std::int64_t i, std::int64_t j, T nngp, T ntk) {
+NTK_HD void put_pair(const Results<T>& to, int output, std::int64_t i, std::int64_t j, T nngp,
+                     T ntk) {
   put_value(to.nngp[output], to.nngp_mirror[output], to.stride, i, j, nngp);
   put_value(to.ntk[output], to.ntk_mirror[output], to.stride, i, j, ntk);
 }

@@ -1,6 +1,7 @@
-// Tiles of pairs of vectors in squares, a block of threads each. Neighbouring threads have neighbouring columns, and a
-// thread several rows: accesses of a warp lie side by side whatever the alignment, and what depends on the column is
-// read once. Mirror images go through shared memory, so that they lie side by side as well.
+// Tiles of pairs of vectors in squares, a block of threads each. Neighbouring threads have
+// neighbouring columns, and a thread several rows: accesses of a warp lie side by side whatever the
+// alignment, and what depends on the column is read once. Mirror images go through shared memory,
+// so that they lie side by side as well.
 #pragma once
 
 #include "../math/relu_chain.h"
@@ -30,7 +31,8 @@ struct Square {
     const int c = column(thread), most = upper && c < height ? c : height;
     return {0, c < width ? most - first(thread) : 0};
   }
-  // The same of the mirror image, where a thread's column is a row of the square, and its rows are columns.
+  // The same of the mirror image, where a thread's column is a row of the square, and its rows are
+  // columns.
   NTK_HD Range wanted_in_mirror(int thread) const {
     const int r = column(thread);
     return {upper ? r + 1 - first(thread) : 0, r < height ? width - first(thread) : 0};
@@ -56,8 +58,10 @@ struct Squares {
   std::int64_t count() const { return (rows + kSide - 1) / kSide * across(); }
   NTK_HD Square at(unsigned n) const {
     const unsigned wide = unsigned(across()), down = n / wide;
-    const std::int64_t row = std::int64_t(down) * kSide, col = std::int64_t(n - down * wide) * kSide;
-    return {row, col, diagonal && row > col ? 0 : part(rows - row), part(cols - col), diagonal && row == col};
+    const std::int64_t row = std::int64_t(down) * kSide,
+                       col = std::int64_t(n - down * wide) * kSide;
+    return {row, col, diagonal && row > col ? 0 : part(rows - row), part(cols - col),
+            diagonal && row == col};
   }
   static NTK_HD int part(std::int64_t left) { return left < kSide ? int(left) : kSide; }
 };
@@ -68,10 +72,11 @@ struct Stage {
   T values[kSide][kSide + 1];
 };
 
-// Writes value(thread), a Pack of its rows, to the tile at `out` and its mirror image to that at `mirror`, if any.
+// Writes value(thread), a Pack of its rows, to the tile at `out` and its mirror image to that at
+// `mirror`, if any.
 template <class Block, class T, class Square, class Value>
-NTK_HD void store_square(const Square& at, T* out, T* mirror, std::int64_t stride, Stage<T, Square::kSide>& stage,
-                         const Value& value) {
+NTK_HD void store_square(const Square& at, T* out, T* mirror, std::int64_t stride,
+                         Stage<T, Square::kSide>& stage, const Value& value) {
   constexpr int kRows = Square::kRows;
   if (!out) return;
   Block::each([&](int thread) {
@@ -98,8 +103,8 @@ NTK_HD void store_square(const Square& at, T* out, T* mirror, std::int64_t strid
 
 // Both results of an output that are wanted.
 template <class Block, class T, class Square, class Nngp, class Ntk>
-NTK_HD void store_both(const Square& at, const Results<T>& to, int output, Stage<T, Square::kSide>& stage,
-                       const Nngp& nngp, const Ntk& ntk) {
+NTK_HD void store_both(const Square& at, const Results<T>& to, int output,
+                       Stage<T, Square::kSide>& stage, const Nngp& nngp, const Ntk& ntk) {
   store_square<Block>(at, to.nngp[output], to.nngp_mirror[output], to.stride, stage, nngp);
   store_square<Block>(at, to.ntk[output], to.ntk_mirror[output], to.stride, stage, ntk);
 }
@@ -127,8 +132,12 @@ struct SquareJob {
   Results<T> results;
 
   // Numbers of a thread's first row and of its column among the points.
-  NTK_HD std::int64_t first_row(const Square& at, int thread) const { return row + at.row + Square::first(thread); }
-  NTK_HD std::int64_t column(const Square& at, int thread) const { return col + at.col + Square::column(thread); }
+  NTK_HD std::int64_t first_row(const Square& at, int thread) const {
+    return row + at.row + Square::first(thread);
+  }
+  NTK_HD std::int64_t column(const Square& at, int thread) const {
+    return col + at.col + Square::column(thread);
+  }
   NTK_HD Pack<T, Square::kRows> dots(const Square& at, int thread) const {
     const std::int64_t i = at.row + Square::first(thread), j = at.col + Square::column(thread);
     return at.load(thread, dot + i * dot_stride + j, dot_stride);
@@ -165,7 +174,8 @@ struct ChainOp {
       for (int steps = layer->run; steps > 0; --steps, ++layer)
         Block::each([&](int thread) { plain_relu_step<T, kNtk>(own[thread].y, own[thread].t); });
       Block::each([&](int thread) { step(*layer, at, thread, own[thread]); });
-      for (int e = 0; e < layer->emit_count; ++e) emit<Block>(layer->relu, layer->emits[e], at, own, stage);
+      for (int e = 0; e < layer->emit_count; ++e)
+        emit<Block>(layer->relu, layer->emits[e], at, own, stage);
     }
   }
 
@@ -180,7 +190,8 @@ struct ChainOp {
     const Range wanted = at.wanted(thread);
     unsigned near = 0;
     for (int l = 0; l < At::kRows; ++l) near |= unsigned(wanted.has(l) && y.v[l] < T(kNear)) << l;
-    const std::int64_t width = job.row_points.width, row = job.first_row(at, thread), col = job.column(at, thread);
+    const std::int64_t width = job.row_points.width, row = job.first_row(at, thread),
+                       col = job.column(at, thread);
     const T *u = job.row_points.unit + row * width, *v = job.col_points.unit + col * width;
     for (int l = 0; near >> l != 0; ++l)
       if (near >> l & 1) set_element(y.v, l, half_squared_distance(u + l * width, v, width));
@@ -189,16 +200,19 @@ struct ChainOp {
   NTK_HD void step(const ChainLayer<T>& layer, const At& at, int thread, State& own) const {
     const ChainAffine<T>& s = layer.affine;
     if (s.bias)
-      affine_step<T, kNtk>(s.phi, job.of_rows(at, thread, s.row_alpha), job.of_rows(at, thread, s.row_beta),
+      affine_step<T, kNtk>(s.phi, job.of_rows(at, thread, s.row_alpha),
+                           job.of_rows(at, thread, s.row_beta),
                            spread(job.of_column(at, thread, s.col_alpha)),
                            spread(job.of_column(at, thread, s.col_beta)), own.y, own.t);
     any_relu_step<T, kNtk>(layer.relu, own.y, own.t);
   }
 
   template <class Block, class Own>
-  NTK_HD void emit(const ChainRelu<T>& relu, const ChainEmit<T>& out, const At& at, Own& own, Shared& stage) const {
+  NTK_HD void emit(const ChainRelu<T>& relu, const ChainEmit<T>& out, const At& at, Own& own,
+                   Shared& stage) const {
     const auto root = [&](int thread) {
-      return relu.scale * job.of_rows(at, thread, relu.row_root) * job.of_column(at, thread, relu.col_root);
+      return relu.scale * job.of_rows(at, thread, relu.row_root) *
+             job.of_column(at, thread, relu.col_root);
     };
     const auto K = [&](int thread, const P& root) { return root * (T(1) - own[thread].y); };
     const auto nngp = [&](int thread) { return out.map.nngp(K(thread, root(thread))); };
@@ -210,7 +224,8 @@ struct ChainOp {
     if (kNtk)
       store_both<Block>(at, to, out.output, stage, nngp, ntk);
     else
-      store_square<Block>(at, to.nngp[out.output], to.nngp_mirror[out.output], to.stride, stage, nngp);
+      store_square<Block>(at, to.nngp[out.output], to.nngp_mirror[out.output], to.stride, stage,
+                          nngp);
   }
 
   static NTK_HD P spread(T value) {
@@ -241,8 +256,8 @@ struct ProgramOp {
     typename Block::template Own<State> own;
     Block::each([&](int thread) {
       if constexpr (kFew) own[thread] = {};
-      own[thread].K[0] = job.of_rows(at, thread, job.row_points.root) * job.of_column(at, thread, job.col_points.root) *
-                         job.dots(at, thread);
+      own[thread].K[0] = job.of_rows(at, thread, job.row_points.root) *
+                         job.of_column(at, thread, job.col_points.root) * job.dots(at, thread);
       own[thread].t[0] = {};
     });
     for (int i = 0; i < program.size; ++i) {

@@ -1,5 +1,5 @@
-// The GPU's executor: vectors.cu, and images of one precision a file (images_float.cu, images_double.cu), so that they
-// compile side by side.
+// The GPU's executor: vectors.cu, and images of one precision a file (images_float.cu,
+// images_double.cu), so that they compile side by side.
 #pragma once
 
 #include "../backend.h"

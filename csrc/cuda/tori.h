@@ -1,6 +1,7 @@
-// The state of a batch of pairs of images on the GPU: all pixel pairs (p, p'), by displacement d = p' - p on the torus of
-// the image's size. The planes d and d - h (d - w) share one torus and fill it without overlap, so no element is idle.
-// The ops on it, one element each, in any geometry; the 3x3 ReLU layers have a faster way (torus_chain.h).
+// The state of a batch of pairs of images on the GPU: all pixel pairs (p, p'), by displacement
+// d = p' - p on the torus of the image's size. The planes d and d - h (d - w) share one torus and
+// fill it without overlap, so no element is idle. The ops on it, one element each, in any geometry;
+// the 3x3 ReLU layers have a faster way (torus_chain.h).
 #pragma once
 
 #include "../program/plane_program.h"
@@ -50,8 +51,9 @@ NTK_HD constexpr int chain_rows(int h, int w) {
   return sizeof(T) == 8 || (h == 8 && w == 8) ? 8 : 16;
 }
 
-// Numbers of an image's pixels so that a lane reads two neighbouring columns at once, wherever it starts:
-// [parity][rows][pairs][2], at (parity, r, i) row r mod h and the columns 2 i + parity and the next, around the circle.
+// Numbers of an image's pixels so that a lane reads two neighbouring columns at once, wherever it
+// starts: [parity][rows][pairs][2], at (parity, r, i) row r mod h and the columns 2 i + parity and
+// the next, around the circle.
 struct PairLayout {
   int rows, pairs;
   NTK_HD int at(int parity, int r, int i) const { return 2 * ((parity * rows + r) * pairs + i); }
@@ -68,8 +70,9 @@ NTK_HD PairLayout pair_layout(int h, int w) {
 template <class T>
 struct PackedImages {
   const T* pixels;  // [image][channels] PairLayout
-  const T* table;  // [image][table_size]: per op either both features [2 h][w][2], the rows twice, so that p' may wrap,
-                   // or what a chain wants of it in PairLayout
+  // [image][table_size]: per op either both features [2 h][w][2], the rows twice, so that p' may
+  // wrap, or what a chain wants of it in PairLayout.
+  const T* table;
   std::int64_t pixels_size, table_size;
 };
 
@@ -166,10 +169,11 @@ struct PoolOp {
   }
 };
 
-// A 2x2 pool in p and in p' of an even image, from the partial sums that chains leave instead of their state. With
-// p = 2P + a and p' = 2P' + a' the displacement is d = 2D + a' - a: an even d = 2D sums a = a' = 0 and 1 into part 0; an
-// odd d holds a = 0 of D = (d - 1)/2 as part 0 and a = 1 of D = (d + 1)/2 as part 1. The same along columns; a torus is
-// [row part][column part][h/2][w/2].
+// A 2x2 pool in p and in p' of an even image, from the partial sums that chains leave instead of
+// their state. With p = 2P + a and p' = 2P' + a' the displacement is d = 2D + a' - a: an even
+// d = 2D sums a = a' = 0 and 1 into part 0; an odd d holds a = 0 of D = (d - 1)/2 as part 0 and
+// a = 1 of D = (d + 1)/2 as part 1. The same along columns; a torus is [row part][column
+// part][h/2][w/2].
 template <class T>
 struct PoolPartsOp {
   Tori<T> in, out;
@@ -182,9 +186,11 @@ struct PoolPartsOp {
     T k = 0, t = 0;
     for (int e = -1; e <= 1; ++e)
       for (int f = -1; f <= 1; ++f) {
-        const int row = in.at_h[around(2 * at.dh + e, in.h)], col = in.at_w[around(2 * at.dw + f, in.w)];
+        const int row = in.at_h[around(2 * at.dh + e, in.h)],
+                  col = in.at_w[around(2 * at.dw + f, in.w)];
         if (row < 0 || col < 0) continue;
-        const int part = 2 * (e < 0) + (f < 0), from = ((row * in.cols + col) * 4 + part) * quarter + place;
+        const int part = 2 * (e < 0) + (f < 0),
+                  from = ((row * in.cols + col) * 4 + part) * quarter + place;
         k += in_k[from];
         t += in_t[from];
       }
@@ -197,8 +203,8 @@ struct PoolPartsOp {
 
 // Both features of the op whose table starts at `table`, of p and of p'.
 template <class T>
-NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int64_t pair, const Spot& at, const T*& row,
-                     const T*& col) {
+NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int64_t pair,
+                     const Spot& at, const T*& row, const T*& col) {
   row = batch.row_images.table + batch.row[pair] * batch.row_images.table_size + table;
   col = batch.col_images.table + batch.col[pair] * batch.col_images.table_size + table;
   row += 2 * (at.ph * w + at.pw);
@@ -248,9 +254,10 @@ struct ReadoutOp {
     double k = 0, t = 0;
     for (int ph = 0; ph < s.h; ++ph) {
       const int qh = (ph + dh) % s.h;
-      const double weight = op.window_h < 0 ? 1
-                                            : double(shared_windows(s.h, ph, qh - ph, op.window_h)) *
-                                                  shared_windows(s.w, pw, qw - pw, op.window_w);
+      const double weight = op.window_h < 0
+                                ? 1
+                                : double(shared_windows(s.h, ph, qh - ph, op.window_h)) *
+                                      shared_windows(s.w, pw, qw - pw, op.window_w);
       const std::int64_t at = pair * s.per_pair() + (torus * s.h + ph) * s.w + pw;
       k += weight * s.k[at];
       t += weight * s.t[at];

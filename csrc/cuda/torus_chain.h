@@ -1,12 +1,14 @@
-// The hot path: tori through a chain of 3x3 convolutions with ReLU, zero padding and stride 1, without leaving registers.
-// A lane holds two neighbouring columns of a strip of kRows rows; a torus has one strip or two, and a warp holds as many
-// tori side by side as fit into 32 lanes. Neighbours in a row come by shuffle, and so do the two rows where strips meet.
-// Where two planes of a torus meet (a seam), and at the image's border, factors 0 cut the sums.
+// The hot path: tori through a chain of 3x3 convolutions with ReLU, zero padding and stride 1,
+// without leaving registers. A lane holds two neighbouring columns of a strip of kRows rows; a
+// torus has one strip or two, and a warp holds as many tori side by side as fit into 32 lanes.
+// Neighbours in a row come by shuffle, and so do the two rows where strips meet. Where two planes
+// of a torus meet (a seam), and at the image's border, factors 0 cut the sums.
 //
-// The state is K and U = K + T: in the NTK parameterization T' = a/9 S_U + b, so that a ReLU layer (conv_relu.h) is
+// The state is K and U = K + T: in the NTK parameterization T' = a/9 S_U + b, so that a ReLU layer
+// (conv_relu.h) is
 //   U <- kappa0/2 (a/9 S_U + b) + K.
-// Without bias the state before such a layer is held times a/18: then kappa0 and c = (a/18 S_K) / (sqrt(qq')/2) need no
-// factors of the layer, and B's coefficients are the program's own constants.
+// Without bias the state before such a layer is held times a/18: then kappa0 and c = (a/18 S_K) /
+// (sqrt(qq')/2) need no factors of the layer, and B's coefficients are the program's own constants.
 #pragma once
 
 #include "../math/conv_relu.h"
@@ -48,8 +50,9 @@ template <class T>
 constexpr int kMostSteps = sizeof(T) == 4 ? 32 : 10;
 constexpr int kFewSteps = 4;  // of short chains
 
-// Where a lane is: columns 2 pair and 2 pair + 1 of rows strip kRows and on of torus number `unit` (see Tori), at
-// displacement (dh, dw). row, col: its place in a plane of PairLayout, of p and of p'.
+// Where a lane is: columns 2 pair and 2 pair + 1 of rows strip kRows and on of torus number `unit`
+// (see Tori), at displacement (dh, dw). row, col: its place in a plane of PairLayout, of p and of
+// p'.
 struct ChainLane {
   bool active;
   int lane, unit, image_pair, strip, pair, dh, dw;
@@ -62,7 +65,8 @@ enum class ChainOutput : int {
   sums,    // one number each of K and T per torus
 };
 
-// kSide: h = w = 8, 16 or 32; 0: any. kShort: of few layers, so that loads wait longest and more warps help.
+// kSide: h = w = 8, 16 or 32; 0: any. kShort: of few layers, so that loads wait longest and more
+// warps help.
 template <class T, int kSide, bool kBias, bool kShort = false>
 struct TorusChain {
   static constexpr int kRows = chain_rows<T>(kSide, kSide);
@@ -115,8 +119,9 @@ struct TorusChain {
   struct Frame {
     using V = typename W::V;
     typename W::I row_at, col_at, joins_at;  // into the tables
-    typename W::I lower, partner;            // is it of the second strip; the lane of the other strip
-    V from_left, middle, from_right;         // does a column count for its neighbour?
+    // Is it of the second strip; the lane of the other strip.
+    typename W::I lower, partner;
+    V from_left, middle, from_right;  // does a column count for its neighbour?
   };
 
   template <class W>
@@ -124,14 +129,18 @@ struct TorusChain {
     using Lane = const ChainLane&;
     const int w = width(), pairs = layout().pairs;
     Frame<W> f;
-    f.row_at =
-        W::integers(lanes, [&](Lane l) { return batch.row[l.image_pair] * batch.row_images.table_size + l.row; });
-    f.col_at =
-        W::integers(lanes, [&](Lane l) { return batch.col[l.image_pair] * batch.col_images.table_size + l.col; });
+    f.row_at = W::integers(lanes, [&](Lane l) {
+      return batch.row[l.image_pair] * batch.row_images.table_size + l.row;
+    });
+    f.col_at = W::integers(lanes, [&](Lane l) {
+      return batch.col[l.image_pair] * batch.col_images.table_size + l.col;
+    });
     f.lower = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip); });
-    f.partner = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip ? l.lane - pairs : l.lane + pairs); });
-    f.joins_at =
-        W::integers(lanes, [&](Lane l) { return std::int64_t(l.dh * (strips() * kRows + 1) + l.strip * kRows); });
+    f.partner = W::integers(
+        lanes, [&](Lane l) { return std::int64_t(l.strip ? l.lane - pairs : l.lane + pairs); });
+    f.joins_at = W::integers(lanes, [&](Lane l) {
+      return std::int64_t(l.dh * (strips() * kRows + 1) + l.strip * kRows);
+    });
     // Does column c - 1 count for column c?
     const auto joins = [&](Lane l, int c) { return T(c > 0 && c < w && c != w - l.dw); };
     f.from_left = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair); });
@@ -149,12 +158,14 @@ struct TorusChain {
     start<W>(lanes, k, u);
     // The layers.
     for (int step = 0; step < count;) {
-      // Two a turn: the state changes its registers, and only at the end of a turn must it return to the first ones.
+      // Two a turn: the state changes its registers, and only at the end of a turn must it return
+      // to the first ones.
       for (; !kShort && step + 1 < count && positive(step) && positive(step + 1); step += 2) {
         layer<W, StepKind::relu_positive>(steps[step], f, k, u);
         layer<W, StepKind::relu_positive>(steps[step + 1], f, k, u);
       }
-      while (step < count && positive(step)) layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
+      while (step < count && positive(step))
+        layer<W, StepKind::relu_positive>(steps[step++], f, k, u);
       if (step == count) break;
       if (steps[step].kind == StepKind::relu)
         layer<W, StepKind::relu>(steps[step++], f, k, u);
@@ -162,7 +173,8 @@ struct TorusChain {
         layer<W, StepKind::affine>(steps[step++], f, k, u);
     }
     // And out.
-    const std::int64_t same = anew(warp);  // so that no register keeps the places through the layers
+    // So that no register keeps the places through the layers.
+    const std::int64_t same = anew(warp);
     const auto ends = W::each([&](int lane) { return place(same, lane); });
     if (output == ChainOutput::sums)
       put_sums<W>(ends, k, u);
@@ -181,15 +193,18 @@ struct TorusChain {
         kStrips ? W::from(W::choose(f.lower, x[0][c], x[kRows - 1][c]), f.partner) : W::zero();
   }
 
-  // Window sums of row r; `above` holds the row above as it was, and receives row r. from_above, from_below: do they count?
+  // Window sums of row r; `above` holds the row above as it was, and receives row r. from_above,
+  // from_below: do they count?
   template <class W, class V>
-  NTK_HD void window(const Frame<W>& f, int r, const V& from_above, const V& from_below, const V (&x)[kRows][2],
-                     const V (&other)[2], V (&above)[2], V (&sum)[2]) const {
+  NTK_HD void window(const Frame<W>& f, int r, const V& from_above, const V& from_below,
+                     const V (&x)[kRows][2], const V (&other)[2], V (&above)[2],
+                     V (&sum)[2]) const {
     V down[2];
     NTK_UNROLL for (int c = 0; c < 2; ++c) {
       down[c] = x[r][c];
       if (kStrips || r > 0) down[c] = down[c] + from_above * above[c];
-      if (kStrips || r + 1 < kRows) down[c] = down[c] + from_below * (r + 1 < kRows ? x[r + 1][c] : other[c]);
+      if (kStrips || r + 1 < kRows)
+        down[c] = down[c] + from_below * (r + 1 < kRows ? x[r + 1][c] : other[c]);
       above[c] = x[r][c];
     }
     const V left = W::left(down[1]), right = W::right(down[0]);
@@ -210,8 +225,10 @@ struct TorusChain {
   }
 
   template <class W, StepKind kKind, class V>
-  NTK_HD void layer(const ChainStep<T>& s, const Frame<W>& f, V (&k)[kRows][2], V (&u)[kRows][2]) const {
-    const T *row_table = batch.row_images.table + s.table, *col_table = batch.col_images.table + s.table;
+  NTK_HD void layer(const ChainStep<T>& s, const Frame<W>& f, V (&k)[kRows][2],
+                    V (&u)[kRows][2]) const {
+    const T *row_table = batch.row_images.table + s.table,
+            *col_table = batch.col_images.table + s.table;
     // The rows beyond the strip's ends.
     V other_k[2], other_u[2], above_k[2], above_u[2];
     meet<W>(f, k, other_k);
@@ -238,7 +255,8 @@ struct TorusChain {
           u[r][c] = s.map.ntk(sum_k[c], sum_u[c]);
           k[r][c] = s.map.nngp(sum_k[c]);
         } else {
-          relu<kKind == StepKind::relu_positive>(s, mine[c] * theirs[c], sum_k[c], sum_u[c], k[r][c], u[r][c]);
+          relu<kKind == StepKind::relu_positive>(s, mine[c] * theirs[c], sum_k[c], sum_u[c],
+                                                 k[r][c], u[r][c]);
         }
       }
     }
@@ -258,7 +276,8 @@ struct TorusChain {
   }
 
   template <class W, class V>
-  NTK_HD void start(const typename W::template Each<ChainLane>& lanes, V (&k)[kRows][2], V (&u)[kRows][2]) const {
+  NTK_HD void start(const typename W::template Each<ChainLane>& lanes, V (&k)[kRows][2],
+                    V (&u)[kRows][2]) const {
     NTK_UNROLL for (int r = 0; r < kRows; ++r) k[r][0] = k[r][1] = u[r][0] = u[r][1] = W::zero();
     load ? start_from_state<W>(lanes, k, u) : start_from_pixels<W>(lanes, k, u);
   }
@@ -274,7 +293,8 @@ struct TorusChain {
         W::load2(s.t, at, r * width(), t[0], t[1]);
       } else {
         NTK_UNROLL for (int c = 0; c < 2; ++c) {
-          const auto each = W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
+          const auto each =
+              W::integers(lanes, [&](const ChainLane& l) { return element(l, r, c); });
           k[r][c] = W::load_or_zero(s.k, each, 0);
           t[c] = W::load_or_zero(s.t, each, 0);
         }
@@ -291,10 +311,10 @@ struct TorusChain {
                                 V (&u)[kRows][2]) const {
     using Lane = const ChainLane&;
     const Batch<T>& b = batch;
-    const auto row_at =
-        W::integers(lanes, [&](Lane l) { return b.row[l.image_pair] * b.row_images.pixels_size + l.row; });
-    const auto col_at =
-        W::integers(lanes, [&](Lane l) { return b.col[l.image_pair] * b.col_images.pixels_size + l.col; });
+    const auto row_at = W::integers(
+        lanes, [&](Lane l) { return b.row[l.image_pair] * b.row_images.pixels_size + l.row; });
+    const auto col_at = W::integers(
+        lanes, [&](Lane l) { return b.col[l.image_pair] * b.col_images.pixels_size + l.col; });
     const T *x = b.row_images.pixels, *y = b.col_images.pixels;
     for (int channel = 0; channel < channels; ++channel, x += layout().size(), y += layout().size())
       NTK_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -331,7 +351,8 @@ struct TorusChain {
       if (kSide == 0 && r >= rows()) break;
       V sum_k = k[r][c], sum_t = u[r][c] - k[r][c];
       if (kSide == 0) {
-        const V inside = W::values(lanes, [&](const ChainLane& l) { return T(element(l, r, c) >= 0); });
+        const V inside =
+            W::values(lanes, [&](const ChainLane& l) { return T(element(l, r, c) >= 0); });
         sum_k = inside * sum_k;
         sum_t = inside * sum_t;
       }
@@ -339,7 +360,8 @@ struct TorusChain {
       total_t = total_t + sum_t;
     }
     for (int by = kWarp / 2; by > 0; by /= 2) {  // a lane adds the one `by` further on in its torus
-      const V inside = W::each([&](int lane) { return T(lane % this->lanes() + by < this->lanes()); });
+      const V inside =
+          W::each([&](int lane) { return T(lane % this->lanes() + by < this->lanes()); });
       total_k = total_k + inside * W::right(total_k, by);
       total_t = total_t + inside * W::right(total_t, by);
     }
@@ -367,9 +389,11 @@ struct TorusChain {
     NTK_UNROLL for (int r = 0; r + 1 < kRows; r += 2) {
       if (kSide == 0) {
         if (r >= rows()) break;
-        const auto here = W::integers(lanes, [&](const ChainLane& l) { return std::int64_t(inside(l, r, 0)); });
+        const auto here =
+            W::integers(lanes, [&](const ChainLane& l) { return std::int64_t(inside(l, r, 0)); });
         const auto none = W::integers(lanes, [](const ChainLane&) { return std::int64_t(-1); });
-        NTK_UNROLL for (int part = 0; part < 4; ++part) parts.at[part] = W::choose(here, parts.at[part], none);
+        NTK_UNROLL for (int part = 0; part < 4; ++part) parts.at[part] =
+            W::choose(here, parts.at[part], none);
       }
       put_block<W>(parts, s.k, r, k[r], k[r + 1]);
       const V upper[2] = {u[r][0] - k[r][0], u[r][1] - k[r][1]};
@@ -377,14 +401,16 @@ struct TorusChain {
       put_block<W>(parts, s.t, r, upper, lower);
     }
   }
-  // Where a lane's part number 2 row part + column part starts, or -1: an even displacement has no second part.
+  // Where a lane's part number 2 row part + column part starts, or -1: an even displacement has no
+  // second part.
   template <class W>
   struct Parts {
     typename W::V even_h, even_w;
     typename W::I at[4];
   };
   template <class W, class V>
-  NTK_HD void put_block(const Parts<W>& parts, T* to, int r, const V (&upper)[2], const V (&lower)[2]) const {
+  NTK_HD void put_block(const Parts<W>& parts, T* to, int r, const V (&upper)[2],
+                        const V (&lower)[2]) const {
     const int row = r / 2 * (width() / 2);
     const V first[2] = {upper[0] + parts.even_h * lower[0], upper[1] + parts.even_h * lower[1]};
     W::store(to, parts.at[0], row, first[0] + parts.even_w * first[1]);

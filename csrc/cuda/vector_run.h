@@ -1,4 +1,5 @@
-// A tile of pairs of vectors on a Device (see image_run.h; squares(n, f): f.run<Block>(i, shared memory) for n blocks).
+// A tile of pairs of vectors on a Device (see image_run.h; squares(n, f): f.run<Block>(i, shared
+// memory) for n blocks).
 #pragma once
 
 #include <algorithm>
@@ -12,10 +13,12 @@ namespace ntk {
 template <class T, class Device>
 class VectorRun {
  public:
-  // `tile` holds host arrays of pointers and ops; what they point to, and its views, lie where the device can read. Of
-  // a diagonal tile one triangle is computed and is its own mirror image.
+  // `tile` holds host arrays of pointers and ops; what they point to, and its views, lie where the
+  // device can read. Of a diagonal tile one triangle is computed and is its own mirror image.
   VectorRun(const Tile<T>& tile, Device& device)
-      : tile_(tile), device_(device), results_(upload_results(mirrored(tile), tile.program.outputs, device)) {}
+      : tile_(tile),
+        device_(device),
+        results_(upload_results(mirrored(tile), tile.program.outputs, device)) {}
 
   void run() {
     if (is_relu_chain(tile_.program))
@@ -37,7 +40,8 @@ class VectorRun {
     return {tile.nngp, tile.ntk, tile.nngp, tile.ntk, tile.stride};
   }
   bool wants_ntk() const {
-    return std::any_of(tile_.ntk, tile_.ntk + tile_.program.outputs, [](T* out) { return out != nullptr; });
+    return std::any_of(tile_.ntk, tile_.ntk + tile_.program.outputs,
+                       [](T* out) { return out != nullptr; });
   }
   template <class Op>
   auto job() const {
@@ -58,7 +62,8 @@ class VectorRun {
     std::vector<ChainEmit<T>> emits(tile_.program.size);
     Chain<T> chain = make_chain(tile_, layers.data(), emits.data());
     const ChainEmit<T>* uploaded = device_.upload(emits.data(), emits.size());
-    for (int k = 0; k < chain.depth; ++k) layers[k].emits = uploaded + (layers[k].emits - emits.data());
+    for (int k = 0; k < chain.depth; ++k)
+      layers[k].emits = uploaded + (layers[k].emits - emits.data());
     chain.layers = device_.upload(layers.data(), chain.depth);
     using Op = ChainOp<T, kNtk>;
     launch(Op{job<Op>(), chain});

@@ -1,5 +1,6 @@
-// A warp as one object: the same template runs on the device, where a value is a thread's own and neighbours come by
-// shuffle, and on the host, where a value is a Pack of 32 and neighbours come by index (tests without a GPU).
+// A warp as one object: the same template runs on the device, where a value is a thread's own and
+// neighbours come by shuffle, and on the host, where a value is a Pack of 32 and neighbours come by
+// index (tests without a GPU).
 #pragma once
 
 #include <cstdint>
@@ -78,8 +79,12 @@ struct HostWarp {
 };
 
 #if defined(__CUDACC__)
-__device__ __forceinline__ float2 load_two(const float* p) { return __ldg(reinterpret_cast<const float2*>(p)); }
-__device__ __forceinline__ double2 load_two(const double* p) { return __ldg(reinterpret_cast<const double2*>(p)); }
+__device__ __forceinline__ float2 load_two(const float* p) {
+  return __ldg(reinterpret_cast<const float2*>(p));
+}
+__device__ __forceinline__ double2 load_two(const double* p) {
+  return __ldg(reinterpret_cast<const double2*>(p));
+}
 
 template <class T>
 struct DeviceWarp {
@@ -102,7 +107,9 @@ struct DeviceWarp {
     return f(lane);
   }
   static __device__ __forceinline__ V zero() { return T(0); }
-  static __device__ __forceinline__ V load(const T* p, I at, std::int64_t offset) { return __ldg(p + at + offset); }
+  static __device__ __forceinline__ V load(const T* p, I at, std::int64_t offset) {
+    return __ldg(p + at + offset);
+  }
   static __device__ __forceinline__ V load_or_zero(const T* p, I at, std::int64_t offset) {
     return at < 0 ? T(0) : p[at + offset];
   }
@@ -116,7 +123,9 @@ struct DeviceWarp {
     if (at >= 0) p[at + offset] = value;
   }
   static __device__ __forceinline__ V left(V x) { return __shfl_up_sync(kAll, x, 1); }
-  static __device__ __forceinline__ V right(V x, int by = 1) { return __shfl_down_sync(kAll, x, by); }
+  static __device__ __forceinline__ V right(V x, int by = 1) {
+    return __shfl_down_sync(kAll, x, by);
+  }
   static __device__ __forceinline__ V from(V x, I lane) { return __shfl_sync(kAll, x, int(lane)); }
   template <class P>
   static __device__ __forceinline__ P choose(I first, P a, P b) {

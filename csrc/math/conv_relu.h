@@ -1,6 +1,8 @@
-// The ReLU after a convolution, of the covariance K' and tangent kernel T' before it, c = K'/sqrt(qq'):
+// The ReLU after a convolution, of the covariance K' and tangent kernel T' before it, with
+// c = K'/sqrt(qq'):
 //   K <- sqrt(qq')/2 kappa1(c),  T <- kappa0(c)/2 T'.
-// With s = sqrt(1 - c^2): kappa0 = 1 - s B(c) (dual.h) and kappa1 = c kappa0 + s/pi, so one root serves both, and
+// With s = sqrt(1 - c^2): kappa0 = 1 - s B(c) (dual.h) and kappa1 = c kappa0 + s/pi, so one
+// root serves both, and
 //   K <- kappa0/2 K' + sqrt(qq')/2 s/pi,
 // whose derivative by c alone is 0: the rounding of c does not reach K.
 // The hot arithmetic of convolutional networks, for CPU and GPU.
@@ -12,8 +14,8 @@
 
 namespace ntk {
 
-// s, where rounding may leave less than 0 below the root. The GPU cuts it off for free, which its compiler does not see;
-// elsewhere the root of the absolute value does.
+// s, where rounding may leave less than 0 below the root. The GPU cuts it off for free, which its
+// compiler does not see; elsewhere the root of the absolute value does.
 #if defined(__CUDA_ARCH__)
 NTK_HD float sine(float c) {
   float z;
@@ -29,8 +31,9 @@ NTK_HD V sine(const V& c) {
 }
 #endif
 
-// c = K'/root of root = sqrt(qq'), and 0 where both are 0, as of dark pixels, so that K stays 0 there whatever W_std is.
-// Where K' >= 0 is known the GPU cuts c off at 1 for free, and at 0 what is no number.
+// c = K'/root of root = sqrt(qq'), and 0 where both are 0, as of dark pixels, so that K stays 0
+// there whatever W_std is. Where K' >= 0 is known the GPU cuts c off at 1 for free, and at 0 what
+// is no number.
 template <class T, bool kPositive, class V>
 NTK_HD V correlation(const V& k, const V& root) {
 #if defined(__CUDA_ARCH__)
@@ -39,8 +42,8 @@ NTK_HD V correlation(const V& k, const V& root) {
   return k * reciprocal(max(root, std::numeric_limits<T>::min()));
 }
 
-// whole kappa0(c), from a multiple of s and B's coefficients, coefficient(i), times whole over that multiple.
-// kPositive: c >= 0 is known.
+// whole kappa0(c), from a multiple of s and B's coefficients, coefficient(i), times whole over that
+// multiple. kPositive: c >= 0 is known.
 template <class T, bool kPositive, class V, class F>
 NTK_HD V kappa0_times(T whole, const V& c, const V& s, const F& coefficient) {
   constexpr int size = Coefficients<T>::B::size;

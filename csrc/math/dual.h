@@ -1,12 +1,13 @@
 // Dual activations: for pre-activations (z, z') ~ N(0, [[q, K], [K, q']]) and an activation phi,
 //   E = E[phi(z) phi(z')]   and   D = E[phi'(z) phi'(z')].
-// The only place where this mathematics stands, for CPU and GPU, float and double, scalars and vectors.
+// The only place where this mathematics stands: CPU and GPU, float and double, scalars and vectors.
 //
 // A struct Phi<T> holds an activation's constants and offers
-//   side(q, f)                          the two features of one point that pair() needs, from its variance q
-//   pair(K, r0, r1, c0, c1, E, D)       E and D for a pair, from the features of its row and its column point
-//   diag(q, E, D)                       the same where z' is z: K = q exactly, no rounding of a correlation
-// V is T or a vector of T; S is a scalar; both may be jets of them (jet.h), which carry derivatives. To add an activation: write its struct, and one line in NTK_FOR_EACH_DUAL.
+//   side(q, f)                     the two features of a point that pair() needs; q is its variance
+//   pair(K, r0, r1, c0, c1, E, D)  E and D of a pair, from the features of its row and its column
+//   diag(q, E, D)                  the same where z' is z: K = q exactly, no rounded correlation
+// V is T or a vector of T; S is a scalar; both may be jets of them (jet.h), with derivatives.
+// To add an activation: write its struct, and one line in NTK_FOR_EACH_DUAL.
 #pragma once
 
 #include "portable.h"
@@ -15,9 +16,10 @@ namespace ntk {
 
 constexpr double kPi = 3.14159265358979323846;
 
-// acos(1 - y) = pi sqrt(y) A(y), kappa1(1 - y) = 1 - y + y sqrt(y) C(y), acos(c) = pi sqrt(1 - c^2) B(c) on
-// 0 <= y, c <= 1: all are smooth there. Near-minimax fits by tools/fit_dual.py, lowest power first. Largest error:
-// float A 6.4e-8, B 3.8e-8, C 4.7e-8; double A 4.0e-16, B 1.0e-16, C 1.1e-16.
+// acos(1 - y) = pi sqrt(y) A(y), kappa1(1 - y) = 1 - y + y sqrt(y) C(y),
+// acos(c) = pi sqrt(1 - c^2) B(c) on 0 <= y, c <= 1: A, B and C are smooth there. Near-minimax fits
+// by tools/fit_dual.py, lowest power first. Largest error: float A 6.4e-8, B 3.8e-8, C 4.7e-8;
+// double A 4.0e-16, B 1.0e-16, C 1.1e-16.
 template <class T>
 struct Coefficients;
 
@@ -34,8 +36,9 @@ struct Coefficients<float> {
   struct B {
     static constexpr int size = 9;
     static NTK_HD constexpr float at(int k) {
-      constexpr float values[] = {0.49999996f,  -0.31830357f, 0.24982673f,   -0.210326f,   0.17690039f,
-                                  -0.13429358f, 0.079617747f, -0.030582038f, 0.0054702729f};
+      constexpr float values[] = {0.49999996f,  -0.31830357f,  0.24982673f,
+                                  -0.210326f,   0.17690039f,   -0.13429358f,
+                                  0.079617747f, -0.030582038f, 0.0054702729f};
       return values[k];
     }
   };
@@ -54,12 +57,13 @@ struct Coefficients<double> {
   struct A {
     static constexpr int size = 17;
     static NTK_HD constexpr double at(int k) {
-      constexpr double values[] = {0.45015815807855325,    0.037513179839757862,    0.0084404654755947953,
-                                   0.0025120428545039484,  0.00085480117959671851,  0.00031461543513327426,
-                                   0.00012286742302246964, 4.470335885033153e-5,    3.7406001121511572e-5,
-                                   -3.9754949430095626e-5, 0.00010440171174478019,  -0.00015305626397848099,
-                                   0.00017396119712402493, -0.00013775604543144633, 7.4652684440915854e-5,
-                                   -2.4549539790818016e-5, 3.861559186565802e-6};
+      constexpr double values[] = {
+          0.45015815807855325,    0.037513179839757862,    0.0084404654755947953,
+          0.0025120428545039484,  0.00085480117959671851,  0.00031461543513327426,
+          0.00012286742302246964, 4.470335885033153e-5,    3.7406001121511572e-5,
+          -3.9754949430095626e-5, 0.00010440171174478019,  -0.00015305626397848099,
+          0.00017396119712402493, -0.00013775604543144633, 7.4652684440915854e-5,
+          -2.4549539790818016e-5, 3.861559186565802e-6};
       return values[k];
     }
   };
@@ -67,11 +71,13 @@ struct Coefficients<double> {
     static constexpr int size = 20;
     static NTK_HD constexpr double at(int k) {
       constexpr double values[] = {
-          0.4999999999999999,   -0.31830988618370957,   0.24999999998914772,    -0.21220659020983214,
-          0.18749998355174736,  -0.16976498556177422,   0.1562466408522117,     -0.14548518851940393,
-          0.13654752905959098,  -0.12854579001046721,   0.1201460323472443,     -0.10925202212849447,
-          0.093548855285596589, -0.072294019640670727,  0.048084612503723878,   -0.026173482255578502,
-          0.011014812726138191, -0.0033249743355411315, 0.00063597767109936737, -5.7618957237489081e-5};
+          0.4999999999999999,     -0.31830988618370957,  0.24999999998914772,
+          -0.21220659020983214,   0.18749998355174736,   -0.16976498556177422,
+          0.1562466408522117,     -0.14548518851940393,  0.13654752905959098,
+          -0.12854579001046721,   0.1201460323472443,    -0.10925202212849447,
+          0.093548855285596589,   -0.072294019640670727, 0.048084612503723878,
+          -0.026173482255578502,  0.011014812726138191,  -0.0033249743355411315,
+          0.00063597767109936737, -5.7618957237489081e-5};
       return values[k];
     }
   };
@@ -79,10 +85,12 @@ struct Coefficients<double> {
     static constexpr int size = 16;
     static NTK_HD constexpr double at(int k) {
       constexpr double values[] = {
-          0.3001054387190353,     0.015005271935981597,  0.0024115615586107687,  0.0005582319269919874,
-          0.00015541535319362329, 4.843370701406519e-5,  1.6168495672590503e-5,  6.2738682049061173e-6,
-          4.863271207255582e-7,   4.7812969998011391e-6, -6.5697134122400947e-6, 8.7489390963780838e-6,
-          -7.5415407265989184e-6, 4.5188160406907098e-6, -1.6148755497423985e-6, 2.8136951671536936e-7};
+          0.3001054387190353,     0.015005271935981597,   0.0024115615586107687,
+          0.0005582319269919874,  0.00015541535319362329, 4.843370701406519e-5,
+          1.6168495672590503e-5,  6.2738682049061173e-6,  4.863271207255582e-7,
+          4.7812969998011391e-6,  -6.5697134122400947e-6, 8.7489390963780838e-6,
+          -7.5415407265989184e-6, 4.5188160406907098e-6,  -1.6148755497423985e-6,
+          2.8136951671536936e-7};
       return values[k];
     }
   };
@@ -108,7 +116,8 @@ struct Fit {
   }
 };
 
-// arcsin with small relative error everywhere: asin(x) = x (pi/sqrt 2) A(2 x^2) for |x| <= 1/2, else by acos.
+// arcsin with small relative error everywhere: asin(x) = x (pi/sqrt 2) A(2 x^2) for |x| <= 1/2,
+// else by acos.
 template <class V>
 NTK_HD V arcsin(V x) {
   using T = typename Scalar<V>::type;
@@ -120,7 +129,8 @@ NTK_HD V arcsin(V x) {
   return small ? T(kPi / 1.41421356237309504880) * x * p : (x < V{} ? -far : far);
 }
 
-// kappa0(c) = (pi - acos c)/pi and kappa1(c) = [sqrt(1 - c^2) + c (pi - acos c)]/pi without cancellation at c = +-1.
+// kappa0(c) = (pi - acos c)/pi and kappa1(c) = [sqrt(1 - c^2) + c (pi - acos c)]/pi without
+// cancellation at c = +-1.
 template <class V>
 NTK_HD void kappa(V c, V& k0, V& k1) {
   using T = typename Scalar<V>::type;
@@ -133,15 +143,18 @@ NTK_HD void kappa(V c, V& k0, V& k1) {
 
 NTK_HD double inverse_or_zero(double x) { return x > 0 ? 1 / x : 0; }
 
-// phi(z) = a z (z < 0), b z (z > 0): E = sqrt(qq') (g kappa1 + h c), D = g kappa0 + h, g = (a-b)^2/2, h = ab.
-// ReLU, leaky ReLU, |z| and the arc-cosine kernel of order 1 are members.
+// phi(z) = a z (z < 0), b z (z > 0), g = (a-b)^2/2, h = ab:
+// E = sqrt(qq') (g kappa1 + h c), D = g kappa0 + h. ReLU, leaky ReLU, |z| and the arc-cosine kernel
+// of order 1 are members.
 template <class T>
 struct ABRelu {
   T g, h;
-  explicit NTK_HD ABRelu(const double* p) : g(T((p[0] - p[1]) * (p[0] - p[1]) / 2)), h(T(p[0] * p[1])) {}
+  explicit NTK_HD ABRelu(const double* p)
+      : g(T((p[0] - p[1]) * (p[0] - p[1]) / 2)), h(T(p[0] * p[1])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]);
+    f[1] = sqrt(q);
+    f[0] = inverse_or_zero(f[1]);
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
@@ -154,7 +167,8 @@ struct ABRelu {
   // No angle exists at q = 0: kappa0(0) = 1/2, as for a pair with a zero vector.
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    E = q * (g + h), D = q > 0 ? g + h : g / 2 + h;
+    E = q * (g + h);
+    D = q > 0 ? g + h : g / 2 + h;
   }
 };
 
@@ -173,7 +187,8 @@ NTK_HD S arcsin_beside_1(S u, S y) {
   return y < T(0.5) ? T(kPi / 2) - T(kPi) * sqrt(y) * Fit<T>::A(y) : arcsin(u);
 }
 
-// 1 - u^2 of |u| <= sqrt((1 - f^2)(1 - f'^2)), which is at least ff'(2 - ff'), whatever rounding leaves.
+// 1 - u^2 of |u| <= sqrt((1 - f^2)(1 - f'^2)), which is at least ff'(2 - ff'), whatever rounding
+// leaves.
 template <class V>
 NTK_HD V rest_of_square(V u, V ff) {
   using T = typename Scalar<V>::type;
@@ -185,10 +200,12 @@ NTK_HD V rest_of_square(V u, V ff) {
 template <class T>
 struct Erf {
   T a2, b2, c2;
-  explicit NTK_HD Erf(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])), c2(T(p[2] * p[2])) {}
+  explicit NTK_HD Erf(const double* p)
+      : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])), c2(T(p[2] * p[2])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = 1 / sqrt(1 + 2 * double(b2) * q), f[1] = 0;
+    f[0] = 1 / sqrt(1 + 2 * double(b2) * q);
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -215,11 +232,13 @@ struct Gelu {
   explicit NTK_HD Gelu(const double*) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = 1 / sqrt(1 + q), f[1] = q;
+    f[0] = 1 / sqrt(1 + q);
+    f[1] = q;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
-    const V ff = r0 * c0, u = K * ff, v = rest_of_square(u, ff), w = T(1) / sqrt(v), s = arcsin(u), qq = r1 * c1;
+    const V ff = r0 * c0, u = K * ff, v = rest_of_square(u, ff), w = T(1) / sqrt(v), s = arcsin(u),
+            qq = r1 * c1;
     E = T(0.25) * K + T(0.5 / kPi) * (K * s + ff * (u * u + qq * v) * w);
     D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * w * ff * w + r0 * r0 + c0 * c0));
   }
@@ -249,8 +268,9 @@ NTK_HD V decay(V z) {
   return exp(min(V{}, z));
 }
 
-// phi(z) = a sin(bz + c), s = (q + q')/2: E, D/b^2 = (a^2/2) [e^{b^2 (K - s)} -+ cos(2c) e^{-b^2 (K + s)}]; for small
-// b^2 K the difference is e^{b^2 (K - s)} [1 - cos 2c - cos 2c (e^{-2 b^2 K} - 1)], which does not cancel.
+// phi(z) = a sin(bz + c), s = (q + q')/2:
+// E, D/b^2 = (a^2/2) [e^{b^2 (K - s)} -+ cos(2c) e^{-b^2 (K + s)}]; for small b^2 K the difference
+// is e^{b^2 (K - s)} [1 - cos 2c - cos 2c (e^{-2 b^2 K} - 1)], which does not cancel.
 template <class T>
 struct Sin {
   T h, b2, k, lost;  // lost = 1 - cos 2c
@@ -261,7 +281,8 @@ struct Sin {
         lost(T(2 * ::sin(p[2]) * ::sin(p[2]))) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = double(b2) * q / 2, f[1] = 0;
+    f[0] = double(b2) * q / 2;
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -283,7 +304,8 @@ struct Exp {
   explicit NTK_HD Exp(const double* p) : a2(T(p[0] * p[0])), b2(T(p[1] * p[1])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = double(b2) * q / 2, f[1] = 0;
+    f[0] = double(b2) * q / 2;
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -296,15 +318,17 @@ struct Exp {
   }
 };
 
-// phi(z) = a e^{b z^2}, u = 2bK f f', f = 1/sqrt(1 - 2bq): E = a^2 f f'/sqrt(1 - u^2), D = 2 b u f f' E/(1 - u^2).
-// A variance with 4bq >= 1 has no finite moment: f is NaN then, and vector_kernels.py refuses it.
+// phi(z) = a e^{b z^2}, u = 2bK f f', f = 1/sqrt(1 - 2bq):
+// E = a^2 f f'/sqrt(1 - u^2), D = 2 b u f f' E/(1 - u^2).
+// A variance with 4bq >= 1 has no finite moment: f is NaN then, and Python refuses it.
 template <class T>
 struct Gaussian {
   T a2, b;
   explicit NTK_HD Gaussian(const double* p) : a2(T(p[0] * p[0])), b(T(p[1])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = 4 * double(b) * q < 1 - 1e-12 ? 1 / sqrt(1 - 2 * double(b) * q) : S(NAN), f[1] = 0;
+    f[0] = 4 * double(b) * q < 1 - 1e-12 ? 1 / sqrt(1 - 2 * double(b) * q) : S(NAN);
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -318,13 +342,15 @@ struct Gaussian {
   }
 };
 
-// Arc-cosine kernel of order 0 (Cho & Saul 2009), phi = sqrt(2) step: E = kappa0. D is infinite: never asked for.
+// Arc-cosine kernel of order 0 (Cho & Saul 2009), phi = sqrt(2) step: E = kappa0. D is infinite:
+// never asked for.
 template <class T>
 struct ArcCos0 {
   explicit NTK_HD ArcCos0(const double*) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[0] = inverse_or_zero(sqrt(q)), f[1] = 0;
+    f[0] = inverse_or_zero(sqrt(q));
+    f[1] = 0;
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
@@ -335,18 +361,20 @@ struct ArcCos0 {
   // kappa0 of a point with itself is 1; of a zero vector, where no angle exists, kappa0(0) = 1/2.
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    E = q > 0 ? T(1) : T(0.5), D = 0;
+    E = q > 0 ? T(1) : T(0.5);
+    D = 0;
   }
 };
 
-// Arc-cosine kernel of order 2, phi(z) = sqrt(2) z^2 step(z): E = qq' [3c kappa1 + kappa0 (1 - c^2)],
-// D = 4 sqrt(qq') kappa1.
+// Arc-cosine kernel of order 2, phi(z) = sqrt(2) z^2 step(z):
+// E = qq' [3c kappa1 + kappa0 (1 - c^2)], D = 4 sqrt(qq') kappa1.
 template <class T>
 struct ArcCos2 {
   explicit NTK_HD ArcCos2(const double*) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    f[1] = sqrt(q), f[0] = inverse_or_zero(f[1]);
+    f[1] = sqrt(q);
+    f[0] = inverse_or_zero(f[1]);
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
@@ -358,7 +386,8 @@ struct ArcCos2 {
   }
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    E = 3 * q * q, D = 4 * q;
+    E = 3 * q * q;
+    D = 4 * q;
   }
 };
 

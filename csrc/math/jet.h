@@ -1,5 +1,7 @@
-// Jets: a value and its derivatives with respect to N variables, carried through the formulas of dual.h by the chain rule.
-// V is double or a vector of doubles, whose functions (cpu/simd.h) must be declared before this header.
+// Jets: a value and its derivatives with respect to N variables, carried through the formulas of
+// dual.h by the chain rule.
+// V is double or a vector of doubles, whose functions (cpu/simd.h) must be declared before this
+// header.
 #pragma once
 
 #include "dual.h"
@@ -51,9 +53,18 @@ struct Jet {
     a.v = q;
     return a;
   }
-  friend NTK_HD Jet operator+(Jet a, T c) { return a.v = a.v + c, a; }
-  friend NTK_HD Jet operator+(T c, Jet a) { return a.v = c + a.v, a; }
-  friend NTK_HD Jet operator-(Jet a, T c) { return a.v = a.v - c, a; }
+  friend NTK_HD Jet operator+(Jet a, T c) {
+    a.v = a.v + c;
+    return a;
+  }
+  friend NTK_HD Jet operator+(T c, Jet a) {
+    a.v = c + a.v;
+    return a;
+  }
+  friend NTK_HD Jet operator-(Jet a, T c) {
+    a.v = a.v - c;
+    return a;
+  }
   friend NTK_HD Jet operator-(T c, Jet a) { return a.chain(c - a.v, V{} - T(1)); }
   friend NTK_HD Jet operator*(Jet a, T c) { return a.chain(a.v * c, V{} + c); }
   friend NTK_HD Jet operator*(T c, Jet a) { return a.chain(a.v * c, V{} + c); }
@@ -119,8 +130,8 @@ NTK_HD Jet<V, N> expm1_series(Jet<V, N> z) {
   const V e = expm1_series(z.v);
   return z.chain(e, e + T(1));
 }
-// kappa1' = kappa0, kappa0'(c) = 1/(pi sqrt(1 - c^2)): infinite at c = +-1, where 0 is returned, the mean of the slopes on
-// either side of the kink in the points.
+// kappa1' = kappa0, kappa0'(c) = 1/(pi sqrt(1 - c^2)): infinite at c = +-1, where 0 is returned,
+// the mean of the slopes on either side of the kink in the points.
 template <class V, int N>
 NTK_HD void kappa(Jet<V, N> c, Jet<V, N>& k0, Jet<V, N>& k1) {
   using T = typename Scalar<V>::type;

@@ -1,15 +1,19 @@
-// What ops do to the covariance K and the tangent kernel T of a pair of points, and of one point with itself (x' = x):
-// every formula once. What runs programs, on the CPU and on the GPU, for vectors and for planes, is loops only.
+// What ops do to the covariance K and the tangent kernel T of a pair of points, and of one point
+// with itself (x' = x): every formula once. What runs programs, on the CPU and on the GPU, for
+// vectors and for planes, is loops only.
 //
-// An op is affine in K and T, or pointwise: K <- E, T <- D T, where E and D depend on K and on two features of each point.
-// To add a pointwise one: its struct, and one line in NTK_FOR_EACH_POINTWISE_LAYER; an activation's go to dual.h.
+// An op is affine in K and T, or pointwise: K <- E, T <- D T, where E and D depend on K and on two
+// features of each point.
+// To add a pointwise one: its struct, and one line in NTK_FOR_EACH_POINTWISE_LAYER; an activation's
+// go to dual.h.
 #pragma once
 
 #include "dual.h"
 
 namespace ntk {
 
-// K <- a K + b, T <- a T + (e K + f): dense layers, convolutions of window sums, and what a program puts out.
+// K <- a K + b, T <- a T + (e K + f): dense layers, convolutions of window sums, and what a program
+// puts out.
 template <class T>
 struct Affine {
   T a, b, e, f;
@@ -79,7 +83,8 @@ NTK_HD void visit_pointwise(Pointwise name, const double* p, F&& f) {
 
 // Is the first feature the inverse of a root of a variance?
 inline bool holds_inverse(Pointwise name) {
-  const bool angle = name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
+  const bool angle =
+      name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
   return angle || name == Pointwise::normalize;
 }
 

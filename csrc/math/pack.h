@@ -5,9 +5,9 @@
 
 namespace ntk {
 
-// n values that go through the same arithmetic step by step. Of vectors on a CPU: n independent chains of instructions,
-// side by side in the program, so that the processor's scheduler does not fill up with one long chain. Of 32 scalars on
-// the host: a GPU's warp (cuda/warp.h).
+// n values that go through the same arithmetic step by step. Of vectors on a CPU: n independent
+// chains of instructions, side by side in the program, so that the processor's scheduler does not
+// fill up with one long chain. Of 32 scalars on the host: a GPU's warp (cuda/warp.h).
 template <class V, int n>
 struct Pack {
   V v[n];

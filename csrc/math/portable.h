@@ -7,13 +7,15 @@
 #if defined(__CUDACC__)
 #define NTK_HD __host__ __device__ __forceinline__
 #else
-// always_inline: no out-of-line copy of a wide build can reach the linker (tests/test_package.py looks).
+// always_inline: no out-of-line copy of a wide build can reach the linker (tests/test_package.py
+// looks).
 #define NTK_HD inline __attribute__((always_inline))
 #endif
 
 namespace ntk {
 
-// Scalar<V>::type is the element type of V: V itself here, the lane's type for the vectors of cpu/simd.h.
+// Scalar<V>::type is the element type of V: V itself here, the lane's type for the vectors of
+// cpu/simd.h.
 template <class V>
 struct Scalar {
   using type = V;

@@ -1,7 +1,9 @@
-// ReLU networks in registers. For a chain dense, (leaky) ReLU, dense, … the state of a pair is kept as
-//   y = 1 - K / sqrt(q q'), the defect of the correlation, and t = T / sqrt(q q') + eps (1 - y), eps of the dense to come,
-// because 1 - kappa1(1 - y) = y - y sqrt(y) C(y) has no cancellation: near-duplicates lose nothing, at any depth,
-// and a network without bias needs no variances at all: y <- y - y^1.5 C(y),  t <- kappa0 t + (1 - y).
+// ReLU networks in registers. Of a chain dense, (leaky) ReLU, dense, … a pair's state is kept as
+//   y = 1 - K / sqrt(q q'), the defect of the correlation, and
+//   t = T / sqrt(q q') + eps (1 - y), eps of the dense to come,
+// because 1 - kappa1(1 - y) = y - y sqrt(y) C(y) has no cancellation: near-duplicates lose nothing,
+// at any depth, and a network without bias needs no variances at all:
+//   y <- y - y^1.5 C(y),  t <- kappa0 t + (1 - y).
 #pragma once
 
 #include "ops.h"
@@ -9,7 +11,8 @@
 namespace ntk {
 
 // An Affine in normalised form, with alpha^2 = a q/q_new and beta^2 = b/q_new of each point:
-// y <- alpha alpha' y + [(alpha - alpha')^2 + (beta - beta')^2]/2,  T <- alpha alpha' t + phi beta beta'.
+//   y <- alpha alpha' y + [(alpha - alpha')^2 + (beta - beta')^2]/2,
+//   T <- alpha alpha' t + phi beta beta'.
 template <class T>
 struct ChainAffine {
   bool bias;  // without bias alpha = 1, beta = 0: nothing to do
@@ -58,12 +61,14 @@ struct Chain {
   const ChainLayer<T>* layers;
 };
 
-// Pairs nearer than this are compared by difference: 1 - u.u' from a rounded product would carry sqrt(rounding) on.
+// Pairs nearer than this are compared by difference: 1 - u.u' from a rounded product would carry
+// sqrt(rounding) on.
 constexpr double kNear = 1.0 / 128;
 
 // The dense layer on normalised y and t, from both points' alpha and beta.
 template <class T, bool kNtk, class R, class P>
-NTK_HD void affine_step(T phi, const R& row_alpha, const R& row_beta, const P& alpha, const P& beta, P& y, P& t) {
+NTK_HD void affine_step(T phi, const R& row_alpha, const R& row_beta, const P& alpha, const P& beta,
+                        P& y, P& t) {
   const P da = alpha - row_alpha, db = beta - row_beta, aa = row_alpha * alpha;
   if (kNtk) t = aa * t + phi * row_beta * beta;
   y = aa * y + T(0.5) * (da * da + db * db);
@@ -82,7 +87,8 @@ NTK_HD void relu_step(const ChainRelu<T>& s, P& y, P& t) {
   const P u = r * Fit<T>::A(near), k0 = if_negative(T(1) - y, u, T(1) - u);
   const P defect = min(y, T(1)) - near * r * Fit<T>::C(near);
   y = kPure ? defect : s.gamma * defect + (T(1) - s.gamma) * y;
-  if (kNtk) t = kPure ? k0 * t + (T(1) - y) : (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
+  if (kNtk)
+    t = kPure ? k0 * t + (T(1) - y) : (s.gamma * k0 + (T(1) - s.gamma)) * t + s.eps * (T(1) - y);
 }
 
 // The ReLU of any layer.

@@ -1,4 +1,5 @@
-// A program with its ops, as Python holds it. Not in an anonymous namespace: both modules speak of it.
+// A program with its ops, as Python holds it. Not in an anonymous namespace: both modules speak of
+// it.
 #pragma once
 
 #include <utility>
@@ -10,7 +11,8 @@ namespace ntk {
 
 class OwnedProgram {
  public:
-  OwnedProgram(std::vector<Op> ops, int slots, int outputs) : ops_(std::move(ops)), slots_(slots), outputs_(outputs) {}
+  OwnedProgram(std::vector<Op> ops, int slots, int outputs)
+      : ops_(std::move(ops)), slots_(slots), outputs_(outputs) {}
   Program view() const { return {ops_.data(), int(ops_.size()), slots_, outputs_}; }
 
  private:

@@ -1,4 +1,5 @@
-// The program of a convolutional network: ops on displacement planes, read-outs, then a head of vector ops.
+// The program of a convolutional network: ops on displacement planes, read-outs, then a head of
+// vector ops.
 #pragma once
 
 #include <utility>
@@ -17,16 +18,20 @@ enum class PlaneOpKind : int {
   readout,    // head slot `other` <- weighted sum over all pixel pairs of `slot`
 };
 
-// How a convolution runs: any shape; 3x3 in place; 3x3 with the ReLU that follows, whose op is skipped then.
+// How a convolution runs: any shape; 3x3 in place; 3x3 with the ReLU that follows, whose op is
+// skipped then.
 enum class FastPath : int { none, conv3, conv3_relu, conv3_relu_positive, skipped };
 
-// What an op does along one axis: n pixels become `out` through windows that start at o stride - low.
+// What an op does along one axis: n pixels become `out` through windows that start at o stride -
+// low.
 struct Axis {
   int n, out, window, stride, low;
 
   // Pixels of the window at o that lie inside the image: [first, last).
   NTK_HD int first(int o) const { return o * stride - low > 0 ? o * stride - low : 0; }
-  NTK_HD int last(int o) const { return o * stride - low + window < n ? o * stride - low + window : n; }
+  NTK_HD int last(int o) const {
+    return o * stride - low + window < n ? o * stride - low + window : n;
+  }
 };
 
 struct PlaneOp {
@@ -36,7 +41,7 @@ struct PlaneOp {
   Constants constants;
   int h, w;                // image before the op
   int out_h, out_w;        // image after it
-  int window_h, window_w;  // conv, pool; readout: half width c of local average pooling, or -1 for all pixel pairs
+  int window_h, window_w;  // readout: half width of local average pooling, or -1: all pixel pairs
   int stride_h, stride_w;
   int low_h, low_w;     // padding before the first row, column
   int circular;         // conv: padding wraps around
@@ -47,8 +52,11 @@ struct PlaneOp {
   NTK_HD Axis cols() const { return {w, out_w, window_w, stride_w, low_w}; }
 };
 
-// Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip everything but d = 0.
-inline int capped_product(int a, int b) { return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20; }
+// Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip
+// everything but d = 0.
+inline int capped_product(int a, int b) {
+  return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20;
+}
 
 // Strides of every slot since the last pool.
 class Strides {
@@ -79,7 +87,8 @@ inline std::int64_t feature_count(const PlaneOp& op) {
   return op.kind == PlaneOpKind::pointwise ? 2 * std::int64_t(op.h) * op.w : 0;
 }
 
-// What the sum over a pool's windows at p and p' is multiplied by: a constant, or one over the pixels inside the image.
+// What the sum over a pool's windows at p and p' is multiplied by: a constant, or one over the
+// pixels inside the image.
 NTK_HD double pool_scale(const PlaneOp& op, int ph, int pw, int qh, int qw) {
   if (!op.normalize_edges) return op.constants.scale();
   const Axis rows = op.rows(), cols = op.cols();
@@ -95,12 +104,15 @@ NTK_HD int shared_windows(int n, int x, int d, int c) {
   return last >= first ? last - first + 1 : 0;
 }
 
-// Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d| < h.
+// Planes a network needs, per segment (the ops between two pools) and axis: need[d + h - 1] for |d|
+// < h.
 struct Segment {
-  int first, last;         // plane ops [first, last); the pool, if any, is op number `last`
-  int h, w;                // image at its start
-  bool circular;           // holds a circular convolution: a plane comes with its mates d +- period_h, d +- period_w
-  int period_h, period_w;  // the size where it stands times the strides before it: from h, w to below twice as much
+  int first, last;  // plane ops [first, last); the pool, if any, is op number `last`
+  int h, w;         // image at its start
+  // Holds a circular convolution: a plane comes with its mates d +- period_h, d +- period_w.
+  bool circular;
+  // The size where it stands times the strides before it: from h, w to below twice as much.
+  int period_h, period_w;
   const unsigned char *need_h, *need_w;
 
   // Is plane d needed, or its mate d - period?

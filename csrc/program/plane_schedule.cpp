@@ -14,8 +14,9 @@ bool pure_relu(const PlaneOp& op) {
 }
 
 bool plain_conv3(const PlaneOp& op) {
-  return op.kind == PlaneOpKind::conv && op.window_h == 3 && op.window_w == 3 && op.stride_h == 1 && op.stride_w == 1 &&
-         op.low_h == 1 && op.low_w == 1 && op.out_h == op.h && op.out_w == op.w && !op.circular;
+  return op.kind == PlaneOpKind::conv && op.window_h == 3 && op.window_w == 3 && op.stride_h == 1 &&
+         op.stride_w == 1 && op.low_h == 1 && op.low_w == 1 && op.out_h == op.h &&
+         op.out_w == op.w && !op.circular;
 }
 
 }  // namespace
@@ -41,8 +42,14 @@ void Need::close_circular(int period) {
   }
 }
 
-PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head, std::array<int, 3> shape)
-    : ops_(std::move(ops)), slots_(slots), head_(std::move(head)), h_(shape[0]), w_(shape[1]), channels_(shape[2]) {
+PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head,
+                             std::array<int, 3> shape)
+    : ops_(std::move(ops)),
+      slots_(slots),
+      head_(std::move(head)),
+      h_(shape[0]),
+      w_(shape[1]),
+      channels_(shape[2]) {
   find_segments();
   find_fast_paths();
   // The planes of the whole program, and of the tables of every segment.
@@ -82,7 +89,8 @@ void PlaneSchedule::find_fast_paths() {
   for (std::size_t k = 0; k < ops_.size(); ++k) {
     PlaneOp& op = ops_[k];
     if (op.kind == PlaneOpKind::conv) {
-      const bool relu = k + 1 < ops_.size() && pure_relu(ops_[k + 1]) && ops_[k + 1].slot == op.slot;
+      const bool relu =
+          k + 1 < ops_.size() && pure_relu(ops_[k + 1]) && ops_[k + 1].slot == op.slot;
       const Affine<double> map = op.constants.affine();
       const bool ntk_parameterization = map.e == map.a && map.f == map.b;
       if (plain_conv3(op)) op.fast = FastPath::conv3;
@@ -162,7 +170,8 @@ std::vector<Segment> PlaneSchedule::segments_with(const std::vector<Needs>& need
 }
 
 PlaneProgram PlaneSchedule::view() const {
-  return {ops_.data(), int(ops_.size()), slots_, full_.data(), int(full_.size()), h_, w_, channels_, head_.view()};
+  return {ops_.data(), int(ops_.size()), slots_,      full_.data(), int(full_.size()), h_,
+          w_,          channels_,        head_.view()};
 }
 
 PlaneProgram PlaneSchedule::near(int last) const {
@@ -174,7 +183,8 @@ PlaneProgram PlaneSchedule::near(int last) const {
 
 bool PlaneSchedule::head_needs_variance() const {
   const Program head = head_.view();
-  return std::any_of(head.ops, head.ops + head.size, [](const Op& op) { return op.kind == OpKind::pointwise; });
+  return std::any_of(head.ops, head.ops + head.size,
+                     [](const Op& op) { return op.kind == OpKind::pointwise; });
 }
 
 double PlaneSchedule::work() const {
@@ -200,7 +210,8 @@ bool PlaneSchedule::homogeneous() const {
     return !affine || (op.constants.affine().b == 0 && op.constants.affine().f == 0);
   };
   const Program head = head_.view();
-  return std::all_of(ops_.begin(), ops_.end(), scales) && std::all_of(head.ops, head.ops + head.size, scales);
+  return std::all_of(ops_.begin(), ops_.end(), scales) &&
+         std::all_of(head.ops, head.ops + head.size, scales);
 }
 
 bool PlaneSchedule::flip_symmetric() const {

@@ -1,4 +1,5 @@
-// Owns a plane program and works out, once, what its execution needs: segments, the planes each needs, fast paths.
+// Owns a plane program and works out, once, what its execution needs: segments, the planes each
+// needs, fast paths.
 #pragma once
 
 #include <array>
@@ -20,7 +21,8 @@ class Need {
   }
   // |d| <= reach of an image that is `scale` times smaller.
   void add_up_to(int reach, int scale);
-  // d = stride D + e, |e| < window, for the D that are needed after a pool of an image that is `scale` times smaller.
+  // d = stride D + e, |e| < window, for the D that are needed after a pool of an image that is
+  // `scale` times smaller.
   void add_pool(const Axis& pool, const Need& after, int scale);
   // A circular convolution reads a plane's mates d +- period too.
   void close_circular(int period);
@@ -35,7 +37,8 @@ class PlaneSchedule {
   // shape: height, width, channels.
   PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram head, std::array<int, 3> shape);
   PlaneProgram view() const;
-  // The same program cut after segment `last`, needing only what the d = 0 plane of that segment needs.
+  // The same program cut after segment `last`, needing only what the d = 0 plane of that segment
+  // needs.
   PlaneProgram near(int last) const;
   // Elements of a strip's table, and where each op's features start.
   std::int64_t table_size() const { return table_size_; }
@@ -43,7 +46,8 @@ class PlaneSchedule {
   bool head_needs_variance() const;
   // Points of all planes of a pair times the ops on them.
   double work() const;
-  // Is K(s x, s' x') = s s' K(x, x') for all s, s' > 0: convolutions without bias, ReLU and its like, no normalisation?
+  // Is K(s x, s' x') = s s' K(x, x') for all s, s' > 0: convolutions without bias, ReLU and its
+  // like, no normalisation?
   bool homogeneous() const;
   // Does every window lie evenly between left and right, so that K(flip x, flip x') = K(x, x')?
   bool flip_symmetric() const;

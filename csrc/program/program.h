@@ -1,4 +1,5 @@
-// The program a network spec becomes: plain ops over slots. A slot holds the covariance K and the tangent kernel T.
+// The program a network spec becomes: plain ops over slots. A slot holds the covariance K and the
+// tangent kernel T.
 #pragma once
 
 #include "../math/ops.h"
@@ -6,10 +7,10 @@
 namespace ntk {
 
 enum class OpKind : int {
-  affine,     // K, T of `slot` <- an Affine of them                         (dense layer)
-  pointwise,  // K, T <- E, D T                                              (activation, layer normalisation)
+  affine,     // K, T of `slot` <- an Affine of them      (dense layer)
+  pointwise,  // K, T <- E, D T                           (activation, layer normalisation)
   copy,       // slot `slot` <- slot `other`
-  add,        // slot `slot` += slot `other`                                 (sum of independent branches)
+  add,        // slot `slot` += slot `other`              (sum of independent branches)
   emit,       // output number `other` <- an Affine of `slot`
 };
 
@@ -48,13 +49,14 @@ struct Program {
   int outputs;
 };
 
-// Is the program a plain ReLU network: affine, (abrelu, emit*, affine)*, abrelu, emit+, all in slot 0? Those run as
-// one chain in registers (cpu/chain.h).
+// Is the program a plain ReLU network: affine, (abrelu, emit*, affine)*, abrelu, emit+, all in
+// slot 0? Those run as one chain in registers (cpu/chain.h).
 inline bool is_relu_chain(const Program& program) {
   const auto affine_at = [&](int i) {
     if (i >= program.size || program.ops[i].kind != OpKind::affine) return false;
     const Affine<double> map = program.ops[i].constants.affine();
-    return map.a > 0 && (map.b > 0 || map.f == 0);  // the chain divides by a, and by b where there is an f
+    // The chain divides by a, and by b where there is an f.
+    return map.a > 0 && (map.b > 0 || map.f == 0);
   };
   const auto relu_at = [&](int i) {
     if (i >= program.size || !is_abrelu(program.ops[i])) return false;

@@ -81,11 +81,12 @@ void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::
 }  // namespace
 
 template <class T>
-void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, T* pixels,
-                  T* table) {
+void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x,
+                  std::int64_t size, T* pixels, T* table) {
   constexpr std::int64_t N = kImageLanes<T>;
   const PlaneProgram program = schedule.view();
-  const std::int64_t width = std::int64_t(program.h) * program.w * program.channels, numbers = schedule.table_size();
+  const std::int64_t width = std::int64_t(program.h) * program.w * program.channels,
+                     numbers = schedule.table_size();
   SelfRunner runner(schedule, backend, false);
   for (std::int64_t first = 0; first < (size + N - 1) / N * N; first += kSelf) {
     const std::int64_t strip = first / N, lane = first % N;
@@ -96,12 +97,13 @@ void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T
 }
 
 template <class T>
-Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size,
-                  const double* head, std::int64_t head_pitch)
+Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T* x,
+                  std::int64_t size, const double* head, std::int64_t head_pitch)
     : size_(size), offset_(schedule.offset(), schedule.offset() + schedule.view().size) {
   constexpr std::int64_t N = kImageLanes<T>;
   const PlaneProgram program = schedule.view();
-  const std::int64_t width = std::int64_t(program.h) * program.w * program.channels, strips = (size + N - 1) / N;
+  const std::int64_t width = std::int64_t(program.h) * program.w * program.channels,
+                     strips = (size + N - 1) / N;
   pixels_stride_ = width * N;
   table_stride_ = schedule.table_size() * N;
   head_stride_ = strips * N;
@@ -113,7 +115,8 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
     for (std::int64_t n = 0; n < size; ++n) {
       const double value = head[f * head_pitch + n];
       const bool inverse = f % 2 == 0 && holds_inverse(program.head.ops[f / 2]);
-      head_[f * head_stride_ + n] = inverse ? bounded_inverse<T>(value, std::numeric_limits<T>::max()) : T(value);
+      head_[f * head_stride_ + n] =
+          inverse ? bounded_inverse<T>(value, std::numeric_limits<T>::max()) : T(value);
     }
 }
 
@@ -124,10 +127,12 @@ ImagesView<T> Images<T>::view() const {
 }
 
 template <class T>
-ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size) {
+ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backend, const T* x,
+                             std::int64_t size) {
   const PlaneProgram program = schedule.view();
   const Program& head = program.head;
-  ImageDiagonal out{std::vector<double>(head.outputs * size), std::vector<double>(head.outputs * size),
+  ImageDiagonal out{std::vector<double>(head.outputs * size),
+                    std::vector<double>(head.outputs * size),
                     std::vector<double>(2 * head.size * size)};
   SelfRunner runner(schedule, backend, true);
   std::vector<PointState> slots(head.slots);
@@ -136,9 +141,11 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
     for (std::int64_t lane = 0; lane < kSelf && first + lane < size; ++lane) {
       const std::int64_t n = first + lane;
       for (int s = 0; s < head.slots; ++s)
-        slots[s] = {runner.readouts[2 * s * kSelf + lane], runner.readouts[(2 * s + 1) * kSelf + lane]};
+        slots[s] = {runner.readouts[2 * s * kSelf + lane],
+                    runner.readouts[(2 * s + 1) * kSelf + lane]};
       follow_kernels(
-          head, slots.data(), [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
+          head, slots.data(),
+          [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
           [&](int output, double nngp, double ntk) {
             out.nngp[output * size + n] = nngp;
             out.ntk[output * size + n] = ntk;
@@ -148,11 +155,15 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
   return out;
 }
 
-template void image_strips(const PlaneSchedule&, const Backend&, const float*, std::int64_t, float*, float*);
-template void image_strips(const PlaneSchedule&, const Backend&, const double*, std::int64_t, double*, double*);
+template void image_strips(const PlaneSchedule&, const Backend&, const float*, std::int64_t, float*,
+                           float*);
+template void image_strips(const PlaneSchedule&, const Backend&, const double*, std::int64_t,
+                           double*, double*);
 template class Images<float>;
 template class Images<double>;
-template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const float*, std::int64_t);
-template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const double*, std::int64_t);
+template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const float*,
+                                      std::int64_t);
+template ImageDiagonal image_diagonal(const PlaneSchedule&, const Backend&, const double*,
+                                      std::int64_t);
 
 }  // namespace ntk

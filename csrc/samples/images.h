@@ -8,22 +8,25 @@
 
 namespace ntk {
 
-// The pairs (x, x): kernel diagonals [outputs][size] and the features of the head's ops [2 ops][size].
+// The pairs (x, x): kernel diagonals [outputs][size] and the features of the head's ops [2
+// ops][size].
 struct ImageDiagonal {
   std::vector<double> nngp, ntk, head;
 };
 
-// Strips of images x: [size][h][w][channels], C order; the lanes beyond the last image hold nothing of use.
+// Strips of images x: [size][h][w][channels], C order; the lanes beyond the last image hold nothing
+// of use.
 template <class T>
-void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, T* pixels,
-                  T* table);
+void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x,
+                  std::int64_t size, T* pixels, T* table);
 
 template <class T>
 class Images {
  public:
-  // x: [size][h][w][channels], C order; head: [2 ops][head_pitch] as ImageDiagonal gives it, or null without need.
-  Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size, const double* head,
-         std::int64_t head_pitch);
+  // x: [size][h][w][channels], C order; head: [2 ops][head_pitch] as ImageDiagonal gives it, or
+  // null without need.
+  Images(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size,
+         const double* head, std::int64_t head_pitch);
   ImagesView<T> view() const;
   std::int64_t size() const { return size_; }
 
@@ -35,6 +38,7 @@ class Images {
 
 // All planes of the pairs (x, x), in double.
 template <class T>
-ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backend, const T* x, std::int64_t size);
+ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backend, const T* x,
+                             std::int64_t size);
 
 }  // namespace ntk

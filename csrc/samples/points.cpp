@@ -17,7 +17,8 @@ double squared_norm(const T* x, std::int64_t width) {
   for (; k + 8 <= width; k += 8)
     for (int l = 0; l < 8; ++l) lanes[l] += double(x[k + l]) * double(x[k + l]);
   for (; k < width; ++k) lanes[0] += double(x[k]) * double(x[k]);
-  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+         ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
 }  // namespace
@@ -39,7 +40,8 @@ Points<T>::Points(const Program& program, const T* x, std::int64_t size, std::in
   std::vector<double> norm2(size);
   for (std::int64_t n = 0; n < size; ++n) {
     norm2[n] = squared_norm(x + n * width, width);
-    if (norm2[n] < std::numeric_limits<double>::min()) norm2[n] = 0;  // too few digits are left of it
+    // Too few digits are left of it.
+    if (norm2[n] < std::numeric_limits<double>::min()) norm2[n] = 0;
     const double scale = norm2[n] > 0 ? 1 / std::sqrt(norm2[n]) : 0;
     for (std::int64_t k = 0; k < width; ++k) unit_[n * width + k] = T(x[n * width + k] * scale);
   }
@@ -47,20 +49,26 @@ Points<T>::Points(const Program& program, const T* x, std::int64_t size, std::in
 }
 
 template <class T>
-Points<T>::Points(const Program& program, const double* norm2, std::int64_t size, std::int64_t width, int threads)
+Points<T>::Points(const Program& program, const double* norm2, std::int64_t size,
+                  std::int64_t width, int threads)
     : Points(program, size, width) {
   const std::int64_t parts = std::clamp<std::int64_t>(size / kPointsPerThread, 1, threads);
-  const auto part = [&](std::int64_t p) { follow(program, norm2, size * p / parts, size * (p + 1) / parts); };
+  const auto part = [&](std::int64_t p) {
+    follow(program, norm2, size * p / parts, size * (p + 1) / parts);
+  };
   std::vector<std::future<void>> others;
-  for (std::int64_t p = 1; p < parts; ++p) others.push_back(std::async(std::launch::async, part, p));
+  for (std::int64_t p = 1; p < parts; ++p)
+    others.push_back(std::async(std::launch::async, part, p));
   part(0);
   for (auto& other : others) other.get();
 }
 
 template <class T>
-void Points<T>::follow(const Program& program, const double* norm2, std::int64_t first, std::int64_t last) {
+void Points<T>::follow(const Program& program, const double* norm2, std::int64_t first,
+                       std::int64_t last) {
   std::vector<PointState> slots(program.slots);
-  // Rows of the table may lie a power of two apart, in the same few sets of a cache: written a line at a time.
+  // Rows of the table may lie a power of two apart, in the same few sets of a cache: written a line
+  // at a time.
   std::vector<T> line(2 * program.size * kLine);
   for (std::int64_t n = first; n < last; ++n) {
     const std::int64_t at = (n - first) % kLine;
@@ -70,8 +78,9 @@ void Points<T>::follow(const Program& program, const double* norm2, std::int64_t
         program, slots.data(),
         [&](int op, int which, double value) {
           line[(2 * std::int64_t(op) + which) * kLine + at] =
-              which == 0 && holds_inverse(program.ops[op]) ? bounded_inverse<T>(value, std::numeric_limits<T>::max())
-                                                           : T(value);
+              which == 0 && holds_inverse(program.ops[op])
+                  ? bounded_inverse<T>(value, std::numeric_limits<T>::max())
+                  : T(value);
         },
         [&](int output, double nngp, double ntk) {
           nngp_[output * size_ + n] = nngp;
@@ -85,7 +94,8 @@ void Points<T>::follow(const Program& program, const double* norm2, std::int64_t
 
 template <class T>
 PointsView<T> Points<T>::view() const {
-  return {size_, width_, stride_, unit_.data(), root_.data(), table_.data(), nngp_.data(), ntk_.data()};
+  return {size_,        width_,        stride_,      unit_.data(),
+          root_.data(), table_.data(), nngp_.data(), ntk_.data()};
 }
 
 template class Points<float>;

@@ -1,5 +1,5 @@
-// What depends on one point only: its unit vector, its variance before every op, its own kernel value; and a program
-// followed for one point with itself (x' = x), from which all this comes.
+// What depends on one point only: its unit vector, its variance before every op, its own kernel
+// value; and a program followed for one point with itself (x' = x), from which all this comes.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,8 @@ T bounded_inverse(double value, double limit) {
   return value > limit ? T(0) : T(value);
 }
 
-// Runs a program on the slots of one point: step(number, op, value) of an affine or pointwise op returns the slot's new value, and
-// emit(op, value) receives what comes out.
+// Runs a program on the slots of one point: step(number, op, value) of an affine or pointwise op
+// returns the slot's new value, and emit(op, value) receives what comes out.
 template <class Value, class Step, class Emit>
 void follow_point(const Program& program, Value* slots, Step&& step, Emit&& emit) {
   for (int i = 0; i < program.size; ++i) {
@@ -50,7 +50,8 @@ void follow_point(const Program& program, Value* slots, Step&& step, Emit&& emit
   }
 }
 
-// An affine or pointwise op on one slot of one point; its two features in f: alpha and beta of relu_chain.h, or side(q).
+// An affine or pointwise op on one slot of one point; its two features in f: alpha and beta of
+// relu_chain.h, or side(q).
 NTK_HD PointState point_step(const Op& op, const PointState& s, double* f) {
   if (op.kind == OpKind::affine) {
     const Affine<double> map = op.constants.affine();
@@ -63,7 +64,8 @@ NTK_HD PointState point_step(const Op& op, const PointState& s, double* f) {
   return {r.E, r.D * s.t};
 }
 
-// Runs the program on `slots`; feature(op number, which, value) and emit(output, nngp, ntk) receive what comes out.
+// Runs the program on `slots`; feature(op number, which, value) and emit(output, nngp, ntk) receive
+// what comes out.
 template <class Feature, class Emit>
 void follow_kernels(const Program& program, PointState* slots, Feature&& feature, Emit&& emit) {
   const auto step = [&](int i, const Op& op, const PointState& s) {
@@ -85,7 +87,8 @@ class Points {
   // x: [size][width], C order. Variances are followed in double whatever T is.
   Points(const Program& program, const T* x, std::int64_t size, std::int64_t width);
   // Without the data, whose unit vectors lie elsewhere: norm2 is |x|^2 of every point.
-  Points(const Program& program, const double* norm2, std::int64_t size, std::int64_t width, int threads);
+  Points(const Program& program, const double* norm2, std::int64_t size, std::int64_t width,
+         int threads);
   PointsView<T> view() const;
   const T* unit() const { return unit_.data(); }  // null without the data
   std::int64_t size() const { return size_; }

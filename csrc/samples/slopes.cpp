@@ -8,7 +8,8 @@ namespace {
 
 using Jet1 = Jet<double, 1>;
 
-// An affine or pointwise op on a point with itself: its new variance. put(which, value) receives what the sweep needs.
+// An affine or pointwise op on a point with itself: its new variance. put(which, value) receives
+// what the sweep needs.
 template <class Put>
 double step(const Op& op, double q, const Put& put) {
   put(Slope::q, q);

@@ -1,4 +1,5 @@
-// What the gradient needs of points: features and variances of every op with their derivatives (views.h).
+// What the gradient needs of points: features and variances of every op with their derivatives
+// (views.h).
 #pragma once
 
 #include <vector>

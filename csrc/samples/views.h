@@ -1,4 +1,5 @@
-// What executors read of samples: of points (points.h), for the gradient (slopes.h), and of images (images.h).
+// What executors read of samples: of points (points.h), for the gradient (slopes.h), and of images
+// (images.h).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,8 @@ namespace ntk {
 // Columns of a tile are processed in strips of this many pairs.
 constexpr std::int64_t kStrip = 256;
 
-// Two features of every point for every op, and the root of its input variance; columns may be read up to `stride`.
+// Two features of every point for every op, and the root of its input variance; columns may be read
+// up to `stride`.
 template <class T>
 struct PointsView {
   std::int64_t size;
@@ -22,7 +24,9 @@ struct PointsView {
   const double* nngp;   // [outputs][size]: the diagonal of the kernel
   const double* ntk;
 
-  NTK_HD const T* feature(int op, int which) const { return table + (2 * std::int64_t(op) + which) * stride; }
+  NTK_HD const T* feature(int op, int which) const {
+    return table + (2 * std::int64_t(op) + which) * stride;
+  }
 };
 
 // What the gradient needs of one point at one op; q is its variance before the op.

@@ -28,12 +28,12 @@ class Program:
     @property
     def dense_ops(self) -> list[int]: ...
 
-class Points:
+class Vectors:
     def __init__(self, program: Program, x: npt.NDArray[np.floating]) -> None: ...
     @staticmethod
     def of_norms(
         program: Program, norm2: npt.NDArray[np.float64], width: int, in_double: bool, threads: int
-    ) -> Points: ...
+    ) -> Vectors: ...
     @property
     def unit(self) -> npt.NDArray[np.floating]: ...
     @property
@@ -43,14 +43,14 @@ class Points:
     @property
     def ntk(self) -> npt.NDArray[np.float64]: ...
 
-class PointSlopes:
-    def __init__(self, points: Points) -> None: ...
+class VectorSlopes:
+    def __init__(self, points: Vectors) -> None: ...
 
 def gradient(
     backend: str,
-    rows: PointSlopes,
+    rows: VectorSlopes,
     row: int,
-    cols: PointSlopes,
+    cols: VectorSlopes,
     col: int,
     dot: npt.NDArray[np.float64],
     ntk: bool,
@@ -113,9 +113,9 @@ def evaluate_images(
 ) -> tuple[int, int] | None: ...
 def evaluate(
     backend: str,
-    rows: Points,
+    rows: Vectors,
     row: int,
-    cols: Points,
+    cols: Vectors,
     col: int,
     dot: npt.NDArray[np.floating],
     nngp: _Results,

@@ -56,7 +56,9 @@ class Rounding {
  public:
   explicit Rounding(const Instruction& at) : changed_(!at.integral && at.round > Round::rn) {
     if (changed_)
-      std::fesetround(at.round == Round::rz ? FE_TOWARDZERO : at.round == Round::rm ? FE_DOWNWARD : FE_UPWARD);
+      std::fesetround(at.round == Round::rz   ? FE_TOWARDZERO
+                      : at.round == Round::rm ? FE_DOWNWARD
+                                              : FE_UPWARD);
   }
   ~Rounding() {
     if (changed_) std::fesetround(FE_TONEAREST);
@@ -238,7 +240,8 @@ struct Convert {
     } else {
       const From whole = to_integral(at.round, x);
       if (whole != whole) return 0;
-      if (whole >= std::ldexp(From(1), std::numeric_limits<To>::digits)) return std::numeric_limits<To>::max();
+      if (whole >= std::ldexp(From(1), std::numeric_limits<To>::digits))
+        return std::numeric_limits<To>::max();
       if (whole <= From(std::numeric_limits<To>::min())) return std::numeric_limits<To>::min();
       return To(whole);
     }

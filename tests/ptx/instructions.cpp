@@ -1,4 +1,5 @@
-// What the instructions do: from names such as "fma.rn.ftz.f32" to functions over the lanes of a warp.
+// What the instructions do: from names such as "fma.rn.ftz.f32" to functions over the lanes of a
+// warp.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -26,16 +27,19 @@ void binary(Warp& w, const Instruction& at, Lanes lanes) {
   const Bits *a = w.read(at.from[0], at, lanes), *b = w.read(at.from[1], at, lanes);
   Bits* to = w.write(at.to[0], lanes);
   for (int l = 0; l < kWarp; ++l)
-    if (lanes >> l & 1) to[l] = result<To>(at, F::of(at, operand<A>(at, a[l]), operand<B>(at, b[l])));
+    if (lanes >> l & 1)
+      to[l] = result<To>(at, F::of(at, operand<A>(at, a[l]), operand<B>(at, b[l])));
 }
 template <class F, class To, class A, class C = A>
 void ternary(Warp& w, const Instruction& at, Lanes lanes) {
   const Rounding rounding(at);
-  const Bits *a = w.read(at.from[0], at, lanes), *b = w.read(at.from[1], at, lanes), *c = w.read(at.from[2], at, lanes);
+  const Bits *a = w.read(at.from[0], at, lanes), *b = w.read(at.from[1], at, lanes),
+             *c = w.read(at.from[2], at, lanes);
   Bits* to = w.write(at.to[0], lanes);
   for (int l = 0; l < kWarp; ++l)
     if (lanes >> l & 1)
-      to[l] = result<To>(at, F::of(at, operand<A>(at, a[l]), operand<A>(at, b[l]), operand<C>(at, c[l])));
+      to[l] = result<To>(
+          at, F::of(at, operand<A>(at, a[l]), operand<A>(at, b[l]), operand<C>(at, c[l])));
 }
 
 // --- memory and packing
@@ -45,7 +49,8 @@ void load(Warp& w, const Instruction& at, Lanes lanes) {
   const Bits* address = w.read(at.from[0], at, lanes);
   const unsigned char* from[kWarp] = {};
   for (int l = 0; l < kWarp; ++l)
-    if (lanes >> l & 1) from[l] = w.locate(at, l, address[l] + at.offset, at.parts * sizeof(T), false);
+    if (lanes >> l & 1)
+      from[l] = w.locate(at, l, address[l] + at.offset, at.parts * sizeof(T), false);
   for (int part = 0; part < at.parts; ++part) {
     Bits* to = w.write(at.to[part], lanes);
     for (int l = 0; l < kWarp; ++l) {
@@ -176,7 +181,8 @@ Run of_half(const std::string& t, F f) {
     return ternary<F, T, T>;              \
   }
 
-// The words of a name, taken off as they are understood: what is left over makes the instruction unknown.
+// The words of a name, taken off as they are understood: what is left over makes the instruction
+// unknown.
 class Words {
  public:
   explicit Words(const std::string& name) {
@@ -233,10 +239,11 @@ Run division(Words& words, const std::string& t) {
 
 Run comparison(Words& words, const std::string& t, Instruction& at) {
   static const std::map<std::string, Compare> names = {
-      {"eq", Compare::eq},   {"ne", Compare::ne},   {"lt", Compare::lt},   {"le", Compare::le},   {"gt", Compare::gt},
-      {"ge", Compare::ge},   {"lo", Compare::lt},   {"ls", Compare::le},   {"hi", Compare::gt},   {"hs", Compare::ge},
-      {"equ", Compare::equ}, {"neu", Compare::neu}, {"ltu", Compare::ltu}, {"leu", Compare::leu}, {"gtu", Compare::gtu},
-      {"geu", Compare::geu}, {"num", Compare::num}, {"nan", Compare::nan}};
+      {"eq", Compare::eq},   {"ne", Compare::ne},   {"lt", Compare::lt},   {"le", Compare::le},
+      {"gt", Compare::gt},   {"ge", Compare::ge},   {"lo", Compare::lt},   {"ls", Compare::le},
+      {"hi", Compare::gt},   {"hs", Compare::ge},   {"equ", Compare::equ}, {"neu", Compare::neu},
+      {"ltu", Compare::ltu}, {"leu", Compare::leu}, {"gtu", Compare::gtu}, {"geu", Compare::geu},
+      {"num", Compare::num}, {"nan", Compare::nan}};
   const auto found = names.find(words.first());
   if (found == names.end()) return nullptr;
   at.compare = found->second;
@@ -270,8 +277,10 @@ Run move(const std::string& t, Instruction& at) {
 }
 
 void set_space(Words& words, Instruction& at) {
-  static const std::pair<const char*, Space> names[] = {
-      {"global", Space::global}, {"shared", Space::shared}, {"local", Space::local}, {"param", Space::parameter}};
+  static const std::pair<const char*, Space> names[] = {{"global", Space::global},
+                                                        {"shared", Space::shared},
+                                                        {"local", Space::local},
+                                                        {"param", Space::parameter}};
   for (const auto& [name, space] : names)
     if (words.take(name)) at.space = space;
   words.take("nc"), words.take("volatile");
@@ -337,7 +346,8 @@ Run arithmetic(const std::string& operation, Words& words, const std::string& t,
   if (operation == "shl" || operation == "shr")
     return of_integer(t, [&](auto tag) -> Run {
       using T = typename decltype(tag)::type;
-      return operation == "shl" ? binary<Left, T, T, std::uint32_t> : binary<Right, T, T, std::uint32_t>;
+      return operation == "shl" ? binary<Left, T, T, std::uint32_t>
+                                : binary<Right, T, T, std::uint32_t>;
     });
   if (operation == "selp")
     return of_number(t, [](auto tag) -> Run {

@@ -1,4 +1,5 @@
-// What Python calls by ctypes. An error comes back as text, "" where there is none; it is valid until the next call.
+// What Python calls by ctypes. An error comes back as text, "" where there is none; it is valid
+// until the next call.
 #include <exception>
 #include <string>
 
@@ -34,7 +35,8 @@ const char* ptx_copy(void* to, const void* from, std::size_t bytes) {
   return caught([&] { return ptx::Machine::get().copy(to, from, bytes), ""; });
 }
 void ptx_lend(const void* at, std::size_t bytes) { ptx::Machine::get().lend(at, bytes); }
-const char* ptx_launch(const char* kernel, std::uint32_t blocks, std::uint32_t threads, void** arguments) {
+const char* ptx_launch(const char* kernel, std::uint32_t blocks, std::uint32_t threads,
+                       void** arguments) {
   return caught([&] { return ptx::Machine::get().launch(kernel, blocks, threads, arguments), ""; });
 }
 const char* ptx_counts() {

@@ -11,14 +11,16 @@
 namespace ptx {
 
 Machine& Machine::get() {
-  static auto* const machine = new Machine;  // lives until the process ends: kernels are unloaded late
+  // Lives until the process ends: kernels are unloaded late.
+  static auto* const machine = new Machine;
   return *machine;
 }
 
 void Machine::load(const std::string& text) {
   const std::lock_guard<std::mutex> lock(mutex_);
   parse(text, program_);
-  for (const auto& [at, bytes] : program_.global_regions) memory_.add(reinterpret_cast<void*>(at), bytes, true);
+  for (const auto& [at, bytes] : program_.global_regions)
+    memory_.add(reinterpret_cast<void*>(at), bytes, true);
 }
 
 void* Machine::allocate(std::size_t bytes) {
@@ -49,7 +51,8 @@ void Machine::lend(const void* at, std::size_t bytes) {
   memory_.add(at, bytes, true);
 }
 
-void Machine::launch(const std::string& name, std::uint32_t blocks, std::uint32_t threads, void** arguments) {
+void Machine::launch(const std::string& name, std::uint32_t blocks, std::uint32_t threads,
+                     void** arguments) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = program_.kernels.find(name);
   if (found == program_.kernels.end()) throw Fault("no kernel " + name);
@@ -59,7 +62,8 @@ void Machine::launch(const std::string& name, std::uint32_t blocks, std::uint32_
   for (std::size_t i = 0; i < kernel.parameters.size(); ++i)
     std::memcpy(parameters + kernel.parameters[i].offset, arguments[i], kernel.parameters[i].size);
 
-  Launch launch{kernel, memory_, ++launches_, blocks, threads, Region(parameters, kernel.parameter_bytes, true)};
+  Launch launch{kernel, memory_, ++launches_,
+                blocks, threads, Region(parameters, kernel.parameter_bytes, true)};
   for (std::uint32_t block = 0; block < blocks; ++block) Block(launch, block).run();
   Count& count = counts_[name];
   ++count.launches, count.steps += launch.steps, count.lane_steps += launch.lane_steps;

@@ -26,7 +26,8 @@ class Machine {
   void copy(void* to, const void* from, std::size_t bytes);
   void lend(const void* at, std::size_t bytes);  // memory of the host that kernels may use
   // arguments: a pointer to each.
-  void launch(const std::string& kernel, std::uint32_t blocks, std::uint32_t threads, void** arguments);
+  void launch(const std::string& kernel, std::uint32_t blocks, std::uint32_t threads,
+              void** arguments);
   // A line a kernel: launches, instructions of warps, of lanes, name.
   std::string counts();
 

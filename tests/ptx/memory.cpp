@@ -50,7 +50,8 @@ const char* Region::collision(std::uintptr_t at, std::size_t bytes, const Access
 
 Region& Memory::add(const void* at, std::size_t bytes, bool written) {
   const Region region(at, bytes, written);
-  for (auto i = by_end_.upper_bound(region.begin()); i != by_end_.end() && i->second.begin() < region.end();)
+  for (auto i = by_end_.upper_bound(region.begin());
+       i != by_end_.end() && i->second.begin() < region.end();)
     i = by_end_.erase(i);
   last_ = nullptr;
   return by_end_[region.end()] = region;
@@ -82,8 +83,8 @@ std::string Memory::neighbours(std::uintptr_t at) const {
   if (above != by_end_.end()) {
     const Region& r = above->second;
     const bool before = at < r.begin();
-    out += (out.empty() ? "" : ", ") + std::to_string(before ? r.begin() - at : r.end() - at) + " bytes before the " +
-           (before ? "start" : "end") + " of an array of " + size(r);
+    out += (out.empty() ? "" : ", ") + std::to_string(before ? r.begin() - at : r.end() - at) +
+           " bytes before the " + (before ? "start" : "end") + " of an array of " + size(r);
   }
   return out.empty() ? "there is no array" : out;
 }

@@ -1,4 +1,5 @@
-// PTX text to functions: statements, variables, operands, labels. Functions other than kernels are left out.
+// PTX text to functions: statements, variables, operands, labels. Functions other than kernels are
+// left out.
 #include <algorithm>
 #include <cctype>
 #include <cstring>
@@ -13,7 +14,8 @@ namespace {
 
 std::string trimmed(const std::string& s) {
   const auto first = s.find_first_not_of(" \t\r\n");
-  return first == std::string::npos ? "" : s.substr(first, s.find_last_not_of(" \t\r\n") - first + 1);
+  return first == std::string::npos ? ""
+                                    : s.substr(first, s.find_last_not_of(" \t\r\n") - first + 1);
 }
 
 // Parts between commas that stand in no bracket.
@@ -98,8 +100,10 @@ class FunctionParser {
   }
   void statement(const std::string& text) {
     if (text.empty() || text.compare(0, 4, ".reg") == 0) return;
-    if (text.compare(0, 6, ".local") == 0) return place(variable(text), Initial::local, f_.local_bytes);
-    if (text.compare(0, 7, ".shared") == 0) return place(variable(text), Initial::shared, f_.shared_bytes);
+    if (text.compare(0, 6, ".local") == 0)
+      return place(variable(text), Initial::local, f_.local_bytes);
+    if (text.compare(0, 7, ".shared") == 0)
+      return place(variable(text), Initial::shared, f_.shared_bytes);
     if (text[0] != '.') instruction(text);
   }
   void label(const std::string& name) { labels_[name] = int(f_.code.size()); }
@@ -125,14 +129,18 @@ class FunctionParser {
     if (is_new) f_.registers.push_back({name, initial, value});
     return found->second;
   }
-  int constant(Bits value) { return register_named("#" + std::to_string(value), Initial::constant, value); }
+  int constant(Bits value) {
+    return register_named("#" + std::to_string(value), Initial::constant, value);
+  }
 
   // The register of an operand that is no list and no address; -1 where it makes no sense.
   int operand(const std::string& s) {
     static const std::map<std::string, Initial> special = {
-        {"%tid.x", Initial::tid_x},       {"%ctaid.x", Initial::ctaid_x},  {"%ntid.x", Initial::ntid_x},
-        {"%nctaid.x", Initial::nctaid_x}, {"%laneid", Initial::laneid},    {"%tid.y", Initial::constant},
-        {"%tid.z", Initial::constant},    {"%ctaid.y", Initial::constant}, {"%ctaid.z", Initial::constant}};
+        {"%tid.x", Initial::tid_x},     {"%ctaid.x", Initial::ctaid_x},
+        {"%ntid.x", Initial::ntid_x},   {"%nctaid.x", Initial::nctaid_x},
+        {"%laneid", Initial::laneid},   {"%tid.y", Initial::constant},
+        {"%tid.z", Initial::constant},  {"%ctaid.y", Initial::constant},
+        {"%ctaid.z", Initial::constant}};
     if (const auto i = special.find(s); i != special.end()) return register_named(s, i->second);
     if (const auto i = symbols_.find(s); i != symbols_.end())
       return register_named("&" + s, i->second.initial, i->second.value);
@@ -140,14 +148,17 @@ class FunctionParser {
     if (s[0] == '0' && s.size() > 2 && std::strchr("fFdD", s[1]))
       return constant(std::strtoull(s.c_str() + 2, nullptr, 16));
     if (s[0] == '-') return constant(Bits(std::strtoll(s.c_str(), nullptr, 0)));
-    return std::isdigit(static_cast<unsigned char>(s[0])) ? constant(std::strtoull(s.c_str(), nullptr, 0)) : -1;
+    return std::isdigit(static_cast<unsigned char>(s[0]))
+               ? constant(std::strtoull(s.c_str(), nullptr, 0))
+               : -1;
   }
 
   // Adds an operand: "%r1", "{%f1, %f2}", "%r1|%p1", "[%rd1+8]".
   bool add(const std::string& s, Instruction& at, std::vector<int>& to) {
     std::vector<std::string> parts = {s};
     if (s[0] == '{') parts = split(s.substr(1, s.size() - 2));
-    if (const auto bar = s.find('|'); bar != std::string::npos) parts = {s.substr(0, bar), s.substr(bar + 1)};
+    if (const auto bar = s.find('|'); bar != std::string::npos)
+      parts = {s.substr(0, bar), s.substr(bar + 1)};
     if (s[0] == '[') {
       const std::string inside = trimmed(s.substr(1, s.size() - 2));
       const auto sign = inside.find_first_of("+-");
@@ -171,7 +182,8 @@ class FunctionParser {
     }
     const auto space = rest.find(' ');
     std::string name = rest.substr(0, space);
-    const std::vector<std::string> operands = split(space == std::string::npos ? "" : rest.substr(space + 1));
+    const std::vector<std::string> operands =
+        split(space == std::string::npos ? "" : rest.substr(space + 1));
     if (name.compare(0, 3, "bra") == 0 && operands.size() == 1)
       jumps_.emplace_back(int(f_.code.size()), operands[0]);
     else if (!add_all(name, operands, at))
@@ -196,7 +208,8 @@ class FunctionParser {
 
 class ModuleParser {
  public:
-  ModuleParser(const std::string& text, Program& program) : text_(cleaned(text)), program_(program) {}
+  ModuleParser(const std::string& text, Program& program)
+      : text_(cleaned(text)), program_(program) {}
 
   void parse() {
     while (skip_space()) {
@@ -218,7 +231,8 @@ class ModuleParser {
   char next() const { return text_[at_ - 1]; }  // the character that ended until()
   std::string until(const char* ends) {
     const auto end = text_.find_first_of(ends, at_);
-    if (end == std::string::npos) throw Fault("the text ends within `" + text_.substr(at_, 60) + "`");
+    if (end == std::string::npos)
+      throw Fault("the text ends within `" + text_.substr(at_, 60) + "`");
     const std::string found = trimmed(text_.substr(at_, end - at_));
     at_ = end + 1;
     return found;
@@ -227,7 +241,8 @@ class ModuleParser {
   void global(const Variable& v) {
     program_.globals.push_back(std::make_unique<std::vector<unsigned char>>(v.bytes + v.align));
     std::vector<unsigned char>& bytes = *program_.globals.back();
-    const std::size_t shift = (v.align - reinterpret_cast<std::uintptr_t>(bytes.data()) % v.align) % v.align;
+    const std::size_t shift =
+        (v.align - reinterpret_cast<std::uintptr_t>(bytes.data()) % v.align) % v.align;
     for (std::size_t i = 0; i < v.values.size(); ++i) {
       const Bits value = std::strtoull(v.values[i].c_str(), nullptr, 0);
       std::memcpy(bytes.data() + shift + i * v.element, &value, v.element);
@@ -241,7 +256,8 @@ class ModuleParser {
     Function ignored;
     const auto entry = head.find(".entry");
     const auto open = head.find('(', entry == std::string::npos ? 0 : entry);
-    const std::string name = entry == std::string::npos ? "" : trimmed(head.substr(entry + 6, open - entry - 6));
+    const std::string name =
+        entry == std::string::npos ? "" : trimmed(head.substr(entry + 6, open - entry - 6));
     Function& function = entry == std::string::npos ? ignored : program_.kernels[name] = {};
     function.name = name;
     FunctionParser parser(function, globals_);
@@ -257,8 +273,8 @@ class ModuleParser {
     parser.finish();
   }
   void statement(FunctionParser& parser) {
-    const auto word_end =
-        text_.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$", at_);
+    const auto word_end = text_.find_first_not_of(
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$", at_);
     if (word_end != std::string::npos && text_[word_end] == ':') {
       parser.label(text_.substr(at_, word_end - at_));
       at_ = word_end + 1;

@@ -1,7 +1,7 @@
 // A kernel as the interpreter holds it: decoded instructions over numbered registers.
 //
-// Everything an instruction reads is a register of 64 bits a lane: constants, special registers (%tid.x) and addresses
-// of variables are registers too, filled when a warp starts.
+// Everything an instruction reads is a register of 64 bits a lane: constants, special registers
+// (%tid.x) and addresses of variables are registers too, filled when a warp starts.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,18 @@ struct Instruction {
 };
 
 // What a register holds before the first instruction.
-enum class Initial { nothing, constant, tid_x, ctaid_x, ntid_x, nctaid_x, laneid, local, shared, parameter };
+enum class Initial {
+  nothing,
+  constant,
+  tid_x,
+  ctaid_x,
+  ntid_x,
+  nctaid_x,
+  laneid,
+  local,
+  shared,
+  parameter
+};
 struct Register {
   std::string name;
   Initial initial = Initial::nothing;
@@ -65,14 +76,16 @@ struct Function {
 
 struct Program {
   std::map<std::string, Function> kernels;
-  std::vector<std::unique_ptr<std::vector<unsigned char>>> globals;    // what the module's variables lie in
+  // What the module's variables lie in.
+  std::vector<std::unique_ptr<std::vector<unsigned char>>> globals;
   std::vector<std::pair<std::uintptr_t, std::size_t>> global_regions;  // their addresses and bytes
 };
 
 // Adds the kernels of a PTX text. Throws Fault where the text makes no sense.
 void parse(const std::string& text, Program& program);
 
-// Sets what `name` (such as "fma.rn.ftz.f32") does; one that is not known faults when it is executed.
+// Sets what `name` (such as "fma.rn.ftz.f32") does; one that is not known faults when it is
+// executed.
 void decode(const std::string& name, Instruction& instruction);
 
 }  // namespace ptx

@@ -13,7 +13,8 @@
 
 namespace {
 
-constexpr std::size_t kTotal = std::size_t(1) << 34, kFree = std::size_t(1) << 24;  // small: several batches a tile
+// Small: several batches a tile.
+constexpr std::size_t kTotal = std::size_t(1) << 34, kFree = std::size_t(1) << 24;
 
 // Kernels by the address of their host function, filled while the module is loaded.
 std::map<const void*, std::string>& names() {
@@ -28,12 +29,16 @@ struct Configuration {
 };
 thread_local std::vector<Configuration> configurations;
 
-cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments, std::size_t shared) {
+cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments,
+                   std::size_t shared) {
   const auto found = names().find(function);
   if (found == names().end()) throw ptx::Fault("launch of a kernel that was never registered");
-  if (grid.y != 1 || grid.z != 1 || block.y != 1 || block.z != 1 || grid.x == 0 || block.x == 0 || block.x > 1024)
-    throw ptx::Fault("launch of " + found->second + ": blocks and threads must be of one dimension");
-  if (shared != 0) throw ptx::Fault("launch of " + found->second + ": dynamic shared memory is not known here");
+  if (grid.y != 1 || grid.z != 1 || block.y != 1 || block.z != 1 || grid.x == 0 || block.x == 0 ||
+      block.x > 1024)
+    throw ptx::Fault("launch of " + found->second +
+                     ": blocks and threads must be of one dimension");
+  if (shared != 0)
+    throw ptx::Fault("launch of " + found->second + ": dynamic shared memory is not known here");
   ptx::Machine::get().launch(found->second, grid.x, block.x, arguments);
   return cudaSuccess;
 }
@@ -50,7 +55,8 @@ void** __cudaRegisterFatBinary(void*) {
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
-void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, void*, void*, void*, void*, int*) {
+void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, void*, void*,
+                            void*, void*, int*) {
   names()[host] = name;
 }
 void __cudaRegisterVar(void**, char*, char*, const char*, int, std::size_t, int, int) {}
@@ -70,12 +76,12 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* function) {
   *kernel = reinterpret_cast<cudaKernel_t>(const_cast<void*>(function));
   return cudaSuccess;
 }
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, std::size_t shared,
-                               cudaStream_t) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments,
+                               std::size_t shared, cudaStream_t) {
   return launch(reinterpret_cast<const void*>(kernel), grid, block, arguments, shared);
 }
-cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, std::size_t shared,
-                             cudaStream_t) {
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments,
+                             std::size_t shared, cudaStream_t) {
   return launch(function, grid, block, arguments, shared);
 }
 
@@ -89,7 +95,8 @@ cudaError_t cudaFreeAsync(void* at, cudaStream_t) {
   ptx::Machine::get().release(at);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t) {
   ptx::Machine::get().copy(to, from, bytes);
   return cudaSuccess;
 }

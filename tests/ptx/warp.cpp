@@ -14,12 +14,14 @@ constexpr std::uint64_t kMostSteps = std::uint64_t(1) << 30;  // of a launch: it
 
 std::string readable(const std::string& name) {
   int status = 0;
-  const std::unique_ptr<char, decltype(&std::free)> found(abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status),
-                                                          &std::free);
+  const std::unique_ptr<char, decltype(&std::free)> found(
+      abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), &std::free);
   return status == 0 ? found.get() : name;
 }
 
-Lanes first_lanes(std::uint32_t count) { return count >= kWarp ? ~Lanes(0) : (Lanes(1) << count) - 1; }
+Lanes first_lanes(std::uint32_t count) {
+  return count >= kWarp ? ~Lanes(0) : (Lanes(1) << count) - 1;
+}
 int lowest(Lanes lanes) { return lanes ? __builtin_ctz(lanes) : 0; }
 
 }  // namespace
@@ -32,10 +34,12 @@ Block::Block(Launch& l, std::uint32_t i)
       shared_bytes(l.kernel.shared_bytes + kAlignment),
       shared(aligned(shared_bytes.data()), l.kernel.shared_bytes, false) {}
 
-// Warps run one after the other from barrier to barrier; the marks of memory find what another order would change.
+// Warps run one after the other from barrier to barrier; the marks of memory find what another
+// order would change.
 void Block::run() {
   std::vector<Warp> warps;
-  for (std::uint32_t first = 0; first < launch.threads; first += kWarp) warps.emplace_back(*this, first);
+  for (std::uint32_t first = 0; first < launch.threads; first += kWarp)
+    warps.emplace_back(*this, first);
   for (bool waiting = true; waiting; ++barriers) {
     const Warp* waits = nullptr;
     bool ended = false;
@@ -62,10 +66,11 @@ Warp::Warp(Block& block, std::uint32_t first_thread)
       alive_(all_),
       values_(kernel_.registers.size() * kWarp),
       written_(kernel_.registers.size()),
-      local_bytes_(kernel_.local_bytes ? std::size_t(kernel_.local_bytes) * kWarp + kAlignment : 0) {
+      local_bytes_(kernel_.local_bytes ? std::size_t(kernel_.local_bytes) * kWarp + kAlignment
+                                       : 0) {
   for (int l = 0; l < kWarp && kernel_.local_bytes; ++l)
-    local_.emplace_back(aligned(local_bytes_.data()) + std::size_t(kernel_.local_bytes) * l, kernel_.local_bytes,
-                        false);
+    local_.emplace_back(aligned(local_bytes_.data()) + std::size_t(kernel_.local_bytes) * l,
+                        kernel_.local_bytes, false);
   fill_registers();
 }
 
@@ -108,16 +113,21 @@ void Warp::fail(const std::string& what, const Instruction& at, int lane) const 
               std::to_string(first_thread_ + lane) + ", kernel " + readable(kernel_.name));
 }
 
-const Instruction& Warp::waits_at() const { return kernel_.code[counter_[lowest(at_barrier_ | at_shuffle_)]]; }
+const Instruction& Warp::waits_at() const {
+  return kernel_.code[counter_[lowest(at_barrier_ | at_shuffle_)]];
+}
 
 void Warp::run() {
   while (alive_ & ~at_barrier_) step();
 }
 
-// One instruction, by the lanes that stand furthest back: that brings diverged lanes together again.
+// One instruction, by the lanes that stand furthest back: that brings diverged lanes together
+// again.
 void Warp::step() {
   const Lanes ready = alive_ & ~at_barrier_ & ~at_shuffle_;
-  if (!ready) fail("deadlock: a shuffle waits for lanes that wait elsewhere", waits_at(), lowest(at_shuffle_));
+  if (!ready)
+    fail("deadlock: a shuffle waits for lanes that wait elsewhere", waits_at(),
+         lowest(at_shuffle_));
   int first = INT_MAX;
   for (int l = 0; l < kWarp; ++l)
     if (ready >> l & 1) first = std::min(first, counter_[l]);
@@ -168,7 +178,8 @@ void Warp::release() {
   at_barrier_ = 0;
 }
 
-// Lanes wait until all that the mask (the fourth operand) names are here; then they exchange values.
+// Lanes wait until all that the mask (the fourth operand) names are here; then they exchange
+// values.
 void Warp::shuffle(const Instruction& at, Lanes lanes, Lanes executing) {
   advance(lanes & ~executing);
   if (!executing) return;
@@ -182,7 +193,8 @@ void Warp::shuffle(const Instruction& at, Lanes lanes, Lanes executing) {
       if (!(mask[l] >> l & 1)) fail("the mask of a shuffle lacks the lane itself", at, l);
       named |= Lanes(mask[l]);
     }
-  if (named & ~alive_) fail("a shuffle names lanes that have ended or never were", at, lowest(executing));
+  if (named & ~alive_)
+    fail("a shuffle names lanes that have ended or never were", at, lowest(executing));
   at_shuffle_ |= executing;
   if (named & ~here) return;
   exchange(at, here);
@@ -223,7 +235,8 @@ void Warp::exchange(const Instruction& at, Lanes lanes) {
 
 const Bits* Warp::read(int number, const Instruction& at, Lanes lanes) {
   if (const Lanes missing = lanes & ~written_[number])
-    fail("read of a register never written, " + kernel_.registers[number].name, at, lowest(missing));
+    fail("read of a register never written, " + kernel_.registers[number].name, at,
+         lowest(missing));
   return &values_[std::size_t(number) * kWarp];
 }
 
@@ -239,12 +252,14 @@ Region* Warp::region(const Instruction& at, int lane, std::uintptr_t address, st
   return any || at.space == Space::global ? block_.launch.memory.find(address, bytes) : nullptr;
 }
 
-unsigned char* Warp::locate(const Instruction& at, int lane, std::uintptr_t address, std::size_t bytes, bool write) {
+unsigned char* Warp::locate(const Instruction& at, int lane, std::uintptr_t address,
+                            std::size_t bytes, bool write) {
   if (at.space == Space::shared) address += block_.shared.begin() - kSharedStart;
   Region* const r = region(at, lane, address, bytes);
   if (!r) {
     const bool global = at.space == Space::global || at.space == Space::generic;
-    fail("out of bounds" + (global ? " (" + block_.launch.memory.neighbours(address) + ")" : ""), at, lane);
+    fail("out of bounds" + (global ? " (" + block_.launch.memory.neighbours(address) + ")" : ""),
+         at, lane);
   }
   if (address % bytes) fail("misaligned address", at, lane);
   if (r == &block_.launch.parameters) {

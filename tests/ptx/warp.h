@@ -48,14 +48,16 @@ class Warp {
   // The instruction that lanes wait at.
   const Instruction& waits_at() const;
 
-  // For instructions: the values of a register, checked to be written in these lanes; and a register to write.
+  // For instructions: the values of a register, checked to be written in these lanes; and a
+  // register to write.
   const Bits* read(int number, const Instruction& at, Lanes lanes);
   Bits* write(int number, Lanes lanes) {
     written_[number] |= lanes;
     return &values_[std::size_t(number) * kWarp];
   }
   // For instructions: the bytes at an address of memory, after all checks.
-  unsigned char* locate(const Instruction& at, int lane, std::uintptr_t address, std::size_t bytes, bool write);
+  unsigned char* locate(const Instruction& at, int lane, std::uintptr_t address, std::size_t bytes,
+                        bool write);
   [[noreturn]] void fail(const std::string& what, const Instruction& at, int lane) const;
 
  private:

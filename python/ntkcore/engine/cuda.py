@@ -49,7 +49,7 @@ class _Vectors:
         self, program: _core.Program, a: Any, b: Any, lanes: list[Lane], threads: int
     ) -> None:
         self.program = program
-        self.points: list[_core.Points] = []  # of either side, from the first device's norms
+        self.points: list[_core.Vectors] = []  # of either side, from the first device's norms
         self.sides: dict[int, list[tuple[Any, list[int]]]] = {}
         for lane in lanes:
             if lane.device not in self.sides:
@@ -100,12 +100,12 @@ class _Vectors:
         )
 
 
-def points_of_norms(program: _core.Program, norm2: Any, x: Any, threads: int) -> _core.Points:
+def points_of_norms(program: _core.Program, norm2: Any, x: Any, threads: int) -> _core.Vectors:
     """What depends on one row of x only; ValueError where a variance is not finite.
     Waits for the norms.
     """
     norms = cupy_module().asnumpy(norm2)
-    points = _core.Points.of_norms(program, norms, x.shape[1], x.dtype == np.float64, threads)
+    points = _core.Vectors.of_norms(program, norms, x.shape[1], x.dtype == np.float64, threads)
     check_variances({"nngp": points.nngp, "ntk": points.ntk}, x.dtype)
     return points
 

@@ -161,8 +161,8 @@ class _Pairs:
         rows = points_of(self.program, self.a)
         cols = rows if self.b is None else points_of(self.program, self.b)
         self._units = rows.unit, cols.unit
-        self._rows = _core.PointSlopes(rows)
-        self._cols = self._rows if self.b is None else _core.PointSlopes(cols)
+        self._rows = _core.VectorSlopes(rows)
+        self._cols = self._rows if self.b is None else _core.VectorSlopes(cols)
         self.x2 = self.a if self.b is None else self.b
         self.shape = (len(self.a), len(self.x2))
 

@@ -38,7 +38,7 @@ class VectorBounds:
     """
 
     def __init__(
-        self, program: _core.Program, backend: str, rows: _core.Points, cols: _core.Points
+        self, program: _core.Program, backend: str, rows: _core.Vectors, cols: _core.Vectors
     ) -> None:
         self._program, self._backend, self._below_only = program, backend, program.is_relu_chain
         self._rows = self._of(rows)
@@ -59,7 +59,7 @@ class VectorBounds:
         )
         return np.triu(near, 1) if diagonal else near
 
-    def _of(self, points: _core.Points) -> Array:
+    def _of(self, points: _core.Vectors) -> Array:
         """The bound of every point."""
         size = points.nngp.shape[1]
         roots = points.arrays[0][:size].astype(np.float64)
@@ -105,8 +105,8 @@ def _probe(
     and their largest entries.
     """
     double = dot.dtype == np.float64
-    row = _core.Points.of_norms(program, q[:1].copy(), 1, double, 1)
-    cols = _core.Points.of_norms(program, q, 1, double, 1)
+    row = _core.Vectors.of_norms(program, q[:1].copy(), 1, double, 1)
+    cols = _core.Vectors.of_norms(program, q, 1, double, 1)
     size = len(q)
     padded = np.zeros((1, -(-size // _core.STRIP) * _core.STRIP), dot.dtype)
     padded[0, :size] = dot
@@ -172,7 +172,7 @@ def evaluate_vectors(
         return
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     near = near[np.ix_(rows, cols)]
-    points = [_core.Points(program, x.astype(np.float64)) for x in (a[rows], b[cols])]
+    points = [_core.Vectors(program, x.astype(np.float64)) for x in (a[rows], b[cols])]
     dot = np.zeros((len(rows), -(-len(cols) // _core.STRIP) * _core.STRIP))
     np.matmul(points[0].unit, points[1].unit.T, out=dot[:, : len(cols)])
     results, nothing = _results(places[0], near.shape)

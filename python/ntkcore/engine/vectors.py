@@ -37,9 +37,9 @@ def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int 
             )
 
 
-def points_of(program: _core.Program, x: Array) -> _core.Points:
+def points_of(program: _core.Program, x: Array) -> _core.Vectors:
     """What depends on one row only; ValueError where a variance is not finite."""
-    points = _core.Points(program, x)
+    points = _core.Vectors(program, x)
     check_variances({"nngp": points.nngp, "ntk": points.ntk}, x.dtype)
     return points
 
