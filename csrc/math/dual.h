@@ -166,6 +166,26 @@ NTK_HD void smooth_diag(const Phi& phi, S q, S& E, S& D) {
   phi.pair(q, f[0], f[1], f[0], f[1], E, D);
 }
 
+// asin(u) of u = 1 - y, where y is known to all digits and u is not.
+template <class S>
+NTK_HD S arcsin_beside_1(S u, S y) {
+  using T = typename Scalar<S>::type;
+  return y < T(0.5) ? T(kPi / 2) - T(kPi) * sqrt(y) * Fit<T>::A(y) : arcsin(u);
+}
+
+// 1 - u^2 of |u| <= sqrt((1 - f^2)(1 - f'^2)): at least ff'(2 - ff'), whatever rounding leaves.
+template <class V>
+NTK_HD V rest_of_square(V u, V ff) {
+  using T = typename Scalar<V>::type;
+  return max(ff * (T(2) - ff), T(1) - u * u);
+}
+
+// asin(u), whose slope is 1/sqrt(v) of v = 1 - u^2: jet.h asks for it.
+template <class V>
+NTK_HD V arcsin_with(V u, V) {
+  return arcsin(u);
+}
+
 // phi(z) = a erf(bz) + c, u = 2b^2 K f f', f = 1/sqrt(1 + 2b^2 q): E = a^2 (2/pi) asin u + c^2,
 // D = a^2 (4b^2/pi) f f'/sqrt(1 - u^2)   (Williams 1997).
 template <class T>
@@ -178,19 +198,24 @@ struct Erf {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
-    const V ff = r0 * c0, u = T(2) * b2 * K * ff;
-    E = a2 * T(2 / kPi) * arcsin(u) + c2;
-    D = a2 * b2 * T(4 / kPi) * ff / sqrt(T(1) - u * u);
+    const V ff = r0 * c0, u = T(2) * b2 * K * ff, v = rest_of_square(u, ff);
+    E = a2 * T(2 / kPi) * arcsin_with(u, v) + c2;
+    D = a2 * b2 * T(4 / kPi) * ff / sqrt(v);
   }
+  // u = 1 - f^2
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    smooth_diag(*this, q, E, D);
+    S f[2];
+    side(q, f);
+    const S y = f[0] * f[0];
+    E = a2 * T(2 / kPi) * arcsin_beside_1(T(2) * b2 * q * y, y) + c2;
+    D = a2 * b2 * T(4 / kPi) * f[0] / sqrt(T(2) - y);
   }
 };
 
 // phi(z) = z Phi(z), u = K f f', f = 1/sqrt(1 + q), v = 1 - u^2:
 // E = K/4 + [K asin u + f f' (u^2 + q q' v)/sqrt v]/2pi,
-// D = 1/4 + {asin u + u/sqrt v [(f f')^2 (1/v + 1 - q q') + 1]}/2pi   (Tsuchida et al. 2020).
+// D = 1/4 + {asin u + u/sqrt v [(f f')^2/v + f^2 + f'^2]}/2pi   (Tsuchida et al. 2020).
 template <class T>
 struct Gelu {
   explicit NTK_HD Gelu(const double*) {}
@@ -200,13 +225,19 @@ struct Gelu {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
-    const V ff = r0 * c0, u = K * ff, v = T(1) - u * u, w = T(1) / sqrt(v), s = arcsin(u), qq = r1 * c1;
+    const V ff = r0 * c0, u = K * ff, v = rest_of_square(u, ff), w = T(1) / sqrt(v);
+    const V s = arcsin_with(u, v), qq = r1 * c1;
     E = T(0.25) * K + T(0.5 / kPi) * (K * s + ff * (u * u + qq * v) * w);
-    D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * ff * (w * w + T(1) - qq) + T(1)));
+    D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * w * ff * w + r0 * r0 + c0 * c0));
   }
+  // u = 1 - f^2, v = f^2 (2 - f^2)
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    smooth_diag(*this, q, E, D);
+    S f[2];
+    side(q, f);
+    const S y = f[0] * f[0], u = q * y, root = sqrt(T(2) - y), s = arcsin_beside_1(u, y);
+    E = T(0.25) * q + T(0.5 / kPi) * (q * s + f[0] * (u * u / root + q * u * root));
+    D = T(0.25) + T(0.5 / kPi) * (s + u * f[0] / root * (T(1) / (T(2) - y) + T(2)));
   }
 };
 
@@ -217,6 +248,12 @@ NTK_HD V expm1_series(V z) {
   V p = z * T(1.0 / (sizeof(T) == 4 ? 9 : 16)) + T(1);
   for (int k = sizeof(T) == 4 ? 8 : 15; k > 1; --k) p = p * z * T(1.0 / k) + T(1);
   return p * z;
+}
+
+// e^z of z <= 0, whatever rounding leaves; NaN stays, being second.
+template <class V>
+NTK_HD V decay(V z) {
+  return exp(min(V{}, z));
 }
 
 // phi(z) = a sin(bz + c), s = (q + q')/2: E, D/b^2 = (a^2/2) [e^{b^2 (K - s)} -+ cos(2c) e^{-b^2 (K + s)}]; for small
@@ -236,7 +273,7 @@ struct Sin {
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
     const V s = r0 + c0, x = b2 * K;
-    const V near = exp(x - s), far = k * exp(-(x + s));
+    const V near = decay(x - s), far = k * decay(-(x + s));
     E = h * select(abs(x) < V{} + T(0.25), near * (lost - k * expm1_series(T(-2) * x)), near - far);
     D = h * b2 * (near + far);
   }
@@ -278,13 +315,18 @@ struct Gaussian {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
-    const V ff = r0 * c0, u = T(2) * b * K * ff, v = T(1) - u * u;
+    const V ff = r0 * c0, u = T(2) * b * K * ff, v = rest_of_square(u, ff);
     E = a2 * ff / sqrt(v);
     D = T(2) * b * u * ff * E / v;
   }
+  // u = 2bq f^2, v = f^2 (2 - f^2)
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    smooth_diag(*this, q, E, D);
+    S f[2];
+    side(q, f);
+    const S y = f[0] * f[0];
+    E = a2 * f[0] / sqrt(T(2) - y);
+    D = T(4) * b * b * q * y * E / (T(2) - y);
   }
 };
 
