@@ -70,7 +70,7 @@ struct TorusChain {
 
   int count;
   Tori<T> s;       // geometry; where `load`, the state before; where not `sums`, after
-  const T* joins;  // [dh][strips kRows + 1]: does row r - 1 count for row r?
+  const T* joins;  // [dh][strips kRows + 1]: does row r - 1 count for row r? Of idle lanes, dh = h: never
   int units;       // tori of the batch
   Batch<T> batch;
   int channels;
@@ -128,10 +128,12 @@ struct TorusChain {
         W::integers(lanes, [&](Lane l) { return batch.col[l.image_pair] * batch.col_images.table_size + l.col; });
     f.lower = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip); });
     f.partner = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip ? l.lane - pairs : l.lane + pairs); });
-    f.joins_at =
-        W::integers(lanes, [&](Lane l) { return std::int64_t(l.dh * (strips() * kRows + 1) + l.strip * kRows); });
+    // No neighbour counts for an idle lane, whose own are of other tori: its values stay finite, as 0 of them must.
+    f.joins_at = W::integers(lanes, [&](Lane l) {
+      return std::int64_t((l.active ? l.dh : height()) * (strips() * kRows + 1) + l.strip * kRows);
+    });
     // Does column c - 1 count for column c?
-    const auto joins = [&](Lane l, int c) { return T(c > 0 && c < w && c != w - l.dw); };
+    const auto joins = [&](Lane l, int c) { return T(l.active && c > 0 && c < w && c != w - l.dw); };
     f.from_left = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair); });
     f.middle = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair + 1); });
     f.from_right = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair + 2); });
