@@ -377,6 +377,19 @@ def test_warps_of_every_width(side):
                 assert relative_error(ours[k], expected[k]) < bound
 
 
+@pytest.mark.parametrize(("dtype", "side"), [("float64", (16, 6)), ("float32", (28, 28))])
+def test_lanes_without_a_torus_stay_finite(dtype, side):
+    """Beside tori of two strips, a last image that is dark where it meets idle lanes."""
+    x = np.random.default_rng(0).standard_normal((6, *side, 1))
+    x[2, :, : side[1] // 3] = 0
+    conv = nk.Conv((3, 3), padding="SAME")
+    net = nk.Serial(conv, nk.Relu(), conv, nk.Relu(), nk.Flatten(), nk.Dense())
+    ours = nk.kernel(net, x[:3], x[3:], NAMES, dtype=dtype, backend="cuda-emulation")
+    theirs = nk.kernel(net, x[:3], x[3:], NAMES)
+    for got, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.fixture
 def gpu_solvers(gpu, monkeypatch):
     """The parts of cupyx that solvers and operators use, SciPy's own here."""

@@ -184,11 +184,11 @@ class ImageRun {
     return n;
   }
 
-  // Of a torus at displacement dh: does row r - 1 count for row r? [dh][r], r up to `rows`.
+  // Of a torus at displacement dh: does row r - 1 count for row r? [dh][r], r up to `rows`; none at dh = h.
   const T* joins(int h, int rows) {
     std::vector<T> table;
-    for (int dh = 0; dh < h; ++dh)
-      for (int r = 0; r <= rows; ++r) table.push_back(T(r > 0 && r < h && r != h - dh));
+    for (int dh = 0; dh <= h; ++dh)
+      for (int r = 0; r <= rows; ++r) table.push_back(T(dh < h && r > 0 && r < h && r != h - dh));
     return device_.upload(table.data(), std::int64_t(table.size()));
   }
 

@@ -73,9 +73,10 @@ struct TorusChain {
   static constexpr bool kStrips = kSide == 0 || kSide > kRows;  // may there be two?
 
   int count;
-  Tori<T> s;       // geometry; where `load`, the state before; where not `sums`, after
-  const T* joins;  // [dh][strips kRows + 1]: does row r - 1 count for row r?
-  int units;       // tori of the batch
+  Tori<T> s;  // geometry; where `load`, the state before; where not `sums`, after
+  // [dh][strips kRows + 1]: does row r - 1 count for row r? Of idle lanes, dh = h: never.
+  const T* joins;
+  int units;  // tori of the batch
   Batch<T> batch;
   int channels;
   T first;    // what the state is held times before the first step
@@ -138,11 +139,16 @@ struct TorusChain {
     f.lower = W::integers(lanes, [&](Lane l) { return std::int64_t(l.strip); });
     f.partner = W::integers(
         lanes, [&](Lane l) { return std::int64_t(l.strip ? l.lane - pairs : l.lane + pairs); });
+    // No neighbour counts for an idle lane, whose own are of other tori: its values stay finite, as
+    // 0 of them must.
     f.joins_at = W::integers(lanes, [&](Lane l) {
-      return std::int64_t(l.dh * (strips() * kRows + 1) + l.strip * kRows);
+      const int dh = l.active ? l.dh : height();
+      return std::int64_t(dh * (strips() * kRows + 1) + l.strip * kRows);
     });
     // Does column c - 1 count for column c?
-    const auto joins = [&](Lane l, int c) { return T(c > 0 && c < w && c != w - l.dw); };
+    const auto joins = [&](Lane l, int c) {
+      return T(l.active && c > 0 && c < w && c != w - l.dw);
+    };
     f.from_left = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair); });
     f.middle = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair + 1); });
     f.from_right = W::values(lanes, [&](Lane l) { return joins(l, 2 * l.pair + 2); });

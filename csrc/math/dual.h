@@ -187,12 +187,17 @@ NTK_HD S arcsin_beside_1(S u, S y) {
   return y < T(0.5) ? T(kPi / 2) - T(kPi) * sqrt(y) * Fit<T>::A(y) : arcsin(u);
 }
 
-// 1 - u^2 of |u| <= sqrt((1 - f^2)(1 - f'^2)), which is at least ff'(2 - ff'), whatever rounding
-// leaves.
+// 1 - u^2 of |u| <= sqrt((1 - f^2)(1 - f'^2)): at least ff'(2 - ff'), whatever rounding leaves.
 template <class V>
 NTK_HD V rest_of_square(V u, V ff) {
   using T = typename Scalar<V>::type;
   return max(ff * (T(2) - ff), T(1) - u * u);
+}
+
+// asin(u), whose slope is 1/sqrt(v) of v = 1 - u^2: jet.h asks for it.
+template <class V>
+NTK_HD V arcsin_with(V u, V) {
+  return arcsin(u);
 }
 
 // phi(z) = a erf(bz) + c, u = 2b^2 K f f', f = 1/sqrt(1 + 2b^2 q): E = a^2 (2/pi) asin u + c^2,
@@ -209,9 +214,9 @@ struct Erf {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
-    const V ff = r0 * c0, u = T(2) * b2 * K * ff;
-    E = a2 * T(2 / kPi) * arcsin(u) + c2;
-    D = a2 * b2 * T(4 / kPi) * ff / sqrt(rest_of_square(u, ff));
+    const V ff = r0 * c0, u = T(2) * b2 * K * ff, v = rest_of_square(u, ff);
+    E = a2 * T(2 / kPi) * arcsin_with(u, v) + c2;
+    D = a2 * b2 * T(4 / kPi) * ff / sqrt(v);
   }
   // u = 1 - f^2
   template <class S>
@@ -237,8 +242,8 @@ struct Gelu {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
-    const V ff = r0 * c0, u = K * ff, v = rest_of_square(u, ff), w = T(1) / sqrt(v), s = arcsin(u),
-            qq = r1 * c1;
+    const V ff = r0 * c0, u = K * ff, v = rest_of_square(u, ff), w = T(1) / sqrt(v);
+    const V s = arcsin_with(u, v), qq = r1 * c1;
     E = T(0.25) * K + T(0.5 / kPi) * (K * s + ff * (u * u + qq * v) * w);
     D = T(0.25) + T(0.5 / kPi) * (s + u * w * (ff * w * ff * w + r0 * r0 + c0 * c0));
   }
@@ -332,13 +337,18 @@ struct Gaussian {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
-    const V ff = r0 * c0, u = T(2) * b * K * ff, v = T(1) - u * u;
+    const V ff = r0 * c0, u = T(2) * b * K * ff, v = rest_of_square(u, ff);
     E = a2 * ff / sqrt(v);
     D = T(2) * b * u * ff * E / v;
   }
+  // u = 2bq f^2, v = f^2 (2 - f^2)
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    smooth_diag(*this, q, E, D);
+    S f[2];
+    side(q, f);
+    const S y = f[0] * f[0];
+    E = a2 * f[0] / sqrt(T(2) - y);
+    D = T(4) * b * b * q * y * E / (T(2) - y);
   }
 };
 

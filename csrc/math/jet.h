@@ -114,15 +114,23 @@ NTK_HD Jet<V, N> arcsin(Jet<V, N> x) {
   using T = typename Scalar<V>::type;
   return x.chain(arcsin(x.v), T(1) / sqrt(T(1) - x.v * x.v));
 }
-// Without dual.h's bounds: equal points lie on them, and have slopes.
 template <class V, int N>
-NTK_HD Jet<V, N> rest_of_square(Jet<V, N> u, Jet<V, N>) {
+NTK_HD Jet<V, N> arcsin_with(Jet<V, N> u, Jet<V, N> v) {
   using T = typename Scalar<V>::type;
-  return T(1) - u * u;
+  return u.chain(arcsin(u.v), T(1) / sqrt(v.v));
+}
+// The bound is for rounding: equal points lie on it, and their slopes are those of the formula.
+template <class V, int N>
+NTK_HD Jet<V, N> rest_of_square(Jet<V, N> u, Jet<V, N> ff) {
+  using T = typename Scalar<V>::type;
+  Jet<V, N> v = T(1) - u * u;
+  v.v = rest_of_square(u.v, ff.v);
+  return v;
 }
 template <class V, int N>
 NTK_HD Jet<V, N> decay(Jet<V, N> z) {
-  return exp(z);
+  const V e = decay(z.v);
+  return z.chain(e, e);
 }
 template <class V, int N>
 NTK_HD Jet<V, N> expm1_series(Jet<V, N> z) {
