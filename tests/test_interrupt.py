@@ -134,7 +134,7 @@ def test_the_first_error_is_the_one_that_is_told():
         time.sleep(0.01)
 
     with pytest.raises(ValueError, match="three"):
-        tiles.run([(i, i, i, i) for i in range(100)], lambda: work, 4, False, lambda t: 1)
+        tiles.run([(i, i, i, i) for i in range(100)], lambda: work, 4, False)
 
 
 def test_workers_that_begin_say_nothing(tmp_path):
