@@ -25,7 +25,7 @@ JOBS = {
 WORKER = """
 import sys, time
 import numpy as np
-from ntkcore import *
+from ntkcore import Dense, Erf, Serial, cntk, kernel, mlp, myrtle
 for line in sys.stdin:
     net, shape = eval(line)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

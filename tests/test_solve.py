@@ -449,3 +449,29 @@ def test_a_ridge_is_one_number(call, ridge):
 def test_iterations_are_not_negative():
     with pytest.raises(ValueError, match="maxiter must be"):
         cg(np.eye(3), np.ones(3), 0.1, maxiter=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rtol": -1}, "rtol must be a number > 0"),
+        ({"rtol": np.nan}, "rtol must be a number > 0"),
+        ({"rtol": "x"}, "rtol must be a number > 0"),
+        ({"rank": -3}, "rank must be a whole number of at least 0"),
+        ({"rank": 2.5}, "rank must be a whole number"),
+        ({"maxiter": "x"}, "maxiter must be a whole number"),
+        ({"maxiter": -1}, "maxiter must be a whole number of at least 0"),
+        ({"every": 0}, "every must be a whole number of at least 1"),
+    ],
+)
+def test_options_of_conjugate_gradients(options, message):
+    _, K, Y = problem()
+    with pytest.raises(ValueError, match=message):
+        cg(K, Y, 0.1, **options)
+
+
+@pytest.mark.parametrize("method", ["path", "leave_one_out", "gcv"])
+def test_ridges_are_a_sequence(method):
+    _, K, Y = problem()
+    with pytest.raises(ValueError, match="sequence of numbers"):
+        getattr(Eigh(K), method)(Y, 0.1)

@@ -115,8 +115,7 @@ def falsify_command(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Would it still be learned if the features were frozen? Kernels beside networks,
-    a verdict, and a report.
+    """Would it still be learned with frozen features? Kernels beside networks, and a verdict.
 
     With --controls exit code 1 where a verdict is not the known one.
 

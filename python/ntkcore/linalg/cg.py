@@ -8,6 +8,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,10 @@ def cg(
     """
     operator = symmetric_operator(K)
     data, flat = targets_of(to_host(Y), operator.shape[0])
-    _check_counts(every, maxiter)
+    _check_rtol(rtol)
+    _check_count("every", every, 1)
+    _check_count("maxiter", maxiter, 0)
+    _check_count("rank", 0 if rank is None else rank, 0)
     place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
@@ -95,7 +99,7 @@ def cg(
             "conjugate gradients need a positive ridge: without one the error cannot be bounded by"
             " residuals"
         )
-    size = min(n // 4, LARGEST_RANK) if rank is None else int(rank)
+    size = min(n // 4, LARGEST_RANK) if rank is None else min(int(rank), n)
     problem = _Problem(operator, data, value, size, seed, place)
     state = problem.load()
     precondition: Callable[[Any], Any] = (
@@ -128,11 +132,14 @@ def cg(
     return CGResult(solution, run.residuals, run.done, passes, bool(run.residuals.max() <= rtol))
 
 
-def _check_counts(every: Any, maxiter: Any) -> None:
-    if isinstance(every, bool) or every < 1:
-        raise ValueError(f"every must be at least 1, a number of iterations, not {every!r}")
-    if isinstance(maxiter, bool) or maxiter < 0:
-        raise ValueError(f"maxiter must be a number of iterations, not {maxiter!r}")
+def _check_rtol(rtol: Any) -> None:
+    if isinstance(rtol, bool) or not isinstance(rtol, Real) or not 0 < float(rtol) < np.inf:
+        raise ValueError(f"rtol must be a number > 0, not {rtol!r:.60}")
+
+
+def _check_count(name: str, count: Any, least: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {count!r:.60}")
 
 
 State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations

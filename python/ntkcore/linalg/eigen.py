@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ntkcore.engine.device_arrays import array_module, beside, failing_aloud, on_device, to_host
 from ntkcore.engine.inputs import as_array, free_bytes, size_text
 from ntkcore.linalg.checks import check_symmetric, single, square_kernel, targets_of
-from ntkcore.linalg.noise import check_ridge, noise_floor, ridge_of
+from ntkcore.linalg.noise import check_ridge, check_ridges, noise_floor, ridge_of
 
 Array = npt.NDArray[np.float64]
 
@@ -100,6 +100,7 @@ class Eigh:
 
     def path(self, Y: npt.ArrayLike, ridges: Sequence[float], *, relative: bool = False) -> Array:
         """`solve` for every ridge: (ridges, *Y.shape)."""
+        check_ridges(ridges)
         found = [self.solve(Y, ridge, relative=relative) for ridge in ridges]
         out: Array = array_module(found[0]).stack(found)
         return out
@@ -110,6 +111,7 @@ class Eigh:
         """Mean squared error of predicting each sample from the others, per ridge:
         of A_i / [(K + ridge)^-1]_ii.
         """
+        check_ridges(ridges)
         projected = self._projected(targets_of(to_host(Y), len(self.values))[0])
         errors = []
         for ridge in ridges:
@@ -128,6 +130,7 @@ class Eigh:
         """Generalised cross-validation, per ridge: the same with that diagonal's mean (Golub,
         Heath & Wahba 1979).
         """
+        check_ridges(ridges)
         projected = self._projected(targets_of(to_host(Y), len(self.values))[0])
         decays = [self._decayed(ridge, relative) for ridge in ridges]
         return np.array([float(((d[:, None] * projected / d.mean()) ** 2).mean()) for d in decays])

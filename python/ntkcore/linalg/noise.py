@@ -36,6 +36,12 @@ def check_ridge(ridge: Any) -> None:
         raise ValueError(f"ridge must be finite and at least 0, not {ridge!r}")
 
 
+def check_ridges(ridges: Any) -> None:
+    """ValueError for what is no sequence of ridges."""
+    if np.ndim(ridges) != 1 or not len(ridges):
+        raise ValueError(f"ridges must be a sequence of numbers, not {ridges!r:.60}")
+
+
 def ridge_of(
     ridge: float, relative: bool, mean_diagonal: float, dtype: npt.DTypeLike, n: int
 ) -> float:
