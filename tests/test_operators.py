@@ -171,3 +171,16 @@ def test_bad_input():
 def test_what_is_no_stored_array(what):
     with pytest.raises(TypeError, match="a stored kernel is an array"):
         Stored(what)
+
+
+def test_an_array_that_is_its_whole_store():
+    zarr = pytest.importorskip("zarr")
+    K = problem_matrix()
+    operator = Stored(zarr.array(K, chunks=(7, 7)), progress=False)
+    assert operator.symmetric
+    np.testing.assert_allclose(operator @ np.ones(len(K)), K.sum(axis=1))
+
+
+def problem_matrix(n=20):
+    x = np.random.default_rng(0).standard_normal((n, 3))
+    return nk.kernel(nk.mlp(1), x)

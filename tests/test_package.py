@@ -2,8 +2,10 @@
 and the symbols of every instruction set.
 """
 
+import doctest
 import importlib
 import os
+import pkgutil
 import platform
 import re
 import shutil
@@ -135,6 +137,16 @@ def test_the_face_is_light():
     code = "import sys, ntkcore; print(*{'numpy', 'ntkcore._core', 'typer'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def modules_with_examples():
+    names = [module.name for module in pkgutil.walk_packages(ntkcore.__path__, "ntkcore.")]
+    return [name for name in names if "._" not in name and ".experiments.figures" not in name]
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_examples_of_docstrings(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 def build_flags() -> dict[str, list[str]]:

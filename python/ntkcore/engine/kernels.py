@@ -153,10 +153,29 @@ def kernel_diag(
     threads: int | None = None,
     backend: str | None = None,
 ) -> Any:
-    """The diagonal of ``kernel(net, x, None, get)`` without the matrix: shape (n,), after the axes
-    of ``depths`` and ``pool_windows``.
+    """The diagonal of ``kernel(net, x, None, get)``, without the matrix.
 
-    Computed in float64 with a correlation of exactly 1; arguments and errors as for `kernel`.
+    Computed in float64 with a correlation of exactly 1.
+
+    Parameters
+    ----------
+    net, x, get, depths, pool_windows, augment, dtype, threads, backend
+        As for `kernel`.
+
+    Returns
+    ------- ndarray of shape (n,), after the axes of ``depths`` and ``pool_windows`` if given;
+    or a namedtuple of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `kernel`.
+
+    Examples
+    --------
+    >>> import ntkcore as nk
+    >>> nk.kernel_diag(nk.mlp(1), [[1.0, 0.0], [3.0, 4.0]])
+    array([ 2., 50.])
     """
     names = kernel_names(get)
     with device_arrays.on_device_of(x):

@@ -39,11 +39,33 @@ def lower_solve(L: Any, B: Any, transposed: bool = False) -> Any:
 
 
 class Cholesky:
-    """K + ridge I factorised once, in float64, on the GPU if K is CuPy's. ``overwrite``:
-    in a float64 K's memory.
+    """K + ridge I factorised once, in float64: many right-hand sides.
 
-    On a GPU the factor is always new memory: K and one more matrix of float64 with ``overwrite``
-    (K's diagonal then keeps the ridge), else, while it factorises, one more.
+    Parameters
+    ----------
+    K : array_like of shape (n, n)
+        A kernel of one data set, of NumPy or CuPy; a CuPy K is factorised on its GPU.
+    ridge : float, default=0
+        What is added to the diagonal, at least 0.
+    relative : bool, default=False
+        The ridge counts in units of K's mean diagonal.
+    overwrite : bool, default=False
+        Factorise in the memory of a float64 K. On a GPU the factor is always new memory: K and one
+        more matrix of float64 with `overwrite` (K's diagonal then keeps the ridge), else, while it
+        factorises, one more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no finite, real, symmetric matrix,
+        and where K + ridge I is not positive definite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import Cholesky
+    >>> Cholesky(np.diag([1.0, 3.0]), ridge=1.0).solve([2.0, 2.0])
+    array([1. , 0.5])
     """
 
     def __init__(

@@ -17,14 +17,43 @@ Array = npt.NDArray[np.float64]
 
 
 class LandmarkRegression:
-    """Kernel regression on m landmarks for n beyond any n x n kernel:
-    minimises |K_nm a - Y|^2 + ridge a^T K_mm a.
+    """Kernel regression on m landmarks, for n beyond any n x n kernel.
 
-    It is solved on the host: of a kernel on a GPU each chunk of rows travels once.
+    Minimises |K_nm a - Y|^2 + ridge a^T K_mm a, on the host: of a kernel on a GPU each chunk of
+    rows travels once. Predictions are K_test_m @ coefficients.
 
-    ``K_nm``: kernel between samples and landmarks, an array or an operator (one product with it per
-    chunk of rows); ``K_mm``: between landmarks. Predictions are K_test_m @ coefficients. (Nyström;
-    Rudi, Carratino & Rosasco 2017.)
+    Parameters
+    ----------
+    K_nm : array_like or operator of shape (n, m)
+        The kernel between samples and landmarks; one product with it per chunk of rows.
+    K_mm : array_like of shape (m, m)
+        The kernel between landmarks.
+    Y : array_like of shape (n,) or (n, outputs)
+        Targets.
+    ridge : float
+        At least 0.
+
+    Attributes
+    ----------
+    coefficients : ndarray of shape (m,) or (m, outputs)
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, and for a K_mm that is not positive definite.
+
+    References
+    ----------
+    Rudi, Carratino & Rosasco 2017, "FALKON", equation 8 (Nyström).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import LandmarkRegression, kernel, mlp
+    >>> x = np.random.default_rng(0).standard_normal((200, 3))
+    >>> K_nm, K_mm = kernel(mlp(1), x, x[:20]), kernel(mlp(1), x[:20])
+    >>> LandmarkRegression(K_nm, K_mm, x[:, 0], 1e-3).coefficients.shape
+    (20,)
     """
 
     def __init__(self, K_nm: Any, K_mm: npt.ArrayLike, Y: npt.ArrayLike, ridge: float) -> None:

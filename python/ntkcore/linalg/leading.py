@@ -14,10 +14,38 @@ Array = npt.NDArray[np.float64]
 
 
 def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array, Array]:
-    """The k largest eigenvalues, descending, and their eigenvectors (n, k).
+    """The k largest eigenvalues of a kernel, and their eigenvectors.
 
-    ``method``: "eigh" (all of them, from a matrix), "lanczos" and "lobpcg" (SciPy's, through the
-    operator) or "randomised" (subspace iteration, 8 passes; Halko, Martinsson & Tropp 2011).
+    Parameters
+    ----------
+    K : array_like or operator of shape (n, n)
+        Symmetric.
+    k : int
+        From 1 to n.
+    method : {"auto", "eigh", "lanczos", "lobpcg", "randomised"}, default="auto"
+        "eigh": all of them, from a matrix; "lanczos" and "lobpcg": SciPy's, through the operator;
+        "randomised": subspace iteration, 8 passes (Halko, Martinsson & Tropp 2011, algorithm 4.4).
+        "auto": Lanczos for k below n/10, else "eigh".
+    seed : int, default=0
+        Of the start vectors.
+
+    Returns
+    -------
+    values : ndarray of shape (k,)
+        Descending.
+    vectors : ndarray of shape (n, k)
+
+    Raises
+    ------
+    ValueError
+        For a k or method that is none, and for a kernel that is not symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import eigs
+    >>> eigs(np.diag([1.0, 3.0, 2.0]), 2)[0]
+    array([3., 2.])
     """
     import scipy.sparse.linalg
 

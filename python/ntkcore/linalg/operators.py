@@ -112,12 +112,29 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
 
 
 class InMemory(KernelOperator):
-    """A kernel held as an array (n, m), of NumPy or CuPy, float32 or float64;
-    it is converted block by block.
+    """A kernel held as an array; it is converted to float64 block by block.
 
-    ``symmetric``: by default, whether it is, up to rounding; ValueError where it is said to be and
-    is not. On a GPU the blocks are panels of whole rows, large enough to fill it; a float64 kernel
-    is multiplied as it is.
+    Parameters
+    ----------
+    K : array_like of shape (n, m)
+        Of NumPy or CuPy, float32 or float64.
+    symmetric : bool, optional
+        By default, whether it is, up to rounding.
+    tile : int, default=1024
+        Rows and columns of a block. On a GPU blocks are panels of whole rows, large enough to fill
+        it, and a float64 kernel is multiplied as it is.
+
+    Raises
+    ------
+    ValueError
+        Where K is said to be symmetric and is not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import InMemory
+    >>> InMemory(np.eye(3, dtype="f4")) @ np.ones(3)
+    array([1., 1., 1.])
     """
 
     panel = 2**26  # entries converted at once on a GPU: 0.5 GB
@@ -173,13 +190,27 @@ class InMemory(KernelOperator):
 
 
 class Stored(KernelOperator):
-    """A kernel in a chunked store: anything with ``shape``, ``dtype``,
-    ``chunks`` and NumPy's slicing (Zarr, HDF5).
+    """A kernel in a chunked store.
 
-    A product reads whole chunks, each once, the next ones while one is used; memory is a few chunks
-    and the vectors. ``symmetric`` reads only the chunks on and above the diagonal, which must be
-    square then. By default a store of `ntkcore.build` says if it is; of any other square array some
-    chunks are compared.
+    A product reads whole chunks, each once, the next ones while one is used;
+    memory is a few chunks and the vectors.
+
+    Parameters
+    ----------
+    array : array of shape (n, m)
+        Anything with ``shape``, ``dtype``, ``chunks`` and NumPy's slicing (Zarr, HDF5).
+    symmetric : bool, optional
+        Read only the chunks on and above the diagonal, which must be square then. By default a
+        store of `ntkcore.build` says if it is; of any other square array some chunks are compared.
+    progress : bool, optional
+        A bar; by default on a terminal for long products.
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> from ntkcore import Stored
+    >>> Stored(zarr.array(np.eye(4), chunks=(2, 2))) @ np.ones(4)
+    array([1., 1., 1., 1.])
     """
 
     rows_at_a_time = 1024  # every chunk that holds one of them is read
@@ -272,7 +303,7 @@ def _chunk(array: Any) -> int:
 def _says_symmetric(array: Any) -> bool | None:
     """What the store of an array of Zarr says, if it is one of `ntkcore.build`."""
     place = getattr(array, "store_path", None)
-    if place is None:
+    if place is None or not array.path:  # the array is its store
         return None
     import zarr
 
@@ -287,11 +318,35 @@ def _says_symmetric(array: Any) -> bool | None:
 
 
 class MatrixFree(KernelOperator):
-    """The kernel of ``net`` between ``x`` and ``x2`` (None: ``x``),
-    computed anew for every product and never stored.
+    """The kernel of a network, computed anew for every product and never stored.
 
-    For 10^5 to 10^6 points: a product costs one evaluation of (half of) the kernel, memory is one
-    tile and the vectors. ``options`` are those of `ntkcore.kernel` (dtype, threads, backend, …).
+    For 10^5 to 10^6 points: a product costs one evaluation of (half of) the kernel,
+    memory is one tile and the vectors.
+
+    Parameters
+    ----------
+    net : Layer
+        The network.
+    x : array_like of shape (n, d) or (n, height, width, channels)
+        Samples of the rows.
+    x2 : array_like, optional
+        Samples of the columns; by default those of the rows.
+    get : {"ntk", "nngp"}, default="ntk"
+        Which kernel.
+    tile : int, default=2048
+        Rows and columns that are computed together.
+    progress : bool, optional
+        A bar; by default on a terminal for long products.
+    **options
+        Those of `ntkcore.kernel`: dtype, threads, backend, devices.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import MatrixFree, cg, mlp
+    >>> x = np.random.default_rng(0).standard_normal((100, 3))
+    >>> cg(MatrixFree(mlp(2), x), x[:, 0], ridge=0.1).converged
+    True
     """
 
     def __init__(

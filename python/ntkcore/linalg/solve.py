@@ -29,11 +29,40 @@ LARGEST_DENSE = 20_000  # points beyond which solve() takes conjugate gradients
 def solve(
     K: Any, Y: npt.ArrayLike, ridge: float = 0.0, *, method: str = "auto", **options: Any
 ) -> Array:
-    """A of (K + ridge I) A = Y, in the shape of Y.
+    """A of (K + ridge I) A = Y.
 
-    ``method``: "cholesky" (default for a matrix of up to 20 000 points), "eigh", or "cg"
-    (operators, stores, larger matrices); ``options`` go to it. A RuntimeError says so if conjugate
-    gradients do not converge.
+    Parameters
+    ----------
+    K : array_like or operator of shape (n, n)
+        A kernel of one data set.
+    Y : array_like of shape (n,) or (n, outputs)
+        Targets.
+    ridge : float, default=0
+        At least 0.
+    method : {"auto", "cholesky", "eigh", "cg"}, default="auto"
+        "auto": Cholesky for a matrix of up to 20 000 points,
+        conjugate gradients for operators, stores and larger matrices.
+    **options
+        Those of `Cholesky`, of `Eigh.solve`, or of `cg`; ``relative=True`` for all of them.
+
+    Returns
+    -------
+    ndarray of the shape of Y
+        CuPy's if K and Y are. Predictions are K_test_train @ A.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what does not fit; where the system is singular.
+    RuntimeError
+        Where conjugate gradients do not converge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import solve
+    >>> solve(np.diag([1.0, 3.0]), [2.0, 2.0], ridge=1.0)
+    array([1. , 0.5])
     """
     dense = isinstance(K, (np.ndarray, list)) or on_device(K)
     if method == "auto":

@@ -112,8 +112,21 @@ class FanInSum(Layer):
 class Residual(Container):
     """shortcut(x) + branch(x).
 
-    ``Residual(Relu(), Dense())`` is ``FanOut(2), Parallel(Identity(), Serial(Relu(),
-    Dense())), FanInSum()``.
+    Parameters
+    ----------
+    *branch : Layer
+        The layers of the branch, one after another.
+    shortcut : Layer, optional
+        By default `Identity`.
+
+    Examples
+    --------
+    ``Residual(Relu(), Dense())`` is ``FanOut(2), Parallel(Identity(), Serial(Relu(), Dense())),
+    FanInSum()``.
+
+    >>> from ntkcore import Dense, Relu, Residual, Serial
+    >>> Serial(Dense(), Residual(Relu(), Dense()), Relu(), Dense())
+    Serial(Dense(), Residual(Relu(), Dense()), Relu(), Dense())
     """
 
     branch: tuple[Layer, ...]

@@ -70,10 +70,31 @@ def _window(
 class Conv(Layer):
     """2-D convolution over images of shape (h, w, channels).
 
-    ``filter_shape``, ``strides``: (height, width), any positive numbers. ``padding``: "VALID" (the
-    default, as in neural-tangents), "SAME" (zeros) or "CIRCULAR" (wraps around, a filter larger
-    than the image more than once). ``W_std``, ``b_std``, ``parameterization`` as for `Dense`;
-    ``channels``: number of output channels, only needed by a following layer in 'standard'.
+    Parameters
+    ----------
+    filter_shape : tuple of int
+        (height, width), any positive numbers.
+    strides : tuple of int, default=(1, 1)
+        (height, width).
+    padding : {"VALID", "SAME", "CIRCULAR"}, default="VALID"
+        As in neural-tangents. SAME adds zeros; CIRCULAR wraps around,
+        a filter larger than the image more than once.
+    W_std : float, default=1
+        Standard deviation of the weights.
+    b_std : float, optional
+        That of the biases; None: no biases.
+    parameterization : {"ntk", "standard"}, default="ntk"
+        "ntk": weights scaled by 1/sqrt(width); "standard": T <- n_in K + W_std^2 T + 1[bias], with
+        n_in the width that the layer before declared.
+    channels : int, optional
+        Of the output; only needed by a following layer in "standard".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import Conv, Flatten, Serial, kernel
+    >>> kernel(Serial(Conv((2, 2)), Flatten()), np.ones((1, 2, 2, 1)))
+    array([[1.]])
     """
 
     filter_shape: Pair
@@ -135,10 +156,24 @@ def _wraps(window: Window, image: Pair) -> bool:
 
 @dataclass(frozen=True, repr=False)
 class AvgPool(Layer):
-    """Mean over windows of (height, width); ``strides=None`` means 1, as in neural-tangents.
+    """Mean over windows.
 
-    ``padding`` "VALID" or "SAME"; SAME divides by the window's size, or with ``normalize_edges`` by
-    the number of its pixels inside the image.
+    Parameters
+    ----------
+    window_shape : tuple of int
+        (height, width).
+    strides : tuple of int, default=(1, 1)
+        None means 1, as in neural-tangents.
+    padding : {"VALID", "SAME"}, default="VALID"
+        SAME divides by the window's size.
+    normalize_edges : bool, default=False
+        With SAME: divide by the number of the window's pixels inside the image.
+
+    Examples
+    --------
+    >>> from ntkcore import AvgPool
+    >>> AvgPool((2, 2), (2, 2))
+    AvgPool(window_shape=(2, 2), strides=(2, 2))
     """
 
     window_shape: Pair
@@ -160,7 +195,19 @@ class AvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class SumPool(Layer):
-    """Sum over windows; arguments as for `AvgPool`."""
+    """Sum over windows.
+
+    Parameters
+    ----------
+    window_shape, strides, padding
+        As for `AvgPool`.
+
+    Examples
+    --------
+    >>> from ntkcore import SumPool
+    >>> SumPool((2, 2))
+    SumPool(window_shape=(2, 2))
+    """
 
     window_shape: Pair
     strides: Pair = (1, 1)

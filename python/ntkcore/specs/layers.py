@@ -143,10 +143,28 @@ class Container(Layer, abstract=True):
 class Dense(Layer):
     """Fully connected layer; acts on the last axis' features.
 
-    ``W_std``, ``b_std``: standard deviations of weights and biases (None: no biases).
-    ``parameterization``: "ntk" (weights scaled by 1/sqrt(width)) or "standard", where T <- n_in K +
-    W_std^2 T + 1[bias] with n_in the ``width`` (number of units) that the layer before declared.
-    ValueError for negative or non-finite values.
+    Parameters
+    ----------
+    W_std : float, default=1
+        Standard deviation of the weights.
+    b_std : float, optional
+        That of the biases; None: no biases.
+    parameterization : {"ntk", "standard"}, default="ntk"
+        "ntk": weights scaled by 1/sqrt(width); "standard": T <- n_in K + W_std^2 T + 1[bias], with
+        n_in the width that the layer before declared.
+    width : int, optional
+        Number of units; only needed by a following layer in "standard".
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values that are no finite numbers >= 0.
+
+    Examples
+    --------
+    >>> from ntkcore import Dense, kernel
+    >>> kernel(Dense(2.0, 0.5), [[1.0, 3.0]])
+    array([[20.25]])
     """
 
     W_std: float = 1.0

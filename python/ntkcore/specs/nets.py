@@ -15,8 +15,28 @@ HE = 2**0.5
 def mlp(
     depth: int, W_std: float = HE, b_std: float | None = None, activation: Layer | None = None
 ) -> Serial:
-    """A fully connected network: ``depth`` hidden layers and a read-out,
-    the same W_std and b_std everywhere.
+    """A fully connected network: hidden layers, and a read-out.
+
+    Parameters
+    ----------
+    depth : int
+        Hidden layers.
+    W_std : float, default=sqrt(2)
+        Standard deviation of all weights: He's scaling.
+    b_std : float, optional
+        That of all biases; None: no biases.
+    activation : Layer, optional
+        By default `Relu`.
+
+    Returns
+    -------
+    Serial
+
+    Examples
+    --------
+    >>> from ntkcore import mlp
+    >>> mlp(1, 1.0)
+    Serial(Dense(), Relu(), Dense())
     """
     if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 0:
         raise ValueError(f"mlp: depth must be a number of hidden layers, not {depth!r}")
@@ -25,11 +45,33 @@ def mlp(
 
 
 def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None = None) -> Serial:
-    """``depth`` 3x3 convolutions with ReLU (zero padding), then a mean over all pixels ("gap")
-    or "flatten".
+    """3x3 convolutions with ReLU (zero padding), then a read-out.
 
-    Arora et al. 2019. Their code, besides, freezes the first and last layers;
+    Parameters
+    ----------
+    depth : int
+        Convolutions.
+    head : {"gap", "flatten"}, default="gap"
+        A mean over all pixels, or flattened.
+    W_std : float, default=sqrt(2)
+        Standard deviation of all weights: He's scaling.
+    b_std : float, optional
+        That of all biases; None: no biases.
+
+    Returns
+    -------
+    Serial
+
+    References
+    ---------- Arora et al. 2019, section 4. Their code, besides, freezes the first and last layers;
     its "flatten" is a trace, not a mean.
+
+    Examples
+    --------
+    >>> from ntkcore import cntk, kernel
+    >>> import numpy as np
+    >>> kernel(cntk(2), np.ones((3, 4, 4, 1))).shape
+    (3, 3)
     """
     heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
     if head not in heads:
@@ -39,8 +81,30 @@ def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None =
 
 
 def myrtle(depth: int, W_std: float = HE, b_std: float | None = None) -> Serial:
-    """The Myrtle networks of 5, 7 or 10 layers for 32x32 images (Page 2018;
-    Shankar et al. 2020).
+    """The Myrtle networks for 32x32 images.
+
+    Parameters
+    ----------
+    depth : {5, 7, 10}
+        Layers.
+    W_std : float, default=sqrt(2)
+        Standard deviation of all weights: He's scaling.
+    b_std : float, optional
+        That of all biases; None: no biases.
+
+    Returns
+    -------
+    Serial
+
+    References
+    ----------
+    Page 2018; Shankar et al. 2020, figure 1.
+
+    Examples
+    --------
+    >>> from ntkcore import myrtle
+    >>> len(myrtle(5).layers)
+    13
     """
     blocks = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
     if depth not in blocks:
@@ -51,10 +115,33 @@ def myrtle(depth: int, W_std: float = HE, b_std: float | None = None) -> Serial:
 
 
 def resnet(blocks: int = 1, W_std: float = HE, b_std: float | None = None) -> Serial:
-    """A WideResNet-like network: a convolution, three groups of pre-activation blocks,
-    a mean over all pixels.
+    """A network like WideResNet: a convolution, three groups of blocks, a mean over all pixels.
 
-    The last two groups halve the image (Zagoruyko & Komodakis 2016; as in Novak et al. 2020).
+    The blocks are pre-activation ones; the last two groups halve the image.
+
+    Parameters
+    ----------
+    blocks : int, default=1
+        Of a group.
+    W_std : float, default=sqrt(2)
+        Standard deviation of all weights: He's scaling.
+    b_std : float, optional
+        That of all biases; None: no biases.
+
+    Returns
+    -------
+    Serial
+
+    References
+    ----------
+    Zagoruyko & Komodakis 2016, table 1; as in Novak et al. 2020.
+
+    Examples
+    --------
+    >>> from ntkcore import kernel, resnet
+    >>> import numpy as np
+    >>> kernel(resnet(), np.ones((2, 8, 8, 1))).shape
+    (2, 2)
     """
     if not isinstance(blocks, int) or blocks < 1:
         raise ValueError(

@@ -89,8 +89,29 @@ def plan(
     threads: int | None = None,
     backend: str | None = None,
 ) -> Plan:
-    """Time, disk and memory that `build` with these arguments would take;
-    computes a few pairs to find out.
+    """What `build` with these arguments would take; computes a few pairs to find out.
+
+    Parameters
+    ----------
+    net, x, x2, get, tile, dtype, threads, backend
+        As for `build`.
+
+    Returns
+    -------
+    Plan
+        Shape, tiles, pairs, disk and memory in bytes, seconds; it prints readably.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For data, specs or options that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import mlp, plan
+    >>> plan(mlp(3), np.eye(100)).pairs
+    5050
     """
     a, b = check_data(x, x2, dtype)
     return _plan(net, a, b, kernel_names(get), tile, thread_count(threads), resolve(backend))
@@ -318,12 +339,47 @@ def resume(
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Compute what is missing in a store, from what the store says of itself;
-    returns the zarr.Group.
+    """Compute what is missing in a store, from what the store says of itself.
 
     An interrupted `extend` is finished if its rows are in the store; else the same `extend` must be
-    called again. ``backend``: another than the store's own gives tiles that differ from the others
-    in their last bits.
+    called again.
+
+    Parameters
+    ----------
+    store : path, URL, zarr.Group or Zarr store
+        Where the kernel lies.
+    threads : int, optional
+        Of this process; by default all cores.
+    backend : str, optional
+        By default the store's own: another one gives tiles that differ in their last bits.
+    devices : sequence of int, optional
+        GPUs, with ``backend="cuda"``.
+    executor : concurrent.futures.Executor or dask.distributed.Client, optional
+        Whose workers compute the tiles, instead of threads.
+    part : tuple of int, optional
+        (i, n): share i, from 0, of n processes on one store.
+    progress : bool, optional
+        A bar; by default on a terminal for long calls.
+    storage_options : mapping, optional
+        Of fsspec, for URLs.
+
+    Returns
+    -------
+    zarr.Group
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Where there is no store, or none that can go on: the message says what to do.
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> from ntkcore import build, mlp, resume
+    >>> store = zarr.storage.MemoryStore()
+    >>> _ = build(mlp(1), np.eye(4), store, prepare=True)
+    >>> resume(store)["ntk"][0, 0] > 0
+    np.True_
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)
@@ -352,13 +408,51 @@ def extend(
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """More samples for a symmetric store: rows and columns are added,
-    old tiles stay (but the ragged last ones).
+    """More samples for a symmetric store: rows and columns are added, old tiles stay.
 
-    Interrupted at any point, the same call goes on, and so does `resume` once the new rows are in
-    the store. Rows by which the store was already extended are not added again. Refused while
-    another process builds or extends the store (seen in local folders; elsewhere take care).
-    Returns the zarr.Group.
+    (But the ragged last ones.) Interrupted at any point, the same call goes on, and so does
+    `resume` once the new rows are in the store. Rows by which the store was already extended are
+    not added again.
+
+    Parameters
+    ----------
+    store : path, URL, zarr.Group or Zarr store
+        Where the kernel lies.
+    x_new : array_like of shape (m, d) or (m, height, width, channels)
+        The new samples.
+    threads : int, optional
+        Of this process; by default all cores.
+    backend : str, optional
+        By default the store's own: another one gives tiles that differ in their last bits.
+    devices : sequence of int, optional
+        GPUs, with ``backend="cuda"``.
+    executor : concurrent.futures.Executor or dask.distributed.Client, optional
+        Whose workers compute the tiles, instead of threads.
+    progress : bool, optional
+        A bar; by default on a terminal for long calls.
+    storage_options : mapping, optional
+        Of fsspec, for URLs.
+
+    Returns
+    -------
+    zarr.Group
+
+    Raises
+    ------
+    ValueError
+        For samples that do not fit, and for a store of two data sets.
+    BlockingIOError
+        While another process builds or extends the store (seen in local folders;
+        elsewhere take care).
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> from ntkcore import build, extend, mlp
+    >>> x, store = np.random.default_rng(0).standard_normal((8, 3)), zarr.storage.MemoryStore()
+    >>> _ = build(mlp(1), x[:5], store)
+    >>> extend(store, x[5:])["ntk"].shape
+    (8, 8)
     """
     group = open_store(store, storage_options, unfinished=True)
     found = attributes(group, unfinished=True)

@@ -49,15 +49,34 @@ def verify(
     backend: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Look at all that a store holds: attributes, shapes, data, diagonals, markers,
-    every tile; recompute a sample.
+    """Look at all that a store holds; recompute a sample.
 
-    Data are compared with the digests of what the kernel was built from before anything is
-    computed: while they are damaged, no tile is judged by them or computed again. A random
-    ``sample`` of tiles is recomputed bit for bit. ``repair`` computes bad and missing tiles again,
-    and diagonals; the report is of the state before. ``backend``: by default the one that built the
-    store (another one differs in last bits). Partial files that a killed writer left beside the
-    store's chunks are removed.
+    Attributes, shapes, data, diagonals, markers and every tile. Data are compared with the digests
+    of what the kernel was built from before anything is computed: while they are damaged, no tile
+    is judged by them or computed again. Partial files that a killed writer left beside the store's
+    chunks are removed.
+
+    Parameters
+    ----------
+    store : path, URL, zarr.Group or Zarr store
+        Where the kernel lies.
+    sample : int, default=8
+        So many random tiles are recomputed bit for bit.
+    seed : int, default=0
+        Of their choice.
+    repair : bool, default=False
+        Compute bad and missing tiles again, and diagonals; the report is of the state before.
+    threads : int, optional
+        By default all cores.
+    backend : str, optional
+        By default the one that built the store: another one differs in last bits.
+    storage_options : mapping, optional
+        Of fsspec, for URLs.
+
+    Returns
+    -------
+    Verification
+        ``ok``, and what is missing, bad, recomputed.
 
     Raises
     ------
@@ -66,6 +85,15 @@ def verify(
         or that is half made or half extended: the message names the way on.
     BlockingIOError
         While another process builds or extends the store (seen in local folders).
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> from ntkcore import build, mlp, verify
+    >>> store = zarr.storage.MemoryStore()
+    >>> _ = build(mlp(1), np.eye(4), store)
+    >>> verify(store).ok
+    True
     """
     group = open_store(store, storage_options)
     with using(store, alone=True):

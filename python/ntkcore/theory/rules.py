@@ -81,10 +81,23 @@ def _inverse(rates: Array) -> Array:
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """Gradient descent of infinitely small steps: rho = exp(-eta r t) (Jacot et al. 2018,
-    section 5).
+    """Gradient descent of infinitely small steps: rho = exp(-eta r t).
 
-    ``learning_rate``: eta > 0; t counts in units of steps of this size.
+    Parameters
+    ----------
+    learning_rate : float, default=1
+        eta > 0; t counts in units of steps of this size.
+
+    References
+    ----------
+    Jacot et al. 2018, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import GradientFlow
+    >>> GradientFlow(1.0).decay(np.array([0.0, np.log(2)]), np.array([1.0]))
+    array([[1. , 0.5]])
     """
 
     learning_rate: float = 1.0
@@ -120,14 +133,29 @@ class GradientFlow:
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """Gradient descent by steps, with heavy-ball momentum (Polyak 1964):
-    times are numbers of steps.
+    """Gradient descent by steps, with heavy-ball momentum: times are numbers of steps.
 
     f_{t+1} = f_t - eta gradient + beta (f_t - f_{t-1}). Without momentum rho = (1 - eta r)^t. With
     it, for a = 1 + beta - eta r and mu± the roots of mu^2 - a mu + beta, rho = U_{t+1} - beta U_t
-    with U_t = (mu+^t - mu-^t)/(mu+ - mu-) (Goh 2017, "Why momentum really works").
+    with U_t = (mu+^t - mu-^t)/(mu+ - mu-).
 
-    ``learning_rate``: eta > 0; ``momentum``: 0 <= beta < 1. ValueError otherwise.
+    Parameters
+    ----------
+    learning_rate : float
+        eta > 0.
+    momentum : float, default=0
+        0 <= beta < 1.
+
+    References
+    ----------
+    Polyak 1964; Goh 2017, "Why momentum really works".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import GradientDescent
+    >>> GradientDescent(0.5).decay(np.array([0.0, 1.0]), np.array([2.0]))
+    array([[1.  , 0.25]])
     """
 
     learning_rate: float
