@@ -69,15 +69,12 @@ struct SamePoint {
 
   template <class Phi>
   Local<double> pointwise(const Phi&, int i, double) const {
-    const auto at = [&](Slope which) { return at_row(i, which); };
-    return {at(Slope::variance),
-            at(Slope::factor),
-            at(Slope::dvariance),
-            at(Slope::dfactor),
-            0,
-            0,
-            0,
-            0};
+    Local<double> l{};
+    l.E = at_row(i, Slope::variance);
+    l.D = at_row(i, Slope::factor);
+    l.E_K = at_row(i, Slope::dvariance);
+    l.D_K = at_row(i, Slope::dfactor);
+    return l;
   }
 };
 

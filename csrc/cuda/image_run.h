@@ -184,7 +184,8 @@ class ImageRun {
     return n;
   }
 
-  // Of a torus at displacement dh: does row r - 1 count for row r? [dh][r], r up to `rows`; none at dh = h.
+  // Of a torus at displacement dh: does row r - 1 count for row r? [dh][r], r up to `rows`; none at
+  // dh = h.
   const T* joins(int h, int rows) {
     std::vector<T> table;
     for (int dh = 0; dh <= h; ++dh)
