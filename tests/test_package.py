@@ -149,6 +149,12 @@ def test_examples_of_docstrings(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
+def test_sections_of_docstrings_are_underlined_alone():
+    for file in (ROOT / "python" / "ntkcore").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert re.findall(r"^ +-{3,} \S.*$", text, re.MULTILINE) == [], file
+
+
 def build_flags() -> dict[str, list[str]]:
     """The set(flags_NAME ...) lines of CMakeLists.txt."""
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")

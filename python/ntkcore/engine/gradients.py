@@ -244,8 +244,9 @@ def kernel_gradient(
         As for `ntkcore.kernel`, on the CPU. Results do not depend on ``threads``.
 
     Returns
-    ------- K of shape (n1, n2) and dK of shape (n1, n2, p), float64; dK[..., i] is stored
-    contiguously for every i. The derivative by a b_std of 0 is 0.
+    -------
+    K of shape (n1, n2) and dK of shape (n1, n2, p), float64; dK[..., i] is stored contiguously for
+    every i. The derivative by a b_std of 0 is 0.
 
     Raises
     ------
@@ -255,8 +256,9 @@ def kernel_gradient(
         If the results would not fit into the memory that is free, before any work.
 
     Notes
-    ----- A reverse sweep over every pair gives all derivatives at once: measured at n = 2000, d =
-    20, three hidden layers on one core with AVX-512, eight of them cost 8 times the kernel matrix
+    -----
+    A reverse sweep over every pair gives all derivatives at once: measured at n = 2000, d = 20,
+    three hidden layers on one core with AVX-512, eight of them cost 8 times the kernel matrix
     alone, two (``wrt``) 5 times.
 
     The derivative of kappa0, the dual of ReLU's derivative, is infinite at correlation 1. A pair of
@@ -265,8 +267,9 @@ def kernel_gradient(
     digits are right (errors of 1e-8 of the value).
 
     References
-    ---------- Griewank & Walther 2008, Evaluating derivatives, ch. 3 (the reverse sweep); Rasmussen
-    & Williams 2006, eq. 5.9 (its use in the marginal likelihood).
+    ----------
+    Griewank & Walther 2008, Evaluating derivatives, ch. 3 (the reverse sweep); Rasmussen & Williams
+    2006, eq. 5.9 (its use in the marginal likelihood).
     """
     _check_names(wrt)
     pairs = _Pairs(net, x1, x2, get, threads, backend)
@@ -308,12 +311,13 @@ def input_gradient(
     those of `kernel_gradient`; ``x2=None`` means ``x1``, held fixed.
 
     Notes
-    ----- The NTK of ReLU networks has a kink |x - x'| at x = x', and there is no derivative there;
-    the NNGP kernel and all kernels of smooth activations have one. Returned is, for equal vectors,
-    half the derivative of K(x, x) by x: the derivative where there is one, and the mean of the
-    one-sided ones at the kink. Near the kink, at a relative distance r, the NTK's derivative has a
-    relative error of about 1e-16/r^2. At the zero vector, where a ReLU network without biases has
-    another kink, the derivative of its nonlinearity's dual is taken as 0.
+    -----
+    The NTK of ReLU networks has a kink |x - x'| at x = x', and there is no derivative there; the
+    NNGP kernel and all kernels of smooth activations have one. Returned is, for equal vectors, half
+    the derivative of K(x, x) by x: the derivative where there is one, and the mean of the one-sided
+    ones at the kink. Near the kink, at a relative distance r, the NTK's derivative has a relative
+    error of about 1e-16/r^2. At the zero vector, where a ReLU network without biases has another
+    kink, the derivative of its nonlinearity's dual is taken as 0.
     """
     pairs = _Pairs(net, x1, x2, get, threads, backend)
     width = pairs.a.shape[1]

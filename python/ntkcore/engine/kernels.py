@@ -96,8 +96,9 @@ def kernel(
         Numbers of the CUDA devices that share the work of NumPy data; by default the current one.
 
     Returns
-    ------- ndarray of shape (n1, n2), after the axes of ``depths`` and
-    ``pool_windows`` if given; or a namedtuple of them.
+    -------
+    ndarray of shape (n1, n2), after the axes of ``depths`` and ``pool_windows`` if given; or a
+    namedtuple of them.
 
     Raises
     ------
@@ -110,8 +111,9 @@ def kernel(
         If the result would not fit into the memory that is free, before any work.
 
     References
-    ---------- Jacot et al. 2018 (NTK); Lee et al. 2018 (NNGP); Cho & Saul 2009 (arc-cosine
-    kernels); Arora et al. 2019 (CNTK).
+    ----------
+    Jacot et al. 2018 (NTK); Lee et al. 2018 (NNGP); Cho & Saul 2009 (arc-cosine kernels); Arora et
+    al. 2019 (CNTK).
     """
     names = kernel_names(get)
     with device_arrays.on_device_of(x1, x2):
@@ -163,8 +165,9 @@ def kernel_diag(
         As for `kernel`.
 
     Returns
-    ------- ndarray of shape (n,), after the axes of ``depths`` and ``pool_windows`` if given;
-    or a namedtuple of them.
+    -------
+    ndarray of shape (n,), after the axes of ``depths`` and ``pool_windows`` if given; or a
+    namedtuple of them.
 
     Raises
     ------

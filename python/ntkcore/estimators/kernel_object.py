@@ -42,12 +42,14 @@ class NTKKernel(Kernel):
         See `ntkcore.kernel`.
 
     Notes
-    ----- ``theta`` is (log W_std, log b_std) without the fixed ones.
-    Gradients are exact: `ntkcore.gradients`.
+    -----
+    ``theta`` is (log W_std, log b_std) without the fixed ones. Gradients are exact:
+    `ntkcore.gradients`.
 
     References
-    ---------- Lee et al. 2018, "Deep neural networks as Gaussian processes"; Jacot, Gabriel,
-    Hongler 2018, "Neural tangent kernel"; Rasmussen & Williams 2006, eq. 5.8 (marginal likelihood).
+    ----------
+    Lee et al. 2018, "Deep neural networks as Gaussian processes"; Jacot, Gabriel, Hongler 2018,
+    "Neural tangent kernel"; Rasmussen & Williams 2006, eq. 5.8 (marginal likelihood).
 
     Examples
     --------
@@ -107,8 +109,9 @@ class NTKKernel(Kernel):
             Also return the gradient with respect to ``theta``; only for ``Y=None``.
 
         Returns
-        ------- ndarray of shape (n, m), float64;
-        with ``eval_gradient`` followed by one of shape (n, n, len(theta)).
+        -------
+        ndarray of shape (n, m), float64; with ``eval_gradient`` followed by one of shape (n, n,
+        len(theta)).
 
         Raises
         ------

@@ -161,14 +161,16 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
         As in all of scikit-learn.
 
     Notes
-    ----- Fitting takes n^2 values of memory and n^3/6 multiply-adds; the pseudo-inverse 2 n^2 and
-    tens of times the work. Neither of LAPACK's routines, potrf and syevr, limits n below what fits
-    into memory.
+    -----
+    Fitting takes n^2 values of memory and n^3/6 multiply-adds; the pseudo-inverse 2 n^2 and tens of
+    times the work. Neither of LAPACK's routines, potrf and syevr, limits n below what fits into
+    memory.
 
     References
-    ---------- Jacot, Gabriel, Hongler 2018, "Neural tangent kernel", section 5 (least squares); Lee
-    et al. 2019, "Wide neural networks of any depth evolve as linear models", section 2; Lee et al.
-    2018, "Deep neural networks as Gaussian processes", eq. 8 (NNGP).
+    ----------
+    Jacot, Gabriel, Hongler 2018, "Neural tangent kernel", section 5 (least squares); Lee et al.
+    2019, "Wide neural networks of any depth evolve as linear models", section 2; Lee et al. 2018,
+    "Deep neural networks as Gaussian processes", eq. 8 (NNGP).
 
     Examples
     --------
@@ -252,8 +254,9 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
     Cost, limits and singular matrices: as for `NTKRegressor`.
 
     References
-    ---------- Arora et al. 2019, "On exact computation with an infinitely wide neural net", section
-    5 (regression on centred one-hot targets); Lee et al. 2018, "Deep neural networks as Gaussian
+    ----------
+    Arora et al. 2019, "On exact computation with an infinitely wide neural net", section 5
+    (regression on centred one-hot targets); Lee et al. 2018, "Deep neural networks as Gaussian
     processes", section 3.
 
     Examples
@@ -313,9 +316,10 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
             Data.
 
         Returns
-        ------- ndarray of shape (n_samples,) for two classes: positive for ``classes_[1]``,
-        regressed on +1 and -1. ndarray of shape (n_samples, n_classes) for more: regressed on 1[y =
-        k] - 1/C; every row sums to 0.
+        -------
+        ndarray of shape (n_samples,) for two classes: positive for ``classes_[1]``, regressed on +1
+        and -1. ndarray of shape (n_samples, n_classes) for more: regressed on 1[y = k] - 1/C; every
+        row sums to 0.
         """
         return self._output(X)
 

@@ -83,8 +83,9 @@ def falsify(
         and the same call goes on.
 
     References
-    ---------- Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018;
-    Owen 2007 (two-way bootstrap); Holm 1979.
+    ----------
+    Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018; Owen 2007 (two-way bootstrap);
+    Holm 1979.
     """
     study = Study(
         _task(data),

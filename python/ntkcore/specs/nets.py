@@ -63,8 +63,9 @@ def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None =
     Serial
 
     References
-    ---------- Arora et al. 2019, section 4. Their code, besides, freezes the first and last layers;
-    its "flatten" is a trace, not a mean.
+    ----------
+    Arora et al. 2019, section 4. Their code, besides, freezes the first and last layers; its
+    "flatten" is a trace, not a mean.
 
     Examples
     --------
