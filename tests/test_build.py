@@ -15,8 +15,9 @@ zarr = pytest.importorskip("zarr")
 import ntkcore as nk  # noqa: E402
 from conftest import relative_error  # noqa: E402
 from ntkcore.linalg.operators import Stored  # noqa: E402
-from ntkcore.store.build import build, extend, plan, resume  # noqa: E402
+from ntkcore.store.build import build, extend, resume  # noqa: E402
 from ntkcore.store.format import Tiles  # noqa: E402
+from ntkcore.store.planning import plan  # noqa: E402
 from ntkcore.store.verify import verify  # noqa: E402
 
 NET = nk.mlp(3, b_std=0.1)

@@ -14,14 +14,8 @@ import ntkcore as nk
 from conftest import assert_close
 from examples import PHIS
 from ntkcore.engine import gradients
-from ntkcore.engine.gradients import (
-    Parameter,
-    input_gradient,
-    input_vjp,
-    kernel_gradient,
-    parameters,
-    with_parameters,
-)
+from ntkcore.engine.gradients import input_gradient, input_vjp, kernel_gradient
+from ntkcore.specs.parameters import Parameter, parameters, with_parameters
 from test_dual import kernels_of
 
 RNG = np.random.default_rng(0)

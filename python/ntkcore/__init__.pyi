@@ -53,7 +53,8 @@ from .specs.convolutions import (
 from .specs.layers import Dense, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.text import from_json
-from .store.build import build, extend, plan, resume
+from .store.build import build, extend, resume
+from .store.planning import plan
 from .store.verify import verify
 from .theory.dynamics import Dynamics
 from .theory.loss_dynamics import LossDynamics

@@ -3,7 +3,8 @@
 import sys
 from types import ModuleType
 
-from ntkcore.store.build import Plan, build, extend, plan, resume
+from ntkcore.store.build import build, extend, resume
+from ntkcore.store.planning import Plan, plan
 
 __all__ = ["Plan", "build", "extend", "plan", "resume"]
 

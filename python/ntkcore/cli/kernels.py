@@ -34,7 +34,7 @@ def plan_command(
 
     Example:  ntkcore plan fc:depth=3 x.npy
     """
-    from ntkcore.store.build import plan
+    from ntkcore.store.planning import plan
 
     found = plan(parse_net(net), load(data), get=_kernels(get), tile=tile, threads=threads)
     typer.echo(json.dumps(asdict(found)) if as_json else str(found))

@@ -10,8 +10,7 @@ the constants of all dense layers and by the three scalars the kernel starts fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -23,88 +22,15 @@ from ntkcore.engine.inputs import Array, allocate, as_array, check_data, kernel_
 from ntkcore.engine.kernels import kernel
 from ntkcore.engine.tiles import Tile, run, tiles
 from ntkcore.engine.vectors import BLOCK, points_of
-from ntkcore.specs.layers import Container, Dense, Layer
+from ntkcore.specs.layers import Dense, Layer
 from ntkcore.specs.lowering import lower
+from ntkcore.specs.parameters import (
+    NAMES,
+    dense_layers,
+    names_of,
+)
 
-NAMES = ("W_std", "b_std")
 Knob = tuple[int, int, Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One standard deviation of a network: ``layer`` says where ("0", "2.branch.1"),
-    ``name`` is W_std or b_std.
-    """
-
-    layer: str
-    name: str
-    value: float
-
-
-def _dense_layers(net: Layer, path: str = "") -> Iterator[tuple[str, Dense]]:
-    """All dense layers with their places, in the order in which the engine meets them."""
-    if isinstance(net, Dense):
-        yield path or "0", net
-    for field in reversed(fields(net)):  # a residual block's shortcut comes before its branch
-        held = getattr(net, field.name)
-        inner = f"{path}." if path else ""
-        if isinstance(held, Layer):
-            yield from _dense_layers(held, f"{inner}{field.name}")
-        elif isinstance(net, Container):
-            label = "branch." if field.name == "branch" else ""
-            for number, layer in enumerate(held):
-                yield from _dense_layers(layer, f"{inner}{label}{number}")
-
-
-def _named(dense: Dense) -> list[str]:
-    return [name for name in NAMES if getattr(dense, name) is not None]
-
-
-def parameters(net: Layer) -> tuple[Parameter, ...]:
-    """Every W_std and b_std of the dense layers of ``net``, layer by layer;
-    a b_std of None is none.
-
-    The order is that of the last axis of `kernel_gradient` and of the values of `with_parameters`.
-    """
-    if not isinstance(net, Layer):
-        raise TypeError(
-            f"net must be a network spec such as Serial(Dense(), Relu(), Dense()), not {net!r:.80}"
-        )
-    return tuple(
-        Parameter(place, name, float(getattr(dense, name)))
-        for place, dense in _dense_layers(net)
-        for name in _named(dense)
-    )
-
-
-def with_parameters(net: Layer, values: Sequence[float] | Array) -> Layer:
-    """``net`` with other values of its `parameters`, in their order.
-    ValueError unless there are as many.
-    """
-    count = len(parameters(net))
-    if len(values) != count:
-        raise ValueError(
-            f"the network has {count} parameters, not {len(values)}: see"
-            " ntkcore.gradients.parameters(net)"
-        )
-    given = iter(values)
-
-    def changed(layer: Any) -> Any:
-        if isinstance(layer, tuple):
-            return tuple(map(changed, layer))
-        if isinstance(layer, Dense):
-            moved: dict[str, Any] = {name: float(next(given)) for name in _named(layer)}
-            return replace(layer, **moved)
-        if isinstance(layer, Container):
-            return type(layer)._from_fields(
-                {
-                    field.name: changed(getattr(layer, field.name))
-                    for field in reversed(fields(layer))
-                }
-            )
-        return layer
-
-    return cast(Layer, changed(net))
 
 
 def _slopes(dense: Dense, name: str) -> tuple[float, float, float, float]:
@@ -193,8 +119,8 @@ def _knobs(net: Layer, ops: list[int], wrt: Sequence[str] | None) -> tuple[list[
     knobs: list[Knob] = []
     count = 0 if wrt is None else len(wrt)
     # A program without a read-out ends with an emit.
-    for op, (_, dense) in zip(ops, _dense_layers(net), strict=False):
-        for name in _named(dense):
+    for op, (_, dense) in zip(ops, dense_layers(net), strict=False):
+        for name in names_of(dense):
             if wrt is None:
                 knobs.append((op, count, _slopes(dense, name)))
                 count += 1
@@ -304,11 +230,22 @@ def input_gradient(
     backend: str | None = None,
     progress: bool | None = None,
 ) -> Array:
-    """The derivatives of K(x1_i, x2_j) by the features of its first argument: shape (n1, n2,
-    d), float64.
+    """The derivatives of K(x1_i, x2_j) by the features of its first argument.
 
-    Where n1 n2 d values are too many, `input_vjp` sums over j on the way. Arguments and errors are
-    those of `kernel_gradient`; ``x2=None`` means ``x1``, held fixed.
+    Where n1 n2 d values are too many, `input_vjp` sums over j on the way.
+
+    Parameters
+    ----------
+    net : Layer
+    x1 : array_like of shape (n1, d)
+    x2 : array_like of shape (n2, d), or None
+        None: x1, held fixed.
+    get, threads, backend, progress
+        As for `kernel_gradient`.
+
+    Returns
+    -------
+    ndarray of shape (n1, n2, d), float64
 
     Notes
     -----
@@ -318,6 +255,14 @@ def input_gradient(
     ones at the kink. Near the kink, at a relative distance r, the NTK's derivative has a relative
     error of about 1e-16/r^2. At the zero vector, where a ReLU network without biases has another
     kink, the derivative of its nonlinearity's dual is taken as 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import Dense
+    >>> from ntkcore.gradients import input_gradient
+    >>> input_gradient(Dense(), np.array([[1.0, 2.0]]), np.array([[4.0, 6.0]]), "nngp")
+    array([[[2., 3.]]])
     """
     pairs = _Pairs(net, x1, x2, get, threads, backend)
     width = pairs.a.shape[1]
@@ -345,12 +290,34 @@ def input_vjp(
     backend: str | None = None,
     progress: bool | None = None,
 ) -> Array:
-    """The derivatives of sum_ij G_ij K(x1_i, x2_j) by x1: shape (n1, d), float64,
-    with little memory beside.
+    """The derivatives of sum_ij G_ij K(x1_i, x2_j) by x1, with little memory beside.
 
-    ``G`` has shape (n1, n2): the derivatives of some loss by the kernel's values. With ``x2=None``
-    both arguments of K(x1_i, x1_j) move. Other arguments, errors and what happens at equal vectors:
-    as for `input_gradient`.
+    Parameters
+    ----------
+    net : Layer
+    x1 : array_like of shape (n1, d)
+    x2 : array_like of shape (n2, d), or None
+        None: both arguments of K(x1_i, x1_j) move.
+    G : array_like of shape (n1, n2)
+        The derivatives of some loss by the kernel's values.
+    get, threads, backend, progress
+        As for `kernel_gradient`.
+
+    Returns
+    -------
+    ndarray of shape (n1, d), float64
+
+    Notes
+    -----
+    At equal vectors: as for `input_gradient`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import Dense
+    >>> from ntkcore.gradients import input_vjp
+    >>> input_vjp(Dense(), np.array([[1.0, 2.0]]), np.array([[4.0, 6.0]]), [[1.0]], "nngp")
+    array([[2., 3.]])
     """
     pairs = _Pairs(net, x1, x2, get, threads, backend)
     weights = as_array(G, "G")

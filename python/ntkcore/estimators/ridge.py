@@ -163,7 +163,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
     Notes
     -----
     Fitting takes n^2 values of memory and n^3/6 multiply-adds; the pseudo-inverse 2 n^2 and tens of
-    times the work. Neither of LAPACK's routines, potrf and syevr, limits n below what fits into
+    times the work. Neither Cholesky, by blocks, nor LAPACK's syevr limits n below what fits into
     memory.
 
     References
@@ -317,9 +317,10 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
 
         Returns
         -------
-        ndarray of shape (n_samples,) for two classes: positive for ``classes_[1]``, regressed on +1
-        and -1. ndarray of shape (n_samples, n_classes) for more: regressed on 1[y = k] - 1/C; every
-        row sums to 0.
+        ndarray of shape (n_samples,) for two classes
+            Positive for ``classes_[1]``, regressed on +1 and -1.
+        ndarray of shape (n_samples, n_classes) for more
+            Regressed on 1[y = k] - 1/C; every row sums to 0.
         """
         return self._output(X)
 

@@ -34,11 +34,31 @@ def load(name: str) -> Any:
 
 
 def run(name: str, folder: str | Path, *, quick: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Run an experiment and write its picture, its numbers and the folder's index;
-    returns what the JSON says.
+    """Run an experiment; write its picture, its numbers and the folder's index.
 
-    ValueError for an unknown name; FileNotFoundError where real data are needed and absent;
-    ImportError without Matplotlib or SciPy.
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+    folder : path
+    quick : bool, default=False
+        Smaller, in seconds.
+    seed : int, default=0
+        Of everything random.
+
+    Returns
+    -------
+    dict
+        What the JSON says.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    FileNotFoundError
+        Where real data are needed and absent.
+    ImportError
+        Without Matplotlib or SciPy.
     """
     from matplotlib.figure import Figure
 

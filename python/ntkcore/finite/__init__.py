@@ -14,23 +14,25 @@ try:
 except ImportError:
     raise ImportError('finite networks need PyTorch: pip install "ntkcore[torch]"') from None
 
+from ntkcore.finite.comparisons import (
+    alignment,
+    kernel_distance,
+    kernel_movement,
+    kernel_velocity,
+    nmse,
+    rms_deviation,
+)
 from ntkcore.finite.empirical import empirical_nngp, empirical_ntk, features
 from ntkcore.finite.linearized import Linearized, LinearizedNet, linearize
 from ntkcore.finite.measures import (
     LinearizedError,
     activation_movement,
     activations,
-    alignment,
     feature_movement,
-    kernel_distance,
-    kernel_movement,
-    kernel_velocity,
     laziness,
     linearization_error,
     linearized_error,
-    nmse,
     parameter_movement,
-    rms_deviation,
 )
 from ntkcore.finite.networks import FiniteNet, parameter_groups, to_torch
 from ntkcore.finite.parameterizations import ABC

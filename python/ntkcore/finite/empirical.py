@@ -210,10 +210,24 @@ def _contract(left: Factors, right: Factors, outputs: str, count: int) -> Tensor
 
 
 def features(module: Module, x: Any, *, parameters: Parameters | None = None) -> Array:
-    """The last hidden layer's features (n, width):
-    what the last affine layer (torch's Linear too) is handed.
+    """The last hidden layer's features: what the last affine layer (torch's Linear too) is handed.
 
-    ValueError for a module without such a layer.
+    Parameters
+    ----------
+    module : torch.nn.Module
+    x : array_like or tensor of shape (n, ...)
+        Samples.
+    parameters : mapping of str to tensor, optional
+        By name; by default the module's own.
+
+    Returns
+    -------
+    ndarray of shape (n, width)
+
+    Raises
+    ------
+    ValueError
+        For a module without such a layer.
     """
     return numpy(_features(module, as_tensor(module, x, "x"), parameters)[0])
 
@@ -221,12 +235,32 @@ def features(module: Module, x: Any, *, parameters: Parameters | None = None) ->
 def empirical_nngp(
     module: Module, x1: Any, x2: Any = None, *, parameters: Parameters | None = None
 ) -> Array:
-    """The covariance of the outputs over new read-outs, given the features phi:
-    W_std^2/fan-in phi phi'^T + b_std^2.
+    """The covariance of the outputs over new read-outs, given the features phi.
 
-    (n1, n2). In every parameterization it is that of the NTK parameterization's read-out, without
-    alpha, and so converges to ``ntkcore.kernel(net, x1, x2, "nngp")``. Of other modules: phi
-    phi'^T/fan-in. Errors as for `features` (Lee et al. 2018).
+    W_std^2/fan-in phi phi'^T + b_std^2. In every parameterization it is that of the NTK
+    parameterization's read-out, without alpha, and so converges to ``ntkcore.kernel(net, x1, x2,
+    "nngp")``. Of other modules: phi phi'^T/fan-in.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    x1, x2 : array_like or tensor of shapes (n1, ...) and (n2, ...)
+        Samples; by default x2 is x1.
+    parameters : mapping of str to tensor, optional
+        By name; by default the module's own.
+
+    Returns
+    -------
+    ndarray of shape (n1, n2)
+
+    Raises
+    ------
+    ValueError
+        For a module without an affine layer.
+
+    References
+    ----------
+    Lee et al. 2018, equation 5.
     """
     a, layer = _features(module, as_tensor(module, x1, "x1"), parameters)
     b = a if x2 is None else _features(module, as_tensor(module, x2, "x2"), parameters)[0]

@@ -62,12 +62,25 @@ def _start(name: str) -> str:
 
 
 def linearize(module: Module, parameters: Parameters | None = None) -> LinearizedNet:
-    """The linearised network about the module's parameters, or ``parameters`` by name,
-    as a torch module.
+    """The linearised network about a module's parameters, as a torch module.
 
     For `train` and any optimizer; weight decay pulls its weights towards 0, as it does the
-    network's. Its layers have the network's learning rates. ValueError for parameters that are not
-    the module's.
+    network's. Its layers have the network's learning rates.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    parameters : mapping of str to tensor, optional
+        By name; by default the module's own.
+
+    Returns
+    -------
+    LinearizedNet
+
+    Raises
+    ------
+    ValueError
+        For parameters that are not the module's.
     """
     return LinearizedNet(module, parameters)
 

@@ -1,7 +1,6 @@
-"""How lazy a network is: what its training moves of kernel, parameters, features and function.
+"""How lazy a network is: what its training moves of parameters, features and function.
 
-Chizat et al. 2019 (laziness), Fort et al. 2020 (kernel distance and velocity, linearised from time
-t), Cristianini et al. 2001 (alignment), Geiger et al. 2020. Norms are Frobenius norms.
+Chizat et al. 2019 (laziness), Fort et al. 2020 (linearised from time t), Geiger et al. 2020.
 """
 
 from __future__ import annotations
@@ -20,68 +19,15 @@ from torch.nn import Module
 
 from ntkcore.engine.inputs import real_array
 from ntkcore.finite.arrays import Parameters, as_tensor, batches, numpy, trainable
+from ntkcore.finite.comparisons import nmse, rms
 from ntkcore.finite.empirical import empirical_ntk, features
 from ntkcore.finite.functional import as_function, check_functional, jvp, outputs_of, pull_back
 from ntkcore.finite.linearized import Linearized
 from ntkcore.finite.modules import Affine
-from ntkcore.linalg.checks import check_matrix
 
 Array = npt.NDArray[Any]
 
 ROWS = 1024  # of a forward pass without gradients
-
-
-# --- kernels
-
-
-def kernel_movement(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> float:
-    """||K_t - K_0||/||K_0||; 0 for a lazy network."""
-    after, before = _kernels(K_t, K_0)
-    return float(np.linalg.norm(after - before) / np.linalg.norm(before))
-
-
-def kernel_distance(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> float:
-    """S = 1 - <K_t, K_0>/(||K_t|| ||K_0||), blind to the kernel's size (Fort et al. 2020,
-    equation 2).
-    """
-    after, before = _kernels(K_t, K_0)
-    a, b = after / np.linalg.norm(after), before / np.linalg.norm(before)
-    return float(((a - b) ** 2).sum() / 2)  # without cancellation
-
-
-def kernel_velocity(K_t: npt.ArrayLike, K_s: npt.ArrayLike, dt: float) -> float:
-    """S(s, t)/dt, the kernel's distance per unit of time, dt = t - s > 0 (Fort et al. 2020)."""
-    if not dt > 0:
-        raise ValueError(f"dt must be the time between both kernels, a positive number, not {dt!r}")
-    return kernel_distance(K_t, K_s) / dt
-
-
-def alignment(K: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """<K, y y^T>/(||K|| ||y y^T||), y (n,) or (n, outputs):
-    of one output y^T K y/(||K|| ||y||^2).
-    """
-    kernel = check_matrix(K, "K", (None, None))
-    targets = real_array(y, "y")
-    if len(kernel) != kernel.shape[1] or targets.shape[:1] != kernel.shape[:1]:
-        raise ValueError(
-            f"K of shape {kernel.shape} and y of shape {targets.shape} must be (n, n) and (n, …)"
-        )
-    targets = targets.reshape(len(kernel), -1)
-    norm = np.linalg.norm(kernel) * np.linalg.norm(targets.T @ targets)
-    if not 0 < norm < math.inf:
-        raise ValueError("the alignment needs a kernel and targets that are finite and not 0")
-    return float(np.sum(targets * (kernel @ targets)) / norm)
-
-
-def _kernels(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> tuple[Array, Array]:
-    after, before = real_array(K_t, "K_t"), real_array(K_0, "K_0")
-    if after.shape != before.shape:
-        raise ValueError(f"the kernels differ in shape: {after.shape} and {before.shape}")
-    if not (
-        np.isfinite(after).all() and np.isfinite(before).all() and after.any() and before.any()
-    ):
-        raise ValueError("a kernel holds NaN or infinity, or is 0 everywhere")
-    return after, before
 
 
 # --- parameters and features
@@ -90,10 +36,22 @@ def _kernels(K_t: npt.ArrayLike, K_0: npt.ArrayLike) -> tuple[Array, Array]:
 def parameter_movement(
     module_t: Module, module_0: Module | Parameters, *, relative: bool = True
 ) -> float:
-    """||w_t - w_0||/||w_0|| over the trainable parameters, or without ``relative`` ||w_t - w_0||.
+    """||w_t - w_0||/||w_0|| over the trainable parameters.
 
-    ``module_0``: the module before (a deep copy), or its parameters by name. The absolute movement
-    does not shrink with the width, the relative one does.
+    The absolute movement does not shrink with the width, the relative one does.
+
+    Parameters
+    ----------
+    module_t : torch.nn.Module
+        The module now.
+    module_0 : torch.nn.Module or mapping of str to tensor
+        Before (a deep copy), or its parameters by name.
+    relative : bool, default=True
+        False: ||w_t - w_0||.
+
+    Returns
+    -------
+    float
     """
     after = trainable(module_t)
     if not isinstance(module_0, (Module, Mapping)):
@@ -113,14 +71,36 @@ def parameter_movement(
 
 
 def feature_movement(module_t: Module, module_0: Module, x: Any) -> float:
-    """||phi_t(x) - phi_0(x)||/||phi_0(x)|| of the last hidden features (n, width)."""
+    """||phi_t(x) - phi_0(x)||/||phi_0(x)|| of the last hidden features (n, width).
+
+    Parameters
+    ----------
+    module_t, module_0 : torch.nn.Module
+        The module now, and before (a deep copy).
+    x : array_like or tensor of shape (n, ...)
+        Samples.
+
+    Returns
+    -------
+    float
+    """
     before = features(module_0, x).astype(np.float64)
     return float(np.linalg.norm(features(module_t, x) - before) / np.linalg.norm(before))
 
 
 def activations(module: Module, x: Any) -> dict[str, Array]:
-    """The output of every affine layer (to_torch's, torch's Linear) by its name,
-    as the module gives it: (n, …).
+    """The output of every affine layer (to_torch's, torch's Linear), as the module gives it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    x : array_like or tensor of shape (n, ...)
+        Samples.
+
+    Returns
+    -------
+    dict
+        {layer: ndarray of shape (n, ...)}.
     """
     data = as_tensor(module, x, "x")
     check_functional(module, data)
@@ -153,33 +133,43 @@ def activations(module: Module, x: Any) -> dict[str, Array]:
 def activation_movement(
     module_t: Module, module_0: Module, x: Any
 ) -> dict[str, tuple[float, float]]:
-    """(RMS of the change, RMS before) of every affine layer's output:
-    the coordinate check (Yang et al. 2022, App. D).
+    """RMS of the change, and RMS before, of every affine layer's output: the coordinate check.
 
     Under the maximal-update parameterization neither depends on the width.
+
+    Parameters
+    ----------
+    module_t, module_0 : torch.nn.Module
+        The module now, and before (a deep copy).
+    x : array_like or tensor of shape (n, ...)
+        Samples.
+
+    Returns
+    -------
+    dict
+        {layer: (RMS of the change, RMS before)}.
+
+    References
+    ----------
+    Yang et al. 2022, appendix D.
     """
     after, before = activations(module_t, x), activations(module_0, x)
-    return {name: (_rms(after[name] - value), _rms(value)) for name, value in before.items()}
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.asarray(values, np.float64) ** 2)))
-
-
-# --- the function
-
-
-def rms_deviation(f: npt.ArrayLike, f_lin: npt.ArrayLike) -> float:
-    """RMS over samples and outputs of the difference of two predictions of the same shape."""
-    a, b = real_array(f, "f"), real_array(f_lin, "f_lin")
-    if a.shape != b.shape:
-        raise ValueError(f"the predictions differ in shape: {a.shape} and {b.shape}")
-    return _rms(a - b)
+    return {name: (rms(after[name] - value), rms(value)) for name, value in before.items()}
 
 
 def linearization_error(module_t: Module, module_0: Module, x: Any) -> float:
-    """RMS of f(w_t) - f(w_0) - J(w_0)(w_t - w_0) on x:
-    how far the network has left its tangent plane.
+    """RMS of f(w_t) - f(w_0) - J(w_0)(w_t - w_0): how far the network has left its tangent plane.
+
+    Parameters
+    ----------
+    module_t, module_0 : torch.nn.Module
+        The module now, and before (a deep copy).
+    x : array_like or tensor of shape (n, ...)
+        Samples.
+
+    Returns
+    -------
+    float
     """
     data = as_tensor(module_0, x, "x")
     check_functional(module_0, data)
@@ -194,17 +184,6 @@ def linearization_error(module_t: Module, module_0: Module, x: Any) -> float:
             squares += float((left.double() ** 2).sum())
             count += left.numel()
     return math.sqrt(squares / count)
-
-
-def nmse(f: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """||f - y||^2/||y - mean y||^2: 0 is perfect, 1 the best constant."""
-    targets, outputs = real_array(y, "y"), real_array(f, "f")
-    if outputs.size != targets.size or outputs.shape[:1] != targets.shape[:1]:
-        raise ValueError(f"f of shape {outputs.shape} does not fit y of shape {targets.shape}")
-    spread = ((targets - targets.mean(axis=0)) ** 2).sum()
-    if not spread > 0:
-        raise ValueError("the targets are constant: a relative error needs some that differ")
-    return float(((outputs.reshape(targets.shape) - targets) ** 2).sum() / spread)
 
 
 @dataclass(frozen=True)
@@ -230,10 +209,30 @@ def linearized_error(
     **options: Any,
 ) -> LinearizedError:
     """Is what the kernel has learned by now enough? The network linearised here,
-    trained for ``time`` from here on.
+    trained from here on.
 
-    ``options``: those of `Linearized`, e.g. ``rule``, ``ridge``. Where the linearised error is far
-    below the network's, the rest of training needs no more features (Fort et al. 2020, figure 4).
+    Where the linearised error is far below the network's,
+    the rest of training needs no more features.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    x, y : array_like or tensor of shape (n, ...)
+        Training samples and targets.
+    x_test, y_test : array_like or tensor of shape (m, ...)
+        Of the test set.
+    time : float, default=inf
+        For which the linearised network is trained.
+    **options
+        Those of `Linearized`, such as ``rule`` and ``ridge``.
+
+    Returns
+    -------
+    LinearizedError
+
+    References
+    ----------
+    Fort et al. 2020, figure 4.
     """
     linear = Linearized(module, x, y, **options)
     y, y_test = (real_array(v, name) for v, name in ((y, "y"), (y_test, "y_test")))
@@ -251,11 +250,33 @@ def laziness(
     """kappa = ||f - y|| ||D^2 f||/||Df||^2 at the parameters there are;
     lazy where it is far below 1.
 
-    Norms of functions are root mean squares over the samples x, norms of derivatives those of
-    operators. ||Df||^2 is the empirical NTK's largest eigenvalue over n; ||D^2 f|| = max |D^2 f[u,
-    u]| over unit u is approached from below by a shifted power method from ``restarts`` random
-    directions (Kolda & Mayo 2011). Scaling a centred network by alpha divides kappa by alpha
-    (Chizat et al. 2019, equation 3). Memory: the full kernel of the samples.
+    Norms of functions are root mean squares over the samples x,
+    norms of derivatives those of operators.
+    ||Df||^2 is the empirical NTK's largest eigenvalue over n; ||D^2 f|| = max |D^2 f[u, u]| over
+    unit u is approached from below by a shifted power method (Kolda & Mayo 2011). Scaling a centred
+    network by alpha divides kappa by alpha. Memory: the full kernel of the samples.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    x : array_like or tensor of shape (n, ...)
+        Samples.
+    y : array_like or tensor of shape (n,) or (n, outputs)
+        Targets.
+    iterations : int, default=30
+        Of the power method.
+    restarts : int, default=3
+        Random directions that it begins from.
+    seed : int, default=0
+        Of these.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Chizat et al. 2019, equation 3.
     """
     data = as_tensor(module, x, "x")
     check_functional(module, data)

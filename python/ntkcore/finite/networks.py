@@ -342,11 +342,29 @@ def parameter_groups(
     rate; the groups take that back: lr * weight_decay is the same in all layers. Frozen parameters
     are left out; modules not made by `to_torch` have the rate ``lr`` everywhere.
 
-    ``optimizer``: "sgd", "adam" or "adamw"; ``base_width``: the width at which all layers have the
-    rate ``lr``. Every group has the keys params, lr, weight_decay and name. ValueError for another
-    optimizer.
+    Parameters
+    ----------
+    module : torch.nn.Module
+    lr : float
+        The learning rate.
+    optimizer : {"sgd", "adam", "adamw"}, default="sgd"
+    base_width : float, default=1
+        The width at which all layers have the rate ``lr``.
+    weight_decay : float, default=0
 
-    References: Yang & Hu 2021; Yang et al. 2022, table 3.
+    Returns
+    -------
+    list of dict
+        With the keys params, lr, weight_decay and name.
+
+    Raises
+    ------
+    ValueError
+        For another optimizer.
+
+    References
+    ----------
+    Yang & Hu 2021; Yang et al. 2022, table 3.
     """
     check_module(module)
     if optimizer not in SGD + ADAM:

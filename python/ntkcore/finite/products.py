@@ -39,9 +39,29 @@ def ntk_vector_product(
 ) -> Array:
     """K(x, x2) v, K being ``empirical_ntk(module, x, x2, outputs="full")``.
 
-    ``v``: (n2, outputs), giving (n1, outputs), or (n2,) for modules of one output, giving (n1,).
-    ``x2=None`` means ``x``. ``block``: samples at a time. Other arguments and errors as for
-    `empirical_ntk`.
+    Parameters
+    ----------
+    module : torch.nn.Module
+    x : array_like or tensor of shape (n1, ...)
+        Samples of the rows.
+    v : array_like of shape (n2, outputs), or (n2,) for modules of one output
+    x2 : array_like or tensor of shape (n2, ...), optional
+        Samples of the columns; by default x.
+    parameters : mapping of str to tensor, optional
+        By name; by default the module's own.
+    block : int, default=256
+        Samples at a time.
+    scales : mapping of str to float, or "sgd" or "adam", optional
+        As for `empirical_ntk`.
+
+    Returns
+    -------
+    ndarray of shape (n1, outputs) or (n1,)
+
+    Raises
+    ------
+    ValueError
+        As for `empirical_ntk`, and for a v that does not fit.
     """
     product = _Product(module, x, x2, parameters, block, scales)
     given = real_array(v, "v")
@@ -62,10 +82,23 @@ def ntk_operator(
     block: int = BLOCK,
     scales: Mapping[str, float] | str | None = None,
 ) -> Any:
-    """K(x, x2) as SciPy's LinearOperator, (n1 * outputs, n2 * outputs) with sample-major rows.
+    """K(x, x2) as SciPy's LinearOperator, with sample-major rows.
 
-    For `ntkcore.dynamics.leading_modes`, for example. Arguments and errors as for
-    `ntk_vector_product`; ImportError without SciPy.
+    For `ntkcore.dynamics.leading_modes`, for example.
+
+    Parameters
+    ----------
+    module, x, x2, parameters, block, scales
+        As for `ntk_vector_product`.
+
+    Returns
+    -------
+    scipy.sparse.linalg.LinearOperator of shape (n1 * outputs, n2 * outputs)
+
+    Raises
+    ------
+    ImportError
+        Without SciPy.
     """
     try:
         from scipy.sparse.linalg import LinearOperator

@@ -162,15 +162,35 @@ def _lapack_is_64_bit() -> bool:
 
 
 def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
-    """All eigenpairs of a kernel matrix (n, n), by numpy.linalg.eigh in float64,
-    whatever its dtype.
+    """All eigenpairs of a kernel matrix, in float64, whatever its dtype.
 
     Noise is n eps lambda_max, for a float32 kernel at least `noise_floor`, and at least twice the
     size of the most negative eigenvalue, which only rounding can have made. Eigenvalues up to it
     become 0.
 
-    ValueError for a matrix that is not square, finite, symmetric and, up to rounding, positive
-    semidefinite; MemoryError, before any work, if the eigenvectors do not fit.
+    Parameters
+    ----------
+    kernel : array_like of shape (n, n)
+    name : str, optional
+        As errors call it.
+
+    Returns
+    -------
+    Modes
+
+    Raises
+    ------
+    ValueError
+        For a matrix that is not square, finite, symmetric and, up to rounding,
+        positive semidefinite.
+    MemoryError
+        Before any work, if the eigenvectors do not fit.
+
+    Examples
+    --------
+    >>> from ntkcore.dynamics import eigenmodes
+    >>> eigenmodes([[2.0, 0.0], [0.0, 3.0]]).values
+    array([3., 2.])
     """
     given = as_array(kernel, name)
     lower = single(given.dtype)
@@ -193,15 +213,38 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
 def leading_modes(
     operator: Any, k: int, *, trace: float | None = None, tolerance: float = 1e-10
 ) -> Modes:
-    """The k leading eigenpairs of a SciPy LinearOperator (n, n), or anything its eigsh takes,
-    by Lanczos.
+    """The k leading eigenpairs of an operator, by Lanczos: only products with vectors are taken.
 
-    The operator must be symmetric positive semidefinite; only products with vectors are taken.
-    ``trace``: its trace if known, for relative ridges. ``tolerance``: relative accuracy of the
-    eigenvalues.
+    Parameters
+    ----------
+    operator : scipy.sparse.linalg.LinearOperator of shape (n, n)
+        Symmetric positive semidefinite; or anything that SciPy's eigsh takes.
+    k : int
+        From 1 to n - 1.
+    trace : float, optional
+        Its trace if known, for relative ridges.
+    tolerance : float, default=1e-10
+        Relative accuracy of the eigenvalues.
 
-    ValueError for k outside 1 … n - 1 or a negative leading eigenvalue; ImportError without SciPy;
-    SciPy's ArpackNoConvergence (a RuntimeError) if Lanczos does not converge.
+    Returns
+    -------
+    Modes
+
+    Raises
+    ------
+    ValueError
+        For another k, or a negative leading eigenvalue.
+    ImportError
+        Without SciPy.
+    RuntimeError
+        SciPy's ArpackNoConvergence.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore.dynamics import leading_modes
+    >>> leading_modes(np.diag([1.0, 5.0, 3.0]), 1).values.round(6)
+    array([5.])
     """
     try:
         from scipy.sparse import issparse

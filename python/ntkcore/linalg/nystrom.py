@@ -14,13 +14,26 @@ from ntkcore.linalg.operators import KernelOperator
 
 
 class Nystrom:
-    """Preconditioner (F F^T + shift I)^-1 with F from a
-    randomly pivoted Cholesky factorisation of K.
+    """Preconditioner (F F^T + shift I)^-1, F from a randomly pivoted Cholesky factorisation of K.
 
-    Pivots are drawn with probabilities of the residual's diagonal, block by block (Chen, Epperly,
-    Tropp & Webber 2023); it costs ``rank`` rows of the kernel (Díaz et al. 2023), of a store the
-    chunks that hold them. The shift is the ridge and the residual's mean diagonal: what F leaves of
-    the kernel counts as if it were a multiple of I. F lies where the operator's tiles do.
+    Pivots are drawn with probabilities of the residual's diagonal, block by block; it costs
+    ``rank`` rows of the kernel, of a store the chunks that hold them. The shift is the ridge and
+    the residual's mean diagonal: what F leaves of the kernel counts as if it were a multiple of I.
+    F lies where the operator's tiles do.
+
+    Parameters
+    ----------
+    operator : KernelOperator of shape (n, n)
+    ridge : float
+        > 0.
+    rank : int
+        Columns of F, at most; `rank` says afterwards how many there are.
+    seed : int, default=0
+        Of the pivots.
+
+    References
+    ----------
+    Chen, Epperly, Tropp & Webber 2023, algorithm 2.2; Díaz et al. 2023.
     """
 
     def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> None:

@@ -24,12 +24,40 @@ def gradient_descent_mse(
 ) -> Callable[..., Any]:
     """Gradient flow on the mean squared error ||f - y||^2/(2 y.size), from given initial outputs.
 
-    ``k_train_train``: shape ``zip(y_train.shape, y_train.shape)`` without ``trace_axes``.
-    ``diag_reg`` is added to its diagonal in units of its mean, or absolute. Returns
-    ``predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, k_test_train=None)``: outputs at times of
-    any shape (None: infinity) on the training set, or (train, test) if ``fx_test_0`` is given, or
-    those of the test set if ``fx_train_0`` is None; time axes lead. ValueError for shapes that do
-    not fit. At t = None the training outputs are y_train, whatever diag_reg, as in neural-tangents.
+    Parameters
+    ----------
+    k_train_train : array_like
+        The training kernel, of shape ``zip(y_train.shape, y_train.shape)`` without ``trace_axes``.
+    y_train : array_like
+        Targets.
+    learning_rate : float, default=1
+    diag_reg : float, default=0
+        Added to the training kernel's diagonal, in units of its mean.
+    diag_reg_absolute_scale : bool, default=False
+        Added as it is.
+    trace_axes : int or sequence of int, default=(-1,)
+        Axes of the outputs that the kernel lacks.
+
+    Returns
+    -------
+    predict_fn : callable
+        ``predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, k_test_train=None)``: outputs at times
+        of any shape (None: infinity) on the training set, or (train, test) if ``fx_test_0`` is
+        given, or those of the test set if ``fx_train_0`` is None; time axes lead. At t = None the
+        training outputs are y_train, whatever diag_reg, as in neural-tangents.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import predict
+    >>> predict_fn = predict.gradient_descent_mse(np.eye(1), np.array([[1.0]]))
+    >>> predict_fn(np.log(2)).round(6)
+    array([[0.5]])
     """
     y, learning_rate = outputs_of(y_train), positive("learning_rate", learning_rate)
     layout = Layout.of(y, trace_axes)
@@ -93,11 +121,28 @@ def max_learning_rate(
     momentum: float = 0.0,
     eps: float = 1e-12,
 ) -> float:
-    """The largest step size at which gradient descent converges: 2 (1 + momentum)
-    size / (lambda_max + eps).
+    """The largest step size at which gradient descent converges.
 
-    ``y_train_size``: of y_train, all outputs counted (None: the kernel's rows);
-    the loss is ||f - y||^2/(2 size).
+    2 (1 + momentum) size / (lambda_max + eps); the loss is ||f - y||^2/(2 size).
+
+    Parameters
+    ----------
+    ntk_train_train : array_like
+        The training kernel.
+    y_train_size : int, optional
+        Of y_train, all outputs counted; by default the kernel's rows.
+    momentum : float, default=0
+    eps : float, default=1e-12
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from ntkcore import predict
+    >>> round(predict.max_learning_rate([[2.0, 0.0], [0.0, 1.0]]), 6)
+    2.0
     """
     matrix, _, _ = matrix_of(ntk_train_train, "ntk_train_train")
     K = check_symmetric(matrix, "ntk_train_train")

@@ -36,13 +36,46 @@ def gradient_descent_mse_ensemble(
     trace_axes: Axes = (-1,),
     **kernel_fn_train_train_kwargs: Any,
 ) -> Callable[..., Any]:
-    """Mean and covariance over initialisations of infinitely wide
-    networks under gradient flow on the MSE.
+    """Mean and covariance over initialisations of infinitely wide networks, trained on the MSE.
 
-    ``kernel_fn(x1, x2, get, **kwargs)``: as `ntkcore.stax` gives it. Returns ``predict_fn(t=None,
-    x_test=None, get=None, compute_cov=False, **kernel_fn_test_test_kwargs)``: a mean, or a
-    `Gaussian` with ``compute_cov``; for a tuple ``get`` (None: ("nngp", "ntk")) a namedtuple. t of
-    any shape, None for infinity; ``x_test=None`` for the training set.
+    Parameters
+    ----------
+    kernel_fn : callable
+        ``kernel_fn(x1, x2, get, **kwargs)``, as `ntkcore.stax` gives it.
+    x_train, y_train : array_like
+        Samples and targets.
+    learning_rate : float, default=1
+        Of gradient flow.
+    diag_reg : float, default=0
+        Added to the training kernel's diagonal, in units of its mean.
+    diag_reg_absolute_scale : bool, default=False
+        Added as it is.
+    trace_axes : int or sequence of int, default=(-1,)
+        Axes of the outputs that the kernel lacks.
+    **kernel_fn_train_train_kwargs
+        Options of `kernel_fn`.
+
+    Returns
+    -------
+    predict_fn : callable
+        ``predict_fn(t=None, x_test=None, get=None, compute_cov=False,
+        **kernel_fn_test_test_kwargs)``: a mean, or a `Gaussian` with ``compute_cov``; for a tuple
+        ``get`` (None: ("nngp", "ntk")) a namedtuple. t of any shape, None for infinity;
+        ``x_test=None`` for the training set.
+
+    References
+    ----------
+    Lee et al. 2019, equations 10 to 16.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import predict, stax
+    >>> kernel_fn = stax.serial(stax.Dense(1))[2]
+    >>> x, y = np.array([[1.0], [2.0]]), np.array([[1.0], [2.0]])
+    >>> predict_fn = predict.gradient_descent_mse_ensemble(kernel_fn, x, y, diag_reg=1e-8)
+    >>> predict_fn(x_test=np.array([[3.0]]), get="ntk").round(4)
+    array([[3.]])
     """
     if not callable(kernel_fn):
         raise TypeError(

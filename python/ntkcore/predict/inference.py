@@ -21,13 +21,41 @@ def gp_inference(
     diag_reg_absolute_scale: bool = False,
     trace_axes: Axes = (-1,),
 ) -> Callable[..., Any]:
-    """Infinite time: "nngp", posterior of the Bayesian network; "ntk", trained ensemble;
-    "ntkgp", GP of the NTK.
+    """Gaussian processes, and trained ensembles at infinite time.
 
-    ``k_train_train``: an array, or anything with attributes ``nngp`` and ``ntk``. Returns
-    ``predict_fn(get=None, k_test_train=None, k_test_test=None)``: a mean, or a `Gaussian` if
-    ``k_test_test`` is given; for a tuple ``get`` (None: ("nngp", "ntk")) a namedtuple.
-    ``k_test_train=None``: the training set itself, N(y_train, 0).
+    "nngp": posterior of the Bayesian network; "ntk": trained ensemble; "ntkgp": GP of the NTK.
+
+    Parameters
+    ----------
+    k_train_train : array_like, or an object with attributes ``nngp`` and ``ntk``
+        The training kernels.
+    y_train : array_like
+        Targets.
+    diag_reg : float, default=0
+        Added to the training kernel's diagonal, in units of its mean.
+    diag_reg_absolute_scale : bool, default=False
+        Added as it is.
+    trace_axes : int or sequence of int, default=(-1,)
+        Axes of the outputs that the kernel lacks.
+
+    Returns
+    -------
+    predict_fn : callable
+        ``predict_fn(get=None, k_test_train=None, k_test_test=None)``: a mean, or a `Gaussian` if
+        ``k_test_test`` is given; for a tuple ``get`` (None: ("nngp", "ntk")) a namedtuple.
+        ``k_test_train=None``: the training set itself, N(y_train, 0).
+
+    References
+    ----------
+    Lee et al. 2019, equations 10 to 16; He et al. 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import predict
+    >>> predict_fn = predict.gp_inference(np.eye(2), np.array([[1.0], [2.0]]))
+    >>> predict_fn("ntk", k_test_train=np.array([[0.5, 0.5]]))
+    array([[1.5]])
     """
     y = outputs_of(y_train)
     layout = Layout.of(y, trace_axes)

@@ -44,14 +44,39 @@ def gradient_descent(
     momentum: float | None = None,
     trace_axes: Axes = (-1,),
 ) -> Callable[..., Any]:
-    """Gradient flow on any loss, with ``momentum`` its continuous-time heavy ball,
-    by SciPy's ODE solver.
+    """Gradient flow on any loss, by SciPy's ODE solver.
 
-    ``loss(fx, y_hat)``: a number; for its derivative see `ntkcore.losses.gradient_of` (a
-    ``gradient`` method, JAX, or differences). Returns ``predict_fn(t=None, fx_train_or_state_0=0.0,
-    fx_test_0=None, k_test_train=None)``: outputs as those of `gradient_descent_mse`, or an
-    `ODEState` if one was given. With momentum, time is in units of learning_rate**0.5, as in
-    neural-tangents. t = None follows the flow until it rests; ValueError if it does not.
+    Parameters
+    ----------
+    loss : callable
+        ``loss(fx, y_hat)``: a number; for its derivative see
+        `ntkcore.losses` (a ``gradient`` method, JAX, or differences).
+    k_train_train : array_like
+        The training kernel, of shape ``zip(y_train.shape, y_train.shape)`` without ``trace_axes``.
+    y_train : array_like
+        Targets.
+    learning_rate : float, default=1
+    momentum : float, optional
+        Of the continuous-time heavy ball; time is then in units of learning_rate**0.5, as in
+        neural-tangents.
+    trace_axes : int or sequence of int, default=(-1,)
+        Axes of the outputs that the kernel lacks.
+
+    Returns
+    -------
+    predict_fn : callable
+        ``predict_fn(t=None, fx_train_or_state_0=0.0, fx_test_0=None, k_test_train=None)``: outputs
+        as those of `gradient_descent_mse`, or an `ODEState` if one was given. t = None follows the
+        flow until it rests; ValueError if it does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import predict
+    >>> from ntkcore.losses import SquaredError
+    >>> predict_fn = predict.gradient_descent(SquaredError(), np.eye(1), np.array([[1.0]]))
+    >>> predict_fn(np.log(2)).round(6)
+    array([[0.5]])
     """
     flow = _Flow(loss, k_train_train, y_train, learning_rate, momentum, trace_axes)
 

@@ -190,13 +190,32 @@ def sphere_experiment(
     repeats: int = 10,
     seed: int = 0,
 ) -> Array:
-    """E_k(P)/E_k(0) measured on S^(d-1) for some ``orders`` k: (repeats, orders),
-    with unit vectors as inputs.
+    """E_k(P)/E_k(0) measured on S^(d-1), with unit vectors as inputs.
 
-    Targets are random functions of the kernel's space, sum_j a_j K(., z_j) with ``centres`` random
-    z_j and a_j = +-1. The error's part of order k has the squared norm eta_k^2 N_k c^T P_k(U U^T)
-    c, with U the samples and centres and c the predictor's and minus the target's coefficients:
-    exact, without test points.
+    Targets are random functions of the kernel's space, sum_j a_j K(., z_j) with random z_j and a_j
+    = +-1. The error's part of order k has the squared norm eta_k^2 N_k c^T P_k(U U^T) c, with U the
+    samples and centres and c the predictor's and minus the target's coefficients: exact, without
+    test points.
+
+    Parameters
+    ----------
+    net : Layer
+    modes : SphereSpectrum
+        Of the net's kernel.
+    samples : int
+        P.
+    orders : sequence of int
+        The k that are measured.
+    ridge : float, default=0
+    get : {"ntk", "nngp"}, default="ntk"
+    centres : int, default=200
+        The number of z_j.
+    repeats : int, default=10
+    seed : int, default=0
+
+    Returns
+    -------
+    ndarray of shape (repeats, orders)
     """
     rng, d = np.random.default_rng(seed), modes.d
     out = np.empty((repeats, len(orders)))

@@ -52,8 +52,30 @@ class PowerLaw:
 
 
 def power_law(values: npt.ArrayLike, first: int, last: int) -> PowerLaw:
-    """Fit values[first - 1 : last] > 0.
-    ValueError for fewer than 10 points or less than a factor 4 in i.
+    """Fit c i^-exponent to values[first - 1 : last], by least squares on logarithms.
+
+    Parameters
+    ----------
+    values : array_like of shape (n,)
+        Positive in the range.
+    first, last : int
+        The range, counted from 1.
+
+    Returns
+    -------
+    PowerLaw
+
+    Raises
+    ------
+    ValueError
+        For fewer than 10 points or less than a factor 4 in i.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore.spectrum import power_law
+    >>> round(power_law(np.arange(1.0, 101) ** -2, 1, 100).exponent, 6)
+    2.0
     """
     data = check_matrix(values, "values", (None,))
     whole = all(isinstance(number, (int, np.integer)) for number in (first, last))
@@ -245,15 +267,30 @@ def conditioning(K: Any) -> Conditioning:
 
 
 def certified_decay(dynamics: Dynamics, times: npt.ArrayLike) -> tuple[Array, Array]:
-    """Du et al. 2019's bound (1 - eta lambda_0/2)^t |f_0 - y|^2 beside the actual |f_t - y|^2,
-    both of shape (t,).
+    """The bound (1 - eta lambda_0/2)^t |f_0 - y|^2 beside the actual |f_t - y|^2.
 
     lambda_0 is the smallest eigenvalue over N; of gradient flow the bound is exp(-eta lambda_0 t).
-    The linear model keeps it for every eta lambda_max/N <= 1; Du et al.'s theorem for networks
-    wants eta smaller and the width large.
+    The linear model keeps it for every eta lambda_max/N <= 1; the theorem for networks wants eta
+    smaller and the width large.
 
-    ValueError with a ridge, which keeps the error from vanishing, and with momentum,
-    which the theorem leaves out.
+    Parameters
+    ----------
+    dynamics : Dynamics
+    times : array_like of shape (t,)
+
+    Returns
+    -------
+    bound, actual : ndarray of shape (t,)
+
+    Raises
+    ------
+    ValueError
+        With a ridge, which keeps the error from vanishing, and with momentum,
+        which the theorem leaves out.
+
+    References
+    ----------
+    Du et al. 2019, theorem 3.1.
     """
     if not isinstance(dynamics, Dynamics):
         raise TypeError(f"dynamics must be a Dynamics, not {type(dynamics).__name__}")

@@ -29,18 +29,54 @@ MOST_NODES = 2**12
 
 
 def degeneracy(k: int, d: int) -> int:
-    """N_k, the number of independent harmonics of order k on S^(d-1): exact."""
+    """The number of independent harmonics of order k on S^(d-1), exact.
+
+    Parameters
+    ----------
+    k : int
+        Order.
+    d : int
+        Dimension of the space.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> from ntkcore.sphere import degeneracy
+    >>> degeneracy(2, 3)
+    5
+    """
     if k < 0 or d < 2:
         raise ValueError(f"orders start at 0 and spheres at d = 2, not k = {k}, d = {d}")
     return math.comb(k + d - 1, d - 1) - (math.comb(k + d - 3, d - 1) if k >= 2 else 0)
 
 
 def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
-    """P_0 … P_(orders-1) at t, shape (orders, *t.shape):
-    Legendre polynomials in d dimensions, P_k(1) = 1.
+    """Legendre polynomials in d dimensions, P_k(1) = 1.
 
-    (k + d - 2) P_(k+1) = (2k + d - 2) t P_k - k P_(k-1); on the circle, d = 2,
-    P_k = cos(k angle): Fourier modes.
+    (k + d - 2) P_(k+1) = (2k + d - 2) t P_k - k P_(k-1); on the circle, d = 2, P_k = cos(k angle):
+    Fourier modes.
+
+    Parameters
+    ----------
+    orders : int
+        P_0 to P_(orders - 1).
+    t : array_like
+        In [-1, 1].
+    d : int
+        Dimension.
+
+    Returns
+    -------
+    ndarray of shape (orders, *t.shape)
+
+    Examples
+    --------
+    >>> from ntkcore.sphere import legendre
+    >>> legendre(3, 0.5, 3)
+    array([ 1.   ,  0.5  , -0.125])
     """
     x = np.clip(real_array(t, "t"), -1, 1)
     out = np.empty((orders, *x.shape))
@@ -55,8 +91,22 @@ def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
 def dot_product_kernel(
     net: Layer, angles: npt.ArrayLike, d: int, get: str = "ntk", *, norm: float = 1.0
 ) -> Array:
-    """K at pairs of vectors of R^d of length ``norm`` with these ``angles`` in [0, pi], float64,
-    of the same shape.
+    """The kernel at pairs of vectors of one length, by their angle.
+
+    Parameters
+    ----------
+    net : Layer
+    angles : array_like
+        In [0, pi].
+    d : int
+        Dimension.
+    get : {"ntk", "nngp"}, default="ntk"
+    norm : float, default=1
+        Length of the vectors.
+
+    Returns
+    -------
+    ndarray of the shape of angles, float64
     """
     theta = real_array(angles, "angles")
     x = np.zeros((theta.size + 1, d))
@@ -95,15 +145,42 @@ class SphereSpectrum:
 def sphere_spectrum(
     net: Layer, d: int, orders: int = 30, get: str = "ntk", *, norm: float = 1.0
 ) -> SphereSpectrum:
-    """Eigenvalues of orders 0 … orders - 1 of a fully connected net's
-    kernel on the sphere of radius ``norm`` in R^d.
+    """Eigenvalues, order by order, of a fully connected net's kernel on a sphere.
 
     By Gauss-Legendre quadrature in the angle, where K is smooth; its roots at t = +-1 would slow
     Gauss-Jacobi in t down to powers of the number of nodes. Nodes are doubled until nothing changes
     beyond rounding.
 
-    ValueError for d < 2, orders < 1, and nets that
-    `ntkcore.kernel` refuses for vectors of d features.
+    Parameters
+    ----------
+    net : Layer
+    d : int
+        Dimension of the space, at least 2.
+    orders : int, default=30
+        Orders 0 to orders - 1.
+    get : {"ntk", "nngp"}, default="ntk"
+    norm : float, default=1
+        Radius.
+
+    Returns
+    -------
+    SphereSpectrum
+
+    Raises
+    ------
+    ValueError
+        For d < 2, orders < 1, and nets that `ntkcore.kernel` refuses for vectors of d features.
+
+    References
+    ----------
+    Bordelon et al. 2020, section 3.
+
+    Examples
+    --------
+    >>> from ntkcore import mlp
+    >>> from ntkcore.sphere import sphere_spectrum
+    >>> sphere_spectrum(mlp(1), 3, 4).eigenvalues.round(3)
+    array([0.333, 0.222, 0.052, 0.   ])
     """
     if d < 2 or orders < 1:
         raise ValueError(
@@ -147,12 +224,23 @@ def _project(
 def order_power(
     x: npt.ArrayLike, values: npt.ArrayLike, orders: Sequence[int], d: int | None = None
 ) -> Array:
-    """The squared norm of each order's part of a function known at
-    random points of the sphere, shape (orders,).
+    """The squared norm of each order's part of a function known at random points of the sphere.
 
     N_k times the mean over pairs i != j of values_i values_j P_k(<x_i, x_j>): unbiased, so it may
-    come out negative where the order is absent. ``x`` (n, d) is normalised to the sphere;
-    ``values`` (n,).
+    come out negative where the order is absent.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, d)
+        Normalised to the sphere.
+    values : array_like of shape (n,)
+    orders : sequence of int
+    d : int, optional
+        By default x's.
+
+    Returns
+    -------
+    ndarray of shape (orders,)
     """
     points = check_matrix(x, "x", (None, None))
     f = check_matrix(values, "values", (len(points),))
@@ -166,7 +254,17 @@ def order_power(
 
 
 def random_points(n: int, d: int, rng: np.random.Generator) -> Array:
-    """n independent uniform points of S^(d-1), (n, d)."""
+    """Independent uniform points of S^(d-1).
+
+    Parameters
+    ----------
+    n, d : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+    """
     x = rng.standard_normal((n, d))
     out: Array = x / np.linalg.norm(x, axis=1, keepdims=True)
     return out

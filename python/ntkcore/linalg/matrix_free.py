@@ -1,0 +1,105 @@
+"""Kernels computed anew for every product, as operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
+from ntkcore.engine.inputs import check_data
+from ntkcore.engine.kernels import kernel, kernel_diag
+from ntkcore.linalg.operator import KernelOperator
+from ntkcore.specs.layers import Layer
+
+Array = npt.NDArray[np.float64]
+
+
+class MatrixFree(KernelOperator):
+    """The kernel of a network, computed anew for every product and never stored.
+
+    For 10^5 to 10^6 points: a product costs one evaluation of (half of) the kernel,
+    memory is one tile and the vectors.
+
+    Parameters
+    ----------
+    net : Layer
+        The network.
+    x : array_like of shape (n, d) or (n, height, width, channels)
+        Samples of the rows.
+    x2 : array_like, optional
+        Samples of the columns; by default those of the rows.
+    get : {"ntk", "nngp"}, default="ntk"
+        Which kernel.
+    tile : int, default=2048
+        Rows and columns that are computed together.
+    progress : bool, optional
+        A bar; by default on a terminal for long products.
+    **options
+        Those of `ntkcore.kernel`: dtype, threads, backend, devices.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import MatrixFree, cg, mlp
+    >>> x = np.random.default_rng(0).standard_normal((100, 3))
+    >>> cg(MatrixFree(mlp(2), x), x[:, 0], ridge=0.1).converged
+    True
+    """
+
+    def __init__(
+        self,
+        net: Layer,
+        x: npt.ArrayLike,
+        x2: npt.ArrayLike | None = None,
+        get: str = "ntk",
+        *,
+        tile: int = 2048,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(net, Layer):
+            raise TypeError(
+                f"net must be a network spec, and comes before the data, not {type(net).__name__}"
+            )
+        a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
+        self.xp = array_module(x)
+        with on_device_of(x):
+            self._a: Any = self.xp.asarray(a)
+            self._b: Any = self._a if b is None else self.xp.asarray(b)
+        self._net, self._get, self._options = net, get, {"progress": False, **options}
+        super().__init__((len(self._a), len(self._b)), tile, x2 is None, progress)
+        self.storage_dtype = np.dtype(self._a.dtype)
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
+        same = self.symmetric and rows == cols
+        block: npt.NDArray[Any] = kernel(
+            self._net, self._a[rows], None if same else self._b[cols], self._get, **self._options
+        )
+        return block
+
+    def diagonal(self) -> Array:  # noqa: D102
+        if not self.symmetric:
+            return super().diagonal()
+        options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
+        return np.asarray(
+            to_host(kernel_diag(self._net, self._a, self._get, **options)), np.float64
+        )
+
+    def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
+        chosen = np.asarray(indices)
+        at = self.xp.asarray(chosen)
+        computed: Any = kernel(self._net, self._a[at], self._b, self._get, **self._options)
+        block = computed.astype(np.float64, copy=False)
+        self.passes += len(chosen) / self.shape[0]
+        if self.symmetric:  # a point with itself: exact on the diagonal alone
+            block[self.xp.arange(len(chosen)), at] = self.xp.asarray(self.diagonal_of(at))
+        return block
+
+    def diagonal_of(self, indices: Any) -> Array:
+        """Diagonal entries at ``indices``."""
+        options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
+        return np.asarray(
+            to_host(kernel_diag(self._net, self._a[indices], self._get, **options)), np.float64
+        )

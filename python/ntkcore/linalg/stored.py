@@ -1,0 +1,145 @@
+"""Kernels in chunked stores, as operators."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.tiles import Tile
+from ntkcore.linalg.checks import ASYMMETRY, single
+from ntkcore.linalg.operator import KernelOperator
+
+Array = npt.NDArray[np.float64]
+
+
+class Stored(KernelOperator):
+    """A kernel in a chunked store.
+
+    A product reads whole chunks, each once, the next ones while one is used;
+    memory is a few chunks and the vectors.
+
+    Parameters
+    ----------
+    array : array of shape (n, m)
+        Anything with ``shape``, ``dtype``, ``chunks`` and NumPy's slicing (Zarr, HDF5).
+    symmetric : bool, optional
+        Read only the chunks on and above the diagonal, which must be square then. By default a
+        store of `ntkcore.build` says if it is; of any other square array some chunks are compared.
+    progress : bool, optional
+        A bar; by default on a terminal for long products.
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> from ntkcore import Stored
+    >>> Stored(zarr.array(np.eye(4), chunks=(2, 2))) @ np.ones(4)
+    array([1., 1., 1., 1.])
+    """
+
+    rows_at_a_time = 1024  # every chunk that holds one of them is read
+    ahead = 2  # chunks
+
+    def __init__(
+        self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None
+    ) -> None:
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise TypeError(
+                'a stored kernel is an array, such as zarr.open("kernel.zarr")["ntk"], not'
+                f" {array!r:.80}"
+            )
+        if len(array.shape) != 2 or np.dtype(array.dtype).kind != "f":
+            raise ValueError(
+                f"a stored kernel is a matrix of floats, not of shape {array.shape} and"
+                f" {array.dtype}"
+            )
+        super().__init__(tuple(array.shape), _chunk(array), False, progress)
+        self.storage_dtype = np.dtype(array.dtype)
+        self._array = array
+        self.symmetric = self._looks_symmetric() if symmetric is None else symmetric
+        if self.symmetric and self.shape[0] != self.shape[1]:
+            raise ValueError(
+                f"a kernel of shape {self.shape} is not symmetric: pass symmetric=False"
+            )
+
+    def _looks_symmetric(self) -> bool:
+        if self.shape[0] != self.shape[1]:
+            return False
+        said = _says_symmetric(self._array)
+        if said is not None:
+            return said
+        starts = np.random.default_rng(0).choice(np.arange(0, self.shape[0], self.tile), (3, 2))
+        for i, j in starts:
+            rows, cols = (slice(int(k), min(int(k) + self.tile, self.shape[0])) for k in (i, j))
+            upper, lower = self.read(rows, cols), self.read(cols, rows).T
+            if float(abs(upper - lower).max()) > ASYMMETRY[single(upper.dtype)] * float(
+                abs(upper).max()
+            ):
+                return False
+        return True
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
+        block = np.asarray(self._array[rows, cols])
+        if not np.isfinite(block).all():
+            raise ValueError(
+                f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of the"
+                " stored kernel hold NaN: the build is not finished, or a chunk is lost; run it"
+                " again"
+            )
+        return block
+
+    def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
+        with ThreadPoolExecutor(self.ahead) as pool:
+            reading: deque[Any] = deque()
+            try:
+                for i0, i1, j0, j1 in work:
+                    reading.append(pool.submit(self.read, slice(i0, i1), slice(j0, j1)))
+                    if len(reading) > self.ahead:
+                        yield reading.popleft().result()
+                while reading:
+                    yield reading.popleft().result()
+            finally:
+                for future in reading:
+                    future.cancel()
+
+    def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
+        chosen = np.asarray(indices)
+        out = np.empty((len(chosen), self.shape[1]))
+        starts = np.unique(chosen // self.tile) * self.tile
+        self.passes += len(starts) * self.tile / self.shape[0]
+        for start in starts:
+            inside = (chosen >= start) & (chosen < start + self.tile)
+            for j in range(0, self.shape[1], self.tile):
+                cols = slice(j, min(j + self.tile, self.shape[1]))
+                block = self.read(
+                    slice(int(start), min(int(start) + self.tile, self.shape[0])), cols
+                )
+                out[inside, cols] = block[chosen[inside] - start]
+        return out
+
+
+def _chunk(array: Any) -> int:
+    """Rows of a chunk, of Zarr's, HDF5's or Dask's arrays."""
+    rows: Any = array.chunks[0] if array.chunks else 1024
+    return int(rows[0] if isinstance(rows, tuple) else rows)
+
+
+def _says_symmetric(array: Any) -> bool | None:
+    """What the store of an array of Zarr says, if it is one of `ntkcore.build`."""
+    place = getattr(array, "store_path", None)
+    if place is None or not array.path:  # the array is its store
+        return None
+    import zarr
+
+    try:
+        group = zarr.open_group(
+            place.store, path=str(array.path).rpartition("/")[0], mode="r", zarr_format=3
+        )
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        return None
+    found = dict(group.attrs).get("ntkcore")
+    return found.get("x2") is None if isinstance(found, dict) and "x2" in found else None
