@@ -38,7 +38,7 @@ namespace {
   return supported ? nullptr : what;
 }
 
-// The GPU's executor on the host; what looks at numbers is the CPU's.
+// The GPU's backend on the host; what looks at numbers is the CPU's.
 template <class T>
 Calls<T> emulated(bool (*is_finite)(const T*, std::int64_t)) {
   return {[](const Tile<T>& tile) { Emulation::vectors(tile, {}); },

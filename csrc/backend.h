@@ -1,4 +1,4 @@
-// The executors: one interface, a list of members. Each evaluates a program on a tile of pairs.
+// The backends: one interface, a list of members. Each evaluates a program on a tile of pairs.
 #pragma once
 
 #include "program/plane_program.h"

@@ -1,4 +1,4 @@
-// Scratch memory of executors, aligned to 64 bytes: a cache line, and the widest vector.
+// Scratch memory of backends, aligned to 64 bytes: a cache line, and the widest vector.
 #pragma once
 
 #include <cstdint>

@@ -172,7 +172,7 @@ def test_no_symbol_of_one_instruction_set_serves_another(isa, tmp_path):
     if isa != "generic" and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("x86-64 only")
     flags = build_flags()
-    source, compiled = ROOT / "csrc" / "cpu" / "executor.cpp", tmp_path / "executor.o"
+    source, compiled = ROOT / "csrc" / "cpu" / "backend.cpp", tmp_path / "backend.o"
     command = [
         CXX,
         "-std=c++17",
@@ -184,7 +184,7 @@ def test_no_symbol_of_one_instruction_set_serves_another(isa, tmp_path):
     ]
     command += [
         f"-DNTK_ISA={isa}",
-        *flags["executor"],
+        *flags["cpu"],
         *flags[isa],
         "-c",
         str(source),
@@ -240,9 +240,9 @@ def test_the_target_decides_on_instruction_sets(tmp_path):
         subprocess.run(
             ["cmake", "-S", ROOT, "-B", folder, *options], check=True, capture_output=True
         )
-        return {p.stem for p in (folder / "CMakeFiles").glob("executor_*.dir")}
+        return {p.stem for p in (folder / "CMakeFiles").glob("cpu_*.dir")}
 
     # As a compiler for another target sees it.
-    assert instruction_sets("-U__x86_64__") == {"executor_generic"}
+    assert instruction_sets("-U__x86_64__") == {"cpu_generic"}
     if platform.machine() in ("x86_64", "AMD64"):
-        assert instruction_sets("") == {f"executor_{isa}" for isa in ("generic", "v2", "v3", "v4")}
+        assert instruction_sets("") == {f"cpu_{isa}" for isa in ("generic", "v2", "v3", "v4")}

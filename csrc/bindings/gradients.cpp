@@ -79,11 +79,11 @@ void gradient(const std::string& backend, const Pairs<VectorSlopes>& pairs, cons
   tile.dot_stride = dot.shape(1);
   tile.ntk = ntk;
   // The engine, without the GIL.
-  const Backend& executor = backend_named(backend);
+  const Backend& chosen = backend_named(backend);
   py::gil_scoped_release release;
   const AlignedMemory workspace(gradient_bytes(tile.program, tile.results));
   tile.workspace = workspace.get();
-  executor.gradient(tile);
+  chosen.gradient(tile);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// From Python's tuples to programs: an op that does not fit raises, so that executors may trust all
+// From Python's tuples to programs: an op that does not fit raises, so that backends may trust all
 // of them.
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-// What both executors of a tile share: guarded stores, the exact diagonal, the mirrored half.
+// What all evaluations of a tile share: guarded stores, the exact diagonal, the mirrored half.
 // Anonymous namespace: this code is compiled once per instruction set, and no copy may serve
 // another's calls.
 #pragma once

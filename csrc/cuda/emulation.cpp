@@ -1,4 +1,4 @@
-// The GPU's executor on the host, one element, block and warp after another: the very templates
+// The GPU's backend on the host, one element, block and warp after another: the very templates
 // that nvcc compiles, so that tests run them where there is no GPU. Slow.
 #include "emulation.h"
 

@@ -1,4 +1,4 @@
-// The GPU's executor on the host (emulation.cpp).
+// The GPU's backend on the host (emulation.cpp).
 #pragma once
 
 #include "../backend.h"

@@ -1,4 +1,4 @@
-// The GPU's executor: vectors.cu, and images of one precision a file (images_float.cu,
+// The GPU's backend: vectors.cu, and images of one precision a file (images_float.cu,
 // images_double.cu), so that they compile side by side.
 #pragma once
 

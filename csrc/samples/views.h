@@ -1,4 +1,4 @@
-// What executors read of samples: of points (points.h), for the gradient (slopes.h), and of images
+// What backends read of samples: of points (points.h), for the gradient (slopes.h), and of images
 // (images.h).
 #pragma once
 

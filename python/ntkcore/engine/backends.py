@@ -1,4 +1,4 @@
-"""Which executor runs: listed, chosen automatically,
+"""Which backend runs: listed, chosen automatically,
 or forced by ``backend=`` or the variable NTKCORE_BACKEND.
 """
 
@@ -89,7 +89,7 @@ def _version(number: int) -> str:
 
 
 def cpu_backends() -> list[str]:
-    """Names of the executors of the CPU that can run on this machine, the fastest first."""
+    """Names of the backends of the CPU that can run on this machine, the fastest first."""
     return [name for name, missing in _core.backends() if missing is None]
 
 

@@ -1,4 +1,4 @@
-// The CPU executor of one instruction set: compiled once for each, under the namespace NTK_ISA.
+// The CPU backend of one instruction set: compiled once for each, under the namespace NTK_ISA.
 #include "chain.h"
 #include "gradient.h"
 #include "images.h"
