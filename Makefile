@@ -32,6 +32,7 @@ fuzz: $(VENV)/installed-test  ## random programs and kernels on a build under AS
 	$(BIN)/pip install --quiet --no-deps --upgrade --target build/sanitized . -C build-dir=build/sanitize \
 	  -C cmake.define.NTKCORE_SANITIZE=ON -C cmake.define.NTKCORE_CUDA=OFF
 	$(SANITIZED) $(BIN)/python -m pytest tests/test_binding_fuzz.py tests/test_image_binding_fuzz.py \
+	  tests/test_gradient_binding_fuzz.py \
 	  tests/test_images.py tests/test_kernels.py tests/test_gradients.py
 
 docs: $(VENV)/installed-test  ## every code block of the README and the docs, those of minutes too

@@ -45,7 +45,7 @@ def counted(monkeypatch, name):
 
 
 @pytest.mark.parametrize("on_device", [True, False])
-def test_every_image_is_prepared_once_a_device(gpu, monkeypatch, on_device):  # noqa: F811
+def test_every_image_is_prepared_once_a_device(gpu, monkeypatch, on_device):
     strips, diagonals = counted(monkeypatch, "image_strips"), counted(monkeypatch, "image_diagonal")
     x, z = images(150), images(90)
     devices = None if on_device else [0, 1]
@@ -60,7 +60,7 @@ def test_every_image_is_prepared_once_a_device(gpu, monkeypatch, on_device):  # 
     assert len(strips) == 240
 
 
-def test_nothing_else_changes_the_bits(gpu, monkeypatch):  # noqa: F811
+def test_nothing_else_changes_the_bits(gpu, monkeypatch):
     x, z = images(100), images(70)
     for net, dtype in ((NET, "float32"), (NORMALIZED, "float64")):
         expected = [
@@ -90,7 +90,7 @@ def test_nothing_else_changes_the_bits(gpu, monkeypatch):  # noqa: F811
                     np.testing.assert_array_equal(ours[k], wanted[k])
 
 
-def test_the_diagonal_is_made_beside_the_tiles(gpu, monkeypatch):  # noqa: F811
+def test_the_diagonal_is_made_beside_the_tiles(gpu, monkeypatch):
     begun, inner, evaluate = threading.Event(), _core.image_diagonal, gpu.evaluate_images
 
     def diagonal(*arguments):
@@ -110,7 +110,7 @@ def test_the_diagonal_is_made_beside_the_tiles(gpu, monkeypatch):  # noqa: F811
 
 @pytest.mark.parametrize("name", ["image_strips", "image_diagonal"])
 @pytest.mark.parametrize("net", [NET, NORMALIZED])
-def test_errors_of_other_threads_arrive_as_they_are(gpu, monkeypatch, name, net):  # noqa: F811
+def test_errors_of_other_threads_arrive_as_they_are(gpu, monkeypatch, name, net):
     class FaultError(Exception):
         pass
 
@@ -122,7 +122,7 @@ def test_errors_of_other_threads_arrive_as_they_are(gpu, monkeypatch, name, net)
         nk.kernel(net, images(40), tile=16, backend="cuda")
 
 
-def test_a_variance_that_overflows_names_its_sample_before_the_last_tile(gpu, monkeypatch):  # noqa: F811
+def test_a_variance_that_overflows_names_its_sample_before_the_last_tile(gpu, monkeypatch):
     done, evaluate = [], gpu.evaluate_images
 
     def slow(*arguments):
@@ -138,7 +138,7 @@ def test_a_variance_that_overflows_names_its_sample_before_the_last_tile(gpu, mo
     assert len(done) < 210
 
 
-def test_an_interruption_ends_the_work_in_the_background(gpu, monkeypatch):  # noqa: F811
+def test_an_interruption_ends_the_work_in_the_background(gpu, monkeypatch):
     calls, threads = [], 2
 
     def slow(*arguments):
@@ -159,7 +159,7 @@ def test_an_interruption_ends_the_work_in_the_background(gpu, monkeypatch):  # n
     assert len(calls) < 50  # of 100
 
 
-def test_lack_of_memory_for_a_block_drops_the_others(gpu, monkeypatch):  # noqa: F811
+def test_lack_of_memory_for_a_block_drops_the_others(gpu, monkeypatch):
     full = iter([False, False, True, *[False] * 100])
 
     def empty(shape, dtype, inner=fake_cupy.empty):
@@ -184,7 +184,7 @@ def test_lack_of_memory_for_a_block_drops_the_others(gpu, monkeypatch):  # noqa:
         nk.kernel(NET, x, z, tile=16, out=out)
 
 
-def test_memory_is_given_back_only_after_its_readers(gpu, monkeypatch):  # noqa: F811
+def test_memory_is_given_back_only_after_its_readers(gpu, monkeypatch):
     """Whoever takes a dropped block's memory on the home stream comes
     after all that the lanes were told so far.
     """

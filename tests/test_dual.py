@@ -9,7 +9,8 @@ import pytest
 
 import ntkcore as nk
 from examples import ACTIVATIONS, PHIS
-from reference import CLOSED, PHI, dual, reference
+from reference import reference
+from reference_duals import CLOSED, PHI, dual
 
 
 def points():

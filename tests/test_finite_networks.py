@@ -24,7 +24,7 @@ from ntkcore.finite import (
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.networks import MAKERS
 from ntkcore.specs.activations import ACTIVATIONS
-from reference import PHI
+from reference_duals import PHI
 
 DRAWS = 12
 

@@ -20,7 +20,8 @@ from ntkcore.store.build import build, extend, resume  # noqa: E402
 from ntkcore.store.format import open_store  # noqa: E402
 from ntkcore.store.verify import verify  # noqa: E402
 from test_build import NET, contents, data, same  # noqa: E402
-from test_making import files, together  # noqa: E402
+from test_making import files  # noqa: E402
+from test_making_together import together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 

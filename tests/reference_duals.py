@@ -1,0 +1,198 @@
+"""Dual activations from first principles, sharing no code with the engine.
+
+Integrals of scalar functions over a bivariate Gaussian, by quadrature in polar coordinates; for
+many pairs textbook closed forms, which test_dual.py checks against the quadrature. To add an
+activation: its scalar function and derivative in PHI, its closed form in CLOSED.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import erf, ndtr
+
+SQRT2PI = math.sqrt(2 * math.pi)
+
+
+def _normal_density(z):
+    return np.exp(-(z**2) / 2) / SQRT2PI
+
+
+def _step(z, low=0.0, high=1.0):
+    """low, high on either side of 0, and their mean at 0: that is where the variance is 0."""
+    return low + (high - low) * np.heaviside(z, 0.5)
+
+
+# name -> (phi, its derivative), for an instance `a` of the activation.
+PHI = {
+    "Relu": lambda a: (lambda z: z * (z > 0), _step),
+    "LeakyRelu": lambda a: (lambda z: np.where(z > 0, z, a.alpha * z), lambda z: _step(z, a.alpha)),
+    "ABRelu": lambda a: (lambda z: np.where(z > 0, a.b * z, a.a * z), lambda z: _step(z, a.a, a.b)),
+    "Abs": lambda a: (np.abs, np.sign),
+    "Erf": lambda a: (
+        lambda z: a.a * erf(a.b * z) + a.c,
+        lambda z: a.a * a.b * 2 / math.sqrt(math.pi) * np.exp(-((a.b * z) ** 2)),
+    ),
+    "Gelu": lambda a: (lambda z: z * ndtr(z), lambda z: ndtr(z) + z * _normal_density(z)),
+    "Sin": lambda a: (
+        lambda z: a.a * np.sin(a.b * z + a.c),
+        lambda z: a.a * a.b * np.cos(a.b * z + a.c),
+    ),
+    "Cos": lambda a: (
+        lambda z: a.a * np.cos(a.b * z + a.c),
+        lambda z: -a.a * a.b * np.sin(a.b * z + a.c),
+    ),
+    "Exp": lambda a: (lambda z: a.a * np.exp(a.b * z), lambda z: a.a * a.b * np.exp(a.b * z)),
+    "Gaussian": lambda a: (
+        lambda z: a.a * np.exp(a.b * z**2),
+        lambda z: 2 * a.a * a.b * z * np.exp(a.b * z**2),
+    ),
+    "Rbf": lambda a: (
+        lambda z: math.sqrt(2) * np.sin(math.sqrt(2 * a.gamma) * z + math.pi / 4),
+        lambda z: 2 * math.sqrt(a.gamma) * np.cos(math.sqrt(2 * a.gamma) * z + math.pi / 4),
+    ),
+    "ArcCosine": lambda a: (
+        lambda z: math.sqrt(2) * _step(z) * z**a.order,
+        lambda z: (
+            math.sqrt(2) * _step(z) * a.order * z ** max(a.order - 1, 0)
+            if a.order
+            else np.full_like(z, np.nan)
+        ),
+    ),
+}
+
+
+def _angle(q, k, r):
+    """The angle between two points, pi/2 where one of them is 0.
+
+    A correlation within rounding of 1 is 1: it would count as an angle of 1e-8.
+    """
+    root = np.sqrt(q * r)
+    rho = np.divide(k, root, out=np.zeros_like(root), where=root > 0)
+    rho = np.where(np.abs(rho) > 1 - 1e-15, np.sign(rho), rho)
+    return np.arctan2(np.sqrt((1 - rho) * (1 + rho)), rho)
+
+
+def _abrelu(a, b):
+    """Tsuchida et al. 2018."""
+
+    def closed(q, k, r):
+        theta = _angle(q, k, r)
+        g = (a - b) ** 2 / (2 * math.pi)
+        d = (a**2 + b**2) / 2 - g * theta
+        return g * np.sqrt(q * r) * np.sin(theta) + d * k, d
+
+    return closed
+
+
+def _erf(a, b, c):
+    """Williams 1997."""
+
+    def closed(q, k, r):
+        root = np.sqrt((1 + 2 * b**2 * q) * (1 + 2 * b**2 * r) - 4 * b**4 * k**2)
+        return a**2 * 2 / math.pi * np.arctan2(
+            2 * b**2 * k, root
+        ) + c**2, a**2 * 4 * b**2 / math.pi / root
+
+    return closed
+
+
+def _gelu(q, k, r):
+    """Tsuchida et al. 2020."""
+    one = (1 + q) * (1 + r)
+    root = np.sqrt(one - k**2)
+    angle = np.arctan2(k, root)
+    e = k / 4 + (k * angle + (k**2 * (1 - q * r) / one + q * r) / root) / (2 * math.pi)
+    return e, 1 / 4 + (angle + k / root * (1 + 1 / (root**2) + (1 - q * r) / one)) / (2 * math.pi)
+
+
+def _sin(a, b, c):
+    """Pearce et al. 2019."""
+
+    def closed(q, k, r):
+        near = np.exp(-(b**2) * (q + r - 2 * k) / 2)
+        far = math.cos(2 * c) * np.exp(-(b**2) * (q + r + 2 * k) / 2)
+        return a**2 / 2 * (near - far), (a * b) ** 2 / 2 * (near + far)
+
+    return closed
+
+
+def _exp(a, b):
+    def closed(q, k, r):
+        e = a**2 * np.exp(b**2 * (q + r + 2 * k) / 2)
+        return e, b**2 * e
+
+    return closed
+
+
+def _gaussian(a, b):
+    """A Gaussian integral: det(I - 2 b S) of the covariance S,
+    and the covariance under the tilted density.
+    """
+
+    def closed(q, k, r):
+        det = (1 - 2 * b * q) * (1 - 2 * b * r) - 4 * b**2 * k**2
+        return a**2 / np.sqrt(det), 4 * a**2 * b**2 * k / det**1.5
+
+    return closed
+
+
+def _arccosine(order):
+    """Cho & Saul 2009."""
+
+    def closed(q, k, r):
+        theta, root = _angle(q, k, r), np.sqrt(q * r)
+        c, s = np.cos(theta), np.sin(theta)
+        j0 = math.pi - theta
+        j1 = s + j0 * c
+        if order == 0:
+            return j0 / math.pi, np.full_like(theta, np.nan)
+        if order == 1:
+            return root * j1 / math.pi, j0 / math.pi
+        return root**2 * (3 * s * c + j0 * (1 + 2 * c**2)) / math.pi, 4 * root * j1 / math.pi
+
+    return closed
+
+
+# name -> (q, k, q') -> (E[phi phi'], E[dphi dphi']) on arrays, for an instance `a` of the
+# activation.
+CLOSED = {
+    "Relu": lambda a: _abrelu(0, 1),
+    "LeakyRelu": lambda a: _abrelu(a.alpha, 1),
+    "ABRelu": lambda a: _abrelu(a.a, a.b),
+    "Abs": lambda a: _abrelu(-1, 1),
+    "Erf": lambda a: _erf(a.a, a.b, a.c),
+    "Gelu": lambda a: _gelu,
+    "Sin": lambda a: _sin(a.a, a.b, a.c),
+    "Cos": lambda a: _sin(a.a, a.b, a.c + math.pi / 2),
+    "Exp": lambda a: _exp(a.a, a.b),
+    "Gaussian": lambda a: _gaussian(a.a, a.b),
+    "Rbf": lambda a: _sin(math.sqrt(2), math.sqrt(2 * a.gamma), math.pi / 4),
+    "ArcCosine": lambda a: _arccosine(a.order),
+}
+
+_ANGLE, _ANGLE_WEIGHT = np.polynomial.legendre.leggauss(80)
+_RADIUS, _RADIUS_WEIGHT = np.polynomial.legendre.leggauss(160)
+_RADIUS_MAX = 11.0  # of standard deviations; the rest weighs e^-60
+
+
+def dual(phi, q, k, r):
+    """E[phi(z) phi(z')] for (z, z') ~ N(0, [[q, k], [k, r]]), every kink of phi lying at 0.
+
+    z = sqrt(q) rho cos a, z' = sqrt(r) rho cos(a - theta):
+    smooth in each of the sectors where both keep their sign.
+    """
+    theta = float(_angle(*map(np.asarray, (float(q), float(k), float(r)))))
+    edges = sorted(
+        {(math.pi / 2 + t) % (2 * math.pi) for t in (0, math.pi, theta, theta + math.pi)}
+    )
+    radius = (_RADIUS + 1) / 2 * _RADIUS_MAX
+    weight = _RADIUS_WEIGHT / 2 * _RADIUS_MAX * radius * np.exp(-(radius**2) / 2) / (2 * math.pi)
+    total = 0.0
+    for low, high in zip(edges, [*edges[1:], edges[0] + 2 * math.pi], strict=True):
+        angle = (low + high) / 2 + (high - low) / 2 * _ANGLE
+        z = math.sqrt(q) * np.outer(radius, np.cos(angle))
+        other = math.sqrt(r) * np.outer(radius, np.cos(angle - theta))
+        total += (
+            (high - low) / 2 * np.einsum("r,a,ra->", weight, _ANGLE_WEIGHT, phi(z) * phi(other))
+        )
+    return total
