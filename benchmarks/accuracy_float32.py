@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import ntkcore as nk
+from ntkcore.specs.nets import HE
 
 DISTANCES = (0.5, 0.3, 0.2, *(10.0**-k for k in range(1, 8)))
 KINDS = ("distinct", "offset", "pixels", "flat")
@@ -48,7 +49,7 @@ def vectors() -> dict[str, nk.Serial]:
     block = nk.Residual(nk.Relu(), nk.Dense(1.0))
     nets = {}
     for name, phi in activations().items():
-        std = 1.0 if name in ("exp", "arccos2") else nk.nets.HE
+        std = 1.0 if name in ("exp", "arccos2") else HE
         for b_std in (None, 0.5):
             depth = 1 if name == "arccos2" else 3
             nets[f"mlp({depth}) {name}" + (" bias" if b_std else "")] = nk.mlp(
@@ -67,7 +68,7 @@ def vectors() -> dict[str, nk.Serial]:
     nets["erf+1, relu"] = nk.Serial(
         nk.Dense(), nk.Erf(1.0, 1.0, 1.0), nk.Dense(), nk.Relu(), nk.Dense()
     )
-    nets["mlp(10) relu bias"] = nk.mlp(10, nk.nets.HE, 0.5)
+    nets["mlp(10) relu bias"] = nk.mlp(10, HE, 0.5)
     nets["residual relu x 4"] = nk.Serial(nk.Dense(), *[block] * 4, nk.Relu(), nk.Dense())
     nets["layer norm, relu x 3"] = nk.Serial(
         *[nk.Dense(), nk.LayerNorm(), nk.Relu()] * 3, nk.Dense()
@@ -76,10 +77,10 @@ def vectors() -> dict[str, nk.Serial]:
 
 
 def images() -> dict[str, nk.Serial]:
-    conv = nk.Conv((3, 3), (1, 1), "SAME", nk.nets.HE)
-    strided = nk.Conv((3, 3), (2, 2), "SAME", nk.nets.HE, 0.1)
-    five = nk.Conv((5, 5), (1, 1), "SAME", nk.nets.HE)
-    circular = nk.Conv((3, 3), (1, 1), "CIRCULAR", nk.nets.HE)
+    conv = nk.Conv((3, 3), (1, 1), "SAME", HE)
+    strided = nk.Conv((3, 3), (2, 2), "SAME", HE, 0.1)
+    five = nk.Conv((5, 5), (1, 1), "SAME", HE)
+    circular = nk.Conv((3, 3), (1, 1), "CIRCULAR", HE)
     nets = {}
     for depth in (5, 20):
         for head in ("gap", "flatten"):
@@ -101,7 +102,7 @@ def images() -> dict[str, nk.Serial]:
     nets["conv, dense head"] = nk.Serial(
         *[conv, nk.Relu()] * 3,
         nk.Flatten(),
-        *[nk.Dense(nk.nets.HE, 0.1), nk.Relu()] * 2,
+        *[nk.Dense(HE, 0.1), nk.Relu()] * 2,
         nk.Dense(),
     )
     nets["conv leaky, gap"] = nk.Serial(
