@@ -222,8 +222,8 @@ def _check_format(path: Path) -> None:
     kinds = Figure().canvas.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in kinds:
         raise ValueError(
-            f"a figure cannot be written as {path.suffix}: name it .png, or one of"
-            f" {', '.join(kinds)}"
+            f"a figure cannot be written as {path.suffix}:"
+            f" name it .png, or one of {', '.join(kinds)}"
         )
 
 

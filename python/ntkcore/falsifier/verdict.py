@@ -128,8 +128,8 @@ def _gates(
             "the network shows the effect",
             effects["features"].low >= claim.minimum,
             f"{effects['features']}, at least {claim.minimum:g}",
-            "nothing is to be explained before: train longer, try other learning rates and batches,"
-            " or claim less",
+            "nothing is to be explained before:"
+            " train longer, try other learning rates and batches, or claim less",
         ),
         Gate(
             "the lazy network is lazy",

@@ -25,8 +25,8 @@ class Law(enum.Enum):
 
     GAUSSIAN = "centred and jointly Gaussian, all features alike: a dual activation may follow"
     MIXED = (
-        "centred and Gaussian, but features, being different pixels, differ in covariance; K is its"
-        " mean"
+        "centred and Gaussian, but features, being different pixels, differ in covariance;"
+        " K is its mean"
     )
     OTHER = "anything else: data, or the output of a nonlinearity"
 

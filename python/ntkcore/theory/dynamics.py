@@ -247,8 +247,8 @@ class Dynamics(KernelTraining):
         self._need_all("covariance")
         if self.f0 is not None:
             raise ValueError(
-                "initial outputs f0 were given: the covariance is that of the ensemble, without"
-                " them"
+                "initial outputs f0 were given:"
+                " the covariance is that of the ensemble, without them"
             )
         if self.nngp is None:
             raise ValueError(

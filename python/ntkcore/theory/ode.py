@@ -76,8 +76,8 @@ def _limit(
         if count > EVALUATIONS:
             raise ValueError(
                 f"t = infinity: still moving at t = {t:.3g} after {EVALUATIONS} evaluations. The"
-                " loss may have no minimum (cross-entropy of separable data has none): give a"
-                " finite time"
+                " loss may have no minimum (cross-entropy of separable data has none):"
+                " give a finite time"
             )
         return field(state)
 

@@ -173,8 +173,8 @@ class GradientDescent:
         finite = times[np.isfinite(times)]
         if (finite != np.floor(finite)).any():
             raise ValueError(
-                "GradientDescent: times are numbers of steps and must be whole; between steps use"
-                " GradientFlow"
+                "GradientDescent: times are numbers of steps and must be whole;"
+                " between steps use GradientFlow"
             )
 
     def decay(self, rates: Array, times: Array) -> Array:
