@@ -228,8 +228,8 @@ def _check_format(path: Path) -> None:
 
 
 def run(output: Path, samples: int | None = None) -> Results:
-    """The whole demonstration; writes the figure to ``output``. ``samples``:
-    use only so many of the 1797 digits.
+    """The whole demonstration, of only so many ``samples`` of the 1797 digits where given; writes
+    the figure to ``output``.
     """
     _check_format(output)
     results, split = Results(), load(samples)

@@ -74,8 +74,7 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
         array = np.asarray(_readable(x))
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {_line(error)}") from None
-    # Whatever the owner of this type raises where NumPy asks it for an array.
-    except Exception as error:
+    except Exception as error:  # whatever this type's owner raises
         raise TypeError(
             f"{name}, a {type(x).__name__}, cannot be read as an array: {_line(error)}"
         ) from None

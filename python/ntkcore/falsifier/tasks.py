@@ -197,8 +197,8 @@ def digit_parity(
 ) -> Split:
     """Even against odd digits: MNIST where it is found, else scikit-learn's.
 
-    ``noise``: share of the labels flipped, test labels excepted; ``components``:
-    so many principal components instead of pixels.
+    ``noise``: share of the labels flipped, test labels excepted;
+    ``components``: so many principal components instead of pixels.
     """
     x, label = _components(components) if components else _digits()
     rng = np.random.default_rng(seed)

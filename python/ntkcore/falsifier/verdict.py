@@ -20,7 +20,7 @@ from ntkcore.falsifier.tasks import Array
 
 SEEDS, SPLITS = 5, 3  # the least that a verdict is given on
 SHARE = 2 / 3  # of the network's effect, below which the kernel's is a part only
-# Of the minimum effect, that the linearised network and the infinite one may be apart.
+# What the linearised network and the infinite one may be apart, as a share of the minimum effect.
 TOLERANCE = 0.5
 
 PRESENT = "present in the kernel"

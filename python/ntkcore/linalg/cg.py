@@ -115,8 +115,8 @@ def cg(
                 count(1)
                 if callback is not None:
                     callback(run.done, run.residuals)
-            # R drifts from the residual by rounding: what counts is the residual itself, and from
-            # there it goes on.
+            # R drifts from the residual by rounding: the residual itself counts, and the iteration
+            # goes on from it.
             run.look()
             if (
                 run.residuals.max() <= rtol
@@ -146,8 +146,8 @@ State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
 
 
 class _Run:
-    """The iteration: X, its residual R, the directions P, <R,
-    Z> for Z the preconditioned residual; all columns.
+    """The iteration, for all columns: X, its residual R, the directions P, and <R, Z> for Z the
+    preconditioned residual.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class Value:
     sources: frozenset[int] = frozenset({0})
     centred: bool = False
     width: int | None = None
-    # Of an image, since the last pool: what one of its pixels is to the displacement planes.
+    # Of an image, since the last pool: the step in the displacement planes between two pixels.
     stride: Pair = (1, 1)
     unread: Unread | None = None
 

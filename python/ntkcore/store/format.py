@@ -263,8 +263,8 @@ def stored_array(group: Any, name: str) -> Any:
     """An array of a store; ValueError if it is lost or damaged."""
     try:
         return group[name]
-    # Whatever Zarr says.
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        # All that Zarr raises for damaged files.
         raise ValueError(
             f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})"
         ) from error
@@ -311,7 +311,7 @@ class Tiles:
         chunks |= {name: (tile, *arrays[name].shape[1:]) for name in ("x", "x2")}
         for name, shape in shapes.items():
             array, dtype = arrays[name], "uint8" if name == "done" else self.attributes["dtype"]
-            # Those of a diagonal stay when the store is extended.
+            # A diagonal keeps its chunks when the store is extended.
             whole = chunks.get(name, array.chunks)
             if (
                 array.shape != shape
