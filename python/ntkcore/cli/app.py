@@ -1,6 +1,4 @@
-"""The command line's frame: the application, and what its commands share: arguments,
-and refusals.
-"""
+"""The command line's frame: the application, and the arguments and refusals its commands share."""
 
 from __future__ import annotations
 

@@ -222,14 +222,14 @@ def _check_format(path: Path) -> None:
     kinds = Figure().canvas.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in kinds:
         raise ValueError(
-            f"a figure cannot be written as {path.suffix}: name it .png, or one of"
-            f" {', '.join(kinds)}"
+            f"a figure cannot be written as {path.suffix}:"
+            f" name it .png, or one of {', '.join(kinds)}"
         )
 
 
 def run(output: Path, samples: int | None = None) -> Results:
-    """The whole demonstration; writes the figure to ``output``. ``samples``:
-    use only so many of the 1797 digits.
+    """The whole demonstration, of only so many ``samples`` of the 1797 digits where given; writes
+    the figure to ``output``.
     """
     _check_format(output)
     results, split = Results(), load(samples)

@@ -89,8 +89,8 @@ def predict_command(
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
     if len(solution) != len(x):
         raise ValueError(
-            f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples: solve with"
-            " this store"
+            f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples:"
+            " solve with this store"
         )
     operator = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads)
     with writing(output) as file:
@@ -125,8 +125,8 @@ def spectrum_command(
         y = np.asarray(load(targets), float)
         if not y.ndim or len(y) != operator.shape[0]:
             raise ValueError(
-                f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples: one row a"
-                " sample"
+                f"{targets} has shape {y.shape}, the store {operator.shape[0]} samples:"
+                " one row a sample"
             )
         if not np.isfinite(y).all() or not y.any():
             raise ValueError(

@@ -86,8 +86,8 @@ def _npz(path: str, name: str) -> np.ndarray[Any, Any]:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(
-                "it is no .npz archive, whatever its name says; rename it to .npy if it is one"
-                " array"
+                "it is no .npz archive, whatever its name says;"
+                " rename it to .npy if it is one array"
             )
         _check_name(path, name, archive.files)
         return np.asarray(archive[name])
@@ -205,8 +205,8 @@ def parse_net(text: str) -> Layer:
         if not isinstance(options.get(key), str)
     ):
         raise ValueError(
-            f"network {text!r}: more than {DEEPEST} layers take hours a pair: choose a smaller"
-            " depth"
+            f"network {text!r}: more than {DEEPEST} layers take hours a pair:"
+            " choose a smaller depth"
         )
     first = next(iter(inspect.signature(READY[name]).parameters.values()))
     if first.default is first.empty and first.name not in options:

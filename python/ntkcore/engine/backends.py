@@ -24,8 +24,8 @@ def cuda_problem() -> str | None:
     """Why CUDA cannot be used here, and what would help; None where it can."""
     if importlib.util.find_spec("ntkcore._cuda") is None:
         return (
-            "this build has no CUDA module: install where nvcc is on PATH (NTKCORE_CUDA=ON says"
-            " what is missing)"
+            "this build has no CUDA module:"
+            " install where nvcc is on PATH (NTKCORE_CUDA=ON says what is missing)"
         )
     from ntkcore import _cuda
 
@@ -35,8 +35,8 @@ def cuda_problem() -> str | None:
         return "no NVIDIA driver is installed"
     if machine["driver"] // 1000 < machine["runtime"] // 1000:
         return (
-            f"the NVIDIA driver supports CUDA {driver}, this build needs {runtime}: update the"
-            " driver"
+            f"the NVIDIA driver supports CUDA {driver}, this build needs {runtime}:"
+            " update the driver"
         )
     if machine["error"] or not machine["devices"]:
         return f"no CUDA device can be used: {machine['error'] or 'the driver finds none'}"

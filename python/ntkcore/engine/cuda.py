@@ -29,7 +29,7 @@ from ntkcore.engine.tiles import Tile, banded, pairs_in, progress_bar, tiles, wo
 from ntkcore.engine.vectors import BLOCK, check_variances
 
 VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
-# Of vectors, where results go to the host: pinning memory takes longer than copying it.
+# The same where results go to the host: pinning memory takes longer than copying it.
 HOST_TILE = 2048
 IMAGE_TILE = 256
 BAND = 8  # tiles of images side by side, whose columns are read again by the rows below

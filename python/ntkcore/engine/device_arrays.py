@@ -36,7 +36,7 @@ def on_device(x: object) -> bool:
     """Does the array lie on a CUDA device (CuPy, PyTorch,
     anything with DLPack or __cuda_array_interface__)?
     """
-    # JAX's arrays on a CPU have the other name too, in their class.
+    # First, because JAX's arrays on a CPU have __cuda_array_interface__ too, in their class.
     if hasattr(x, "__dlpack_device__"):
         return int(x.__dlpack_device__()[0]) in CUDA_TYPES
     return hasattr(x, "__cuda_array_interface__")

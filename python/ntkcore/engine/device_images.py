@@ -109,7 +109,7 @@ class DeviceBlocks:
             )
             free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
         self.most = max(FEWEST, free // SHARE // maker.nbytes)
-        # The last asked for comes last.
+        # In the order of use: the block last asked for stands last.
         self._blocks: OrderedDict[Key, Future[Block]] = OrderedDict()
 
     def prepare(self, keys: Iterable[Key]) -> None:

@@ -69,8 +69,8 @@ class _Pairs:
     ) -> None:
         if not isinstance(get, str):
             raise TypeError(
-                "get must be 'nngp' or 'ntk': the derivatives are those of one kernel, not of"
-                f" {get!r}"
+                "get must be 'nngp' or 'ntk':"
+                f" the derivatives are those of one kernel, not of {get!r}"
             )
         (self.get,) = kernel_names(get)
         self.a, self.b = check_data(x1, x2, np.float64)

@@ -23,7 +23,7 @@ from ntkcore.engine.vectors import check_variances
 LANES = 16  # strips of images start at multiples of this, whatever the dtype
 STRIP = 8  # images whose pairs with themselves the engine takes side by side
 _SECONDS_PER_TILE = 1.0  # so that progress moves, Ctrl-C is heard and threads end together
-# Per point and op, by itemsize: a rough guess, for the size of tiles only.
+# Of one op on one pair of pixels, by itemsize: a rough guess, for the size of tiles only.
 _NANOSECONDS = {4: 0.4, 8: 1.4}
 _TABLE_BYTES = 8 * 2**20  # of one block of images
 

@@ -74,8 +74,7 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
         array = np.asarray(_readable(x))
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {_line(error)}") from None
-    # Whatever the owner of this type raises where NumPy asks it for an array.
-    except Exception as error:
+    except Exception as error:  # whatever this type's owner raises
         raise TypeError(
             f"{name}, a {type(x).__name__}, cannot be read as an array: {_line(error)}"
         ) from None
@@ -116,8 +115,8 @@ def _no_array(x: Any) -> str | None:
         isinstance(x, tuple) and hasattr(x, "_fields")
     ):
         return (
-            f"the {type(x).__name__} of several kernels: pass one of them, such as its .ntk or"
-            " .nngp"
+            f"the {type(x).__name__} of several kernels:"
+            " pass one of them, such as its .ntk or .nngp"
         )
     if hasattr(x, "matmat") and not hasattr(x, "__array__"):
         return f"the operator {type(x).__name__}: this needs the matrix itself"
@@ -222,8 +221,8 @@ def thread_count(threads: int | None) -> int:
         own = os.environ.get("NTKCORE_NUM_THREADS", "")
         if own and not (own.isdecimal() and int(own) > 0):
             raise ValueError(
-                f"NTKCORE_NUM_THREADS must be a positive whole number, not {own!r}: mend or"
-                " unset it"
+                f"NTKCORE_NUM_THREADS must be a positive whole number, not {own!r}:"
+                " mend or unset it"
             )
         given = (own, os.environ.get("OMP_NUM_THREADS", ""))
         threads = next((int(text) for text in given if text.isdigit()), available)

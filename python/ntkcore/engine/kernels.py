@@ -137,7 +137,7 @@ def kernel(
         scaled = rows is not None or cols is not None
         for part in (part for arrays in parts.values() for part in arrays):
             scale_back(part, rows, cols, device_arrays.array_module(part))
-            # Else the engine has looked at every tile.
+            # In all other cases the engine has looked at every tile.
             if scaled or (name == "cuda" and not on_device):
                 check_finite(part)
     return packed(get, results)

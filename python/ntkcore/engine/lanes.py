@@ -19,8 +19,8 @@ RELEASE_THRESHOLD = 4  # cudaMemPoolAttrReleaseThreshold
 
 @functools.cache
 def _stream(device: int, number: int) -> Any:
-    """One of a device's streams, kept:
-    memory of CuPy's pool that it frees is its own again in the next call.
+    """One of a device's streams, kept: what it frees of CuPy's pool is its own again in the next
+    call.
     """
     cupy = cupy_module()
     with cupy.cuda.Device(device):

@@ -73,9 +73,7 @@ class VectorBounds:
 
 @functools.lru_cache(maxsize=1024)
 def _tried(program: _core.Program, backend: str, order: int) -> float:
-    """1 - y of the largest y = 2^-9 ...
-    1 where pairs with rounded products lose more than ERROR.
-    """
+    """1 - y of the largest y = 2^-9 … 1 where pairs with rounded products lose more than ERROR."""
     levels = 2.0 ** np.arange(-8, 1)
     rng = np.random.default_rng(0)
     y = np.repeat(levels, _PROBES)

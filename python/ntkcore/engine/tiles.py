@@ -107,8 +107,7 @@ class _OneBlasThread:
     def _libraries(self) -> list[Any]:
         try:
             from threadpoolctl import ThreadpoolController
-        # A machine without it (tools/gpu_check.sh's) has slower threads, not wrong ones.
-        except ImportError:
+        except ImportError:  # slower threads, not wrong ones
             return []
         return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 

@@ -32,8 +32,8 @@ def check_variances(diagonals: dict[str, Any], dtype: np.dtype[Any], first: int 
             sample = first + int(np.argwhere(bad)[0][-1])
             raise ValueError(
                 f"sample {sample} has a variance that is not finite in {dtype}: rescale the data or"
-                " reduce W_std, or use dtype='float64'; Gaussian(a, b) needs 4 b q < 1 for every"
-                " variance q"
+                " reduce W_std, or use dtype='float64';"
+                " Gaussian(a, b) needs 4 b q < 1 for every variance q"
             )
 
 

@@ -91,9 +91,9 @@ class NTKKernel(Kernel):
         return self._hyperparameter("b_std", self.b_std_bounds)
 
     def _hyperparameter(self, name: str, bounds: tuple[float, float] | str) -> Any:
-        # Not in use, or without a logarithm.
-        absent = self.net is not None or not getattr(self, name)
-        return Hyperparameter(name, "numeric", "fixed" if absent else bounds)
+        # Fixed where `net` takes its place, and where it has no logarithm.
+        fixed = self.net is not None or not getattr(self, name)
+        return Hyperparameter(name, "numeric", "fixed" if fixed else bounds)
 
     def __call__(
         self, X: npt.ArrayLike, Y: npt.ArrayLike | None = None, eval_gradient: bool = False

@@ -31,8 +31,8 @@ def kernel_of(model: Any) -> str:
     """The name of its kernel."""
     if model.get not in KERNELS:
         raise ValueError(
-            f"get must be 'ntk' or 'nngp', not {model.get!r}: {type(model).__name__} uses one"
-            " kernel"
+            f"get must be 'ntk' or 'nngp', not {model.get!r}:"
+            f" {type(model).__name__} uses one kernel"
         )
     return cast(str, model.get)
 

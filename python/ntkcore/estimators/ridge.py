@@ -86,8 +86,8 @@ class _NTKRidge(BaseEstimator):
         weight = validation._check_sample_weight(sample_weight, X, dtype=np.float64)
         if weight.min() < 0 or weight.max() == 0:
             raise ValueError(
-                "sample_weight multiplies squared errors: none may be negative, and one must be"
-                " positive"
+                "sample_weight multiplies squared errors:"
+                " none may be negative, and one must be positive"
             )
         return cast(Array, np.sqrt(weight))
 
@@ -97,8 +97,8 @@ class _NTKRidge(BaseEstimator):
         if K.dtype == np.float32 and self.ridge < floor:
             warnings.warn(
                 f"ridge={self.ridge:g} lies below the rounding error of a float32 kernel of"
-                f" {len(K)} samples, about {floor:.1e} of its diagonal: use dtype='float64' or a"
-                " larger ridge",
+                f" {len(K)} samples, about {floor:.1e} of its diagonal:"
+                " use dtype='float64' or a larger ridge",
                 RidgeWarning,
                 stacklevel=4,
             )

@@ -90,8 +90,8 @@ def _read(path: Path) -> Content:
             raise ValueError("no JSON object")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}): remove it (a cell is computed again), or choose another"
-            " folder"
+            f"{path} is damaged ({error}):"
+            " remove it (a cell is computed again), or choose another folder"
         ) from None
     return found
 

@@ -49,7 +49,7 @@ def _check_network(study: Study, place: Place, split: Split) -> Shapes:
         raise ValueError(f"PyTorch has no device {device!r} here ({error}): take 'cpu'") from None
     module = make_network(study, place, "ntk", split.y.shape[1]).double()
     try:
-        # A function of its parameters and one sample; a Jacobian fits.
+        # It must be a function of its parameters and one sample, and its Jacobian must fit.
         empirical_ntk(module, split.x[:3])
     except RuntimeError as error:
         raise ValueError(

@@ -26,7 +26,7 @@ from ntkcore.store import files
 
 NET = mlp(1, b_std=0.1)
 DIGITS = functools.partial(tasks.digit_parity, components=50)
-# Trained to the end.
+# Training to the end, unregularised.
 PLAIN: dict[str, Any] = {"ridge": (0.0, 0.0), "early_stopping": False, "weight_decays": (0.0,)}
 MARK = "Controls of the falsifier"  # the overview's first words
 COLUMNS = ("features", "lazy", "linearised", *FROZEN)  # arms of the overview

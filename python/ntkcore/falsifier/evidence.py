@@ -160,8 +160,8 @@ class Tables:
             return f"diverged in {len(diverged)} cells: {diverged[0]}"
         if absent := sum(content is None for content in contents):
             return (
-                f"{absent} of {len(contents)} cells are not there: the budget ran out; the same"
-                " call goes on"
+                f"{absent} of {len(contents)} cells are not there: the budget ran out;"
+                " the same call goes on"
             )
         return (
             f"{claim.metric_name} or its effect is not a number in"

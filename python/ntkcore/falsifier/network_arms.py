@@ -41,7 +41,7 @@ class Scaled(torch.nn.Module):
     def __init__(self, network: torch.nn.Module, alpha: float) -> None:
         super().__init__()
         self.network, self.alpha = network, alpha
-        # In a list: no part of the parameters.
+        # In a list, so that its parameters are not this module's.
         self._start = [copy.deepcopy(network).requires_grad_(False)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

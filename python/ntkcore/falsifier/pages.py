@@ -63,8 +63,8 @@ def page(blocks: list[Block], pictures: dict[str, bytes]) -> str:
     title = html.escape(str(blocks[0][1]))
     body = "\n".join(parts)
     return (
-        '<!doctype html><html lang="en"><head><meta'
-        f' charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{title}</title><style>{STYLE}</style>"
         f"</head><body>\n{body}\n</body></html>\n"
     )
 

@@ -47,7 +47,7 @@ _study: Study | None = None  # of a worker process
 def _start(study: Study) -> None:
     global _study
     _study = study
-    # Ctrl-C ends workers without a word: the caller says it.
+    # Ctrl-C ends workers without a word: their caller reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -73,7 +73,7 @@ class Report:
         refuse_folder(target, pictures)
         record = self.record()
         blocks = list(self._blocks(record))
-        # First: it tells whose the other files are.
+        # This file first: it tells whose the others are.
         files.write(target / "report.md", markdown(blocks))
         for name, picture in pictures.items():
             files.write(target / f"{name}.png", picture)

@@ -128,8 +128,8 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
         return Network(net, None, width, device)
     if isinstance(net, torch.nn.Module):
         raise TypeError(
-            "give a function (seed) that makes the module, e.g. lambda seed: …: every seed needs a"
-            " fresh one"
+            "give a function (seed) that makes the module, e.g. lambda seed: …:"
+            " every seed needs a fresh one"
         )
     if not callable(net):
         raise TypeError(

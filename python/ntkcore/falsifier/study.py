@@ -212,8 +212,8 @@ class Study:
         if claim.axis is not None and claim.axis not in axes:
             raise ValueError(
                 f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are"
-                f" {', '.join(sorted(axes))} (a task's keywords; width; depth where the network is"
-                " a function of it)"
+                f" {', '.join(sorted(axes))} (a task's keywords; width;"
+                " depth where the network is a function of it)"
             )
 
     def fingerprint(self, shapes: object = None) -> str:
@@ -255,8 +255,8 @@ def _check_metric(claim: Claim, split: Split, training: Training) -> None:
         )
     if claim.metric in OF_CLASSES and split.y.shape[1] == 1 and len(np.unique(split.y)) > 2:
         raise ValueError(
-            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers: use"
-            " 'nmse'"
+            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers:"
+            " use 'nmse'"
         )
     if claim.metric in OF_PATHS and (
         training.readout or training.ridge[1] > 0 or training.early_stopping

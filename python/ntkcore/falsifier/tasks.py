@@ -52,8 +52,8 @@ class Split:
                 )
             if len(samples) != len(targets) or not len(samples):
                 raise ValueError(
-                    f"{x} holds {len(samples)} samples, {y} {len(targets)}: as many, and at"
-                    " least one"
+                    f"{x} holds {len(samples)} samples, {y} {len(targets)}:"
+                    " as many, and at least one"
                 )
             targets = targets.astype(np.float64).reshape(len(targets), -1)
             if (
@@ -197,8 +197,8 @@ def digit_parity(
 ) -> Split:
     """Even against odd digits: MNIST where it is found, else scikit-learn's.
 
-    ``noise``: share of the labels flipped, test labels excepted; ``components``:
-    so many principal components instead of pixels.
+    ``noise``: share of the labels flipped, test labels excepted;
+    ``components``: so many principal components instead of pixels.
     """
     x, label = _components(components) if components else _digits()
     rng = np.random.default_rng(seed)
@@ -292,8 +292,8 @@ class Arrays:
         self.y, self.validation = targets[0], validation
         if len(self.x) != len(self.y) or len(self.x) < 10:
             raise ValueError(
-                f"x holds {len(self.x)} samples, y {len(self.y)} targets: as many of both, at"
-                " least 10"
+                f"x holds {len(self.x)} samples, y {len(self.y)} targets:"
+                " as many of both, at least 10"
             )
         self.test = None if x_test is None else (np.asarray(x_test), targets[1])
         self(0)  # whatever is wrong with the arrays is said now

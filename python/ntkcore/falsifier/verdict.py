@@ -20,7 +20,7 @@ from ntkcore.falsifier.tasks import Array
 
 SEEDS, SPLITS = 5, 3  # the least that a verdict is given on
 SHARE = 2 / 3  # of the network's effect, below which the kernel's is a part only
-# Of the minimum effect, that the linearised network and the infinite one may be apart.
+# What the linearised network and the infinite one may be apart, as a share of the minimum effect.
 TOLERANCE = 0.5
 
 PRESENT = "present in the kernel"
@@ -128,8 +128,8 @@ def _gates(
             "the network shows the effect",
             effects["features"].low >= claim.minimum,
             f"{effects['features']}, at least {claim.minimum:g}",
-            "nothing is to be explained before: train longer, try other learning rates and batches,"
-            " or claim less",
+            "nothing is to be explained before:"
+            " train longer, try other learning rates and batches, or claim less",
         ),
         Gate(
             "the lazy network is lazy",

@@ -68,8 +68,8 @@ def _derivatives() -> Iterator[None]:
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"torch.func cannot differentiate this module as a whole: {reason} (empirical_ntk can,"
-            " sample by sample)"
+            "torch.func cannot differentiate this module as a whole:"
+            f" {reason} (empirical_ntk can, sample by sample)"
         ) from None
 
 
@@ -142,8 +142,8 @@ def _problem(module: Module, x: Tensor, before: dict[str, Tensor]) -> str | None
     first = outputs_of(module, x)
     if not torch.isfinite(first).all():
         raise ValueError(
-            "the module's outputs hold NaN or infinity: has its training diverged, or do its inputs"
-            " overflow?"
+            "the module's outputs hold NaN or infinity:"
+            " has its training diverged, or do its inputs overflow?"
         )
     changed = [
         name for name, value in module.named_buffers() if not torch.equal(value, before[name])

@@ -124,8 +124,8 @@ def activations(module: Module, x: Any) -> dict[str, Array]:
     for name, value in caught.items():
         if len(value) != len(data):
             raise ValueError(
-                f"the layer {name!r} is not called with all samples at once: its outputs are"
-                f" {len(value)}"
+                f"the layer {name!r} is not called with all samples at once:"
+                f" its outputs are {len(value)}"
             )
     return {name: numpy(value) for name, value in caught.items()}
 

@@ -254,8 +254,8 @@ def _value(criterion: Loss, f: Tensor, y: Tensor) -> Tensor:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"the loss cannot take outputs {tuple(f.shape)} and targets {tuple(y.shape)} of"
-            f" {y.dtype}: {reason} (arrays become the module's dtype; a tensor of integers keeps"
-            " its own)"
+            f" {y.dtype}: {reason} (arrays become the module's dtype;"
+            " a tensor of integers keeps its own)"
         ) from None
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = (

@@ -96,8 +96,8 @@ def cg(
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
     if value <= 0:
         raise ValueError(
-            "conjugate gradients need a positive ridge: without one the error cannot be bounded by"
-            " residuals"
+            "conjugate gradients need a positive ridge:"
+            " without one the error cannot be bounded by residuals"
         )
     size = min(n // 4, LARGEST_RANK) if rank is None else min(int(rank), n)
     problem = _Problem(operator, data, value, size, seed, place)
@@ -115,8 +115,8 @@ def cg(
                 count(1)
                 if callback is not None:
                     callback(run.done, run.residuals)
-            # R drifts from the residual by rounding: what counts is the residual itself, and from
-            # there it goes on.
+            # R drifts from the residual by rounding: the residual itself counts, and the iteration
+            # goes on from it.
             run.look()
             if (
                 run.residuals.max() <= rtol
@@ -146,8 +146,8 @@ State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
 
 
 class _Run:
-    """The iteration: X, its residual R, the directions P, <R,
-    Z> for Z the preconditioned residual; all columns.
+    """The iteration, for all columns: X, its residual R, the directions P, and <R, Z> for Z the
+    preconditioned residual.
     """
 
     def __init__(
@@ -268,8 +268,8 @@ class _Problem:
                 }
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{self.file} is no whole checkpoint of cg ({error}): delete it to begin anew, or"
-                " choose another file"
+                f"{self.file} is no whole checkpoint of cg ({error}):"
+                " delete it to begin anew, or choose another file"
             ) from None
         same = (
             str(found["fingerprint"]) == self.fingerprint
@@ -284,8 +284,8 @@ class _Problem:
         whole = all(found[name].shape == shape and np.isfinite(found[name]).all() for name in "XRP")
         if not whole or found["rz"].shape != shape[1:] or found["done"].shape != ():
             raise ValueError(
-                f"{self.file} is a damaged checkpoint: delete it to begin anew, or choose another"
-                " file"
+                f"{self.file} is a damaged checkpoint:"
+                " delete it to begin anew, or choose another file"
             )
         return found["X"], found["R"], found["P"], found["rz"], int(found["done"])
 

@@ -41,8 +41,8 @@ def check_real(matrix: Any, name: str) -> None:
     for i in panels:
         if not bool(xp.isfinite(matrix[i : i + panels.step]).all()):
             raise ValueError(
-                f"{name} holds NaN or infinity: look for them in the data, or for an overflow in"
-                " the kernel"
+                f"{name} holds NaN or infinity:"
+                " look for them in the data, or for an overflow in the kernel"
             )
 
 
@@ -76,8 +76,8 @@ def refuse_asymmetric(matrix: Any, name: str) -> float:
     if apart > ASYMMETRY[single(matrix.dtype)] * largest:
         raise ValueError(
             f"{name} is not symmetric: entries across the diagonal differ by {apart:.2g}, the"
-            f" largest is {largest:.2g}; it must be the kernel of one data set with itself, in one"
-            " order"
+            f" largest is {largest:.2g};"
+            " it must be the kernel of one data set with itself, in one order"
         )
     return apart
 

@@ -34,7 +34,7 @@ def lower_solve(L: Any, B: Any, transposed: bool = False) -> Any:
         )
     from cupyx.scipy.linalg import solve_triangular
 
-    # CuPy copies a matrix that is not in Fortran's order: the transposed view of L is.
+    # CuPy copies a matrix unless it is in Fortran's order, as the transposed view of L is.
     return solve_triangular(L.T, B, lower=False, trans="N" if transposed else "T")
 
 
@@ -174,8 +174,8 @@ def least_norm(K: Any, Y: Any, ridge: float = 0.0, *, overwrite: bool = False) -
     if factorise_stably(A, eps):
         return solve_factorised(A, Y)
     np.fill_diagonal(A, diagonal)  # with what lies above it, the matrix again
-    # evr, not evd, whose workspace of 2 n^2 values overflows LAPACK's 32-bit integers from n =
-    # 32767 on.
+    # evr, not evd: its workspace of 2 n^2 values overflows LAPACK's 32-bit integers
+    # from n = 32767 on.
     values, vectors = scipy.linalg.eigh(
         A.T, lower=True, driver="evr", overwrite_a=True, check_finite=False
     )

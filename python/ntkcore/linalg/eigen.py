@@ -51,8 +51,8 @@ class Modes:
             return float(ridge)
         if self.trace is None:
             raise ValueError(
-                "a relative ridge is in units of the kernel's mean diagonal: give trace=, or"
-                " absolute=True"
+                "a relative ridge is in units of the kernel's mean diagonal:"
+                " give trace=, or absolute=True"
             )
         return float(ridge) * self.trace / len(self.vectors)
 
@@ -262,8 +262,8 @@ def leading_modes(
     n = linear.shape[0]
     if linear.shape != (n, n) or not isinstance(k, Integral) or not 1 <= k < n:
         raise ValueError(
-            f"an operator of shape {linear.shape} has no {k!r} leading modes: k must lie in 1 …"
-            " n - 1"
+            f"an operator of shape {linear.shape} has no {k!r} leading modes:"
+            " k must lie in 1 … n - 1"
         )
     # ARPACK's own start is random: this makes calls repeatable.
     start = np.random.default_rng(0).standard_normal(n)

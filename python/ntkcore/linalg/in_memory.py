@@ -68,7 +68,7 @@ class InMemory(KernelOperator):
         if self.xp is np or X.ndim != 2 or len(X) != self.shape[0 if transposed else 1]:
             return super().product(X, transposed)  # for a wrong shape: the error
         self.passes += 1
-        # A panel then adds to all rows: no short products with long sums.
+        # Transposed, a panel adds to all rows: no short products with long sums.
         transposed = transposed or self.symmetric
         if self.storage_dtype == np.float64:
             return (self._K.T if transposed else self._K) @ X

@@ -60,7 +60,7 @@ class Nystrom:
         self.rank = found
         self._F, self._shift = whole[:found], ridge + float(residual.mean())
         inner = self._F @ self._F.T + self._shift * xp.eye(found)
-        # L^-1: a product solves, faster than L does.
+        # L^-1 itself: a product with it is faster than solving with L.
         self._root = lower_solve(library_factor(inner), xp.eye(found))
 
     def __call__(self, R: Any) -> Any:

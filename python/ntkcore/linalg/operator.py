@@ -20,8 +20,8 @@ Array = npt.NDArray[np.float64]
 
 
 class KernelOperator(LinearOperator):  # type: ignore[misc]
-    """Base: a kernel of shape (n, m), dtype float64, read tile by tile; ``symmetric``:
-    the upper half of the tiles.
+    """Base: a kernel of shape (n, m), dtype float64, read tile by tile;
+    of a ``symmetric`` one the upper half of the tiles.
     """
 
     rows_at_a_time = 64  # that `rows` gives at no more cost a row

@@ -87,8 +87,8 @@ class Stored(KernelOperator):
         if not np.isfinite(block).all():
             raise ValueError(
                 f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of the"
-                " stored kernel hold NaN: the build is not finished, or a chunk is lost; run it"
-                " again"
+                " stored kernel hold NaN: the build is not finished, or a chunk is lost;"
+                " run it again"
             )
         return block
 

@@ -101,8 +101,8 @@ def predictions(
     mean = points.mean(t).reshape(len(t), len(where), -1)
     if mean.shape[2] != 1:
         raise ValueError(
-            f"a picture holds one output, and there are {mean.shape[2]}: make the object with one"
-            " column of y"
+            f"a picture holds one output, and there are {mean.shape[2]}:"
+            " make the object with one column of y"
         )
     order = np.argsort(where)
     spread = None

@@ -86,8 +86,8 @@ def gp_inference(
         first, others = cross_of(attribute(k_test_train, prior), layout)
         if others != rows:
             raise ValueError(
-                f"k_test_train's nngp and ntk are of {others} and {rows} test points: they do"
-                " not fit"
+                f"k_test_train's nngp and ntk are of {others} and {rows} test points:"
+                " they do not fit"
             )
         mixed = cross @ solver.solve(first.T)
         if g == "ntk":

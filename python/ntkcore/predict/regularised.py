@@ -61,11 +61,8 @@ class Regularised:
         """
         rule, rates = GradientFlow(1.0), self.values / size
         gain = rule.gain(rates, scaled) / size
-        gain[:, rates == 0] = (
-            # A kernel's null space reaches no point: what a test-train kernel has there is
-            # rounding.
-            0.0
-        )
+        # The null space reaches no point: what a test-train kernel has there is rounding.
+        gain[:, rates == 0] = 0.0
         return rule.decay(rates, scaled), gain
 
     def apply(self, basis: Array, factor: Array, rhs: Array) -> Array:

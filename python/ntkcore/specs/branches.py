@@ -46,8 +46,8 @@ class Parallel(Container):
         if not isinstance(value, tuple) or given != len(self.branches):
             raise builder.error(
                 self,
-                f"has {len(self.branches)} branches, got {given}: put FanOut({len(self.branches)})"
-                " before it",
+                f"has {len(self.branches)} branches, got {given}:"
+                f" put FanOut({len(self.branches)}) before it",
             )
         out = []
         for number, (branch, part) in enumerate(zip(self.branches, value, strict=True)):

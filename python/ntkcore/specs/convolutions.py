@@ -123,7 +123,7 @@ class Conv(Layer):
         value = _image(self, builder, value)
         window = _window(self, builder, value, self.filter_shape, self.strides, self.padding)
         a, b, e, f = self._dense().coefficients(self, builder, value)
-        # One weight for every pixel of the window: sums, not means.
+        # e K, the weights' own part, is a sum over the window's pixels where A takes their mean.
         if self.parameterization == "standard":
             e *= self.filter_shape[0] * self.filter_shape[1]
         if self.padding == "CIRCULAR":
@@ -270,8 +270,8 @@ class LocalAvgPool(Readout):
     """Local average pooling (Li et al. 2019): AvgPool((window, window), (1, 1), "SAME")
     and Flatten() in one.
 
-    ``window`` is odd; window 1 is Flatten. Borders:
-    pixels outside the image count as 0 and the divisor stays window^2.
+    ``window`` is odd; window 1 is Flatten. At borders pixels outside the image count as 0 and the
+    divisor stays window^2.
     """
 
     window: int = 1

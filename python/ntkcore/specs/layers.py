@@ -202,8 +202,8 @@ class Dense(Layer):
         if value.width is None:
             raise builder.error(
                 layer,
-                "the standard parameterization needs its input's width: give the layer before"
-                " width=…",
+                "the standard parameterization needs its input's width:"
+                " give the layer before width=…",
             )
         return a, b, value.width, 0.0 if self.b_std is None else 1.0
 

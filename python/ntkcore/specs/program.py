@@ -25,8 +25,8 @@ class Law(enum.Enum):
 
     GAUSSIAN = "centred and jointly Gaussian, all features alike: a dual activation may follow"
     MIXED = (
-        "centred and Gaussian, but features, being different pixels, differ in covariance; K is its"
-        " mean"
+        "centred and Gaussian, but features, being different pixels, differ in covariance;"
+        " K is its mean"
     )
     OTHER = "anything else: data, or the output of a nonlinearity"
 
@@ -59,7 +59,7 @@ class Value:
     sources: frozenset[int] = frozenset({0})
     centred: bool = False
     width: int | None = None
-    # Of an image, since the last pool: what one of its pixels is to the displacement planes.
+    # Of an image, since the last pool: the step in the displacement planes between two pixels.
     stride: Pair = (1, 1)
     unread: Unread | None = None
 

@@ -86,8 +86,8 @@ class KernelFn:
         check("kernel_fn", diagonal_batch=diagonal_batch, diagonal_spatial=diagonal_spatial)
         if isinstance(x1, Kernel) or isinstance(x2, Kernel):
             raise TypeError(
-                "kernel_fn takes data, not a Kernel: join the layers with stax.serial and call its"
-                " kernel_fn once"
+                "kernel_fn takes data, not a Kernel:"
+                " join the layers with stax.serial and call its kernel_fn once"
             )
         names = FIELDS if get is None else _names(get)
         values = self._values(

@@ -36,8 +36,8 @@ def _net(part: Layer, combinator: str) -> layers.Layer:
     kernel_fn = part[2] if isinstance(part, tuple) and len(part) == 3 else None
     if not isinstance(kernel_fn, KernelFn):
         raise TypeError(
-            f"stax.{combinator} takes layers such as stax.Relu() (called: mind the brackets), not"
-            f" {part!r}"
+            f"stax.{combinator} takes layers such as stax.Relu() (called:"
+            f" mind the brackets), not {part!r}"
         )
     return kernel_fn.net
 

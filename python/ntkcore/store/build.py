@@ -181,8 +181,8 @@ def _write_damaged(group: Any, given: dict[str, Array | None]) -> None:
         data = given[name]
         if data is None or group[name].shape != data.shape:
             raise ValueError(
-                f"the store's {name} has another shape, it was damaged: build the kernel anew"
-                " elsewhere"
+                f"the store's {name} has another shape, it was damaged:"
+                " build the kernel anew elsewhere"
             )
         group[name][...] = data
 

@@ -30,8 +30,8 @@ def check_place(
         place.exists() and os.path.exists(data) and os.path.samefile(place, data) for data in inputs
     ):
         raise ValueError(
-            f"{place} is read by this call and would be overwritten: choose another path for the"
-            " result"
+            f"{place} is read by this call and would be overwritten:"
+            " choose another path for the result"
         )
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a folder: name a file for the result")

@@ -91,8 +91,8 @@ def using(store: Any, alone: bool = False) -> Iterator[None]:
             fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(
-                f"another process is building or extending {folder}: wait until it has finished,"
-                " then run this again"
+                f"another process is building or extending {folder}:"
+                " wait until it has finished, then run this again"
             ) from None
         except OSError:  # a file system without locks
             pass
@@ -151,8 +151,8 @@ def attributes(group: Any, unfinished: bool = False) -> dict[str, Any]:
     found = dict(group.attrs).get("ntkcore")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(
-            "this Zarr group is not a kernel built by ntkcore (or by a later version): choose"
-            " another store"
+            "this Zarr group is not a kernel built by ntkcore (or by a later version):"
+            " choose another store"
         )
     if found.get("seal", seal := sealed(found)["seal"]) != seal or not _plausible(found):
         raise ValueError(
@@ -263,8 +263,8 @@ def stored_array(group: Any, name: str) -> Any:
     """An array of a store; ValueError if it is lost or damaged."""
     try:
         return group[name]
-    # Whatever Zarr says.
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        # All that Zarr raises for damaged files.
         raise ValueError(
             f"the store's array {name!r} is lost or damaged: build the kernel anew ({error})"
         ) from error
@@ -311,7 +311,7 @@ class Tiles:
         chunks |= {name: (tile, *arrays[name].shape[1:]) for name in ("x", "x2")}
         for name, shape in shapes.items():
             array, dtype = arrays[name], "uint8" if name == "done" else self.attributes["dtype"]
-            # Those of a diagonal stay when the store is extended.
+            # A diagonal keeps its chunks when the store is extended.
             whole = chunks.get(name, array.chunks)
             if (
                 array.shape != shape
@@ -322,8 +322,8 @@ class Tiles:
                 raise ValueError(
                     f"the store's {name} has shape {array.shape} in chunks of {array.chunks},"
                     f" {array.dtype}, empty {array.fill_value}; its attributes say {shape} in"
-                    f" chunks of {whole}, {dtype}: it was damaged; build the kernel anew in another"
-                    " store"
+                    f" chunks of {whole}, {dtype}: it was damaged;"
+                    " build the kernel anew in another store"
                 )
 
     def check_data(self) -> None:

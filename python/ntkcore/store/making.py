@@ -90,8 +90,8 @@ def found_at(store: Any, options: Mapping[str, Any] | None) -> dict[str, Any] | 
         if _empty(store, options):
             return None
     raise ValueError(
-        f"{store} holds something that ntkcore did not write: nothing is touched, choose another"
-        " store"
+        f"{store} holds something that ntkcore did not write:"
+        " nothing is touched, choose another store"
     )
 
 
@@ -102,8 +102,8 @@ def going_on() -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(
-            f"{error}; nothing is lost: make room (or make the store writable) and run the same"
-            " call again"
+            f"{error}; nothing is lost:"
+            " make room (or make the store writable) and run the same call again"
         ) from error
 
 
@@ -216,8 +216,8 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
     old, n, tile = found["n"], pending["n"], found["tile"]
     if pending["x"] != digest(new):
         raise ValueError(
-            f"an extension by {n - old} other samples is not finished: finish it first, by `resume`"
-            " or the same extend"
+            f"an extension by {n - old} other samples is not finished:"
+            " finish it first, by `resume` or the same extend"
         )
     if "pending" not in found:
         Tiles(group)  # says so where an array is lost or has another shape

@@ -174,8 +174,8 @@ def _drain(
             if time.monotonic() - seen > PATIENCE:
                 raise RuntimeError(
                     f"no worker has been left for {PATIENCE:.0f} s, {len(left) + len(flying)} tiles"
-                    " are missing: start workers and run the same call again; the tiles written so"
-                    " far stay"
+                    " are missing: start workers and run the same call again;"
+                    " the tiles written so far stay"
                 )
     finally:
         for future in flying:
@@ -195,8 +195,8 @@ def _lost(future: Future[Any], deaths: dict[TileIndex, int], index: TileIndex) -
         ) from error
     except CancelledError as error:
         raise RuntimeError(
-            f"the tile {index} was cancelled: its executor or scheduler is gone; run the same call"
-            " again"
+            f"the tile {index} was cancelled: its executor or scheduler is gone;"
+            " run the same call again"
         ) from error
     except Exception as error:
         deaths[index] = deaths.get(index, 0) + 1

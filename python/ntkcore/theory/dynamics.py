@@ -219,7 +219,7 @@ class Dynamics(KernelTraining):
         shifted = self.modes.values + self.ridge
         inverse = np.divide(1.0, shifted, out=np.zeros_like(shifted), where=self.modes.values > 0)
         scale = inverse if points.kernel_cross is not None else self.modes.values * inverse
-        # (k, q, outputs)
+        # Weights of the modes in the change over time, (k, q, outputs).
         weights = (basis * scale[:, None])[:, :, None] * self._targets[:, None, :]
         q, outputs = weights.shape[1:]
         change = self.modes.vectors @ weights.reshape(len(scale), q * outputs)
@@ -247,8 +247,8 @@ class Dynamics(KernelTraining):
         self._need_all("covariance")
         if self.f0 is not None:
             raise ValueError(
-                "initial outputs f0 were given: the covariance is that of the ensemble, without"
-                " them"
+                "initial outputs f0 were given:"
+                " the covariance is that of the ensemble, without them"
             )
         if self.nngp is None:
             raise ValueError(
@@ -311,7 +311,7 @@ class Dynamics(KernelTraining):
                 1.0, self.modes.values, out=np.zeros_like(self.rates), where=self.modes.values > 0
             )
             left = np.sqrt(np.maximum(known - points.modes**2 @ inverse, 0.0))
-            # Of lambda^(1/2) G.
+            # The bound of lambda^(1/2) G on the tail.
             root = np.minimum(math.sqrt(self.modes.rest) * gain, np.sqrt(top * gain))
             size = np.minimum(size, root[:, None] * left)
         return cast(Array, size[:, :, None] * norm)

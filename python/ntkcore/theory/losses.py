@@ -33,14 +33,14 @@ def class_targets(y: Any, classes: int | None = None, name: str = "y") -> Array:
     if array.ndim == 0 or array.shape[-1] < 2 or classes not in (None, array.shape[-1]):
         raise ValueError(
             f"{name} of shape {array.shape} is no target of a cross-entropy over"
-            f" {classes or 'two or more'} classes: give class numbers (n,), or one-hot rows (n,"
-            " classes)"
+            f" {classes or 'two or more'} classes:"
+            " give class numbers (n,), or one-hot rows (n, classes)"
         )
     rows = array.astype(np.float64)
     if (rows < 0).any() or not np.allclose(rows.sum(axis=-1), 1, rtol=0, atol=1e-5):
         raise ValueError(
-            f"{name}'s rows must be probabilities, at least 0 with the sum 1: give one-hot rows, or"
-            " class numbers (n,)"
+            f"{name}'s rows must be probabilities, at least 0 with the sum 1:"
+            " give one-hot rows, or class numbers (n,)"
         )
     return rows
 

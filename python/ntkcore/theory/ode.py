@@ -57,7 +57,7 @@ def integrate(
     else:
         out[finite] = start
     if not finite.all():
-        # Or noise keeps it moving.
+        # Finer than at finite times, or noise keeps it moving.
         finer = {"method": method, "rtol": 1e-3 * tolerance, "atol": 1e-3 * options["atol"]}
         out[~finite] = _limit(solve_ivp, field, start, outputs, finer)
     return out
@@ -76,8 +76,8 @@ def _limit(
         if count > EVALUATIONS:
             raise ValueError(
                 f"t = infinity: still moving at t = {t:.3g} after {EVALUATIONS} evaluations. The"
-                " loss may have no minimum (cross-entropy of separable data has none): give a"
-                " finite time"
+                " loss may have no minimum (cross-entropy of separable data has none):"
+                " give a finite time"
             )
         return field(state)
 

@@ -173,8 +173,8 @@ class GradientDescent:
         finite = times[np.isfinite(times)]
         if (finite != np.floor(finite)).any():
             raise ValueError(
-                "GradientDescent: times are numbers of steps and must be whole; between steps use"
-                " GradientFlow"
+                "GradientDescent: times are numbers of steps and must be whole;"
+                " between steps use GradientFlow"
             )
 
     def decay(self, rates: Array, times: Array) -> Array:
@@ -235,8 +235,8 @@ class GradientDescent:
         a = np.abs(a)
         d = a * a - 4 * beta
         s = np.sqrt(np.abs(d))
-        # d > 0: mu+^(t-1) (1 - q^t)/(1 - q), q = (a - s)/(a + s); d < 0: beta^((t-1)/2) sin(t
-        # theta)/sin(theta).
+        # d > 0: mu+^(t-1) (1 - q^t)/(1 - q), q = (a - s)/(a + s);
+        # d < 0: beta^((t-1)/2) sin(t theta)/sin(theta).
         angle = np.arctan2(s, a)
         with np.errstate(divide="ignore", invalid="ignore"):
             real = -np.expm1(-2 * t * np.arctanh(np.where(d > 0, s / a, 0.0))) * (a + s) / (2 * s)
@@ -249,8 +249,8 @@ class GradientDescent:
         """(1 - rho)/x for x at most half of (1 - sqrt beta)^2, where both roots are real,
         positive and apart.
 
-        With delta = 1 - mu+ = x/(1 - mu-): mu+/(mu+ - mu-)
-        (1 - mu+^t)/delta - mu- (1 - mu-^t)/((1 - mu-)(mu+ - mu-)).
+        With delta = 1 - mu+ = x/(1 - mu-):
+        mu+/(mu+ - mu-) (1 - mu+^t)/delta - mu- (1 - mu-^t)/((1 - mu-)(mu+ - mu-)).
         """
         beta = self.momentum
         a = 1 + beta - x

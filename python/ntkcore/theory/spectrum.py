@@ -86,8 +86,8 @@ def power_law(values: npt.ArrayLike, first: int, last: int) -> PowerLaw:
         )
     if last - first + 1 < FEWEST or last < 4 * first:
         raise ValueError(
-            f"values {first} to {last} are too few for a power law: it takes {FEWEST} and a factor"
-            " of 4 in the index"
+            f"values {first} to {last} are too few for a power law:"
+            f" it takes {FEWEST} and a factor of 4 in the index"
         )
     x, y = np.log(np.arange(first, last + 1)), data[first - 1 : last]
     if y.min() <= 0:

@@ -17,8 +17,8 @@ from ntkcore.theory.sphere import random_points
 CLAIM = (
     "In mean-field parameterization the relative movement of the features does not depend on the"
     " width, in NTK parameterization it vanishes; the initial output fluctuates like n^(-1/2) in"
-    " the one, and at any width alike in the other (Mei et al. 2018; Chizat et al. 2019; Yang & Hu"
-    " 2021)."
+    " the one, and at any width alike in the other (Mei et al. 2018; Chizat et al. 2019;"
+    " Yang & Hu 2021)."
 )
 KINDS = ("mean_field", "ntk")
 

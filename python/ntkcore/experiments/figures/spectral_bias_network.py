@@ -16,8 +16,8 @@ from ntkcore.theory.sphere import legendre, random_points
 
 CLAIM = (
     "During gradient descent a wide bias-free two-layer ReLU network and its kernel learn P_1, P_2"
-    " and P_4 on the sphere together: the same shares are left at every step (Cao et al. 2019,"
-    " figure 1)."
+    " and P_4 on the sphere together:"
+    " the same shares are left at every step (Cao et al. 2019, figure 1)."
 )
 ORDERS = (1, 2, 4)
 
