@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from scipy.sparse.linalg import aslinearoperator
 
 import ntkcore as nk
 from conftest import assert_close
+from ntkcore.linalg.operators import InMemory
 from ntkcore.theory.dynamics import (
     Dynamics,
     GradientDescent,
@@ -177,6 +179,30 @@ def test_leading_modes_of_an_operator_err_within_their_bound(rule, ridge):
         part.train.posterior(1.0)
     with pytest.raises(ValueError, match="trace"):
         Dynamics(part.modes, y, ridge=0.1)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        InMemory,
+        lambda K: InMemory(K).T,
+        aslinearoperator,
+        csr_array,
+        lambda K: aslinearoperator(K.astype("float32")),
+    ],
+)
+def test_leading_modes_of_two_data_sets_are_refused(wrap):
+    x = np.random.default_rng(0).standard_normal((60, 3))
+    K, cross = nk.kernel(nk.mlp(1), x), nk.kernel(nk.mlp(1), x, x[::-1] + 0.1)
+    assert_close(leading_modes(wrap(K), 2).values, np.linalg.eigvalsh(K)[:-3:-1], 1e-6)
+    with pytest.raises(ValueError, match="operator is not symmetric"):
+        leading_modes(wrap(cross), 2)
+
+
+def test_leading_modes_of_nothing():
+    modes = leading_modes(aslinearoperator(np.zeros((5, 5))), 2)
+    assert (modes.values == 0).all()
+    assert_close(modes.vectors.T @ modes.vectors, np.eye(2), 1e-12)
 
 
 def test_modes_know_their_trace(problem):

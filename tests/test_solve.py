@@ -77,6 +77,9 @@ def test_overwriting_saves_a_copy():
     expected, own = Cholesky(K, 0.1).solve(Y), K.copy()
     assert relative_error(Cholesky(own, 0.1, overwrite=True).solve(Y), expected) < 1e-12
     assert not np.array_equal(own, K)
+    own = K.copy()
+    own.flags.writeable = False
+    assert relative_error(Cholesky(own, 0.1, overwrite=True).solve(Y), expected) < 1e-12
 
 
 def test_the_preconditioner_saves_passes():
@@ -164,6 +167,26 @@ def test_leading_eigenvalues(method):
     assert (np.diff(values) <= 0).all()
 
 
+@pytest.mark.parametrize("method", ["eigh", "lanczos", "lobpcg", "randomised"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-12, 1e160, 1e300])
+def test_leading_eigenvalues_of_any_size(method, scale):
+    _, K, _ = problem(40)
+    exact = np.linalg.eigvalsh(K)[:-4:-1]
+    assert relative_error(eigs(K * scale, 3, method=method)[0] / scale, exact) < 1e-3
+
+
+@pytest.mark.parametrize("method", ["eigh", "lanczos", "lobpcg"])
+def test_leading_eigenvalues_are_the_largest_not_the_longest(method):
+    assert eigs(np.diag([-5.0, *range(40)]), 2, method=method)[0] == pytest.approx([39, 38])
+
+
+@pytest.mark.parametrize("method", ["auto", "lanczos", "lobpcg"])
+def test_leading_eigenvalues_where_lanczos_has_none(method):
+    _, K, _ = problem(12)
+    assert relative_error(eigs(K, 12, method=method)[0], np.linalg.eigvalsh(K)[::-1]) < 1e-8
+    assert (eigs(np.zeros((12, 12)), 3, method=method)[0] == 0).all()
+
+
 def test_landmarks():
     x, K, Y = problem(200, d=3)
     z = x[:40]
@@ -215,6 +238,10 @@ def test_a_ridge_below_the_noise_is_said():
         (lambda K, Y: eigs(K, 2.5), "k must be"),
         (lambda K, Y: eigs(K, 2, method="qr"), "method must be"),
         (lambda K, Y: LandmarkRegression(K[:, :5], K[:4, :4], Y, 1.0), "landmarks"),
+        (
+            lambda K, Y: LandmarkRegression(K[:, :5], K[:5, :5], Y, 1.0).predict(K),
+            "K_test must have shape",
+        ),
     ],
 )
 def test_bad_input(call, words):
@@ -243,6 +270,19 @@ def test_the_residual_itself_decides():
     assert not result.converged
 
 
+def test_an_accuracy_beyond_rounding_is_not_reached():
+    _, K, Y = problem()
+    result = cg(K, Y, 0.1, rtol=1e-300)
+    assert not result.converged
+    assert relative_error(result.x, Cholesky(K, 0.1).solve(Y)) < 1e-11
+
+
+@pytest.mark.parametrize("K", [-np.eye(40), np.eye(40) - 0.5], ids=["diagonal", "beside it"])
+def test_what_is_no_kernel_has_no_conjugate_gradients(K):
+    with pytest.raises(ValueError, match="not positive semidefinite"):
+        cg(K, np.ones(40), 0.1, rank=40)
+
+
 @pytest.mark.parametrize("scale", [1e200, 1e-200, 5e-310])
 def test_targets_of_any_size(scale):
     _, K, Y = problem()
@@ -264,7 +304,9 @@ def test_a_kernel_with_the_same_diagonal_is_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "empty", "foreign", "one array", "shape", "nan", "tampered"]
+    "damage",
+    ["truncated", "empty", "foreign", "one array", "shape", "nan"]
+    + ["no residual", "no directions", "no products", "iterations", "text", "complex"],
 )
 def test_damaged_checkpoints(tmp_path, damage):
     _, K, Y = problem()
@@ -282,17 +324,19 @@ def test_damaged_checkpoints(tmp_path, damage):
         with open(file, "wb") as raw:
             np.save(raw, np.ones(3))
     else:
-        state["R"] = {
-            "shape": state["R"][:-1],
-            "nan": state["R"] * np.nan,
-            "tampered": state["R"] * 0,
+        name, tampered = {
+            "shape": ("R", state["R"][:-1]),
+            "nan": ("R", state["R"] * np.nan),
+            "no residual": ("R", state["R"] * 0),
+            "no directions": ("P", state["P"] * 0),
+            "no products": ("rz", state["rz"] * 0),
+            "iterations": ("done", np.array(-(10**9))),
+            "text": ("X", state["X"].astype(str)),
+            "complex": ("X", state["X"] + 1j),
         }[damage]
-        np.savez(file, **state)
-    if damage == "tampered":  # what the recursion believes does not matter
-        assert relative_error(cg(K, Y, 1e-2, checkpoint=file).x, Cholesky(K, 1e-2).solve(Y)) < 1e-4
-    else:
-        with pytest.raises(ValueError, match=r"c\.npz is .* checkpoint"):
-            cg(K, Y, 1e-2, checkpoint=file)
+        np.savez(file, **{**state, name: tampered})
+    with pytest.raises(ValueError, match=r"c\.npz is .* checkpoint"):
+        cg(K, Y, 1e-2, checkpoint=file)
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

@@ -6,6 +6,7 @@ import functools
 import os
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -206,6 +207,12 @@ def check_sequence(values: Any, name: str, kind: type | tuple[type, ...]) -> Non
             raise TypeError(
                 f"{name} holds {value!r}, which is not of the kinds it takes, as in [1, 2]"
             )
+
+
+def check_count(name: str, count: Any, least: int) -> None:
+    """ValueError for what is no whole number of at least ``least``."""
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {count!r:.60}")
 
 
 def thread_count(threads: int | None) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import beside, to_host
+from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
 from ntkcore.linalg.checks import targets_of
 from ntkcore.linalg.noise import ridge_of
@@ -25,6 +26,10 @@ from ntkcore.store.files import check_place, writing
 
 Array = npt.NDArray[np.float64]
 LARGEST_RANK = 5000  # of the preconditioner, by default
+NO_KERNEL = (
+    "K is not positive semidefinite, more than rounding explains: a kernel is; was something"
+    " subtracted from it? Cholesky and Eigh take any symmetric matrix that the ridge makes positive"
+)
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,20 @@ def cg(
     Raises
     ------
     ValueError
-        For shapes, a ridge that is not positive, a checkpoint of another problem.
+        For shapes, a K that is clearly not positive semidefinite, a ridge that is not positive,
+        a checkpoint of another problem.
     """
     operator = symmetric_operator(K)
     data, flat = targets_of(to_host(Y), operator.shape[0])
     _check_rtol(rtol)
-    _check_count("every", every, 1)
-    _check_count("maxiter", maxiter, 0)
-    _check_count("rank", 0 if rank is None else rank, 0)
+    check_count("every", every, 1)
+    check_count("maxiter", maxiter, 0)
+    check_count("rank", 0 if rank is None else rank, 0)
     place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
+    if diagonal.min() < 0:
+        raise ValueError(NO_KERNEL)
     if value <= 0:
         raise ValueError(
             "conjugate gradients need a positive ridge:"
@@ -102,14 +110,13 @@ def cg(
     size = min(n // 4, LARGEST_RANK) if rank is None else min(int(rank), n)
     problem = _Problem(operator, data, value, size, seed, place)
     state = problem.load()
-    precondition: Callable[[Any], Any] = (
-        Nystrom(operator, value, size, seed) if size > 0 else lambda R: R
-    )
+    precondition = _preconditioner(operator, value, size, seed)
     run, reached = _Run(operator, problem.scaled, value, precondition, state), np.inf
+    within = max(rtol, np.finfo(np.float64).eps)  # below, R is no residual, and underflows
     with progress_bar(maxiter, progress) as count:
         while True:
-            while run.residuals.max() > rtol and run.done < maxiter:
-                run.step(run.residuals > rtol)
+            while run.residuals.max() > within and run.done < maxiter:
+                run.step(run.residuals > within)
                 if run.done % every == 0:
                     problem.save(*run.state())
                 count(1)
@@ -132,17 +139,24 @@ def cg(
     return CGResult(solution, run.residuals, run.done, passes, bool(run.residuals.max() <= rtol))
 
 
+def _preconditioner(
+    operator: KernelOperator, ridge: float, rank: int, seed: int
+) -> Callable[[Any], Any]:
+    if rank == 0:
+        return lambda R: R
+    try:
+        return Nystrom(operator, ridge, rank, seed)
+    except np.linalg.LinAlgError:
+        raise ValueError(NO_KERNEL) from None
+
+
 def _check_rtol(rtol: Any) -> None:
     if isinstance(rtol, bool) or not isinstance(rtol, Real) or not 0 < float(rtol) < np.inf:
         raise ValueError(f"rtol must be a number > 0, not {rtol!r:.60}")
 
 
-def _check_count(name: str, count: Any, least: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {count!r:.60}")
-
-
 State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
+STATE = ("X", "R", "P", "rz", "done")  # as a checkpoint names them
 
 
 class _Run:
@@ -241,17 +255,14 @@ class _Problem:
         """To a file beside it, then renamed: all or nothing."""
         if self.file is None:
             return
-        X, R, P, rz, done = (to_host(part) for part in state)
+        parts = dict(zip(STATE, map(np.asarray, map(to_host, state)), strict=True))
         with writing(self.file) as file:
             np.savez(
                 file,
                 fingerprint=self.fingerprint,
                 probe=self.probe,
-                X=X,
-                R=R,
-                P=P,
-                rz=rz,
-                done=done,
+                digest=_digest(parts),
+                **parts,
             )
 
     def load(self) -> State | None:
@@ -262,10 +273,7 @@ class _Problem:
             return None
         try:
             with open(self.file, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                found = {
-                    name: file[name]
-                    for name in ("fingerprint", "probe", "X", "R", "P", "rz", "done")
-                }
+                found = {name: file[name] for name in ("fingerprint", "probe", "digest", *STATE)}
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{self.file} is no whole checkpoint of cg ({error}):"
@@ -280,14 +288,20 @@ class _Problem:
                 f"{self.file} is the checkpoint of another problem (kernel, Y, ridge or rank):"
                 " choose another file"
             )
-        shape = self.scaled.shape
-        whole = all(found[name].shape == shape and np.isfinite(found[name]).all() for name in "XRP")
-        if not whole or found["rz"].shape != shape[1:] or found["done"].shape != ():
+        if str(found["digest"]) != _digest(found):
             raise ValueError(
                 f"{self.file} is a damaged checkpoint:"
                 " delete it to begin anew, or choose another file"
             )
         return found["X"], found["R"], found["P"], found["rz"], int(found["done"])
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    """SHA-256 of a state, dtypes and shapes included."""
+    about = [repr((parts[name].dtype, parts[name].shape)).encode() for name in STATE]
+    return hashlib.sha256(
+        b"".join([*about, *(parts[name].tobytes() for name in STATE)])
+    ).hexdigest()
 
 
 def _probe(operator: KernelOperator) -> Array:

@@ -50,7 +50,7 @@ class Cholesky:
     relative : bool, default=False
         The ridge counts in units of K's mean diagonal.
     overwrite : bool, default=False
-        Factorise in the memory of a float64 K. On a GPU the factor is always new memory: K and one
+        Factorise in the memory of a float64 K that may be written. On a GPU the factor is always new memory: K and one
         more matrix of float64 with `overwrite` (K's diagonal then keeps the ridge), else, while it
         factorises, one more.
 
@@ -79,7 +79,8 @@ class Cholesky:
         matrix = square_kernel(K)
         n, mean = len(matrix), float(matrix.diagonal().mean())
         self.ridge = ridge_of(ridge, relative, mean, matrix.dtype, n)
-        work = matrix if overwrite and matrix.dtype == np.float64 else matrix.astype(np.float64)
+        own = overwrite and matrix.dtype == np.float64 and getattr(matrix.flags, "writeable", True)
+        work = matrix if own else matrix.astype(np.float64)
         at = array_module(work).arange(n)
         work[at, at] += self.ridge
         try:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import array_module, beside, failing_aloud, on_device, to_host
 from ntkcore.engine.inputs import as_array, free_bytes, size_text
-from ntkcore.linalg.checks import check_symmetric, single, square_kernel, targets_of
+from ntkcore.linalg.checks import ASYMMETRY, check_symmetric, single, square_kernel, targets_of
 from ntkcore.linalg.noise import check_ridge, check_ridges, noise_floor, ridge_of
 
 Array = npt.NDArray[np.float64]
@@ -210,6 +210,16 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     return Modes(values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1]), trace, noise=noise)
 
 
+def _seems_symmetric(operator: Any, linear: Any, probes: Array) -> bool:
+    """Does the operator say so, or have u . K v = v . K u, up to single precision's rounding."""
+    if hasattr(operator, "symmetric"):
+        return bool(operator.symmetric)
+    images = linear.matmat(probes)
+    images = images / (np.abs(images).max() or 1.0)  # whose squares may overflow
+    mixed, sizes = probes.T @ images, np.linalg.norm([probes, images], axis=1)
+    return bool(abs(mixed[0, 1] - mixed[1, 0]) <= ASYMMETRY[True] * (sizes[0] @ sizes[1]))
+
+
 def leading_modes(
     operator: Any, k: int, *, trace: float | None = None, tolerance: float = 1e-10
 ) -> Modes:
@@ -248,7 +258,7 @@ def leading_modes(
     """
     try:
         from scipy.sparse import issparse
-        from scipy.sparse.linalg import aslinearoperator, eigsh
+        from scipy.sparse.linalg import ArpackError, aslinearoperator, eigsh
     except ImportError as error:
         raise ImportError(
             'modes of an operator need SciPy: pip install "ntkcore[sklearn]"'
@@ -266,8 +276,18 @@ def leading_modes(
             " k must lie in 1 … n - 1"
         )
     # ARPACK's own start is random: this makes calls repeatable.
-    start = np.random.default_rng(0).standard_normal(n)
-    values, vectors = eigsh(linear, k, which="LA", tol=tolerance, v0=start)
+    start = np.random.default_rng(0).standard_normal((n, 2))
+    if not _seems_symmetric(operator, linear, start):
+        raise ValueError(
+            "the operator is not symmetric: it must be the kernel of one data set with itself, in"
+            " one order"
+        )
+    try:
+        values, vectors = eigsh(linear, k, which="LA", tol=tolerance, v0=start[:, 0])
+    except ArpackError:
+        if linear.matvec(start[:, 0]).any():
+            raise
+        values, vectors = np.zeros(k), np.eye(n, k)  # K = 0
     order = np.argsort(values)[::-1]
     values, vectors = values[order], np.ascontiguousarray(vectors[:, order])
     if values[-1] < -INDEFINITE[False] * max(values[0], 0.0) or not np.isfinite(values).all():

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
-from ntkcore.linalg.checks import square_kernel, targets_of
+from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
 from ntkcore.linalg.cholesky import Cholesky, lower_solve
 from ntkcore.linalg.noise import check_ridge, noise_floor
 from ntkcore.linalg.operators import as_operator
@@ -85,5 +85,6 @@ class LandmarkRegression:
 
     def predict(self, K_test: npt.ArrayLike) -> Array:
         """Predictions from the kernel between test samples and landmarks."""
-        out: Array = np.asarray(to_host(K_test), np.float64) @ self.coefficients
+        cross = check_matrix(to_host(K_test), "K_test", (None, len(self.coefficients)))
+        out: Array = cross @ self.coefficients
         return out

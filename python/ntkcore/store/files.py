@@ -21,6 +21,8 @@ def check_place(
 
     ValueError where it is one of the inputs, which would be lost.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{path!r:.60} is no path: name a file for the result")
     place = Path(path)
     if not place.name:
         raise IsADirectoryError(f"{str(path)!r} is a folder: name a file for the result")
