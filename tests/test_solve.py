@@ -305,8 +305,20 @@ def test_a_kernel_with_the_same_diagonal_is_another(tmp_path):
 
 @pytest.mark.parametrize(
     "damage",
-    ["truncated", "empty", "foreign", "one array", "shape", "nan"]
-    + ["no residual", "no directions", "no products", "iterations", "text", "complex"],
+    [
+        "truncated",
+        "empty",
+        "foreign",
+        "one array",
+        "shape",
+        "nan",
+        "no residual",
+        "no directions",
+        "no products",
+        "iterations",
+        "text",
+        "complex",
+    ],
 )
 def test_damaged_checkpoints(tmp_path, damage):
     _, K, Y = problem()
