@@ -205,6 +205,9 @@ USELESS = {
     "spectrum {k} --targets {z}": "the store 6 samples",
     "spectrum {k} --targets {nan}": "NaN, infinity or zeros",
     "build fc:2 {x} {new} --backend=": "unknown backend ''",
+    "predict {k} {cube} {x} {out}": "cube.npy must have shape (6,) or (6, outputs)",
+    "predict {k} {nan} {x} {out}": "nan.npy holds NaN",
+    "build {x} fc:2 {new}": "the network comes before the data",
     "run --quick": "--quick has no effect",
     "falsify --controls --axis n": "--axis has no effect",
 }
@@ -218,6 +221,7 @@ def files(tmp_path_factory):
     np.save(folder / "x.npy", x)
     np.save(folder / "z.npy", x[:4])
     np.save(folder / "nan.npy", np.full((6, 1), np.nan))
+    np.save(folder / "cube.npy", np.ones((6, 2, 2)))
     from ntkcore.store.build import build
 
     build(nk.mlp(1), x, folder / "k.zarr", progress=False)
@@ -225,6 +229,7 @@ def files(tmp_path_factory):
         "x": "x.npy",
         "z": "z.npy",
         "nan": "nan.npy",
+        "cube": "cube.npy",
         "k": "k.zarr",
         "new": "new.zarr",
         "out": "out.npy",

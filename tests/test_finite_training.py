@@ -162,10 +162,19 @@ def test_divergence_is_named():
         ),
         ({"loss": "hinge"}, "loss must be one of mse, cross_entropy"),
         ({"optimizer": "newton"}, "optimizer must be one of"),
-        ({"optimizer": "adam", "momentum": 0.9}, "momentum is SGD's"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum is that of 'sgd'"),
         ({"y": Y[:3]}, "x holds 12 samples, y 3 targets"),
         ({"y": np.ones((12, 2))}, r"shape \(12, 2\) do not fit outputs of shape \(12, 1\)"),
         ({"x": X * np.nan}, "x holds NaN"),
+        ({"momentum": "0.9"}, "momentum must lie in"),
+        ({"momentum": math.nan}, "momentum must lie in"),
+        ({"momentum": 1.5}, "momentum must lie in"),
+        ({"optimizer": torch.optim.SGD, "momentum": 0.9}, "momentum is that of 'sgd'"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number >= 0"),
+        ({"weight_decay": "a"}, "weight_decay must be a finite number >= 0"),
+        ({"base_width": 0}, "base_width must be a positive"),
+        ({"seed": "a"}, "seed must be a whole number"),
+        ({"steps": True}, "steps must be"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -185,6 +194,12 @@ def test_what_losses_and_callbacks_give():
         train(make(), X, Y, loss=lambda f, y: 1.0, **options)
     with pytest.raises(TypeError, match="put the one into brackets"):
         train(make(), X, Y, callbacks=lambda step, module: {}, **options)
+    for callbacks in (5, [5], "f"):
+        with pytest.raises(TypeError, match="callbacks must be a sequence of functions"):
+            train(make(), X, Y, callbacks=callbacks, **options)
+    for every in ("a", 2.5, [1, "a"], [0.5]):
+        with pytest.raises(TypeError, match="every"):
+            train(make(), X, Y, every=every, **options)
     with pytest.raises(TypeError, match="None or numbers by name, not str"):
         train(make(), X, Y, callbacks=[lambda step, module: "a"], **options)
 

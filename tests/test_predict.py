@@ -255,3 +255,10 @@ def test_singular_kernels_give_finite_numbers():
     merged = predict.gradient_descent_mse_ensemble(relu, X, Y + 0.5)(None, Z, "ntk")
     for t in (1e18, None):
         assert_close(fn(t, Z, "ntk"), merged, 1e-12)
+
+
+def test_momentum_without_friction_swings_for_ever():
+    """f'' = -lambda (f - y)/n with momentum 1: f - y is a cosine."""
+    predict_fn = predict.gradient_descent(SquaredError(), [[4.0]], np.ones((1, 1)), momentum=1.0)
+    times = np.linspace(0, 20, 9)
+    assert predict_fn(times)[:, 0, 0] == pytest.approx(1 - np.cos(2 * times), abs=1e-6)

@@ -125,6 +125,19 @@ from test_predict import DD, F0, TD, TT, X, Y, Z, kernel_fn
         (lambda: predict.gp_inference(DD, Y)(()), ValueError, "non-empty"),
         (lambda: predict.gradient_descent(lambda f, y: f, DD.ntk, Y), TypeError, "float64 number"),
         (lambda: predict.gradient_descent("mse", DD.ntk, Y), TypeError, "function"),
+        *(
+            (
+                lambda m=m: predict.gradient_descent(SquaredError(), DD.ntk, Y, momentum=m),
+                ValueError,
+                "momentum must lie in",
+            )
+            for m in (-1, 1.5, np.nan, "a", True)
+        ),
+        (
+            lambda: predict.max_learning_rate(DD.ntk, momentum=-3),
+            ValueError,
+            "momentum must lie in",
+        ),
         (
             lambda: predict.gradient_descent(SquaredError(), DD.ntk, Y)(
                 1.0, predict.ODEState(F0), 0.0

@@ -75,6 +75,16 @@ def test_leading_modes_of_an_operator():
         _ = spectrum(K).cumulative_power
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
+def test_numbers_of_any_size(scale):
+    x = np.random.default_rng(0).standard_normal((20, 3))
+    K, y = nk.kernel(nk.mlp(1), x), x[:, :2]
+    unit, ours = spectrum(K, y), spectrum(K * scale, y * scale)
+    assert relative_error(ours.power, unit.power) < 1e-10
+    assert ours.alignment == pytest.approx(unit.alignment)
+    assert ours.participation == pytest.approx(unit.participation)
+
+
 def test_one_output_as_a_vector():
     K, y = problem()
     a, b = spectrum(K, y[:, 0]), spectrum(K, y[:, :1])
@@ -341,7 +351,20 @@ def test_orders_on_the_sphere_against_an_experiment():
         (lambda: power_law(np.ones(50), "1", 40), "whole numbers"),
         (lambda: LearningCurve([1.0]).mode_errors(-3), "numbers of samples"),
         (lambda: LearningCurve([1.0]).error(3, [1.0, 2.0]), "power must have shape"),
-        (lambda: sphere_spectrum(nk.mlp(1), 1), "d >= 2"),
+        (lambda: LearningCurve([1.0]).error(3, [1.0], noise="a"), "noise must be a finite"),
+        (lambda: LearningCurve([1.0]).error(3, [1.0], noise=np.nan), "noise must be a finite"),
+        (lambda: LearningCurve([1.0]).error(3, [1.0], beyond=None), "beyond must be a finite"),
+        (lambda: sphere_spectrum(nk.mlp(1), 1), "d must be a whole number of at least 2"),
+        (lambda: sphere_spectrum(nk.mlp(1), "3"), "d must be a whole number"),
+        (lambda: sphere_spectrum(nk.mlp(1), np.ones((3, 2))), "d must be a whole number"),
+        (lambda: sphere_spectrum(nk.mlp(1), 3, 2.5), "orders must be a whole number"),
+        (lambda: sphere_spectrum(nk.mlp(1), 3, norm=-1), "norm must be a positive"),
+        (lambda: degeneracy("a", 3), "k must be a whole number"),
+        (lambda: degeneracy(2, 3.5), "d must be a whole number"),
+        (lambda: legendre(3, 2.0, 3), r"t must lie in \[-1, 1\]"),
+        (lambda: legendre(3, np.nan, 3), r"t must lie in \[-1, 1\]"),
+        (lambda: legendre(3, 0.5, 1), "d must be a whole number of at least 2"),
+        (lambda: spectrum(np.zeros((3, 3)), np.ones(3)), "K is zero"),
         (lambda: spectrum(np.ones((2, 3))), "square"),
         (lambda: spectrum(np.eye(3), np.zeros(3)), "y is zero"),
         (lambda: spectrum(np.eye(3), np.ones(4)), "y must have shape"),

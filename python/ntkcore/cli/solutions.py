@@ -78,6 +78,7 @@ def predict_command(
 
     Example:  ntkcore predict kernel.zarr coefficients.npy x_test.npy predictions.npy
     """
+    from ntkcore.linalg.checks import targets_of
     from ntkcore.linalg.operators import MatrixFree
     from ntkcore.store.format import attributes, open_store
 
@@ -85,13 +86,14 @@ def predict_command(
     group = open_store(store, mode="r")
     found = attributes(group)
     _check_kernel(group, kernel)
-    solution = load(str(coefficients))
+    solution = np.asarray(load(str(coefficients)))
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
-    if len(solution) != len(x):
+    if solution.shape[:1] != (len(x),):
         raise ValueError(
-            f"{coefficients} holds {len(solution)} rows, the store {len(x)} samples:"
+            f"{coefficients} has shape {solution.shape}, the store {len(x)} samples:"
             " solve with this store"
         )
+    targets_of(solution, len(x), str(coefficients))
     operator = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads)
     with writing(output) as file:
         np.save(file, operator @ solution)

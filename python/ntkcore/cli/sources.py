@@ -174,6 +174,11 @@ def _net_of(path: Path) -> Layer:
     """The spec in a JSON file; ValueError names the file."""
     try:
         return from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path} is no text, where the JSON of a network is wanted: the network comes before"
+            " the data"
+        ) from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -29,6 +29,7 @@ from ntkcore.specs import convolutions as images
 from ntkcore.specs import layers as specs
 from ntkcore.specs.lowering import flat, lower
 from ntkcore.specs.program import Window, same_window, valid_window
+from ntkcore.theory.rules import not_negative, positive
 
 
 class FiniteNet(Module):
@@ -360,7 +361,7 @@ def parameter_groups(
     Raises
     ------
     ValueError
-        For another optimizer.
+        For another optimizer, and numbers out of range.
 
     References
     ----------
@@ -369,6 +370,9 @@ def parameter_groups(
     check_module(module)
     if optimizer not in SGD + ADAM:
         raise ValueError(f"optimizer must be one of {', '.join(SGD + ADAM)}, not {optimizer!r}")
+    positive("lr", lr)
+    positive("base_width", base_width)
+    not_negative("weight_decay", weight_decay)
     groups = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

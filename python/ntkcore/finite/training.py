@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ntkcore.engine.inputs import as_array
+from ntkcore.engine.inputs import as_array, check_count, check_sequence
 from ntkcore.finite.arrays import as_tensor, batches
 from ntkcore.finite.functional import outputs_of, undisturbed
 from ntkcore.finite.networks import parameter_groups
 from ntkcore.theory.losses import class_targets
-from ntkcore.theory.rules import positive
+from ntkcore.theory.rules import check_momentum, positive
 
 Array = npt.NDArray[np.float64]
 Callback = Callable[[int, Module], Mapping[str, float] | None]
@@ -145,9 +145,8 @@ def train(
     """
     criterion = _loss(loss)
     data, targets = _data(module, x, y, criterion)
-    _check(lr, steps, batch_size, len(data))
-    if callable(callbacks):
-        raise TypeError("callbacks must be a sequence of functions: put the one into brackets")
+    _check(lr, steps, batch_size, len(data), seed)
+    _check_callbacks(callbacks)
     stepper = _optimizer(module, optimizer, lr, base_width, weight_decay, momentum)
     looks = _looks(every, steps)
     records: list[dict[str, float]] = []
@@ -195,10 +194,17 @@ def _data(module: Module, x: Any, y: Any, criterion: Loss) -> tuple[Tensor, Tens
     return data, targets
 
 
-def _check(lr: float, steps: int, batch_size: int | None, n: int) -> None:
+def _check_callbacks(callbacks: Any) -> None:
+    if callable(callbacks):
+        raise TypeError("callbacks must be a sequence of functions: put the one into brackets")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a sequence of functions, not {callbacks!r:.60}")
+
+
+def _check(lr: float, steps: int, batch_size: int | None, n: int, seed: int) -> None:
     positive("lr", lr)
-    if not isinstance(steps, Integral) or steps < 0:
-        raise ValueError(f"steps must be a number of steps, not {steps!r}")
+    check_count("steps", steps, 0)
+    check_count("seed", seed, 0)
     if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= n):
         raise ValueError(
             f"batch_size must lie between 1 and the {n} samples there are, not {batch_size!r}"
@@ -212,12 +218,16 @@ def _optimizer(
     groups = parameter_groups(module, lr, name, base_width=base_width, weight_decay=weight_decay)
     if not groups:
         raise ValueError("nothing to train: no parameter has requires_grad")
-    if callable(given):
-        return given(groups)
-    if name == "sgd":
+    momentum = check_momentum(momentum)
+    if given == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if momentum:
-        raise ValueError(f"momentum is SGD's, {name!r} has its own: leave it 0")
+        raise ValueError(
+            f"momentum is that of 'sgd', {given if name == given else 'a function'!r} has its own:"
+            " leave it 0"
+        )
+    if callable(given):
+        return given(groups)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr)
 
 
@@ -228,6 +238,7 @@ def _looks(every: int | Sequence[int] | None, steps: int) -> set[int]:
         if every < 1:
             raise ValueError(f"every must be a positive number of steps, not {every!r}")
         return {*range(0, steps, int(every)), steps}
+    check_sequence(every, "every", Integral)
     return {0, steps, *(int(step) for step in every if 0 <= step <= steps)}
 
 

@@ -255,7 +255,7 @@ class _Problem:
         """To a file beside it, then renamed: all or nothing."""
         if self.file is None:
             return
-        parts = dict(zip(STATE, map(np.asarray, map(to_host, state)), strict=True))
+        parts: dict[str, Any] = dict(zip(STATE, map(np.asarray, map(to_host, state)), strict=True))
         with writing(self.file) as file:
             np.savez(
                 file,

@@ -117,13 +117,13 @@ def square_kernel(K: Any) -> Any:
     return matrix
 
 
-def targets_of(Y: npt.ArrayLike, n: int) -> tuple[Array, bool]:
+def targets_of(Y: npt.ArrayLike, n: int, name: str = "Y") -> tuple[Array, bool]:
     """Y as (n, outputs), and whether it was a vector."""
     given = np.asarray(Y)
     if given.ndim not in (1, 2) or len(given) != n or not given.size:
         raise ValueError(
-            f"Y must have shape ({n},) or ({n}, outputs) for {n} points, not {given.shape}"
+            f"{name} must have shape ({n},) or ({n}, outputs) for {n} points, not {given.shape}"
         )
-    check_real(given, "Y")
+    check_real(given, name)
     data = np.asarray(given, np.float64)
     return (data[:, None], True) if data.ndim == 1 else (data, False)

@@ -50,9 +50,9 @@ class Cholesky:
     relative : bool, default=False
         The ridge counts in units of K's mean diagonal.
     overwrite : bool, default=False
-        Factorise in the memory of a float64 K that may be written. On a GPU the factor is always new memory: K and one
-        more matrix of float64 with `overwrite` (K's diagonal then keeps the ridge), else, while it
-        factorises, one more.
+        Factorise in the memory of a float64 K that may be written. On a GPU the factor is always
+        new memory: K and one more matrix of float64 with `overwrite` (K's diagonal then keeps the
+        ridge), else, while it factorises, one more.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ntkcore.linalg.checks import check_symmetric
 from ntkcore.predict.layout import Axes, Layout, Time, cross_of, initial, matrix_of, outputs_of
 from ntkcore.predict.regularised import Regularised
-from ntkcore.theory.rules import flat_times, positive
+from ntkcore.theory.rules import check_momentum, flat_times, positive
 
 
 def gradient_descent_mse(
@@ -153,4 +153,4 @@ def max_learning_rate(
     except ImportError:
         top = np.linalg.eigvalsh(K)[-1]
     size = len(K) if y_train_size is None else positive("y_train_size", y_train_size)
-    return float(2 * (1 + momentum) * size / (top + eps))
+    return float(2 * (1 + check_momentum(momentum)) * size / (top + eps))

@@ -23,7 +23,7 @@ from ntkcore.predict.layout import (
 )
 from ntkcore.theory.losses import gradient_of
 from ntkcore.theory.ode import integrate
-from ntkcore.theory.rules import flat_times, positive
+from ntkcore.theory.rules import check_momentum, flat_times, positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,9 @@ class _Flow:
         self.heavy = momentum is not None
         rate = positive("learning_rate", learning_rate)
         self.unit = rate if momentum is None else rate**0.5
-        self.drag = 0.0 if momentum is None else (momentum - 1.0) / self.unit
+        self.drag = (
+            0.0 if momentum is None else (check_momentum(momentum, undamped=True) - 1) / self.unit
+        )
 
     def at(self, t: npt.ArrayLike, state: ODEState, k_test_train: Any) -> ODEState:
         """The state at times t, from this one."""

@@ -20,7 +20,6 @@ effective ridge:
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ from ntkcore.engine.inputs import real_array
 from ntkcore.engine.kernels import kernel
 from ntkcore.linalg.checks import check_matrix
 from ntkcore.specs.layers import Layer
+from ntkcore.theory.rules import not_negative
 from ntkcore.theory.spectrum import spectrum
 from ntkcore.theory.sphere import SphereSpectrum, legendre, random_points
 
@@ -63,9 +63,7 @@ class LearningCurve:
         if eta.min() < 0 or counts.min() <= 0 or not eta.any():
             raise ValueError("eigenvalues must be >= 0 and not all 0, multiplicities positive")
         for name in ("tail", "ridge"):
-            value = getattr(self, name)
-            if not (isinstance(value, numbers.Real) and math.isfinite(value) and float(value) >= 0):
-                raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
+            not_negative(name, getattr(self, name))
 
     @classmethod
     def from_gram(
@@ -156,8 +154,10 @@ class LearningCurve:
         """
         P = _samples(samples)
         weights = check_matrix(power, "power", (len(np.asarray(self.eigenvalues)),))
-        if noise < 0 or beyond < 0 or weights.min() < 0:
-            raise ValueError("power, noise and beyond must be >= 0")
+        not_negative("noise", noise)
+        not_negative("beyond", beyond)
+        if weights.min() < 0:
+            raise ValueError("power must be >= 0")
         gamma = self.gamma(P)
         inflated = np.divide(
             1.0, 1 - gamma, out=np.full(P.shape, math.inf), where=gamma < 1 - 1e-14

@@ -61,6 +61,21 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def not_negative(name: str, value: Any) -> float:
+    """A finite number of at least 0; ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} must be a finite number >= 0, not {value!r:.60}")
+    return float(value)
+
+
+def check_momentum(value: Any, *, undamped: bool = False) -> float:
+    """A number in [0, 1), or ``undamped`` 1; ValueError for anything else."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not (0 <= float(value) < 1 or (undamped and value == 1)):
+        raise ValueError(f"momentum must lie in [0, 1{']' if undamped else ')'}, not {value!r:.60}")
+    return float(value)
+
+
 def _split(rates: Array, times: Array) -> tuple[Array, Array, Array]:
     """Rates as a row, finite times as a column (0 in place of infinity),
     and where times are infinite.
@@ -163,10 +178,7 @@ class GradientDescent:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rate", positive("learning_rate", self.learning_rate))
-        beta = self.momentum
-        if isinstance(beta, bool) or not isinstance(beta, Real) or not 0 <= float(beta) < 1:
-            raise ValueError(f"momentum must lie in [0, 1), not {beta!r}")
-        object.__setattr__(self, "momentum", float(beta))
+        object.__setattr__(self, "momentum", check_momentum(self.momentum))
 
     def check(self, times: Array) -> None:
         """ValueError unless all times are whole."""

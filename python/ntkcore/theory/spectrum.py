@@ -155,7 +155,8 @@ class Spectrum:
     def participation(self) -> float:
         """(tr K)^2/tr K^2: how many eigenvalues carry the kernel, between 1 and n."""
         values = self._all("the participation ratio")
-        return float(values.sum() ** 2 / (values**2).sum())
+        largest = float(values[0]) or 1.0
+        return float((values / largest).sum() ** 2 / max(((values / largest) ** 2).sum(), 1.0))
 
     @property
     def condition(self) -> float:
@@ -218,13 +219,16 @@ def spectrum(K: Any, y: npt.ArrayLike | None = None, *, leading: int | None = No
         "y",
         (len(modes.vectors), None),
     )
-    norm = float((targets**2).sum())
-    if norm == 0:
+    if not modes.values.any():
+        raise ValueError("K is zero, as far as its digits tell: it has no modes to find y in")
+    if not targets.any():
         raise ValueError("y is zero, or has no columns: there is nothing to find in the modes")
+    targets, values = targets / np.abs(targets).max(), modes.values / modes.values[0]
+    norm = float((targets**2).sum())
     power: Array = ((modes.vectors.T @ targets) ** 2).sum(1) / norm
-    frobenius = math.sqrt(float((modes.values**2).sum()))
+    frobenius = math.sqrt(float((values**2).sum()))
     gram = math.sqrt(float(((targets.T @ targets) ** 2).sum()))  # |y y^T|_F
-    alignment = float(modes.values @ power) * norm / (frobenius * gram) if modes.complete else None
+    alignment = float(values @ power) * norm / (frobenius * gram) if modes.complete else None
     return Spectrum(modes, power, alignment)
 
 

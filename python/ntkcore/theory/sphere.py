@@ -14,15 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.inputs import real_array
+from ntkcore.engine.inputs import check_count, check_sequence, real_array
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.linalg.checks import check_matrix
 from ntkcore.specs.layers import Layer
+from ntkcore.theory.rules import positive
 
 Array = npt.NDArray[np.float64]
 MOST_NODES = 2**12
@@ -48,8 +50,8 @@ def degeneracy(k: int, d: int) -> int:
     >>> degeneracy(2, 3)
     5
     """
-    if k < 0 or d < 2:
-        raise ValueError(f"orders start at 0 and spheres at d = 2, not k = {k}, d = {d}")
+    check_count("k", k, 0)
+    check_count("d", d, 2)
     return math.comb(k + d - 1, d - 1) - (math.comb(k + d - 3, d - 1) if k >= 2 else 0)
 
 
@@ -78,7 +80,12 @@ def legendre(orders: int, t: npt.ArrayLike, d: int) -> Array:
     >>> legendre(3, 0.5, 3)
     array([ 1.   ,  0.5  , -0.125])
     """
-    x = np.clip(real_array(t, "t"), -1, 1)
+    check_count("orders", orders, 0)
+    check_count("d", d, 2)
+    x = real_array(t, "t")
+    if not (np.abs(x) <= 1 + 1e-6).all():
+        raise ValueError("t must lie in [-1, 1]: it is the cosine of an angle")
+    x = np.clip(x, -1, 1)  # rounding
     out = np.empty((orders, *x.shape))
     for k in range(orders):
         if k < 2:
@@ -108,6 +115,8 @@ def dot_product_kernel(
     -------
     ndarray of the shape of angles, float64
     """
+    check_count("d", d, 2)
+    positive("norm", norm)
     theta = real_array(angles, "angles")
     x = np.zeros((theta.size + 1, d))
     x[0, 0] = norm
@@ -182,10 +191,9 @@ def sphere_spectrum(
     >>> sphere_spectrum(mlp(1), 3, 4).eigenvalues.round(3)
     array([0.333, 0.222, 0.052, 0.   ])
     """
-    if d < 2 or orders < 1:
-        raise ValueError(
-            f"a sphere needs d >= 2 and one order or more, not d = {d}, orders = {orders}"
-        )
+    check_count("d", d, 2)
+    check_count("orders", orders, 1)
+    positive("norm", norm)
     counts = np.array([float(degeneracy(k, d)) for k in range(orders)])
     one = np.zeros((1, d))
     one[0, 0] = norm
@@ -247,8 +255,9 @@ def order_power(
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     if len(points) < 2 or not (lengths > 0).all():
         raise ValueError("x must hold two points or more, none of them 0")
+    check_sequence(orders, "orders", Integral)
     unit, d = points / lengths, points.shape[1] if d is None else d
-    P = legendre(max(orders) + 1, unit @ unit.T, d)
+    P = legendre(max(orders, default=0) + 1, unit @ unit.T, d)
     pairs = len(f) * (len(f) - 1)
     return np.array([degeneracy(k, d) * (f @ P[k] @ f - f @ f) / pairs for k in orders])
 
