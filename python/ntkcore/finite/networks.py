@@ -166,8 +166,7 @@ def _check_depth(net: specs.Layer, parameterization: str | ABC) -> None:
     if parameterization == "mean_field" and depth != 1:
         raise ValueError(
             f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use"
-            " 'mup', which is the same for one hidden layer and goes on to deep ones (Yang & Hu"
-            " 2021)"
+            " 'mup', the same for one and going on to deep ones (Yang & Hu 2021)"
         )
 
 
@@ -179,9 +178,7 @@ def _walk(layer: specs.Layer) -> Iterator[specs.Layer]:
 
 @dataclass(frozen=True)
 class Features:
-    """What a layer is handed: ``channels``; the ``image``'s size;
-    ``pixels`` of a flattened one; ``raw``: the data.
-    """
+    """What a layer is handed; ``pixels`` of a flattened image; ``raw``: the data themselves."""
 
     channels: int
     image: tuple[int, int] | None = None
