@@ -16,7 +16,7 @@ from ntkcore.theory.dynamics import (
     leading_modes,
 )
 from ntkcore.theory.loss_dynamics import LossDynamics
-from ntkcore.theory.losses import CrossEntropy
+from ntkcore.theory.losses import CrossEntropy, SquaredError
 from test_dynamics import M, N, make_problem, problem  # noqa: F401
 
 
@@ -134,6 +134,11 @@ EYE = np.eye(3)
         (lambda: GradientDescent(0.1, 1.0), ValueError, "momentum"),
         (lambda: leading_modes(EYE, 3), ValueError, "leading modes"),
         (lambda: leading_modes(-EYE, 1), ValueError, "indefinite"),
+        (lambda: leading_modes(EYE, True), ValueError, "leading modes"),
+        (lambda: leading_modes(EYE, 1, tolerance="a"), ValueError, "tolerance must lie"),
+        (lambda: leading_modes(EYE, 1, tolerance=-1), ValueError, "tolerance must lie"),
+        (lambda: LossDynamics(EYE, np.ones(3), SquaredError), TypeError, r"SquaredError\(\)"),
+        (lambda: LossDynamics(EYE, [0, 1, 0], CrossEntropy), TypeError, r"CrossEntropy\(\)"),
         (
             lambda: LossDynamics(EYE, [0, 1, 0], CrossEntropy()).train.covariance(1.0),
             ValueError,
@@ -186,6 +191,7 @@ def test_leading_modes_of_an_operator_err_within_their_bound(rule, ridge):
     [
         InMemory,
         lambda K: InMemory(K).T,
+        lambda K: InMemory(K, symmetric=False),
         aslinearoperator,
         csr_array,
         lambda K: aslinearoperator(K.astype("float32")),
@@ -197,6 +203,10 @@ def test_leading_modes_of_two_data_sets_are_refused(wrap):
     assert_close(leading_modes(wrap(K), 2).values, np.linalg.eigvalsh(K)[:-3:-1], 1e-6)
     with pytest.raises(ValueError, match="operator is not symmetric"):
         leading_modes(wrap(cross), 2)
+    if hasattr(wrap(K), "matmat"):
+        LossDynamics(wrap(K), x, SquaredError())
+        with pytest.raises(ValueError, match="operator is not symmetric"):
+            LossDynamics(wrap(cross), x, SquaredError())
 
 
 def test_leading_modes_of_nothing():

@@ -241,3 +241,14 @@ def test_stages():
     branches = [nk.FanOut(2), nk.Parallel(nk.Identity(), nk.Serial(nk.Relu(), D)), nk.FanInSum()]
     parts, readout = stages(nk.Serial(D, *branches, nk.Relu(), D))
     assert [len(part) for part in parts] == [4, 1]
+
+
+@pytest.mark.parametrize("net", [nk.Serial(), nk.Identity(), nk.Serial(nk.Serial(), nk.Identity())])
+def test_a_network_without_layers_is_the_identity(net):
+    """Its kernel is that of the inputs, and without parameters nothing trains."""
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    found = nk.kernel(net, x, x[:4], get=("nngp", "ntk"))
+    assert relative_error(found.nngp, x @ x[:4].T / 3) < 1e-14
+    assert (found.ntk == 0).all()
+    with_it, without = (nk.Serial(nk.Dense(), *between, nk.Erf()) for between in ([net], []))
+    assert (nk.kernel(with_it, x) == nk.kernel(without, x)).all()

@@ -163,8 +163,25 @@ def test_bad_input():
         Stored(Chunked(np.full((4, 4), np.nan), 2)) @ np.ones(4)
     with pytest.raises(TypeError, match="before the data"):
         MatrixFree(data(4), NET)
+    for tile in ("a", 0, -1, 2.5):
+        for make in (
+            lambda t: InMemory(np.eye(2), tile=t),
+            lambda t: MatrixFree(NET, data(4), tile=t),
+        ):
+            with pytest.raises(ValueError, match="tile must be a whole number of at least 1"):
+                make(tile)
+    for get in ("both", ("ntk", "nngp"), None):
+        with pytest.raises(ValueError, match="get must be"):
+            MatrixFree(NET, data(4), get=get)
     assert isinstance(as_operator(np.eye(2)), InMemory)
     assert isinstance(as_operator(Chunked(np.eye(2), 1)), Stored)
+
+
+@pytest.mark.parametrize("K", [InMemory(np.eye(2)), InMemory(np.eye(2)).T])
+@pytest.mark.parametrize("X", [np.full(2, 1j), np.full((2, 3), 1j)])
+def test_imaginary_parts_are_not_dropped(K, X):
+    with pytest.raises(TypeError, match=r"multiply \.real and \.imag apart"):
+        K @ X
 
 
 @pytest.mark.parametrize("what", ["k.zarr", {"ntk": np.eye(3)}, None])

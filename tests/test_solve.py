@@ -71,6 +71,26 @@ def test_factors_by_blocks(n, block):
     np.testing.assert_array_equal(np.triu(own, 1), np.triu(A, 1))
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.float16])
+def test_kernels_of_any_real_dtype(dtype):
+    K, Y = np.array([[3, 0, 1], [0, 1, 0], [1, 0, 2]], dtype), [1.0, 2.0, 3.0]
+    expected = np.linalg.solve(K.astype(float) + np.eye(3), Y)
+    for found in (
+        Cholesky(K, 1.0).solve(Y),
+        Eigh(K).solve(Y, 1.0),
+        solve(K, Y, 1.0),
+        solve(K.tolist(), Y, 1.0),
+    ):
+        assert relative_error(found, expected) < 1e-12
+    assert (
+        relative_error(
+            nk.Dynamics(K, Y, ridge=1.0, absolute_ridge=True).train.mean(np.inf),
+            K.astype(float) @ expected,
+        )
+        < 1e-12
+    )
+
+
 def test_overwriting_saves_a_copy():
     _, K, Y = problem()
     expected, own = Cholesky(K, 0.1).solve(Y), K.copy()

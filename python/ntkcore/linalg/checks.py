@@ -82,6 +82,23 @@ def refuse_asymmetric(matrix: Any, name: str) -> float:
     return apart
 
 
+def refuse_asymmetric_operator(operator: Any) -> None:
+    """ValueError for a square operator that neither says that it is symmetric nor seems so: with
+    u . K v = v . K u, up to single precision's rounding.
+    """
+    if getattr(operator, "symmetric", False):
+        return
+    probes = np.random.default_rng(0).standard_normal((operator.shape[0], 2))
+    images = np.asarray(operator.matmat(probes))
+    images = images / (np.abs(images).max() or 1.0)  # whose squares may overflow
+    mixed, sizes = probes.T @ images, np.linalg.norm([probes, images], axis=1)
+    if abs(mixed[0, 1] - mixed[1, 0]) > ASYMMETRY[True] * (sizes[0] @ sizes[1]):
+        raise ValueError(
+            "the operator is not symmetric: it must be the kernel of one data set with itself, in"
+            " one order"
+        )
+
+
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
     """A finite real matrix as float64 of this shape (None: any length);
     TypeError or ValueError naming it.
@@ -102,7 +119,7 @@ def check_symmetric(matrix: npt.ArrayLike, name: str) -> Array:
     """A square matrix, symmetric up to rounding, as exactly symmetric float64."""
     given = as_array(matrix, name)
     K = check_matrix(given, name, (None, None))
-    apart = refuse_asymmetric(given, name)
+    apart = refuse_asymmetric(given if given.dtype.kind == "f" else K, name)
     return (K + K.T) / 2 if apart else K
 
 
@@ -113,6 +130,8 @@ def square_kernel(K: Any) -> Any:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"K must be a square matrix, not of shape {matrix.shape}")
     check_real(matrix, "K")
+    if matrix.dtype.kind != "f":
+        matrix = matrix.astype(np.float64)
     refuse_asymmetric(matrix, "K")
     return matrix
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
-from ntkcore.engine.inputs import check_data
+from ntkcore.engine.inputs import KERNELS, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.linalg.operator import KernelOperator
 from ntkcore.specs.layers import Layer
@@ -63,6 +63,8 @@ class MatrixFree(KernelOperator):
             raise TypeError(
                 f"net must be a network spec, and comes before the data, not {type(net).__name__}"
             )
+        if get not in KERNELS:
+            raise ValueError(f"get must be 'ntk' or 'nngp', not {get!r}: an operator is one kernel")
         a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
         self.xp = array_module(x)
         with on_device_of(x):

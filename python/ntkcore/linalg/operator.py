@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import array_module, to_host
+from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import Tile, progress_bar, tiles
 
 try:
@@ -29,6 +30,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
     def __init__(
         self, shape: tuple[int, int], tile: int, symmetric: bool, progress: bool | None
     ) -> None:
+        check_count("tile", tile, 1)
         super().__init__(np.dtype(np.float64), shape)
         if symmetric and shape[0] != shape[1]:
             raise ValueError(f"a kernel of shape {shape} is not symmetric: pass symmetric=False")
@@ -82,15 +84,21 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         return out
 
     def _matmat(self, X: npt.ArrayLike) -> Array:
-        out: Array = to_host(self.product(self.xp.asarray(X, np.float64)))
-        return out
+        return self._product_of(X, transposed=False)
 
     def _rmatmat(self, X: npt.ArrayLike) -> Array:
-        out: Array = to_host(self.product(self.xp.asarray(X, np.float64), transposed=True))
+        return self._product_of(X, transposed=True)
+
+    def _product_of(self, X: npt.ArrayLike, transposed: bool) -> Array:
+        if np.iscomplexobj(X):
+            raise TypeError(
+                "a kernel's products are with real numbers: multiply .real and .imag apart"
+            )
+        out: Array = to_host(self.product(self.xp.asarray(X, np.float64), transposed))
         return out
 
     def _matvec(self, x: npt.ArrayLike) -> Array:
-        return self._matmat(np.asarray(x, np.float64).reshape(-1, 1))[:, 0]
+        return self._matmat(np.asarray(x).reshape(-1, 1))[:, 0]
 
     def _rmatvec(self, x: npt.ArrayLike) -> Array:
-        return self._rmatmat(np.asarray(x, np.float64).reshape(-1, 1))[:, 0]
+        return self._rmatmat(np.asarray(x).reshape(-1, 1))[:, 0]

@@ -21,7 +21,7 @@ from ntkcore.predict.layout import (
     outputs_of,
     square_of,
 )
-from ntkcore.theory.losses import gradient_of
+from ntkcore.theory.losses import check_loss, gradient_of
 from ntkcore.theory.ode import integrate
 from ntkcore.theory.rules import check_momentum, flat_times, positive
 
@@ -117,6 +117,7 @@ class _Flow:
         momentum: float | None,
         trace_axes: Axes,
     ) -> None:
+        check_loss(loss)
         self.y = outputs_of(loss.targets(y_train) if hasattr(loss, "targets") else y_train)
         self.layout = Layout.of(self.y, trace_axes)
         self.K = check_symmetric(

@@ -222,7 +222,11 @@ class Identity(Layer):
 
 @dataclass(frozen=True, repr=False, init=False)
 class Serial(Container):
-    """Layers one after another: ``Serial(Dense(1.5, 0.1), Relu(), Dense())``."""
+    """Layers one after another: ``Serial(Dense(1.5, 0.1), Relu(), Dense())``.
+
+    Without layers it is the identity, which has no parameters: its NNGP is the inputs' own kernel,
+    its NTK 0.
+    """
 
     layers: tuple[Layer, ...]
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import KERNELS, as_array
-from ntkcore.linalg.checks import check_symmetric
+from ntkcore.linalg.checks import check_symmetric, refuse_asymmetric_operator
 from ntkcore.specs.layers import Layer
-from ntkcore.theory.losses import Array, gradient_of
+from ntkcore.theory.losses import Array, check_loss, gradient_of
 from ntkcore.theory.ode import integrate
 from ntkcore.theory.points import (
     KernelTraining,
@@ -79,8 +79,11 @@ class LossDynamics(KernelTraining):
         )
         if getattr(self.kernel, "shape", ())[:1] * 2 != tuple(self.kernel.shape):
             raise ValueError(f"the kernel must be square, not {tuple(self.kernel.shape)}")
+        if hasattr(kernel, "matmat"):
+            refuse_asymmetric_operator(kernel)
         started = None if f0 is None else as_array(f0, "f0")
         outputs = None if started is None or started.ndim < 2 else started.shape[-1]
+        check_loss(loss)
         given = loss.targets(y, outputs) if hasattr(loss, "targets") else y
         super().__init__(
             self.kernel.shape[0], given, GradientFlow() if rule is None else rule, f0, _recipe

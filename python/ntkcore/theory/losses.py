@@ -119,16 +119,23 @@ class SquaredError:
         return f.size if self.average_outputs else len(f)
 
 
+def check_loss(loss: Any) -> None:
+    """TypeError for what is no function, and for a class of losses in place of a loss."""
+    if isinstance(loss, type):
+        raise TypeError(f"the loss is the class {loss.__name__}: make one of it, {loss.__name__}()")
+    if not callable(loss):
+        raise TypeError(f"a loss is a function loss(f, y) of outputs and targets, not {loss!r:.60}")
+
+
 def gradient_of(loss: Any, y: Array) -> Field:
     """f -> dl/df: the loss's own ``gradient(f, y)``; JAX's, if the program has imported JAX and the
     loss uses it; else central differences: 2 f.size evaluations of the loss, about 9 digits.
 
     TypeError for a loss that is not callable or does not give one float64 number.
     """
+    check_loss(loss)
     if hasattr(loss, "gradient"):
         return lambda f: _of_shape(loss.gradient(f, y), f)
-    if not callable(loss):
-        raise TypeError(f"a loss is a function loss(f, y) of outputs and targets, not {loss!r}")
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(_tried(lambda: loss(y.copy(), y)), jax.Array):
         return _jax_gradient(jax, loss, y)
