@@ -11,6 +11,7 @@
 #include "../program/plane_schedule.h"
 #include "bind.h"
 #include "checks.h"
+#include "series.h"
 
 namespace ntk {
 namespace {
@@ -59,14 +60,22 @@ std::vector<std::string> names_of_duals() {
 
 // --- programs of vectors, and heads
 
-std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outputs) {
+std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outputs,
+                            const OwnedTables& tables) {
   require(slots >= 1 && slots <= 4096, "a program has between 1 and 4096 slots");
   require(outputs >= 1 && outputs <= 65536, "a program has between 1 and 65536 outputs");
   std::vector<Op> checked;
   for (const auto& [name, dual, slot, other, p] : ops) {
-    const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
-    const Op op{kind, pointwise, slot, other, {{p[0], p[1], p[2], p[3]}}};
     require(slot >= 0 && slot < slots, "op: slot out of range");
+    const Constants constants{{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0};
+    if (name == "series") {
+      append_series(tables, other, constants, [&, slot = slot](Pointwise part, const Constants& c) {
+        checked.push_back({OpKind::pointwise, part, slot, 0, c});
+      });
+      continue;
+    }
+    const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
+    const Op op{kind, pointwise, slot, other, constants};
     const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
     require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
     require(op.kind != OpKind::emit || (other >= 0 && other < outputs),
@@ -76,9 +85,11 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
   return checked;
 }
 
-std::shared_ptr<OwnedProgram> make_program(const std::vector<OpTuple>& ops, int slots,
-                                           int outputs) {
-  return std::make_shared<OwnedProgram>(checked_ops(ops, slots, outputs), slots, outputs);
+std::shared_ptr<OwnedProgram> make_program(const std::vector<OpTuple>& ops, int slots, int outputs,
+                                           const std::vector<Array<double>>& arrays) {
+  OwnedTables tables = owned_tables(arrays);
+  std::vector<Op> checked = checked_ops(ops, slots, outputs, tables);
+  return std::make_shared<OwnedProgram>(std::move(checked), slots, outputs, std::move(tables));
 }
 
 // Numbers of the ops with constants that a dense layer gave.
@@ -96,10 +107,13 @@ std::vector<int> dense_ops(const OwnedProgram& owned) {
 PlaneOp plane_op(const PlaneOpTuple& from) {
   const auto& [name, dual, slot, other, p, g] = from;
   PlaneOp op{};
-  std::tie(op.kind, op.pointwise) = kind_of(kPlaneOpKinds, name, dual, "plane op");
+  if (name == "series")
+    op.kind = PlaneOpKind::pointwise;
+  else
+    std::tie(op.kind, op.pointwise) = kind_of(kPlaneOpKinds, name, dual, "plane op");
   op.slot = slot;
   op.other = other;
-  op.constants = {{p[0], p[1], p[2], p[3]}};
+  op.constants = {{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0};
   int* const geometry[] = {&op.h,        &op.w,        &op.out_h,    &op.out_w,
                            &op.window_h, &op.window_w, &op.stride_h, &op.stride_w,
                            &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges};
@@ -200,14 +214,26 @@ class PlaneOpChecker {
 
 std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& ops, int slots,
                                              const std::vector<OpTuple>& head, int head_slots,
-                                             int outputs, ImageShape shape) {
+                                             int outputs, ImageShape shape,
+                                             const std::vector<Array<double>>& arrays) {
+  OwnedTables tables = owned_tables(arrays);
   PlaneOpChecker checker(slots, head_slots, shape);
   std::vector<PlaneOp> checked;
-  for (const PlaneOpTuple& op : ops) {
-    checked.push_back(plane_op(op));
-    checker.follow(checked.back());
+  for (const PlaneOpTuple& tuple : ops) {
+    PlaneOp op = plane_op(tuple);
+    checker.follow(op);
+    if (std::get<0>(tuple) != "series") {
+      checked.push_back(op);
+      continue;
+    }
+    append_series(tables, op.other, op.constants, [&](Pointwise part, const Constants& constants) {
+      op.pointwise = part;
+      op.constants = constants;
+      checked.push_back(op);
+    });
   }
-  OwnedProgram owned_head(checked_ops(head, head_slots, outputs), head_slots, outputs);
+  std::vector<Op> head_ops = checked_ops(head, head_slots, outputs, tables);
+  OwnedProgram owned_head(std::move(head_ops), head_slots, outputs, std::move(tables));
   return std::make_shared<PlaneSchedule>(std::move(checked), slots, std::move(owned_head), shape);
 }
 
@@ -217,14 +243,16 @@ void bind_programs(py::module_& m) {
   m.def("duals", &names_of_duals, "Names of the dual activations.");
   py::class_<OwnedProgram, std::shared_ptr<OwnedProgram>>(m, "Program",
                                                           "Ops over slots; csrc/program/program.h.")
-      .def(py::init(&make_program), py::arg("ops"), py::arg("slots"), py::arg("outputs"))
+      .def(py::init(&make_program), py::arg("ops"), py::arg("slots"), py::arg("outputs"),
+           py::arg("tables") = std::vector<Array<double>>())
       .def_property_readonly("is_relu_chain",
                              [](const OwnedProgram& p) { return is_relu_chain(p.view()); })
       .def_property_readonly("dense_ops", &dense_ops);
   py::class_<PlaneSchedule, std::shared_ptr<PlaneSchedule>>(
       m, "ImageProgram", "Plane ops, read-outs and a head; see csrc/program/plane_program.h.")
       .def(py::init(&make_schedule), py::arg("ops"), py::arg("slots"), py::arg("head"),
-           py::arg("head_slots"), py::arg("outputs"), py::arg("shape"))
+           py::arg("head_slots"), py::arg("outputs"), py::arg("shape"),
+           py::arg("tables") = std::vector<Array<double>>())
       .def_property_readonly("head_needs_variance", &PlaneSchedule::head_needs_variance)
       .def_property_readonly("homogeneous", &PlaneSchedule::homogeneous)
       .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)

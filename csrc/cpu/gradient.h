@@ -4,6 +4,8 @@
 
 #include "tile.h"
 
+#include <utility>
+
 #include "../math/jet.h"
 #include "../math/relu_chain.h"
 
@@ -46,15 +48,25 @@ struct PairGroup {
   NTK_HD V at_row(int op, Slope which) const { return splat(rows.at(op, which)[row]); }
   NTK_HD V at_col(int op, Slope which) const { return load(cols.at(op, which) + col); }
 
+  static NTK_HD std::pair<Slope, Slope> feature(int which) {
+    if (which & 1) return {Slope::f1, Slope::df1};
+    return {Slope::f0, Slope::df0};
+  }
+
   template <class Phi>
   NTK_HD Local<V> pointwise(const Phi& phi, int i, V K) const {
     using J = Jet<V, 3>;
     J E, D;
-    phi.pair(J::variable(K, 0, splat(1.0)),
-             J::variable(at_row(i, Slope::f0), 1, at_row(i, Slope::df0)),
-             J::variable(at_row(i, Slope::f1), 1, at_row(i, Slope::df1)),
-             J::variable(at_col(i, Slope::f0), 2, at_col(i, Slope::df0)),
-             J::variable(at_col(i, Slope::f1), 2, at_col(i, Slope::df1)), E, D);
+    // Feature number `which`, below 0 of the ops before.
+    const auto row = [&](int which) __attribute__((always_inline)) {
+      const auto [f, df] = feature(which);
+      return J::variable(at_row(i + (which >> 1), f), 1, at_row(i + (which >> 1), df));
+    };
+    const auto col = [&](int which) __attribute__((always_inline)) {
+      const auto [f, df] = feature(which);
+      return J::variable(at_col(i + (which >> 1), f), 2, at_col(i + (which >> 1), df));
+    };
+    pair_of(phi, J::variable(K, 0, splat(1.0)), row, col, E, D);
     return {E.v, D.v, E.d[0], D.d[0], E.d[1], D.d[1], E.d[2], D.d[2]};
   }
 };
@@ -124,8 +136,8 @@ class Sweep {
     } else if (op.kind == OpKind::add) {
       s.K += slots_[op.other].K;
       s.t += slots_[op.other].t;
-    } else if (op.kind != OpKind::emit) {
-      visit_pointwise<double>(op.pointwise, op.constants.p,
+    } else if (op.kind != OpKind::emit && acts(op.pointwise)) {
+      visit_pointwise<double>(op.pointwise, op.constants,
                               [&](const auto& phi) __attribute__((always_inline)) {
                                 step.local = pairs_.pointwise(phi, i, step.K);
                               });
@@ -147,7 +159,7 @@ class Sweep {
       add(adjoints_[op.other], moved);
     } else if (op.kind == OpKind::add) {
       add(adjoints_[op.other], Adjoint<V>(g));
-    } else {
+    } else if (acts(op.pointwise)) {
       back_pointwise(i, g);
     }
   }

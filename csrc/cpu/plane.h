@@ -37,18 +37,26 @@ struct Features {
   static constexpr int kStep = kImageLanes<T>;
   const T *row, *col;
   std::int64_t shift;  // p' - p in pixels
+  std::int64_t size;   // numbers of one op
 
   Features(const Tables<T>& tables, int op, const Plane<T>& plane)
       : row(kSelf ? tables.col + tables.col_offset[op] : tables.row + tables.row_offset[op]),
         col(tables.col + tables.col_offset[op]),
-        shift(std::int64_t(plane.dh) * plane.w + plane.dw) {}
+        shift(std::int64_t(plane.dh) * plane.w + plane.dw),
+        size(2 * std::int64_t(plane.h) * plane.w) {}
+  // Feature number `which`, below 0 of the ops before, of pixel p, and of p'.
   NTK_HD V row_value(int which, std::int64_t p) const {
-    const std::int64_t at = 2 * p + which;
+    const std::int64_t at = number(which, p);
     if (kSelf) return load(row + at * kStep);
     return splat(row[at]);
   }
   NTK_HD V col_value(int which, std::int64_t p) const {
-    return load(col + (2 * (p + shift) + which) * kStep);
+    return load(col + number(which, p + shift) * kStep);
+  }
+
+ private:
+  NTK_HD std::int64_t number(int which, std::int64_t p) const {
+    return (which >> 1) * size + 2 * p + (which & 1);
   }
 };
 
@@ -67,12 +75,17 @@ void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Pla
   using V = typename Vector<T>::type;
   const Features<T, kSelf> f(tables, number, plane);
   visit_pointwise<T>(
-      op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
+      op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
         for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
           T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
           V e, d;
-          phi.pair(load(k), f.row_value(0, p), f.row_value(1, p), f.col_value(0, p),
-                   f.col_value(1, p), e, d);
+          const auto row = [&](int which) __attribute__((always_inline)) {
+            return f.row_value(which, p);
+          };
+          const auto col = [&](int which) __attribute__((always_inline)) {
+            return f.col_value(which, p);
+          };
+          pair_of(phi, load(k), row, col, e, d);
           store(k, e);
           if (kNtk) store(t, d * load(t));
         });

@@ -293,7 +293,7 @@ class Stream {
   void run_pointwise(const PlaneOp& op, int k, Plane<T>& plane) {
     if constexpr (kSelf)
       if (plane.dh == 0 && plane.dw == 0) return record(op, k, plane);
-    plane_pointwise<T, kNtk, kSelf>(op, k, io_.tables, plane);
+    if (acts(op.pointwise)) plane_pointwise<T, kNtk, kSelf>(op, k, io_.tables, plane);
   }
 
   // Pairs (x, x) at d = 0: the correlation is exactly 1, and K is the variance whose features are
@@ -304,7 +304,7 @@ class Stream {
     constexpr int N = kImageLanes<T>;
     const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
     visit_pointwise<T>(
-        op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
+        op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
           for (std::int64_t p = 0; p < pixels; ++p) {
             T *const k = plane.k + p * L, *const t = plane.t + p * L;
             double first[L],

@@ -33,16 +33,21 @@ void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<
   const PointsView<T>&rows = tile.row_points, &cols = tile.col_points;
   T *K = s.K(op.slot), *t = s.Tk(op.slot);
   const V r0 = splat(rows.feature(number, 0)[s.row]), r1 = splat(rows.feature(number, 1)[s.row]);
-  const T *c0 = cols.feature(number, 0) + s.col, *c1 = cols.feature(number, 1) + s.col;
-  visit_pointwise<T>(op.pointwise, op.constants.p,
-                     [&](const auto& phi) __attribute__((always_inline)) {
-                       for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
-                         V e, d;
-                         phi.pair(load(K + j), r0, r1, load(c0 + j), load(c1 + j), e, d);
-                         store(K + j, e);
-                         if (kNtk) store(t + j, d * load(t + j));
-                       }
-                     });
+  const auto row = [&](int which) __attribute__((always_inline)) {
+    return which == 0 ? r0 : which == 1 ? r1 : splat(rows.feature(number, which)[s.row]);
+  };
+  visit_pointwise<T>(
+      op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
+        for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+          const auto col = [&](int which) __attribute__((always_inline)) {
+            return load(cols.feature(number, which) + s.col + j);
+          };
+          V e, d;
+          pair_of(phi, load(K + j), row, col, e, d);
+          store(K + j, e);
+          if (kNtk) store(t + j, d * load(t + j));
+        }
+      });
 }
 
 template <class T>
@@ -80,7 +85,8 @@ void run_ops(const Tile<T>& tile, const Strip<T>& s, std::int64_t at) {
   for (int k = 0; k < tile.program.size; ++k) {
     const Op& op = tile.program.ops[k];
     if (op.kind == OpKind::affine) apply_affine<T, kNtk>(op, s);
-    if (op.kind == OpKind::pointwise) apply_pointwise<T, kNtk>(op, k, tile, s);
+    if (op.kind == OpKind::pointwise && acts(op.pointwise))
+      apply_pointwise<T, kNtk>(op, k, tile, s);
     if (op.kind == OpKind::copy || op.kind == OpKind::add) apply_copy_or_add(op, s);
     if (op.kind == OpKind::emit) apply_emit<T, kNtk>(op, tile, s, at);
   }

@@ -258,8 +258,8 @@ class ImageRun {
       device_.each_of(count_, int(out.per_pair()),
                       ConvOp<T>{op, of_window_sums(op).as<T>(), s, out});
       swap_spare(slot);
-    } else if (op.kind == PlaneOpKind::pointwise) {
-      visit_pointwise<T>(op.pointwise, op.constants.p, [&](const auto& phi) {
+    } else if (op.kind == PlaneOpKind::pointwise && acts(op.pointwise)) {
+      visit_pointwise<T>(op.pointwise, op.constants, [&](const auto& phi) {
         using Phi = std::decay_t<decltype(phi)>;
         device_.each_of(count_, elements, PointwiseOp<T, Phi>{phi, s, batch_, plan_.table_at[k]});
       });

@@ -39,7 +39,7 @@ struct Step {
         other(op.other),
         affine(op.constants.affine().template as<T>()) {
     if (kind == OpKind::pointwise)
-      visit_pointwise<T>(pointwise, op.constants.p, [&](const auto& phi) {
+      visit_pointwise<T>(pointwise, op.constants, [&](const auto& phi) {
         using Phi = std::decay_t<decltype(phi)>;
         new (static_cast<void*>(&affine)) Phi(phi);
       });
@@ -76,13 +76,11 @@ NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, 
                       Pack<T, n>& t) {
   if (s.kind == OpKind::affine) {
     s.affine.template apply<true>(k, t);
-  } else {
+  } else if (acts(s.pointwise)) {
     s.visit([&](const auto& phi) {
-      const Pack<T, n> r0 = row(0), r1 = row(1);
-      const T c0 = col(0), c1 = col(1);
       for (int l = 0; l < n; ++l) {
         T E, D;
-        phi.pair(k.v[l], r0.v[l], r1.v[l], c0, c1, E, D);
+        pair_of(phi, k.v[l], [&](int which) { return row(which).v[l]; }, col, E, D);
         k.v[l] = E;
         t.v[l] *= D;
       }

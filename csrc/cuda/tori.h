@@ -201,7 +201,7 @@ struct PoolPartsOp {
   static NTK_HD int around(int d, int n) { return d < 0 ? d + n : d; }
 };
 
-// Both features of the op whose table starts at `table`, of p and of p'.
+// The features of the op whose table starts at `table`, of p and of p'.
 template <class T>
 NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int64_t pair,
                      const Spot& at, const T*& row, const T*& col) {
@@ -222,8 +222,13 @@ struct PointwiseOp {
     const T *row, *col;
     features(batch, table, s.w, pair, spot(s, i), row, col);
     const std::int64_t at = pair * s.per_pair() + i;
+    // Below 0 of the ops before; every table holds its rows twice.
+    const std::int64_t size = 4 * std::int64_t(s.h) * s.w;
+    const auto of = [&](const T* table) {
+      return [=](int which) { return table[(which >> 1) * size + (which & 1)]; };
+    };
     T e, d;
-    phi.pair(s.k[at], row[0], row[1], col[0], col[1], e, d);
+    pair_of(phi, s.k[at], of(row), of(col), e, d);
     s.k[at] = e;
     s.t[at] *= d;
   }

@@ -8,34 +8,12 @@
 // go to dual.h.
 #pragma once
 
+#include <type_traits>
+
 #include "dual.h"
+#include "series.h"
 
 namespace ntk {
-
-// K <- a K + b, T <- a T + (e K + f): dense layers, convolutions of window sums, and what a program
-// puts out.
-template <class T>
-struct Affine {
-  T a, b, e, f;
-
-  template <class U>
-  NTK_HD Affine<U> as() const {
-    return {U(a), U(b), U(e), U(f)};
-  }
-  template <class V>
-  NTK_HD V nngp(const V& K) const {
-    return a * K + b;
-  }
-  template <class V>
-  NTK_HD V ntk(const V& K, const V& t) const {
-    return a * t + (e * K + f);
-  }
-  template <bool kNtk, class V>
-  NTK_HD void apply(V& K, V& t) const {
-    if (kNtk) t = ntk(K, t);
-    K = nngp(K);
-  }
-};
 
 // Layer normalisation: K, T <- K, T / sqrt((q + eps)(q' + eps)). A struct like those of dual.h.
 template <class T>
@@ -58,9 +36,11 @@ struct Normalize {
   }
 };
 
-// The registry: name in programs, struct.
+// The registry: name in programs, struct. A series is several ops (series.h).
 #define NTK_FOR_EACH_POINTWISE_LAYER(X) X(normalize, Normalize)
-#define NTK_FOR_EACH_POINTWISE(X) NTK_FOR_EACH_DUAL(X) NTK_FOR_EACH_POINTWISE_LAYER(X)
+#define NTK_FOR_EACH_SERIES(X) X(series_terms, SeriesTerms) X(series, Series)
+#define NTK_FOR_EACH_POINTWISE(X) \
+  NTK_FOR_EACH_DUAL(X) NTK_FOR_EACH_POINTWISE_LAYER(X) NTK_FOR_EACH_SERIES(X)
 
 enum class Pointwise : int {
 #define NTK_ENUM(name, Phi) name,
@@ -68,24 +48,46 @@ enum class Pointwise : int {
 #undef NTK_ENUM
 };
 
-// Calls f(Phi<T>(p)) for the op of this name.
+// Phi of an op's constants: all of them, or the p that most need.
+template <class Phi>
+NTK_HD Phi made_of(const Constants& constants) {
+  if constexpr (std::is_constructible_v<Phi, const Constants&>)
+    return Phi(constants);
+  else
+    return Phi(constants.p);
+}
+
+// Calls f(Phi<T>) for the op of this name.
 template <class T, class F>
-NTK_HD void visit_pointwise(Pointwise name, const double* p, F&& f) {
+NTK_HD void visit_pointwise(Pointwise name, const Constants& constants, F&& f) {
   switch (name) {
-#define NTK_CASE(name, Phi) \
-  case Pointwise::name:     \
-    f(Phi<T>(p));           \
+#define NTK_CASE(name, Phi)          \
+  case Pointwise::name:              \
+    f(made_of<Phi<T>>(constants));   \
     break;
     NTK_FOR_EACH_POINTWISE(NTK_CASE)
 #undef NTK_CASE
   }
 }
 
+// E and D of a pair: row(k) and col(k) are the features of its row and its column.
+template <class Phi, class V, class Row, class Col>
+NTK_HD void pair_of(const Phi& phi, V K, const Row& row, const Col& col, V& E, V& D) {
+  if constexpr (std::is_same_v<Phi, Series<typename Scalar<V>::type>>)
+    phi.pair(K, row, col, E, D);
+  else
+    phi.pair(K, row(0), row(1), col(0), col(1), E, D);
+}
+
+// Does the op change K and T of a pair, or hold features only?
+NTK_HD bool acts(Pointwise name) { return name != Pointwise::series_terms; }
+
 // Is the first feature the inverse of a root of a variance?
-inline bool holds_inverse(Pointwise name) {
+inline bool holds_inverse(Pointwise name, const Constants& constants) {
   const bool angle =
       name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
-  return angle || name == Pointwise::normalize;
+  const bool first_of_series = name == Pointwise::series_terms && constants.number == 0;
+  return angle || first_of_series || name == Pointwise::normalize;
 }
 
 // Does K keep its sign?
@@ -104,9 +106,9 @@ NTK_HD WithItself<S> with_itself(const Phi& phi, S q) {
   return r;
 }
 template <class S>
-NTK_HD WithItself<S> with_itself(Pointwise name, const double* p, S q) {
+NTK_HD WithItself<S> with_itself(Pointwise name, const Constants& constants, S q) {
   WithItself<S> r{};
-  visit_pointwise<double>(name, p, [&](const auto& phi) { r = with_itself(phi, q); });
+  visit_pointwise<double>(name, constants, [&](const auto& phi) { r = with_itself(phi, q); });
   return r;
 }
 

@@ -8,24 +8,11 @@ namespace ntk {
 
 enum class OpKind : int {
   affine,     // K, T of `slot` <- an Affine of them      (dense layer)
-  pointwise,  // K, T <- E, D T                           (activation, layer normalisation)
+  pointwise,  // K, T <- E, D T                           (activation, layer normalisation);
+              // or nothing, if it holds features only    (terms of a series)
   copy,       // slot `slot` <- slot `other`
   add,        // slot `slot` += slot `other`              (sum of independent branches)
   emit,       // output number `other` <- an Affine of `slot`
-};
-
-// phi(z) = below z (z < 0), above z (z > 0).
-struct ReluSlopes {
-  double below, above;
-};
-
-// The constants of an op, by what they mean to it.
-struct Constants {
-  double p[4];  // as they are to a pointwise op
-
-  NTK_HD Affine<double> affine() const { return {p[0], p[1], p[2], p[3]}; }
-  NTK_HD double scale() const { return p[0]; }             // of a pool or a read-out of images
-  NTK_HD ReluSlopes relu() const { return {p[0], p[1]}; }  // of an abrelu
 };
 
 struct Op {

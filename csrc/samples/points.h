@@ -23,7 +23,7 @@ struct PointState {
 // Is the first feature of the op the inverse of a root of a variance? Of a vector op or a plane op.
 template <class AnyOp>
 bool holds_inverse(const AnyOp& op) {
-  return op.kind == decltype(op.kind)::pointwise && holds_inverse(op.pointwise);
+  return op.kind == decltype(op.kind)::pointwise && holds_inverse(op.pointwise, op.constants);
 }
 
 // An inverse up to `limit`, and 0 beyond, as of variance 0.
@@ -58,7 +58,7 @@ NTK_HD PointState point_step(const Op& op, const PointState& s, double* f) {
     chain_features(map, s.q, f);
     return {map.nngp(s.q), map.ntk(s.q, s.t)};
   }
-  const WithItself<double> r = with_itself(op.pointwise, op.constants.p, s.q);
+  const WithItself<double> r = with_itself(op.pointwise, op.constants, s.q);
   f[0] = r.f[0];
   f[1] = r.f[1];
   return {r.E, r.D * s.t};

@@ -14,7 +14,7 @@ template <class Put>
 double step(const Op& op, double q, const Put& put) {
   put(Slope::q, q);
   if (op.kind == OpKind::affine) return op.constants.affine().nngp(q);
-  const WithItself<Jet1> r = with_itself(op.pointwise, op.constants.p, Jet1::variable(q, 0, 1));
+  const WithItself<Jet1> r = with_itself(op.pointwise, op.constants, Jet1::variable(q, 0, 1));
   const auto put_both = [&](Slope value, Slope slope, const Jet1& jet) {
     put(value, jet.v);
     put(slope, jet.d[0]);

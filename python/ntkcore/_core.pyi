@@ -21,7 +21,11 @@ def duals() -> list[str]: ...
 
 class Program:
     def __init__(
-        self, ops: Sequence[tuple[str, str, int, int, Sequence[float]]], slots: int, outputs: int
+        self,
+        ops: Sequence[tuple[str, str, int, int, Sequence[float]]],
+        slots: int,
+        outputs: int,
+        tables: Sequence[npt.NDArray[np.float64]] = ...,
     ) -> None: ...
     @property
     def is_relu_chain(self) -> bool: ...
@@ -67,6 +71,7 @@ class ImageProgram:
         head_slots: int,
         outputs: int,
         shape: tuple[int, int, int],
+        tables: Sequence[npt.NDArray[np.float64]] = ...,
     ) -> None: ...
     @property
     def head_needs_variance(self) -> bool: ...

@@ -23,7 +23,7 @@ from ntkcore.engine.kernels import kernel
 from ntkcore.engine.tiles import Tile, run, tiles
 from ntkcore.engine.vectors import BLOCK, points_of
 from ntkcore.specs.layers import Dense, Layer
-from ntkcore.specs.lowering import lower
+from ntkcore.engine.kernels import program_for
 from ntkcore.specs.parameters import (
     NAMES,
     dense_layers,
@@ -82,7 +82,7 @@ class _Pairs:
             )
         self.backend, self.threads = _backend(backend), thread_count(threads)
         self.program = cast(
-            _core.Program, lower(net, self.a.shape[1:], wants_ntk=self.get == "ntk")
+            _core.Program, program_for(net, (self.a, self.b), self.get == "ntk")
         )
         rows = points_of(self.program, self.a)
         cols = rows if self.b is None else points_of(self.program, self.b)

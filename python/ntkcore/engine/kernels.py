@@ -21,10 +21,11 @@ from ntkcore.engine.inputs import (
     thread_count,
 )
 from ntkcore.engine.jobs import Job
-from ntkcore.engine.scales import check_finite, near_one, scale_back
+from ntkcore.engine.scales import check_finite, near_one, range_of, scale_back
 from ntkcore.engine.vectors import check_variances
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.lowering import PoolWindow, lower
+from ntkcore.specs.program import Range
 
 
 def kernel(
@@ -122,7 +123,7 @@ def kernel(
         name, on_device = _backend(backend, devices, x1, x2)
         _check_augment(a, augment)
         leading = _leading(depths, pool_windows)
-        program = _program(net, a.shape[1:], "ntk" in names, depths, pool_windows)
+        program = program_for(net, (a, b), "ntk" in names, depths, pool_windows)
         workers = thread_count(threads)
         shape = (len(a), len(a if b is None else b))
         results = (device_arrays if on_device else inputs).allocate(
@@ -187,7 +188,7 @@ def kernel_diag(
         name, on_device = _backend(backend, None, x)
         _check_augment(a, augment)
         shape = (*_leading(depths, pool_windows), len(a))
-        program = _program(net, a.shape[1:], "ntk" in names, depths, pool_windows)
+        program = program_for(net, (a, None), "ntk" in names, depths, pool_windows)
         workers = thread_count(threads)
         if xp is np:
             on_cpu = cpu_backends()[0] if name == "cuda" else name
@@ -204,24 +205,32 @@ def kernel_diag(
     return packed(get, results)
 
 
-def _program(
+def program_for(
     net: Layer,
-    shape: tuple[int, ...],
+    data: tuple[Array, Array | None],
     wants_ntk: bool,
-    depths: Sequence[int] | None,
-    pool_windows: Sequence[PoolWindow] | None,
+    depths: Sequence[int] | None = None,
+    pool_windows: Sequence[PoolWindow] | None = None,
 ) -> Any:
-    """`lower`, of what was lowered lately not again."""
+    """`lower`, of what was lowered lately not again; for these data, where a table needs them."""
     cached = _lowered if isinstance(net, Layer) else _lowered.__wrapped__
     asked = (None if given is None else tuple(given) for given in (depths, pool_windows))
-    return cached(net, shape, wants_ntk, *asked)
+    needed = range_of(*data) if isinstance(net, Layer) and net.tabulated else None
+    return cached(net, data[0].shape[1:], wants_ntk, *asked, needed)
 
 
 @functools.lru_cache(maxsize=32)
 def _lowered(
-    net: Layer, shape: tuple[int, ...], wants_ntk: bool, depths: Any, pool_windows: Any
+    net: Layer,
+    shape: tuple[int, ...],
+    wants_ntk: bool,
+    depths: Any,
+    pool_windows: Any,
+    data: Range | None,
 ) -> Any:
-    return lower(net, shape, wants_ntk=wants_ntk, depths=depths, pool_windows=pool_windows)
+    return lower(
+        net, shape, wants_ntk=wants_ntk, depths=depths, pool_windows=pool_windows, data=data
+    )
 
 
 def _backend(backend: str | None, devices: Sequence[int] | None, *data: Any) -> tuple[str, bool]:

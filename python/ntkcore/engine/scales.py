@@ -4,6 +4,7 @@ and nothing comes back as NaN.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.engine.inputs import Array
+from ntkcore.specs.program import Range
 
 Exponents = npt.NDArray[np.int32]
 
 ORDINARY = 16  # images whose largest pixel lies between 2^-16 and 2^16 are taken as they are
-ROWS = 64  # that are looked at together
+ROWS = 64  # samples that are looked at together
 
 
 def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
@@ -36,6 +38,18 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
     if not exponents.any():
         return x, None
     return np.ldexp(x, -exponents[:, None, None, None]), exponents
+
+
+def range_of(a: Array, b: Array | None) -> Range:
+    """The variances of the data, up to a power of four: few programs serve all data."""
+    largest = max(
+        float((x[i : i + ROWS].astype(np.float64) ** 2).sum(axis=-1).max()) / x.shape[-1]
+        for x in (a, b)
+        if x is not None
+        for i in range(0, len(x), ROWS)
+    )
+    exponent = math.ceil(math.log(max(largest, 2.0**-20), 4))
+    return Range(4.0**exponent, a.dtype == np.float32)
 
 
 def _refuse_overflow(largest: Array, x: Array) -> None:

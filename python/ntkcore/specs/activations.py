@@ -38,7 +38,8 @@ class Activation(Layer, abstract=True):
         """
         return [getattr(self, field.name) for field in fields(self)]
 
-    def lower(self, builder: Builder, value: Signal) -> Value:
+    def gaussian(self, builder: Builder, value: Signal) -> Value:
+        """The signal, if a dual activation may follow it."""
         value = single(self, builder, value)
         if value.law is Law.MIXED:
             raise builder.error(
@@ -53,6 +54,10 @@ class Activation(Layer, abstract=True):
                 "a nonlinearity needs a Gaussian input, and none is guaranteed here: put an affine"
                 " layer (Dense, Conv) before it",
             )
+        return value
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = self.gaussian(builder, value)
         return builder.dual(self, value, self.dual, self.constants())
 
 

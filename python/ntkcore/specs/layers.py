@@ -48,6 +48,11 @@ class Layer:
         """Does it hold a nonlinearity: the end of a stage for ``depths=``."""
         return any(layer.nonlinear for layer in self._inner())
 
+    @property
+    def tabulated(self) -> bool:
+        """Does it hold an activation whose program depends on the variances of the data?"""
+        return any(layer.tabulated for layer in self._inner())
+
     def _inner(self) -> Iterator[Layer]:
         for field in fields(self):
             held = getattr(self, field.name)

@@ -8,7 +8,7 @@ from ntkcore import _core
 from ntkcore.specs.branches import FanInSum, FanOut
 from ntkcore.specs.convolutions import GlobalAvgPool, LocalAvgPool, Readout
 from ntkcore.specs.layers import Dense, Identity, Layer, Serial, Signal, single
-from ntkcore.specs.program import Builder, Shape, Value
+from ntkcore.specs.program import Builder, Range, Shape, Value
 
 PoolWindow = int | str
 Program = _core.Program | _core.ImageProgram
@@ -98,9 +98,11 @@ def lower(
     wants_ntk: bool,
     depths: Sequence[int] | None = None,
     pool_windows: Sequence[PoolWindow] | None = None,
+    data: Range | None = None,
 ) -> Program:
     """The program of a network; one output for each of ``depths`` (the network cut after that many
     stages) and, within them, each of ``pool_windows`` (local average pooling as its read-out).
+    ``data``: what the tables of a `tabulated` network must hold.
 
     ValueError names the layer that does not fit, or the depths there are.
     """
@@ -127,7 +129,7 @@ def lower(
     )
     if not readouts:
         raise ValueError("pool_windows must name at least one window: odd numbers or 'global'")
-    builder = Builder(input_shape, wants_ntk)
+    builder = Builder(input_shape, wants_ntk, data)
     value: Signal = builder.input
     number = 0
     for depth, stage in enumerate([[], *parts[: max(wanted)]]):

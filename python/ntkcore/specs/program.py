@@ -8,11 +8,15 @@ the slots of a `Program` or of an image program's head, plane ops on displacemen
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ntkcore import _core
+from ntkcore.specs.series import Array, Series
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -59,6 +63,7 @@ class Value:
     sources: frozenset[int] = frozenset({0})
     centred: bool = False
     width: int | None = None
+    variance: float = math.inf  # bound on q of any sample, pixel by pixel
     # Of an image, since the last pool: the step in the displacement planes between two pixels.
     stride: Pair = (1, 1)
     unread: Unread | None = None
@@ -119,16 +124,29 @@ class Window:
     out: Pair  # image size after it
 
 
+@dataclass(frozen=True)
+class Range:
+    """What tables of a program must hold: variances |x|^2/channels of the data up to this, to double
+    or to single precision.
+    """
+
+    variance: float = 1.0
+    single: bool = False
+
+
 class Builder:
     """Collects ops for an input of shape ``(d,)`` or ``(h, w, channels)``."""
 
-    def __init__(self, input_shape: Shape, wants_ntk: bool) -> None:
+    def __init__(self, input_shape: Shape, wants_ntk: bool, data: Range | None = None) -> None:
         self.wants_ntk = wants_ntk
+        self.single = (data or Range()).single
         self.path: list[str] = []
         self._ops: list[Op] = []
         self._plane_ops: list[PlaneOp] = []
         self._vectors, self._planes = _Slots(), _Slots()
-        self.input = Value(0, input_shape, width=input_shape[-1])
+        self._tables: list[Array] = []
+        variance = (data or Range()).variance
+        self.input = Value(0, input_shape, width=input_shape[-1], variance=variance)
         self._slots_of(self.input).take()
         self._segment = self.input.shape[:2]  # image size after the last pool
         self._period: Pair = (0, 0)  # of circular padding since then, in its pixels
@@ -148,7 +166,7 @@ class Builder:
             )
         value = self.read(value)
         self._append("affine", value, params=(a, b, e, f))
-        return self._with_weights(value, width)
+        return self._with_weights(replace(value, variance=a * value.variance + b), width)
 
     def conv(
         self,
@@ -167,7 +185,13 @@ class Builder:
         """The op of `conv`, for a layer that needs several of them."""
         self._append("conv", value, params=params, window=window, circular=circular)
         shape, (h, w) = (*window.out, value.shape[2]), window.strides
-        return replace(value, shape=shape, stride=(value.stride[0] * h, value.stride[1] * w))
+        a, b = (*params, 0.0)[:2]
+        return replace(
+            value,
+            shape=shape,
+            stride=(value.stride[0] * h, value.stride[1] * w),
+            variance=a * value.variance + b,
+        )
 
     def _with_weights(self, value: Value, width: int | None) -> Value:
         """The signal after weights of its own."""
@@ -213,10 +237,25 @@ class Builder:
         """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel,
         before its read-out.
         """
-        if value.unread and value.unread.half > 0:
-            value = self._pool_unread(layer, value, value.unread)
+        value = self._before_dual(layer, value)
         self._append("dual", value, dual=name, params=params)
-        return replace(value, law=Law.OTHER, centred=False)
+        return self._after_dual(value, largest_variance(name, tuple(params), value.variance))
+
+    def series(self, layer: object, value: Value, series: Series) -> Value:
+        """The same of an activation that a table holds."""
+        value = self._before_dual(layer, value)
+        self._append("series", value, len(self._tables), params=series.kinks)
+        self._tables.append(series.table)
+        return self._after_dual(value, series.largest)
+
+    def _before_dual(self, layer: object, value: Value) -> Value:
+        if value.unread and value.unread.half > 0:
+            return self._pool_unread(layer, value, value.unread)
+        return value
+
+    @staticmethod
+    def _after_dual(value: Value, variance: float) -> Value:
+        return replace(value, law=Law.OTHER, centred=False, variance=variance)
 
     def _pool_unread(self, layer: object, value: Value, unread: Unread) -> Value:
         """Local average pooling as a pool and the read-out of a flattened image."""
@@ -230,7 +269,7 @@ class Builder:
         """K, T <- K, T / sqrt((q + eps)(q' + eps))."""
         value = self.read(value)
         self._append("normalize", value, params=(eps,))
-        return value
+        return replace(value, variance=1.0)
 
     def pool(
         self,
@@ -253,7 +292,13 @@ class Builder:
             )
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
         self._segment, self._period = window.out, (0, 0)
-        return replace(value, shape=(*window.out, value.shape[2]), stride=(1, 1))
+        most = 1.0 if normalize_edges else scale * math.prod(window.size) ** 2
+        return replace(
+            value,
+            shape=(*window.out, value.shape[2]),
+            stride=(1, 1),
+            variance=most * value.variance,
+        )
 
     def _may_pool(self, image: Value) -> bool:
         return image.slot == 0 and self._planes.in_use == 1
@@ -268,8 +313,16 @@ class Builder:
         # A flattened image has features per pixel.
         pixels = math.prod(value.image) if half >= 0 else 1
         width = None if value.width is None else value.width * pixels
+        # Pairs of pixels that a window of side 2 half + 1 holds, at every pixel.
+        count = math.prod(value.image) * (
+            (2 * half + 1) ** 4 if half >= 0 else math.prod(value.image)
+        )
         flat = replace(
-            value, shape=(value.shape[2],), width=width, unread=Unread(value.image, half, scale)
+            value,
+            shape=(value.shape[2],),
+            width=width,
+            unread=Unread(value.image, half, scale),
+            variance=count * scale * value.variance,
         )
         return flat if value.law is Law.GAUSSIAN and pixels > 1 else self.read(flat, last)
 
@@ -318,7 +371,13 @@ class Builder:
         laws = {value.law, other.law}
         law = next(law for law in (Law.OTHER, Law.MIXED, Law.GAUSSIAN) if law in laws)
         centred = value.centred and other.centred
-        return replace(value, law=law, sources=value.sources | other.sources, centred=centred)
+        return replace(
+            value,
+            law=law,
+            sources=value.sources | other.sources,
+            centred=centred,
+            variance=value.variance + other.variance,
+        )
 
     def release(self, value: Value) -> None:
         """Give a slot back."""
@@ -335,7 +394,7 @@ class Builder:
     def build(self, outputs: int) -> _core.Program | _core.ImageProgram:
         """The finished program."""
         if not self.input.is_image:
-            return _core.Program(self._ops, self._vectors.count, outputs)
+            return _core.Program(self._ops, self._vectors.count, outputs, self._tables)
         h, w, channels = self.input.shape
         return _core.ImageProgram(
             self._plane_ops,
@@ -344,6 +403,7 @@ class Builder:
             self._vectors.count,
             outputs,
             (h, w, channels),
+            self._tables,
         )
 
     def _slots_of(self, value: Value) -> _Slots:
@@ -376,6 +436,21 @@ class Builder:
             int(normalize_edges),
         )
         self._plane_ops.append((kind, dual, value.slot, other, padded, geometry))
+
+
+@functools.lru_cache(maxsize=1024)
+def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> float:
+    """Bound on E[phi(z)^2] of z with variances up to this one: an exact dual's, on a fine grid."""
+    if not math.isfinite(variance):
+        return math.inf
+    program = _core.Program(
+        [("dual", dual, 0, 0, (*params, 0.0, 0.0, 0.0, 0.0)[:4]), ("emit", "", 0, 0, (1.0, 0, 0, 0))],
+        1,
+        1,
+    )
+    roots = np.sqrt(np.linspace(0.0, variance, 257))
+    found = _core.Vectors(program, roots[:, None]).nngp
+    return 1.01 * float(found.max()) if np.isfinite(found).all() else math.inf
 
 
 def same_window(size: Pair, image: Pair, strides: Pair) -> Window:

@@ -1,0 +1,231 @@
+"""Hermite coefficients of any activation, tabulated over the variance: what csrc/math/series.h sums.
+
+With normalised Hermite polynomials h_n, d_n(q) = E[phi'(sqrt(q) z) h_n(z)] and a_0(q) = E[phi]:
+
+    E[phi' phi'] = sum_n d_n(q) d_n(q') c^n,
+    E[phi phi']  = a_0(q) a_0(q') + K sum_n d_n(q) d_n(q') c^n / (n + 1)      (Mehler's formula)
+
+What is left out of N terms is at most sum_{n >= N} d_n(q)^2 = E[phi'^2] - sum_{n < N} d_n(q)^2 at
+q = q' and, by Cauchy and Schwarz, the geometric mean of both tails elsewhere: the error is known.
+Kinks at 0, jumps of phi' and its derivatives, are taken out of the sum and added in closed form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.polynomial import chebyshev, legendre
+
+Array = npt.NDArray[np.float64]
+Function = Callable[[Array], Array]
+
+LOWEST = -80  # log2 of the variance below which functions of it are taken as linear
+SIZE = 16  # Chebyshev coefficients per octave of the variance
+MOST_TERMS = 1024
+NODES, WEIGHTS = legendre.leggauss(16)
+# A sum of n terms or more is good enough with such an error: few functions need many terms.
+ENOUGH = ((96, 1e-12), (160, 1e-10), (320, 1e-8), (640, 1e-7))
+Goal = tuple[tuple[int, float], ...]  # (terms, error): so many or more may stop at this error
+
+
+@dataclass(frozen=True)
+class Series:
+    """A table for csrc/math/series.h.
+
+    ``kinks``: k0 … k3 of u(z) = k0 sgn z + k1 |z| + k2 z |z| + k3 |z|^3, the part of phi' that is
+    not smooth at 0. ``error``: bound on what is left out, relative to
+    sqrt(D(q, q) D(q', q')) of D = E[phi' phi'], and so for E[phi phi'], up to `variance`.
+    """
+
+    table: Array
+    kinks: tuple[float, ...]
+    terms: int
+    variance: float
+    error: float
+    largest: float  # E[phi^2] there
+
+
+def tabulate(
+    phi: Function, derivative: Function, kinks: tuple[float, ...], variance: float, wanted: float
+) -> Series:
+    """The series of an activation for variances up to the next power of two above `variance`, of as
+    few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
+    """
+    top = max(math.ceil(math.log2(variance)), LOWEST + 1)
+    goal = ((0, wanted), *ENOUGH)
+    tables = [_octave(phi, derivative, kinks, top - 1, MOST_TERMS, goal)]
+    terms = tables[0].terms
+    for exponent in range(top - 2, LOWEST - 1, -1):
+        # Against a variance near the top, what is left out here counts by its root.
+        tables.append(_octave(phi, derivative, kinks, exponent, terms, ((0, wanted**2),)))
+    shown = _parities(tables[0])
+    octaves = np.stack([table.functions(shown, any(kinks)) for table in reversed(tables)])
+    zero = _at_zero(phi, derivative, kinks, shown, octaves.shape[2])
+    even, odd = len(shown[0]), len(shown[1])
+    header = [LOWEST, len(tables), SIZE, octaves.shape[2], even, odd]
+    # From values at the nodes of every octave to coefficients.
+    coefficients = np.einsum("kn,onf->ofk", _TO_COEFFICIENTS, octaves)
+    table = np.concatenate([np.asarray(header, float), zero, coefficients.ravel()])
+    return Series(
+        table,
+        kinks,
+        even + odd,
+        2.0**top,
+        max(table.error for table in tables),
+        1.01 * float(octaves[:, :, 0].max()),
+    )
+
+
+_POINTS = np.cos(np.pi * (np.arange(SIZE) + 0.5) / SIZE)
+_TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(_POINTS, SIZE - 1))
+
+
+@dataclass(frozen=True)
+class _Octave:
+    """Values at `SIZE` variances: E[phi^2], E[phi'^2], E[phi]; and, per term, r_n and u_n."""
+
+    moments: Array  # [variance][3]
+    smooth: Array  # [variance][terms]: d_n - u_n
+    kinked: Array  # [variance][terms]: u_n
+    error: float
+
+    @property
+    def terms(self) -> int:
+        return self.smooth.shape[1]
+
+    def functions(self, shown: tuple[list[int], list[int]], kinked: bool) -> Array:
+        """[variance][function] in the table's order, an even number of functions."""
+        columns = list(self.moments.T)
+        for n in (*shown[0], *shown[1]):
+            root = math.sqrt(n + 1)
+            r, u = self._column(self.smooth, n) / root, self._column(self.kinked, n) / root
+            columns += [r, u + r / 2] if kinked else [r]
+        if len(columns) % 2:
+            columns.append(np.zeros(SIZE))
+        return np.stack(columns, axis=1)
+
+    def _column(self, values: Array, n: int) -> Array:
+        return values[:, n] if n < values.shape[1] else np.zeros(SIZE)
+
+
+def _parities(top: _Octave) -> tuple[list[int], list[int]]:
+    """The even and the odd terms that count, each from its first on."""
+    size = np.abs(top.smooth).max(axis=0) * (
+        np.abs(top.smooth).max(axis=0) + 2 * np.abs(top.kinked).max(axis=0)
+    )
+    counts = size > 1e-17 * top.moments[:, 1].max()
+    lists = []
+    for parity in (0, 1):
+        which = np.flatnonzero(counts[parity::2])
+        last = which[-1] + 1 if len(which) else 0
+        lists.append(list(range(parity, parity + 2 * last, 2)))
+    return lists[0], lists[1]
+
+
+def _nodes(root: float, terms: int) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes z > 0 and weights, fine enough for functions of `root` z, and as far as
+    Hermite functions of this number go.
+    """
+    reach = 2 * math.sqrt(terms) + 7
+    edges = np.linspace(0, reach, math.ceil(reach / min(0.5, 0.25 / root)) + 1)
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + NODES)).ravel(), (half * WEIGHTS).ravel()
+
+
+def kink_part(z: Array, kinks: tuple[float, ...]) -> Array:
+    """u(z)."""
+    sign, size = np.sign(z), np.abs(z)
+    return kinks[0] * sign + kinks[1] * size + kinks[2] * sign * size**2 + kinks[3] * size**3
+
+
+def _octave(
+    phi: Function,
+    derivative: Function,
+    kinks: tuple[float, ...],
+    exponent: int,
+    most: int,
+    goal: Goal,
+) -> _Octave:
+    """The variances 2^exponent (1 + (1 + x)/2) of Chebyshev's points x."""
+    roots = np.sqrt(2.0**exponent * (1.5 + _POINTS / 2))
+    for terms in sorted({min(128, most), most}):
+        z, weight = _nodes(float(roots.max()), terms)
+        scaled, root_density = roots[:, None] * z, np.exp(-(z**2) / 4) / (2 * math.pi) ** 0.25
+        values, slopes, kink = (
+            [f(side * scaled) * root_density for side in (1, -1)]
+            for f in (phi, derivative, lambda z: kink_part(z, kinks))
+        )
+        r, u, error = _coefficients(slopes, kink, root_density, z, weight, terms, goal)
+        if _reached(goal, r.shape[1], error):
+            break
+    moments = [
+        (values[0] ** 2 + values[1] ** 2) @ weight,
+        (slopes[0] ** 2 + slopes[1] ** 2) @ weight,
+        (values[0] + values[1]) @ (weight * root_density),
+    ]
+    return _Octave(np.stack(moments, axis=1), r, u, error)
+
+
+def _reached(goal: Goal, terms: int, error: float) -> bool:
+    return any(terms >= least and error < bound for least, bound in goal)
+
+
+def _coefficients(
+    slopes: list[Array],
+    kink: list[Array],
+    root_density: Array,
+    z: Array,
+    weight: Array,
+    most: int,
+    goal: Goal,
+) -> tuple[Array, Array, float]:
+    """r_n and u_n, from phi' and u on both halves of the line times the root of the density, until
+    the `goal` is reached.
+    """
+    # Even and odd parts, of r and of r + 2u: h_n is even or odd. What terms leave of them shrinks.
+    halves = [
+        np.concatenate([slope - u, slope + u]) for slope, u in zip(slopes, kink, strict=True)
+    ]
+    left = [(halves[0] + sign * halves[1]) / 2 for sign in (1, -1)]
+    full = (slopes[0] ** 2 + slopes[1] ** 2) @ weight
+    before, here = np.zeros_like(z), root_density
+    found: list[Array] = []
+    error = math.inf
+    while len(found) < most:
+        n = len(found)
+        found.append(2 * left[n % 2] @ (weight * here))
+        left[n % 2] -= found[n][:, None] * here
+        before, here = here, (z * here - math.sqrt(n) * before) / math.sqrt(n + 1)
+        if n % 8 < 7:
+            continue
+        tail = 2 * sum((part**2) @ weight for part in left)
+        error = float((np.sqrt(tail[:SIZE] * tail[SIZE:]) / np.maximum(full, 1e-300)).max())
+        if _reached(goal, n + 1, error):
+            break
+    terms = np.stack(found, axis=1)
+    r = terms[:SIZE]
+    return r, (terms[SIZE:] - r) / 2, error
+
+
+def _at_zero(
+    phi: Function,
+    derivative: Function,
+    kinks: tuple[float, ...],
+    shown: tuple[list[int], list[int]],
+    functions: int,
+) -> Array:
+    """The functions at q = 0, where phi' is the mean of its values on either side."""
+    least = np.full(1, 1e-100)
+    at = float(phi(np.zeros(1))[0])
+    slope = float((derivative(least)[0] + derivative(-least)[0]) / 2)
+    zero = np.zeros(functions)
+    zero[:3] = at**2, slope**2, at
+    if 0 in shown[0]:
+        zero[3] = slope
+        if any(kinks):
+            zero[4] = slope / 2
+    return zero
