@@ -16,12 +16,13 @@ using OwnedTables = OwnedProgram::Tables;
 // Raises where a table's size is not what its header says.
 inline void check_table(const std::vector<double>& values) {
   require(values.size() > SeriesTable::kHeader, "series: its table has no header");
-  for (int k = 0; k < SeriesTable::kHeader; ++k)
+  for (int k = 0; k < SeriesTable::kHeader - 1; ++k)
     require(std::abs(values[k]) <= 1 << 16 && values[k] == std::floor(values[k]),
             "series: its table's header must hold small whole numbers");
   const SeriesTable table{values.data()};
-  require(table.octaves() >= 1 && table.size() >= 2 && std::abs(table.low()) <= 1000,
-          "series: its table's range is out of range");
+  const bool range = table.octaves() >= 1 && table.octaves() <= 1000 && table.size() >= 2 &&
+                     table.most() > 0 && std::isfinite(1 / table.most());
+  require(range, "series: its table's range is out of range");
   require(table.even() >= 0 && table.odd() >= 0, "series: a number of terms is negative");
   const double expected = SeriesTable::kHeader + double(table.functions()) +
                           double(table.octaves()) * table.functions() * table.size();

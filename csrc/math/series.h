@@ -12,32 +12,32 @@
 
 namespace ntk {
 
-// What a table holds of a variance q: functions of q, octave by octave their Chebyshev coefficients
-// in 2 q / 2^e - 3 for 2^e <= q < 2^(e + 1), and their values at q = 0.
-//   [kHeader: low, octaves, size, functions, even, odd], [functions],
-//   [octaves][functions][size]
-// Below 2^low they go to 0 linearly in q; at 2^(low + octaves) and above they are NaN.
+// What a table holds of a variance q: functions of q, their values at q = 0, and octave by octave
+// of p = q / most their Chebyshev coefficients in 2 p / 2^e - 3, 2^e <= p < 2^(e + 1).
+//   [kHeader: octaves, size, functions, even, odd, most], [functions],
+//   [octaves][functions][size], the last octave that below p = 1
+// Below the first octave they go to 0 linearly in q; for q >= most they are NaN.
 struct SeriesTable {
   static constexpr int kHeader = 6;
   const double* data;
 
-  NTK_HD int low() const { return int(data[0]); }
-  NTK_HD int octaves() const { return int(data[1]); }
-  NTK_HD int size() const { return int(data[2]); }
-  NTK_HD int functions() const { return int(data[3]); }
-  NTK_HD int even() const { return int(data[4]); }  // terms with even n
-  NTK_HD int odd() const { return int(data[5]); }
+  NTK_HD int octaves() const { return int(data[0]); }
+  NTK_HD int size() const { return int(data[1]); }
+  NTK_HD int functions() const { return int(data[2]); }
+  NTK_HD int even() const { return int(data[3]); }  // terms with even n
+  NTK_HD int odd() const { return int(data[4]); }
+  NTK_HD double most() const { return data[5]; }
 
   template <class S>
   NTK_HD S at(int function, S q) const {
-    const double zero = data[kHeader + function], least = ::ldexp(1.0, low());
-    if (!(value_of(q) > 0)) return S(zero);
-    if (value_of(q) < least) return zero + q * ((chebyshev(0, function, -1.0) - zero) / least);
+    const double zero = data[kHeader + function], least = ::ldexp(1.0, -octaves());
+    const S p = q * (1 / most());
+    if (!(value_of(p) > 0)) return S(zero);
+    if (value_of(p) < least) return zero + p * ((chebyshev(0, function, -1.0) - zero) / least);
     int exponent;
-    ::frexp(value_of(q), &exponent);
-    const int octave = exponent - 1 - low();
-    if (octave >= octaves()) return S(NAN);
-    return chebyshev(octave, function, q * ::ldexp(1.0, 2 - exponent) - 3.0);
+    ::frexp(value_of(p), &exponent);
+    if (exponent > 0) return S(NAN);
+    return chebyshev(octaves() - 1 + exponent, function, p * ::ldexp(1.0, 2 - exponent) - 3.0);
   }
 
  private:

@@ -41,15 +41,15 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
 
 
 def range_of(a: Array, b: Array | None) -> Range:
-    """The variances of the data, up to a power of four: few programs serve all data."""
+    """The variances of the data, up to a power of 2^(1/4): few programs serve all data."""
     largest = max(
         float((x[i : i + ROWS].astype(np.float64) ** 2).sum(axis=-1).max()) / x.shape[-1]
         for x in (a, b)
         if x is not None
         for i in range(0, len(x), ROWS)
     )
-    exponent = math.ceil(math.log(max(largest, 2.0**-20), 4))
-    return Range(4.0**exponent, a.dtype == np.float32)
+    steps = math.floor(4 * math.log2(max(largest, 2.0**-20))) + 1
+    return Range(2.0 ** (steps / 4), a.dtype == np.float32)
 
 
 def _refuse_overflow(largest: Array, x: Array) -> None:

@@ -86,7 +86,7 @@ NAMED: dict[str, Named] = {
 @functools.lru_cache(maxsize=256)
 def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Series:
     named = layer.functions()
-    wanted = 1e-8 if single or any(named.kinks) else 1e-13
+    wanted = 1e-7 if single else 1e-8 if any(named.kinks) else 1e-13
     return series.tabulate(named.phi, named.derivative, named.kinks, variance, wanted)
 
 

@@ -23,7 +23,7 @@ from numpy.polynomial import chebyshev, legendre
 Array = npt.NDArray[np.float64]
 Function = Callable[[Array], Array]
 
-LOWEST = -80  # log2 of the variance below which functions of it are taken as linear
+OCTAVES = 80  # of the variance; below them functions of it are taken as linear
 SIZE = 16  # Chebyshev coefficients per octave of the variance
 MOST_TERMS = 1024
 NODES, WEIGHTS = legendre.leggauss(16)
@@ -52,29 +52,27 @@ class Series:
 def tabulate(
     phi: Function, derivative: Function, kinks: tuple[float, ...], variance: float, wanted: float
 ) -> Series:
-    """The series of an activation for variances up to the next power of two above `variance`, of as
-    few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
+    """The series of an activation for variances below `variance`, of as few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
     """
-    top = max(math.ceil(math.log2(variance)), LOWEST + 1)
     goal = ((0, wanted), *ENOUGH)
-    tables = [_octave(phi, derivative, kinks, top - 1, MOST_TERMS, goal)]
+    tables = [_octave(phi, derivative, kinks, variance / 2, MOST_TERMS, goal)]
     terms = tables[0].terms
-    for exponent in range(top - 2, LOWEST - 1, -1):
+    for octave in range(1, OCTAVES):
         # Against a variance near the top, what is left out here counts by its root.
-        tables.append(_octave(phi, derivative, kinks, exponent, terms, ((0, wanted**2),)))
+        low = variance / 2 ** (octave + 1)
+        tables.append(_octave(phi, derivative, kinks, low, terms, ((0, wanted**2),)))
     shown = _parities(tables[0])
     octaves = np.stack([table.functions(shown, any(kinks)) for table in reversed(tables)])
     zero = _at_zero(phi, derivative, kinks, shown, octaves.shape[2])
     even, odd = len(shown[0]), len(shown[1])
-    header = [LOWEST, len(tables), SIZE, octaves.shape[2], even, odd]
+    header = np.array([OCTAVES, SIZE, octaves.shape[2], even, odd, variance])
     # From values at the nodes of every octave to coefficients.
     coefficients = np.einsum("kn,onf->ofk", _TO_COEFFICIENTS, octaves)
-    table = np.concatenate([np.asarray(header, float), zero, coefficients.ravel()])
     return Series(
-        table,
+        np.concatenate([header, zero, coefficients.ravel()]),
         kinks,
         even + odd,
-        2.0**top,
+        variance,
         max(table.error for table in tables),
         1.01 * float(octaves[:, :, 0].max()),
     )
@@ -146,12 +144,12 @@ def _octave(
     phi: Function,
     derivative: Function,
     kinks: tuple[float, ...],
-    exponent: int,
+    low: float,
     most: int,
     goal: Goal,
 ) -> _Octave:
-    """The variances 2^exponent (1 + (1 + x)/2) of Chebyshev's points x."""
-    roots = np.sqrt(2.0**exponent * (1.5 + _POINTS / 2))
+    """The variances low (1 + (1 + x)/2) of Chebyshev's points x."""
+    roots = np.sqrt(low * (1.5 + _POINTS / 2))
     for terms in sorted({min(128, most), most}):
         z, weight = _nodes(float(roots.max()), terms)
         scaled, root_density = roots[:, None] * z, np.exp(-(z**2) / 4) / (2 * math.pi) ** 0.25
