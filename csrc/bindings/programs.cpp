@@ -67,7 +67,7 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
   std::vector<Op> checked;
   for (const auto& [name, dual, slot, other, p] : ops) {
     require(slot >= 0 && slot < slots, "op: slot out of range");
-    const Constants constants{{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0};
+    const Constants constants{{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0, 1};
     if (name == "series") {
       append_series(tables, other, constants, [&, slot = slot](Pointwise part, const Constants& c) {
         checked.push_back({OpKind::pointwise, part, slot, 0, c});
@@ -113,7 +113,7 @@ PlaneOp plane_op(const PlaneOpTuple& from) {
     std::tie(op.kind, op.pointwise) = kind_of(kPlaneOpKinds, name, dual, "plane op");
   op.slot = slot;
   op.other = other;
-  op.constants = {{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0};
+  op.constants = {{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0, 1};
   int* const geometry[] = {&op.h,        &op.w,        &op.out_h,    &op.out_w,
                            &op.window_h, &op.window_w, &op.stride_h, &op.stride_w,
                            &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges};

@@ -58,6 +58,7 @@ void append_series(const OwnedTables& tables, int which, const Constants& kinks,
     constants.even = table.even();
     constants.odd = table.odd();
     constants.number = n;
+    constants.pairs = pairs;
     append(n < pairs - 1 ? Pointwise::series_terms : Pointwise::series, constants);
   }
 }

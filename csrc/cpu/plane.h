@@ -26,8 +26,8 @@ struct Plane {
 // self mode (pairs (x, x)) the row image is the column image, lane by lane.
 template <class T>
 struct Tables {
-  const T* row;  // per op at row_offset: [h w][2]
-  const T* col;  // per op at col_offset: [h w][2][kImageLanes]
+  const T* row;  // per op at row_offset: [h w][pixel_features]
+  const T* col;  // per op at col_offset: [h w][pixel_features][kImageLanes]
   const std::int64_t *row_offset, *col_offset;
 };
 
@@ -37,26 +37,22 @@ struct Features {
   static constexpr int kStep = kImageLanes<T>;
   const T *row, *col;
   std::int64_t shift;  // p' - p in pixels
-  std::int64_t size;   // numbers of one op
+  std::int64_t step;   // features of a pixel
 
-  Features(const Tables<T>& tables, int op, const Plane<T>& plane)
-      : row(kSelf ? tables.col + tables.col_offset[op] : tables.row + tables.row_offset[op]),
-        col(tables.col + tables.col_offset[op]),
+  Features(const Tables<T>& tables, int number, const PlaneOp& op, const Plane<T>& plane)
+      : row(kSelf ? tables.col + tables.col_offset[number]
+                  : tables.row + tables.row_offset[number]),
+        col(tables.col + tables.col_offset[number]),
         shift(std::int64_t(plane.dh) * plane.w + plane.dw),
-        size(2 * std::int64_t(plane.h) * plane.w) {}
+        step(pixel_features(op)) {}
   // Feature number `which`, below 0 of the ops before, of pixel p, and of p'.
   NTK_HD V row_value(int which, std::int64_t p) const {
-    const std::int64_t at = number(which, p);
+    const std::int64_t at = p * step + which;
     if (kSelf) return load(row + at * kStep);
     return splat(row[at]);
   }
   NTK_HD V col_value(int which, std::int64_t p) const {
-    return load(col + number(which, p + shift) * kStep);
-  }
-
- private:
-  NTK_HD std::int64_t number(int which, std::int64_t p) const {
-    return (which >> 1) * size + 2 * p + (which & 1);
+    return load(col + ((p + shift) * step + which) * kStep);
   }
 };
 
@@ -73,18 +69,16 @@ NTK_HD void for_pixels(const Plane<T>& plane, F&& f) {
 template <class T, bool kNtk, bool kSelf>
 void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>& plane) {
   using V = typename Vector<T>::type;
-  const Features<T, kSelf> f(tables, number, plane);
+  const Features<T, kSelf> f(tables, number, op, plane);
   visit_pointwise<T>(
       op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
         for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
           T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
           V e, d;
-          const auto row = [&](int which) __attribute__((always_inline)) {
-            return f.row_value(which, p);
-          };
-          const auto col = [&](int which) __attribute__((always_inline)) {
-            return f.col_value(which, p);
-          };
+          const auto row = [&](int which)
+                               __attribute__((always_inline)) { return f.row_value(which, p); };
+          const auto col = [&](int which)
+                               __attribute__((always_inline)) { return f.col_value(which, p); };
           pair_of(phi, load(k), row, col, e, d);
           store(k, e);
           if (kNtk) store(t, d * load(t));

@@ -302,7 +302,7 @@ class Stream {
     static_assert(sizeof(T) == sizeof(double));
     double* table = io_.record + io_.tables.col_offset[k];
     constexpr int N = kImageLanes<T>;
-    const std::int64_t pixels = std::int64_t(plane.h) * plane.w;
+    const std::int64_t pixels = std::int64_t(plane.h) * plane.w, step = pixel_features(op) * N;
     visit_pointwise<T>(
         op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
           for (std::int64_t p = 0; p < pixels; ++p) {
@@ -317,8 +317,8 @@ class Stream {
               e[l] = r.E;
               d[l] = r.D;
             }
-            store(table + 2 * p * N, load(first));
-            store(table + (2 * p + 1) * N, load(second));
+            store(table + p * step, load(first));
+            store(table + p * step + N, load(second));
             store(k, load(e));
             if (kNtk) store(t, load(d) * load(t));
           }

@@ -36,18 +36,18 @@ void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<
   const auto row = [&](int which) __attribute__((always_inline)) {
     return which == 0 ? r0 : which == 1 ? r1 : splat(rows.feature(number, which)[s.row]);
   };
-  visit_pointwise<T>(
-      op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
-        for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
-          const auto col = [&](int which) __attribute__((always_inline)) {
-            return load(cols.feature(number, which) + s.col + j);
-          };
-          V e, d;
-          pair_of(phi, load(K + j), row, col, e, d);
-          store(K + j, e);
-          if (kNtk) store(t + j, d * load(t + j));
-        }
-      });
+  visit_pointwise<T>(op.pointwise, op.constants,
+                     [&](const auto& phi) __attribute__((always_inline)) {
+                       for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
+                         const auto col = [&](int which) __attribute__((always_inline)) {
+                           return load(cols.feature(number, which) + s.col + j);
+                         };
+                         V e, d;
+                         pair_of(phi, load(K + j), row, col, e, d);
+                         store(K + j, e);
+                         if (kNtk) store(t + j, d * load(t + j));
+                       }
+                     });
 }
 
 template <class T>

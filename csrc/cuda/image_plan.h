@@ -44,7 +44,7 @@ class ImagePlan {
     find_shapes();
     find_chains();
     for (int k = 0; k < program.size; ++k) {
-      table_at.push_back(table_size);
+      table_at.push_back(program.ops[k].constants.number > 0 ? table_at.back() + 2 : table_size);
       table_size += features(k);
     }
   }

@@ -261,7 +261,8 @@ class ImageRun {
     } else if (op.kind == PlaneOpKind::pointwise && acts(op.pointwise)) {
       visit_pointwise<T>(op.pointwise, op.constants, [&](const auto& phi) {
         using Phi = std::decay_t<decltype(phi)>;
-        device_.each_of(count_, elements, PointwiseOp<T, Phi>{phi, s, batch_, plan_.table_at[k]});
+        device_.each_of(count_, elements,
+                        PointwiseOp<T, Phi>{phi, s, batch_, plan_.table_at[k], pixel_features(op)});
       });
     } else if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add) {
       const Tori<T> from = tori(now_[op.other], place_[op.other]),

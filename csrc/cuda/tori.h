@@ -70,7 +70,7 @@ NTK_HD PairLayout pair_layout(int h, int w) {
 template <class T>
 struct PackedImages {
   const T* pixels;  // [image][channels] PairLayout
-  // [image][table_size]: per op either both features [2 h][w][2], the rows twice, so that p' may
+  // [image][table_size]: per op either its features [2 h][w][2], the rows twice, so that p' may
   // wrap, or what a chain wants of it in PairLayout.
   const T* table;
   std::int64_t pixels_size, table_size;
@@ -203,12 +203,12 @@ struct PoolPartsOp {
 
 // The features of the op whose table starts at `table`, of p and of p'.
 template <class T>
-NTK_HD void features(const Batch<T>& batch, std::int64_t table, int w, std::int64_t pair,
+NTK_HD void features(const Batch<T>& batch, std::int64_t table, int step, int w, std::int64_t pair,
                      const Spot& at, const T*& row, const T*& col) {
   row = batch.row_images.table + batch.row[pair] * batch.row_images.table_size + table;
   col = batch.col_images.table + batch.col[pair] * batch.col_images.table_size + table;
-  row += 2 * (at.ph * w + at.pw);
-  col += 2 * (at.qh * w + at.qw);
+  row += step * (at.ph * w + at.pw);
+  col += step * (at.qh * w + at.qw);
 }
 
 template <class T, class Phi>
@@ -217,18 +217,16 @@ struct PointwiseOp {
   Tori<T> s;
   Batch<T> batch;
   std::int64_t table;
+  int step;  // features of a pixel
 
   NTK_HD void operator()(std::int64_t pair, int i) const {
     const T *row, *col;
-    features(batch, table, s.w, pair, spot(s, i), row, col);
+    features(batch, table, step, s.w, pair, spot(s, i), row, col);
     const std::int64_t at = pair * s.per_pair() + i;
-    // Below 0 of the ops before; every table holds its rows twice.
-    const std::int64_t size = 4 * std::int64_t(s.h) * s.w;
-    const auto of = [&](const T* table) {
-      return [=](int which) { return table[(which >> 1) * size + (which & 1)]; };
-    };
     T e, d;
-    pair_of(phi, s.k[at], of(row), of(col), e, d);
+    pair_of(
+        phi, s.k[at], [=](int which) { return row[which]; }, [=](int which) { return col[which]; },
+        e, d);
     s.k[at] = e;
     s.t[at] *= d;
   }

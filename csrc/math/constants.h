@@ -40,6 +40,7 @@ struct Constants {
   const double* table;  // of a series (series.h), on the host only
   int even, odd;        // its terms
   int number;           // of a pair of its features
+  int pairs = 1;        // of features of all its ops
 
   NTK_HD Affine<double> affine() const { return {p[0], p[1], p[2], p[3]}; }
   NTK_HD double scale() const { return p[0]; }             // of a pool or a read-out of images

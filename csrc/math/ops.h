@@ -61,9 +61,9 @@ NTK_HD Phi made_of(const Constants& constants) {
 template <class T, class F>
 NTK_HD void visit_pointwise(Pointwise name, const Constants& constants, F&& f) {
   switch (name) {
-#define NTK_CASE(name, Phi)          \
-  case Pointwise::name:              \
-    f(made_of<Phi<T>>(constants));   \
+#define NTK_CASE(name, Phi)        \
+  case Pointwise::name:            \
+    f(made_of<Phi<T>>(constants)); \
     break;
     NTK_FOR_EACH_POINTWISE(NTK_CASE)
 #undef NTK_CASE

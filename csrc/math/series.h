@@ -108,7 +108,7 @@ struct Series {
         kinked(c.p[0] != 0 || c.p[1] != 0 || c.p[2] != 0 || c.p[3] != 0),
         even(c.even),
         odd(c.odd),
-        shift(2 * c.number),
+        shift(2 * (c.pairs - 1)),
         terms(c) {}
 
   template <class S>
@@ -172,8 +172,8 @@ struct Series {
     const V i00 = beta - T(2 / kPi), i02 = beta - T(1.0 / 3) * sigma * s2 - T(4 / (3 * kPi)),
             i22 = T(1.0 / 9) * b33 - T(8 / (9 * kPi)), i11 = T(0.25) * b22,
             i13 = alpha * (T(1.5) * w + T(0.375)) + cs * (T(1.875) - T(0.25) * s2),
-            i33 = T(1.0 / 16) * ((T(55) + T(50) * w) * cs +
-                                 (T(9) + w * (T(72) + T(24) * w)) * alpha);
+            i33 =
+                T(1.0 / 16) * ((T(55) + T(50) * w) * cs + (T(9) + w * (T(72) + T(24) * w)) * alpha);
     const V rr = root * other, both = root * root + other * other;
     D = D + (T(k0 * k0) * alpha + both * (T(k0 * k2) * b02 + T(k1 * k3) * rr * b13) +
              rr * (T(k1 * k1) * beta + rr * (T(k2 * k2) * b22 + T(k3 * k3) * rr * b33)));

@@ -82,9 +82,13 @@ inline Affine<double> of_window_sums(const PlaneOp& conv) {
   return {map.a / area, map.b, map.e / area, map.f};
 }
 
-// Numbers that one image holds for an op: two features of every pixel.
+// Features of a pixel that lie side by side: two, or those of all ops of a series.
+NTK_HD int pixel_features(const PlaneOp& op) { return 2 * op.constants.pairs; }
+
+// Numbers that one image holds for an op: features of every pixel, a series' at its first op.
 inline std::int64_t feature_count(const PlaneOp& op) {
-  return op.kind == PlaneOpKind::pointwise ? 2 * std::int64_t(op.h) * op.w : 0;
+  const bool holds = op.kind == PlaneOpKind::pointwise && op.constants.number == 0;
+  return holds ? std::int64_t(pixel_features(op)) * op.h * op.w : 0;
 }
 
 // What the sum over a pool's windows at p and p' is multiplied by: a constant, or one over the

@@ -59,7 +59,7 @@ PlaneSchedule::PlaneSchedule(std::vector<PlaneOp> ops, int slots, OwnedProgram h
   for (const auto& some : near_needs_) near_.push_back(segments_with(some));
   // Where every op's features lie in a table.
   for (const PlaneOp& op : ops_) {
-    offset_.push_back(table_size_);
+    offset_.push_back(op.constants.number > 0 ? offset_.back() + 2 : table_size_);
     table_size_ += feature_count(op);
   }
 }

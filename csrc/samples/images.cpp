@@ -71,10 +71,11 @@ void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::
   for (int k = 0; k < program.size; ++k) {
     const PlaneOp& op = program.ops[k];
     if (!holds_inverse(op)) continue;
-    const std::int64_t first = schedule.offset()[k], last = first + 2 * std::int64_t(op.h) * op.w;
-    for (std::int64_t i = first; i < last; i += 2)
+    for (std::int64_t p = 0; p < std::int64_t(op.h) * op.w; ++p) {
+      const std::int64_t i = schedule.offset()[k] + p * pixel_features(op);
       for (std::int64_t lane = 0; lane < kSelf; ++lane)
         to[i * N + lane] = bounded_inverse<T>(from[i * kSelf + lane], kLargestInverse<T>);
+    }
   }
 }
 

@@ -27,7 +27,8 @@ template <class T>
 Points<T>::Points(const Program& program, std::int64_t size, std::int64_t width)
     : size_(size),
       width_(width),
-      stride_((size + kStrip - 1) / kStrip * kStrip),
+      // Rows a power of two apart would fight for the same cache sets.
+      stride_((size + kStrip - 1) / kStrip * kStrip + kLine),
       root_(stride_),
       table_(2 * program.size * stride_),
       nngp_(program.outputs * size),

@@ -17,7 +17,7 @@ template <class T>
 struct PointsView {
   std::int64_t size;
   std::int64_t width;   // features of the data
-  std::int64_t stride;  // size rounded up to whole strips, zero padded
+  std::int64_t stride;  // size rounded up to whole strips and a line, zero padded
   const T* unit;        // [size][width]: x / |x|, zero for a zero vector; null without the data
   const T* root;        // [stride]: |x| / sqrt(width)
   const T* table;       // [ops][2][stride]
@@ -61,7 +61,7 @@ struct ImagesView {
   std::int64_t size;
   const T* pixels;             // [strip][h w][channels][lane]
   std::int64_t pixels_stride;  // of strips
-  const T* table;              // [strip] of features: op k at offset[k], [h w][2][lane]
+  const T* table;              // [strip] of features: op k at offset[k], [h w][2…][lane]
   std::int64_t table_stride;   // of strips
   const std::int64_t* offset;  // per plane op
   const T* head_table;         // [head op][2][head_stride]
