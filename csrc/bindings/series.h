@@ -48,7 +48,7 @@ void append_series(const OwnedTables& tables, int which, const Constants& kinks,
   const SeriesTable table{tables[which]->data()};
   bool kinked = false;
   for (double k : kinks.p) kinked |= k != 0;
-  const int terms = table.even() + table.odd(), features = 3 + (kinked ? 2 : 1) * terms,
+  const int terms = table.even() + table.odd(), features = 4 + (kinked ? 2 : 1) * terms,
             pairs = table.functions() / 2;
   require(table.functions() % 2 == 0 && pairs >= 2 && 2 * pairs >= features,
           "series: its table has too few functions for its terms");

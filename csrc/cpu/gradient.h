@@ -66,7 +66,7 @@ struct PairGroup {
       const auto [f, df] = feature(which);
       return J::variable(at_col(i + (which >> 1), f), 2, at_col(i + (which >> 1), df));
     };
-    pair_of(phi, J::variable(K, 0, splat(1.0)), row, col, E, D);
+    pair_of(phi, J::variable(K, 0, splat(1.0)), row, col, terms_of(phi, row, col), E, D);
     return {E.v, D.v, E.d[0], D.d[0], E.d[1], D.d[1], E.d[2], D.d[2]};
   }
 };

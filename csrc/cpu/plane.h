@@ -72,17 +72,28 @@ void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Pla
   const Features<T, kSelf> f(tables, number, op, plane);
   visit_pointwise<T>(
       op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
-        for_pixels(plane, [&](std::int64_t i, std::int64_t p) __attribute__((always_inline)) {
-          T *k = plane.k + i * kLanes<T>, *t = plane.t + i * kLanes<T>;
-          V e, d;
+        T *k = plane.k, *t = plane.t;
+        for (int r = 0; r < plane.rows(); ++r) {
+          const std::int64_t first = std::int64_t(plane.row0() + r) * plane.w + plane.col0(),
+                             last = first + plane.cols();
+          std::int64_t p = first;
           const auto row = [&](int which)
                                __attribute__((always_inline)) { return f.row_value(which, p); };
           const auto col = [&](int which)
                                __attribute__((always_inline)) { return f.col_value(which, p); };
-          pair_of(phi, load(k), row, col, e, d);
-          store(k, e);
-          if (kNtk) store(t, d * load(t));
-        });
+          int terms = 0;
+          if constexpr (is_series<std::decay_t<decltype(phi)>>) {
+            V need = V{};
+            for (; p < last; ++p) need = max(need, phi.need(row, col));
+            terms = phi.terms_of(need);
+          }
+          for (p = first; p < last; ++p, k += kLanes<T>, t += kLanes<T>) {
+            V e, d;
+            pair_of(phi, load(k), row, col, terms, e, d);
+            store(k, e);
+            if (kNtk) store(t, d * load(t));
+          }
+        }
       });
 }
 

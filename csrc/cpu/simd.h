@@ -109,6 +109,15 @@ NTK_HD bool any_below(V x, typename Scalar<V>::type t) {
 }
 #endif
 
+template <class V>
+NTK_HD int highest_lane(V x, int limit) {
+  auto top = x[0];
+  for (unsigned i = 1; i < sizeof(V) / sizeof(x[0]); ++i) top = top > x[i] ? top : x[i];
+  return highest(top, limit);
+}
+NTK_HD int highest(FloatV x, int limit) { return highest_lane(x, limit); }
+NTK_HD int highest(DoubleV x, int limit) { return highest_lane(x, limit); }
+
 NTK_HD FloatV abs(FloatV x) { return (FloatV)((Int32V)x & 0x7fffffff); }
 NTK_HD DoubleV abs(DoubleV x) { return (DoubleV)((Int64V)x & 0x7fffffffffffffffLL); }
 

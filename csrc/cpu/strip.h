@@ -38,12 +38,19 @@ void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<
   };
   visit_pointwise<T>(op.pointwise, op.constants,
                      [&](const auto& phi) __attribute__((always_inline)) {
-                       for (std::int64_t j = 0; j < s.count; j += kLanes<T>) {
-                         const auto col = [&](int which) __attribute__((always_inline)) {
-                           return load(cols.feature(number, which) + s.col + j);
-                         };
+                       std::int64_t j = 0;
+                       const auto col = [&](int which) __attribute__((always_inline)) {
+                         return load(cols.feature(number, which) + s.col + j);
+                       };
+                       int terms = 0;
+                       if constexpr (is_series<std::decay_t<decltype(phi)>>) {
+                         V need = V{};
+                         for (; j < s.count; j += kLanes<T>) need = max(need, phi.need(row, col));
+                         terms = phi.terms_of(need);
+                       }
+                       for (j = 0; j < s.count; j += kLanes<T>) {
                          V e, d;
-                         pair_of(phi, load(K + j), row, col, e, d);
+                         pair_of(phi, load(K + j), row, col, terms, e, d);
                          store(K + j, e);
                          if (kNtk) store(t + j, d * load(t + j));
                        }

@@ -79,8 +79,9 @@ NTK_HD void take_step(const Step<T>& s, const Row& row, const Col& col, Pack<T, 
   } else if (acts(s.pointwise)) {
     s.visit([&](const auto& phi) {
       for (int l = 0; l < n; ++l) {
+        const auto row_of = [&](int which) { return row(which).v[l]; };
         T E, D;
-        pair_of(phi, k.v[l], [&](int which) { return row(which).v[l]; }, col, E, D);
+        pair_of(phi, k.v[l], row_of, col, terms_of(phi, row_of, col), E, D);
         k.v[l] = E;
         t.v[l] *= D;
       }

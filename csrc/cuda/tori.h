@@ -223,10 +223,10 @@ struct PointwiseOp {
     const T *row, *col;
     features(batch, table, step, s.w, pair, spot(s, i), row, col);
     const std::int64_t at = pair * s.per_pair() + i;
+    const auto of_row = [=](int which) { return row[which]; };
+    const auto of_col = [=](int which) { return col[which]; };
     T e, d;
-    pair_of(
-        phi, s.k[at], [=](int which) { return row[which]; }, [=](int which) { return col[which]; },
-        e, d);
+    pair_of(phi, s.k[at], of_row, of_col, terms_of(phi, of_row, of_col), e, d);
     s.k[at] = e;
     s.t[at] *= d;
   }

@@ -96,6 +96,15 @@ NTK_HD Jet<V, N> sqrt(Jet<V, N> x) {
   return x.chain(root, select(root > V{}, T(0.5) / root, V{}));
 }
 template <class V, int N>
+NTK_HD int highest(Jet<V, N> x, int limit) {
+  return highest(x.v, limit);
+}
+template <class V, int N>
+NTK_HD Jet<V, N> max(Jet<V, N> a, Jet<V, N> b) {
+  const auto less = a.v < b.v;
+  return select(less, b, a);
+}
+template <class V, int N>
 NTK_HD Jet<V, N> exp(Jet<V, N> x) {
   const V e = exp(x.v);
   return x.chain(e, e);

@@ -70,13 +70,28 @@ NTK_HD void visit_pointwise(Pointwise name, const Constants& constants, F&& f) {
   }
 }
 
-// E and D of a pair: row(k) and col(k) are the features of its row and its column.
+template <class Phi>
+constexpr bool is_series = false;
+template <class T>
+constexpr bool is_series<Series<T>> = true;
+
+// E and D of a pair: row(k) and col(k) are the features of its row and its column; of a series so
+// many terms.
 template <class Phi, class V, class Row, class Col>
-NTK_HD void pair_of(const Phi& phi, V K, const Row& row, const Col& col, V& E, V& D) {
-  if constexpr (std::is_same_v<Phi, Series<typename Scalar<V>::type>>)
-    phi.pair(K, row, col, E, D);
+NTK_HD void pair_of(const Phi& phi, V K, const Row& row, const Col& col, int terms, V& E, V& D) {
+  if constexpr (is_series<Phi>)
+    phi.pair(K, row, col, terms, E, D);
   else
     phi.pair(K, row(0), row(1), col(0), col(1), E, D);
+}
+
+// The terms that this pair needs.
+template <class Phi, class Row, class Col>
+NTK_HD int terms_of(const Phi& phi, const Row& row, const Col& col) {
+  if constexpr (is_series<Phi>)
+    return phi.terms_of(phi.need(row, col));
+  else
+    return 0;
 }
 
 // Does the op change K and T of a pair, or hold features only?

@@ -36,6 +36,10 @@ NTK_HD double min(double a, double b) { return a < b ? a : b; }
 NTK_HD float if_negative(float x, float a, float b) { return x < 0 ? a : b; }
 NTK_HD double if_negative(double x, double a, double b) { return x < 0 ? a : b; }
 
+// The largest of the lanes as a whole number, at most `limit`.
+NTK_HD int highest(float x, int limit) { return x < limit ? int(x) : limit; }
+NTK_HD int highest(double x, int limit) { return x < limit ? int(x) : limit; }
+
 // mask ? a : b, lane by lane where they are vectors; classes of lanes have overloads of their own.
 template <class Mask, class V>
 NTK_HD V select(Mask mask, V a, V b) {

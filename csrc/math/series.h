@@ -62,8 +62,9 @@ struct SeriesTable {
 };
 
 // The features of a point are pairs, the first 1/sqrt q and sqrt q, then functions 2, 3, … of the
-// table: a_0, and of every term, even ones first, d_n / sqrt(n + 1), or r_n and m_n over it. Each
-// pair is that of an op of its own, the last of which acts: its feature number k is number
+// table: a_0, how many terms of each parity the variance needs, and of every term, even ones first,
+// d_n / sqrt(n + 1), or r_n and m_n over it. A pair of points takes the terms of the larger need: by
+// Cauchy and Schwarz what it leaves out is then small. Each pair of features is that of an op of its own, the last of which acts: its feature number k is number
 // k - 2 (pairs - 1) to pair().
 template <class T>
 struct SeriesTerms {
@@ -98,7 +99,7 @@ struct Series {
   T k0, k1, k2, k3;
   bool kinked;
   int even, odd, shift;
-  SeriesTerms<T> terms;
+  SeriesTerms<T> features;
 
   explicit NTK_HD Series(const Constants& c)
       : k0(T(c.p[0])),
@@ -109,29 +110,38 @@ struct Series {
         even(c.even),
         odd(c.odd),
         shift(2 * (c.pairs - 1)),
-        terms(c) {}
+        features(c) {}
 
   template <class S>
   NTK_HD void side(S q, S* f) const {
-    terms.side(q, f);
+    features.side(q, f);
   }
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    E = terms.table.at(0, q);
-    D = terms.table.at(1, q);
+    E = features.table.at(0, q);
+    D = features.table.at(1, q);
   }
 
-  // row(k) and col(k) are the features.
+  // Terms of each parity that a pair needs; row(k) and col(k) are the features.
+  template <class Row, class Col>
+  NTK_HD auto need(const Row& row, const Col& col) const {
+    return max(row(3 - shift), col(3 - shift));
+  }
+  template <class V>
+  NTK_HD int terms_of(V need) const {
+    return highest(need, even > odd ? even : odd);
+  }
+
   template <class V, class Row, class Col>
-  NTK_HD void pair(V K, const Row& row, const Col& col, V& E, V& D) const {
+  NTK_HD void pair(V K, const Row& row, const Col& col, int terms, V& E, V& D) const {
     const V c = K * row(-shift) * col(-shift), w = c * c;
     V S, dS;
-    sum(3 - shift, even, w, row, col, S, dS);
+    sum(4 - shift, even < terms ? even : terms, w, row, col, S, dS);
     V integral = S;
     D = S + T(2) * w * dS;
     const int used = kinked ? 2 * even : even;
     if (odd > 0) {
-      sum(3 - shift + used, odd, w, row, col, S, dS);
+      sum(4 - shift + used, odd < terms ? odd : terms, w, row, col, S, dS);
       integral = integral + c * S;
       D = D + T(2) * c * (S + w * dS);
     }

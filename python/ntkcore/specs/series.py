@@ -84,9 +84,11 @@ _TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(_POINTS, SIZE - 1))
 
 @dataclass(frozen=True)
 class _Octave:
-    """Values at `SIZE` variances: E[phi^2], E[phi'^2], E[phi]; and, per term, r_n and u_n."""
+    """Values at `SIZE` variances: E[phi^2], E[phi'^2], E[phi] and the terms of each parity that are
+    needed; and, per term, r_n and u_n.
+    """
 
-    moments: Array  # [variance][3]
+    moments: Array  # [variance][4]
     smooth: Array  # [variance][terms]: d_n - u_n
     kinked: Array  # [variance][terms]: u_n
     error: float
@@ -164,8 +166,21 @@ def _octave(
         (values[0] ** 2 + values[1] ** 2) @ weight,
         (slopes[0] ** 2 + slopes[1] ** 2) @ weight,
         (values[0] + values[1]) @ (weight * root_density),
+        _needed(r, u, slopes, weight, max(error, goal[0][1])),
     ]
     return _Octave(np.stack(moments, axis=1), r, u, error)
+
+
+def _needed(r: Array, u: Array, slopes: list[Array], weight: Array, error: float) -> Array:
+    """Terms of each parity that hold the error, bounded from above by a line over the octave."""
+    tails = [np.cumsum((g**2)[:, ::-1], axis=1)[:, ::-1] for g in (r, r + 2 * u)]
+    full = (slopes[0] ** 2 + slopes[1] ** 2) @ weight
+    above = np.sqrt(tails[0] * tails[1]) > error * full[:, None]
+    terms = np.where(above.any(axis=1), r.shape[1] - np.argmax(above[:, ::-1], axis=1), 1)
+    pairs = (terms + 1) // 2
+    slope = max(float(pairs[0] - pairs[-1]), 0.0) / float(_POINTS[0] - _POINTS[-1])
+    line = slope * _POINTS
+    return np.asarray(line + (pairs - line).max() + 1e-6)
 
 
 def _reached(goal: Goal, terms: int, error: float) -> bool:
@@ -221,9 +236,9 @@ def _at_zero(
     at = float(phi(np.zeros(1))[0])
     slope = float((derivative(least)[0] + derivative(-least)[0]) / 2)
     zero = np.zeros(functions)
-    zero[:3] = at**2, slope**2, at
+    zero[:4] = at**2, slope**2, at, 1
     if 0 in shown[0]:
-        zero[3] = slope
+        zero[4] = slope
         if any(kinks):
-            zero[4] = slope / 2
+            zero[5] = slope / 2
     return zero
