@@ -18,6 +18,7 @@ ACTIVATIONS = {
     "Exp": [nk.Exp(0.7, 0.6)],
     "Gaussian": [nk.Gaussian(), nk.Gaussian(1.3, 0.01)],
     "Rbf": [nk.Rbf(), nk.Rbf(0.3)],
+    "Elementwise": [nk.Elementwise("silu")],
     "ArcCosine": [nk.ArcCosine(0), nk.ArcCosine(1), nk.ArcCosine(2)],
 }
 PHIS = [example for examples in ACTIVATIONS.values() for example in examples]

@@ -22,6 +22,50 @@ def _step(z, low=0.0, high=1.0):
     return low + (high - low) * np.heaviside(z, 0.5)
 
 
+
+
+def _logistic(z):
+    return 1 / (1 + np.exp(-z))
+
+
+# phi and its derivative by the names of Elementwise.
+NAMED = {
+    "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "sigmoid": (_logistic, lambda z: _logistic(z) * _logistic(-z)),
+    "softplus": (lambda z: np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0), _logistic),
+    "silu": (
+        lambda z: z * _logistic(z),
+        lambda z: _logistic(z) + z * _logistic(z) * _logistic(-z),
+    ),
+    "mish": (
+        lambda z: z * (1 - 2 / (1 + (1 + np.exp(z)) ** 2)),
+        lambda z: (
+            1
+            - 2 / (1 + (1 + np.exp(z)) ** 2)
+            + 4 * z * np.exp(z) * (1 + np.exp(z)) / (1 + (1 + np.exp(z)) ** 2) ** 2
+        ),
+    ),
+    "logsigmoid": (
+        lambda z: np.minimum(z, 0) - np.log1p(np.exp(-np.abs(z))),
+        lambda z: _logistic(-z),
+    ),
+    "tanhshrink": (lambda z: z - np.tanh(z), lambda z: np.tanh(z) ** 2),
+    "arctan": (np.arctan, lambda z: 1 / (1 + z**2)),
+    "softsign": (lambda z: z / (1 + np.abs(z)), lambda z: 1 / (1 + np.abs(z)) ** 2),
+    "elu": (
+        lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+        lambda z: np.where(z > 0, 1, np.exp(np.minimum(z, 0))),
+    ),
+    "celu": (
+        lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+        lambda z: np.where(z > 0, 1, np.exp(np.minimum(z, 0))),
+    ),
+    "selu": (
+        lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(z)),
+        lambda z: 1.0507009873554805 * np.where(z > 0, 1, 1.6732632423543772 * np.exp(z)),
+    ),
+}
+
 # name -> (phi, its derivative), for an instance `a` of the activation.
 PHI = {
     "Relu": lambda a: (lambda z: z * (z > 0), _step),
@@ -50,6 +94,7 @@ PHI = {
         lambda z: math.sqrt(2) * np.sin(math.sqrt(2 * a.gamma) * z + math.pi / 4),
         lambda z: 2 * math.sqrt(a.gamma) * np.cos(math.sqrt(2 * a.gamma) * z + math.pi / 4),
     ),
+    "Elementwise": lambda a: NAMED[a.phi],
     "ArcCosine": lambda a: (
         lambda z: math.sqrt(2) * _step(z) * z**a.order,
         lambda z: (
@@ -153,6 +198,24 @@ def _arccosine(order):
     return closed
 
 
+def _quadrature(*functions):
+    """No closed form is known: the integrals themselves, symmetric pairs once."""
+
+    def closed(q, k, r):
+        q, k, r = np.broadcast_arrays(q, k, r)
+        known = {}
+
+        def integral(number, q, k, r):
+            key = number, *sorted((q, r)), k
+            if key not in known:
+                known[key] = dual(functions[number], q, k, r, COARSE)
+            return known[key]
+
+        return tuple(np.vectorize(integral, otypes=[float])(n, q, k, r) for n in (0, 1))
+
+    return closed
+
+
 # name -> (q, k, q') -> (E[phi phi'], E[dphi dphi']) on arrays, for an instance `a` of the
 # activation.
 CLOSED = {
@@ -167,32 +230,35 @@ CLOSED = {
     "Exp": lambda a: _exp(a.a, a.b),
     "Gaussian": lambda a: _gaussian(a.a, a.b),
     "Rbf": lambda a: _sin(math.sqrt(2), math.sqrt(2 * a.gamma), math.pi / 4),
+    "Elementwise": lambda a: _quadrature(*NAMED[a.phi]),
     "ArcCosine": lambda a: _arccosine(a.order),
 }
 
-_ANGLE, _ANGLE_WEIGHT = np.polynomial.legendre.leggauss(80)
-_RADIUS, _RADIUS_WEIGHT = np.polynomial.legendre.leggauss(160)
+FINE, COARSE = (
+    tuple(np.polynomial.legendre.leggauss(n) for n in nodes) for nodes in ((80, 160), (32, 80))
+)
 _RADIUS_MAX = 11.0  # of standard deviations; the rest weighs e^-60
 
 
-def dual(phi, q, k, r):
+def dual(phi, q, k, r, rules=FINE):
     """E[phi(z) phi(z')] for (z, z') ~ N(0, [[q, k], [k, r]]), every kink of phi lying at 0.
 
     z = sqrt(q) rho cos a, z' = sqrt(r) rho cos(a - theta):
     smooth in each of the sectors where both keep their sign.
     """
+    (nodes, node_weight), (radii, radius_weight) = rules
     theta = float(_angle(*map(np.asarray, (float(q), float(k), float(r)))))
     edges = sorted(
         {(math.pi / 2 + t) % (2 * math.pi) for t in (0, math.pi, theta, theta + math.pi)}
     )
-    radius = (_RADIUS + 1) / 2 * _RADIUS_MAX
-    weight = _RADIUS_WEIGHT / 2 * _RADIUS_MAX * radius * np.exp(-(radius**2) / 2) / (2 * math.pi)
+    radius = (radii + 1) / 2 * _RADIUS_MAX
+    weight = radius_weight / 2 * _RADIUS_MAX * radius * np.exp(-(radius**2) / 2) / (2 * math.pi)
     total = 0.0
     for low, high in zip(edges, [*edges[1:], edges[0] + 2 * math.pi], strict=True):
-        angle = (low + high) / 2 + (high - low) / 2 * _ANGLE
+        angle = (low + high) / 2 + (high - low) / 2 * nodes
         z = math.sqrt(q) * np.outer(radius, np.cos(angle))
         other = math.sqrt(r) * np.outer(radius, np.cos(angle - theta))
         total += (
-            (high - low) / 2 * np.einsum("r,a,ra->", weight, _ANGLE_WEIGHT, phi(z) * phi(other))
+            (high - low) / 2 * np.einsum("r,a,ra->", weight, node_weight, phi(z) * phi(other))
         )
     return total

@@ -50,6 +50,7 @@ from .specs.convolutions import (
     LocalAvgPool,
     SumPool,
 )
+from .specs.elementwise import Elementwise
 from .specs.layers import Dense, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.text import from_json
@@ -74,6 +75,7 @@ __all__ = [
     "Dense",
     "Dynamics",
     "Eigh",
+    "Elementwise",
     "Erf",
     "Exp",
     "FanInSum",

@@ -49,7 +49,32 @@ FUNCTIONS: dict[str, Callable[[Any], Function]] = {
     "Gaussian": lambda layer: lambda z: layer.a * torch.exp(layer.b * z**2),
     "Rbf": lambda layer: _sin(math.sqrt(2), math.sqrt(2 * layer.gamma), math.pi / 4),
     "ArcCosine": lambda layer: _arc_cosine(layer.order),
+    "Elementwise": lambda layer: _elementwise(layer.phi),
 }
+
+NAMED: dict[str, Function] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": _F.softplus,
+    "silu": _F.silu,
+    "mish": _F.mish,
+    "logsigmoid": _F.logsigmoid,
+    "tanhshrink": _F.tanhshrink,
+    "arctan": torch.arctan,
+    "softsign": _F.softsign,
+    "elu": _F.elu,
+    "celu": _F.celu,
+    "selu": _F.selu,
+}
+
+
+def _elementwise(phi: Any) -> Function:
+    if isinstance(phi, str):
+        return NAMED[phi]
+    raise TypeError(
+        "Elementwise: a finite network needs phi as a function of torch tensors, and a NumPy"
+        f" function was given; named ones go: {', '.join(NAMED)}"
+    )
 
 
 class Nonlinearity(torch.nn.Module):

@@ -28,7 +28,7 @@ SIZE = 16  # Chebyshev coefficients per octave of the variance
 MOST_TERMS = 1024
 NODES, WEIGHTS = legendre.leggauss(16)
 # A sum of n terms or more is good enough with such an error: few functions need many terms.
-ENOUGH = ((96, 1e-12), (160, 1e-10), (320, 1e-8), (640, 1e-7))
+ENOUGH = ((192, 1e-11), (384, 1e-9), (768, 1e-7))
 Goal = tuple[tuple[int, float], ...]  # (terms, error): so many or more may stop at this error
 
 
@@ -52,7 +52,9 @@ class Series:
 def tabulate(
     phi: Function, derivative: Function, kinks: tuple[float, ...], variance: float, wanted: float
 ) -> Series:
-    """The series of an activation for variances below `variance`, of as few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
+    """The series of an activation for variances below `variance`.
+
+    Of as few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
     """
     goal = ((0, wanted), *ENOUGH)
     tables = [_octave(phi, derivative, kinks, variance / 2, MOST_TERMS, goal)]

@@ -1,0 +1,180 @@
+"""Activations by tables: all names against integrals, what a table must hold, and bad functions."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import ntkcore as nk
+from examples import VECTOR_NETS
+from ntkcore.specs.elementwise import NAMED, Elementwise
+from reference_duals import NAMED as SCALAR
+from reference_duals import dual
+
+SMOOTH = [name for name, named in NAMED.items() if not any(named.kinks)]
+
+
+def points():
+    """Variances from 0 to 4; pairs apart, near, opposite, and multiples."""
+    x = np.random.default_rng(5).standard_normal((3, 5))
+    more = [0.03 * x[0], -x[1], x[2] + 1e-3 * x[0], 1.6 * x[1], 0 * x[0]]
+    return np.concatenate([x, more])
+
+
+def integrals(name, W_std, b_std, x):
+    """NNGP and NTK of Dense, the activation and Dense() from integrals over each pair."""
+    phi, derivative = SCALAR[name]
+    S = W_std**2 * x @ x.T / x.shape[1] + b_std**2
+    q = np.diag(S)
+    E, D = (
+        np.array([[dual(f, q[i], S[i, j], q[j]) for j in range(len(x))] for i in range(len(x))])
+        for f in (phi, derivative)
+    )
+    return E, E + D * S
+
+
+def error(ours, exact):
+    """Relative to sqrt(K_ii K_jj)."""
+    return (np.abs(ours - exact) / (np.sqrt(np.outer(*[np.diag(exact)] * 2)) + 1e-300)).max()
+
+
+def test_names_are_those_of_the_oracle():
+    assert set(NAMED) == set(SCALAR)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_against_integrals(name):
+    # All derivatives of softsign jump at 0: it takes many terms.
+    W_std = 0.5 if name == "softsign" else 1.1
+    x, net = points(), nk.Serial(nk.Dense(W_std, 0.2), Elementwise(name), nk.Dense())
+    exact = integrals(name, W_std, 0.2, x)
+    # tanh and arctan have poles near the line, the others' coefficients fall faster.
+    bound = 1e-9 if name in ("tanh", "tanhshrink", "arctan") else 1e-12
+    bound = bound if name in SMOOTH else 1e-6 if name == "softsign" else 1e-7
+    for dtype, tolerance in (("float64", bound), ("float32", max(bound, 2e-6))):
+        ours = nk.kernel(net, x, get=("nngp", "ntk"), dtype=dtype)
+        for K, expected in zip(ours, exact, strict=True):
+            assert error(K, expected) < tolerance, dtype
+
+
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_backends_agree_on_images(backend, dtype):
+    """Planes, pools and heads, kinks among them, against the product of all pixel pairs."""
+    x = np.random.default_rng(2).standard_normal((5, 5, 4, 2))
+    conv = nk.Conv((3, 3), padding="SAME", W_std=1.3, b_std=0.1)
+    net = nk.Serial(
+        conv,
+        Elementwise("mish"),
+        nk.AvgPool((2, 2)),
+        nk.Conv((2, 2), W_std=1.1),
+        Elementwise("elu"),
+        nk.GlobalAvgPool(),
+        nk.Dense(),
+        Elementwise("tanh"),
+        nk.Dense(),
+    )
+    expected = nk.kernel(net, x, get=("nngp", "ntk"), dtype="float64", backend=nk.backends()[0])
+    ours = nk.kernel(net, x, get=("nngp", "ntk"), dtype=dtype, backend=backend)
+    for K, E in zip(ours, expected, strict=True):
+        assert error(K, E) < (1e-7 if dtype == "float64" else 2e-6)
+
+
+def test_relu_is_its_kink_alone():
+    """One term and closed forms: pairs apart as by Relu()."""
+    x = points()[:4]
+    own = Elementwise(lambda z: np.maximum(z, 0), lambda z: np.heaviside(z, 0.5))
+    for net in VECTOR_NETS.values():
+        if nk.Relu() not in getattr(net, "layers", ()):
+            continue
+        swapped = nk.Serial(*(own if layer == nk.Relu() else layer for layer in net.layers))
+        ours, theirs = (nk.kernel(n, x, get=("nngp", "ntk")) for n in (swapped, net))
+        for K, E in zip(ours, theirs, strict=True):
+            assert error(K, E) < 1e-13
+
+
+def test_a_function_without_its_derivative():
+    x = points()
+    for name, own in (("tanh", np.tanh), ("elu", SCALAR["elu"][0])):
+        ours = nk.kernel(nk.Serial(nk.Dense(), Elementwise(own), nk.Dense()), x)
+        named = nk.kernel(nk.Serial(nk.Dense(), Elementwise(name), nk.Dense()), x)
+        assert error(ours, named) < (1e-11 if name in SMOOTH else 1e-7)
+
+
+def test_few_terms_serve_what_is_smooth():
+    """What the table leaves out is known, and grows with the variance."""
+    for name in ("sigmoid", "softplus", "silu"):
+        errors = [Elementwise(name).error(q) for q in (0.5, 4.0)]
+        assert max(errors) < 1e-12
+    assert Elementwise("tanh").error(4.0) < 1e-9
+    assert Elementwise("silu").error(4.0, np.float32) < 1e-7
+
+
+def test_rows_of_different_variance_meet():
+    """A pair takes the terms of its larger variance, whichever side it is on."""
+    x = np.random.default_rng(0).standard_normal((1, 6))
+    both = np.concatenate([0.05 * x, 2.5 * x])
+    net = nk.Serial(nk.Dense(), Elementwise("silu"), nk.Dense())
+    exact = integrals("silu", 1.0, 0.0, both)[1]
+    assert error(nk.kernel(net, both), exact) < 1e-12
+    assert abs(nk.kernel(net, both[1:], both[:1])[0, 0] - exact[0, 1]) < 1e-12 * exact[0, 1]
+
+
+def test_spec():
+    silu = Elementwise("silu")
+    assert repr(silu) == "Elementwise(phi='silu')"
+    assert nk.from_json(nk.Serial(nk.Dense(), silu).to_json()) == nk.Serial(nk.Dense(), silu)
+    assert json.loads(silu.to_json()) == {"layer": "Elementwise", "phi": "silu"}
+    with pytest.raises(TypeError, match="names"):
+        Elementwise(np.tanh).to_json()
+
+
+BAD = {
+    "jumps at 0, from -1 to 1": np.sign,
+    "a kink beside 0": lambda z: np.clip(z, -1, 1),
+    "shape": np.sum,
+    "second moment": lambda z: np.exp(z**2),
+    r"phi\(0\) is not a finite number": lambda z: 1 / z,
+    "not a finite number": np.log,
+}
+
+
+@pytest.mark.parametrize("problem", BAD)
+def test_functions_that_are_no_activation(problem):
+    net = nk.Serial(nk.Dense(), Elementwise(BAD[problem]), nk.Dense())
+    with pytest.raises(ValueError, match=rf"layer 1, Elementwise\(.*{problem}"):
+        nk.kernel(net, points())
+
+
+def test_variances_beyond_all_terms():
+    net = nk.Serial(nk.Dense(), Elementwise("tanh"), nk.Dense())
+    with pytest.raises(ValueError, match=r"layer 1, .*variances up to .* rescale"):
+        nk.kernel(net, 30 * points())
+    with pytest.raises(ValueError, match="layer 1, .*which no table holds"):
+        nk.kernel(net, 1e6 * points())
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "problem"),
+    [
+        (lambda: Elementwise("tnah"), ValueError, "unknown phi 'tnah'; named ones: tanh"),
+        (lambda: Elementwise("tanh", np.cos), ValueError, "leave dphi out"),
+        (lambda: Elementwise(3.0), TypeError, "phi must be a name or a function"),
+        (lambda: Elementwise(np.sin, 1.0), TypeError, "dphi"),
+    ],
+)
+def test_bad_specs(make, kind, problem):
+    with pytest.raises(kind, match=re.escape(problem)):
+        make()
+
+
+def test_tables_are_checked():
+    """Of programs that a caller of the engine's core writes by hand."""
+    core = nk.engine.vectors._core
+    op = [("series", "", 0, 0, (0.0,) * 4)]
+    for table in ([], [1.0] * 6, [1, 2, 4, 1, 0, 1.0, *[0.0] * 11], [1, 2, 4, 1, 0, -1.0, *[0] * 12]):
+        with pytest.raises(ValueError, match="series"):
+            core.Program(op, 1, 1, [np.asarray(table, float)])
+    with pytest.raises(ValueError, match="series: table out of range"):
+        core.Program(op, 1, 1)
