@@ -19,13 +19,28 @@ ACTIVATIONS = {
     "Gaussian": [nk.Gaussian(), nk.Gaussian(1.3, 0.01)],
     "Rbf": [nk.Rbf(), nk.Rbf(0.3)],
     "ArcCosine": [nk.ArcCosine(0), nk.ArcCosine(1), nk.ArcCosine(2)],
+    "RectifiedMonomial": [nk.RectifiedMonomial(degree) for degree in (0, 1, 3)],
+    "Sign": [nk.Sign(), nk.Sign(frozen=True)],
+    "Monomial": [nk.Monomial(degree) for degree in (0, 1, 3)],
+    "Hermite": [nk.Hermite(3)],
+    "Polynomial": [nk.Polynomial((0.5, -1, 0, 0.3)), nk.Polynomial((0, 0, 1))],
+    "ExpNormalized": [nk.ExpNormalized(), nk.ExpNormalized(0.7, -0.2)],
+    "Gabor": [nk.Gabor()],
 }
 PHIS = [example for examples in ACTIVATIONS.values() for example in examples]
-# The others, one after another, leave the range of floating point, or have no NTK.
+
+
+def jumps(layer):
+    """Is it a function with a jump, which feels the rounding of a correlation by its root?"""
+    return getattr(layer, "infinite_ntk", False) or getattr(layer, "frozen", False)
+
+
+NEURONS = [phi for phi in PHIS if not isinstance(phi, nk.ExpNormalized)]  # functions, not kernels
+SMOOTH = [phi for phi in PHIS if not phi.infinite_ntk]  # those that have an NTK
+# Others, one after another, leave the range of floating point.
+POLYNOMIALS = (nk.Monomial, nk.Hermite, nk.Polynomial)
 BOUNDED = [
-    phi
-    for phi in PHIS
-    if not isinstance(phi, nk.Exp) and phi not in (nk.ArcCosine(0), nk.ArcCosine(2))
+    phi for phi in SMOOTH if not isinstance(phi, (nk.Exp, *POLYNOMIALS)) and phi.dual != "rectified"
 ]
 
 LAYERS = [

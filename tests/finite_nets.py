@@ -62,6 +62,11 @@ NETS = {
     "local pool": nk.Serial(CONV, RELU, nk.LocalAvgPool(3), DENSE),
     "dense on images": nk.Serial(CONV, RELU, DENSE, RELU, nk.Flatten(), DENSE),
     "conv residual": nk.Serial(CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE),
+    "polynomials": nk.Serial(
+        *(DENSE, nk.LayerNorm(), nk.Hermite(2), nk.Dense(0.7), nk.Polynomial((0.3, 0.5, 0.1, -0.2))),
+        *(nk.Dense(), nk.Gabor(), DENSE, nk.RectifiedMonomial(2), nk.Dense(), nk.Sign(True), DENSE),
+    ),
+    "monomial on images": nk.Serial(CONV, nk.Monomial(2), nk.GlobalAvgPool(), DENSE),
     "flattened images": nk.Serial(nk.Flatten(), DENSE, RELU, DENSE),
 }
 

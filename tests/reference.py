@@ -85,7 +85,7 @@ MANY = 2000  # entries of K, from which on quadrature would take too long
 
 
 def _activation(layer, signal):
-    if signal.k.size >= MANY:
+    if signal.k.size >= MANY or _name(layer) not in PHI:
         return _pointwise(signal, CLOSED[_name(layer)](layer), whole=True)
     phi, derivative = PHI[_name(layer)](layer)
     cache = {}

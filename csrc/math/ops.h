@@ -83,8 +83,8 @@ NTK_HD void visit_pointwise(Pointwise name, const double* p, F&& f) {
 
 // Is the first feature the inverse of a root of a variance?
 inline bool holds_inverse(Pointwise name) {
-  const bool angle =
-      name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
+  const bool angle = name == Pointwise::abrelu || name == Pointwise::rectified ||
+                     name == Pointwise::sign || name == Pointwise::expnorm;
   return angle || name == Pointwise::normalize;
 }
 

@@ -94,7 +94,12 @@ LARGEST = 1e150  # its square is finite
 
 def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
     """A field as a plain, finite number; NumPy's scalars become Python's."""
-    value = getattr(layer, name)
+    value = check_value(layer, name, getattr(layer, name), minimum=minimum)
+    object.__setattr__(layer, name, value)
+
+
+def check_value(layer: Layer, name: str, value: Any, *, minimum: float = -LARGEST) -> float:
+    """``value`` as a plain, finite number, or the error of the field ``name``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}")
     number = value if isinstance(value, int) else float(value)
@@ -104,7 +109,7 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
             f"{type(layer).__name__}: {name} must be finite{bound}, and no larger than {LARGEST:g},"
             f" not {number!r:.50}"
         )
-    object.__setattr__(layer, name, number)
+    return number
 
 
 def single(layer: Layer, builder: Builder, value: Signal) -> Value:

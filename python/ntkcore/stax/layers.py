@@ -220,7 +220,7 @@ def Erf(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:
 
 def Sigmoid_like() -> Layer:
     """0.5 erf(x / 2.4020563531719796) + 0.5, close to a sigmoid."""
-    return Erf(a=0.5, b=1 / 2.4020563531719796, c=0.5)
+    return _layer(activations.Sigmoid_like())
 
 
 def Gelu(approximate: bool = False) -> Layer:
@@ -252,6 +252,44 @@ def Gaussian(a: float = 1, b: float = -1) -> Layer:
 def Rbf(gamma: float = 1.0) -> Layer:
     """sqrt(2) sin(sqrt(2 gamma) x + pi/4): exp(-gamma |x - x'|^2) for its dual."""
     return _layer(activations.Rbf(gamma))
+
+
+def Sign() -> Layer:
+    """sign x, whose derivative counts as 0, as in neural-tangents: layers before it do not train."""
+    return _layer(activations.Sign(frozen=True))
+
+
+def Monomial(degree: int) -> Layer:
+    """x^degree."""
+    return _layer(activations.Monomial(operator.index(degree)))
+
+
+def RectifiedMonomial(degree: int) -> Layer:
+    """x^degree for x > 0, else 0. The derivative of degree 0 counts as 0, as that of `Sign`."""
+    return _layer(activations.RectifiedMonomial(operator.index(degree), frozen=True))
+
+
+def Polynomial(coef: Sequence[float]) -> Layer:
+    """coef[0] + coef[1] x + …, see `ntkcore.Polynomial`."""
+    return _layer(activations.Polynomial(tuple(coef)))
+
+
+def Hermite(degree: int) -> Layer:
+    """The normalised Hermite polynomial, for inputs of any variance, see `ntkcore.Hermite`."""
+    return _layer(activations.Hermite(operator.index(degree)))
+
+
+def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) -> Layer:
+    """sqrt(qq') exp(gamma (c + shift)), see `ntkcore.ExpNormalized`; correlations c are as good
+    clipped as not.
+    """
+    check("ExpNormalized", do_clip=do_clip)
+    return _layer(activations.ExpNormalized(gamma, shift))
+
+
+def Gabor() -> Layer:
+    """exp(-x^2) sin(x)."""
+    return _layer(activations.Gabor())
 
 
 def Identity() -> Layer:

@@ -27,6 +27,7 @@ SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
         "pixels are followed as the network needs them: leave it out",
     ),
     "do_stabilize": ((False, True), "say True or False"),
+    "do_clip": ((False, True), "say True or False"),
     "approximate": (
         (False,),
         "it concerns finite networks, which are not here, and leaves the kernel as it is",
