@@ -11,6 +11,7 @@ enum class OpKind : int {
   pointwise,  // K, T <- E, D T                           (activation, layer normalisation)
   copy,       // slot `slot` <- slot `other`
   add,        // slot `slot` += slot `other`              (sum of independent branches)
+  multiply,   // K, T <- K K', T K' + K T' of both slots  (product of independent branches)
   emit,       // output number `other` <- an Affine of `slot`
 };
 

@@ -48,7 +48,7 @@ from .specs.activations import (
     Sign,
     Sin,
 )
-from .specs.branches import FanInSum, FanOut, Parallel, Residual
+from .specs.branches import FanInConcat, FanInProd, FanInSum, FanOut, Parallel, Residual
 from .specs.convolutions import (
     AvgPool,
     Conv,
@@ -58,7 +58,7 @@ from .specs.convolutions import (
     LocalAvgPool,
     SumPool,
 )
-from .specs.layers import Dense, Identity, LayerNorm, Serial
+from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.text import from_json
 from .store.build import build, extend, resume
@@ -80,11 +80,14 @@ __all__ = [
     "Conv",
     "Cos",
     "Dense",
+    "Dropout",
     "Dynamics",
     "Eigh",
     "Erf",
     "Exp",
     "ExpNormalized",
+    "FanInConcat",
+    "FanInProd",
     "FanInSum",
     "FanOut",
     "Flatten",

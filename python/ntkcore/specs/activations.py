@@ -55,9 +55,10 @@ class Activation(Layer, abstract=True):
         if value.law is Law.MIXED:
             raise builder.error(
                 self,
-                "its input is a flattened image after LayerNorm or a sum: features, being different"
-                " pixels, differ in variance, and the kernel is their mean. Put it before Flatten,"
-                " or an affine layer (Dense) before it",
+                "its input is a flattened image after LayerNorm or a sum, or a concatenation:"
+                " features, being of different pixels or branches, differ in variance, and the"
+                " kernel is their mean. Put it before Flatten or FanInConcat, or an affine layer"
+                " (Dense) before it",
             )
         if value.law is not Law.GAUSSIAN:
             raise builder.error(

@@ -184,9 +184,16 @@ def Flatten(batch_axis: int = 0, batch_axis_out: int = 0) -> Layer:
 def LayerNorm(
     axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: int = 0, channel_axis: int = -1
 ) -> Layer:
-    """Normalisation over features (per pixel, for images), see `ntkcore.LayerNorm`."""
-    check("LayerNorm", axis=axis, batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(layers.LayerNorm(eps))
+    """Normalisation over features or channels, and rows and columns of images if so said, see
+    `ntkcore.LayerNorm`.
+    """
+    check("LayerNorm", batch_axis=batch_axis, channel_axis=channel_axis)
+    return _layer(layers.LayerNorm(eps, axis if isinstance(axis, int) else tuple(axis)))
+
+
+def Dropout(rate: float, mode: str = "train") -> Layer:
+    """Keeps features with probability ``rate``, see `ntkcore.Dropout`."""
+    return _layer(layers.Dropout(rate, mode))
 
 
 def Relu(do_stabilize: bool = False) -> Layer:
@@ -310,3 +317,17 @@ def FanInSum() -> Layer:
     adds correlated branches as if independent).
     """
     return _layer(branches.FanInSum())
+
+
+def FanInProd() -> Layer:
+    """Product of the branches, exact where they share no signal but through weights of their own,
+    see `ntkcore.FanInProd`. kernel_fn raises ValueError elsewhere (neural-tangents warns).
+    """
+    return _layer(branches.FanInProd())
+
+
+def FanInConcat(axis: int = -1) -> Layer:
+    """The branches' features or channels side by side, see `ntkcore.FanInConcat`: their widths
+    (``out_dim``, ``out_chan``) are their weights.
+    """
+    return _layer(branches.FanInConcat(axis))
