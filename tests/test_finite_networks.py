@@ -251,7 +251,7 @@ def test_seeds_and_dtypes():
         (nk.mlp(1), {"parameterization": "neural"}, "parameterization must be one of ntk"),
         (nk.mlp(1), {"dtype": "float16"}, "dtype must be float32 or float64"),
         (nk.mlp(2), {"parameterization": "mean_field"}, "one hidden layer, and this network has 2"),
-        (nk.Serial(nk.Residual(DENSE), DENSE, RELU, DENSE), {}, "cannot be summed"),
+        (nk.Serial(nk.Residual(DENSE), DENSE, RELU, DENSE), {}, "cannot be joined"),
         (nk.Serial(RELU, DENSE), {}, "Gaussian input"),
     ],
 )

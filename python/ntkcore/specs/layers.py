@@ -284,8 +284,9 @@ class LayerNorm(Layer):
             raise TypeError(
                 f"LayerNorm: axis must be a number or several, those of axes, not {self.axis!r}"
             )
-        one = not isinstance(self.axis, (tuple, list))
-        object.__setattr__(self, "axis", int(axes[0]) if one else tuple(map(int, axes)))
+        object.__setattr__(
+            self, "axis", int(axes[0]) if len(axes) == 1 else tuple(map(int, axes))
+        )
 
     def axes(self, rank: int) -> set[int]:
         """The axes of data of this rank; ValueError for others, and without that of channels."""
