@@ -72,10 +72,23 @@ NETS = {
         *(nk.FanInConcat(), DENSE, RELU, DENSE),
     ),
     "normalised over pixels": nk.Serial(
-        CONV, nk.LayerNorm(axis=(1, 2, 3)), RELU, CONV, nk.LayerNorm(0.1, (1, 3)), RELU, nk.GlobalAvgPool(), DENSE
+        CONV,
+        nk.LayerNorm(axis=(1, 2, 3)),
+        RELU,
+        CONV,
+        nk.LayerNorm(0.1, (1, 3)),
+        RELU,
+        nk.GlobalAvgPool(),
+        DENSE,
     ),
     "polynomials": nk.Serial(
-        *(DENSE, nk.LayerNorm(), nk.Hermite(2), nk.Dense(0.7), nk.Polynomial((0.3, 0.5, 0.1, -0.2))),
+        *(
+            DENSE,
+            nk.LayerNorm(),
+            nk.Hermite(2),
+            nk.Dense(0.7),
+            nk.Polynomial((0.3, 0.5, 0.1, -0.2)),
+        ),
         *(nk.Dense(), nk.Gabor(), DENSE, nk.RectifiedMonomial(2), nk.Dense(), nk.Sign(True), DENSE),
     ),
     "monomial on images": nk.Serial(CONV, nk.Monomial(2), nk.GlobalAvgPool(), DENSE),

@@ -178,7 +178,9 @@ def test_modules_that_are_no_functions():
             torch.nn.Linear(6, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
         )
 
-    dropping = ntkcore.Serial(ntkcore.Dense(), ntkcore.Relu(), ntkcore.Dropout(0.5), ntkcore.Dense())
+    dropping = ntkcore.Serial(
+        ntkcore.Dense(), ntkcore.Relu(), ntkcore.Dropout(0.5), ntkcore.Dense()
+    )
     for network in (noisy, dropping):
         with pytest.raises(ValueError, match="dropout"):
             falsify(tiny, network, Claim("c"), training=SMALL)

@@ -34,12 +34,10 @@ const std::map<std::string, OpKind> kOpKinds = {{"affine", OpKind::affine},
                                                 {"multiply", OpKind::multiply},
                                                 {"emit", OpKind::emit}};
 
-const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::conv},
-                                                          {"copy", PlaneOpKind::copy},
-                                                          {"add", PlaneOpKind::add},
-                                                          {"multiply", PlaneOpKind::multiply},
-                                                          {"pool", PlaneOpKind::pool},
-                                                          {"readout", PlaneOpKind::readout}};
+const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
+    {"conv", PlaneOpKind::conv}, {"copy", PlaneOpKind::copy},
+    {"add", PlaneOpKind::add},   {"multiply", PlaneOpKind::multiply},
+    {"pool", PlaneOpKind::pool}, {"readout", PlaneOpKind::readout}};
 
 // The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a
 // layer's own name.
@@ -69,7 +67,8 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
     const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
     const Op op{kind, pointwise, slot, other, {{p[0], p[1], p[2], p[3]}}};
     require(slot >= 0 && slot < slots, "op: slot out of range");
-    require(!of_two_slots(op.kind) || (other >= 0 && other < slots), "op: second slot out of range");
+    require(!of_two_slots(op.kind) || (other >= 0 && other < slots),
+            "op: second slot out of range");
     require(op.kind != OpKind::emit || (other >= 0 && other < outputs),
             "emit: output out of range");
     checked.push_back(op);

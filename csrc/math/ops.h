@@ -44,8 +44,7 @@ template <class T>
 struct Normalize {
   T eps;
   bool over_h, over_w;
-  explicit NTK_HD Normalize(const double* p)
-      : eps(T(p[0])), over_h(p[1] != 0), over_w(p[2] != 0) {}
+  explicit NTK_HD Normalize(const double* p) : eps(T(p[0])), over_h(p[1] != 0), over_w(p[2] != 0) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
     f[0] = 1 / sqrt(q + double(eps));

@@ -57,8 +57,8 @@ def _hermite(degree: int) -> Function:
 
 def _no_function(layer: Any) -> Function:
     raise ValueError(
-        f"{layer!r} is a kernel that no function of a neuron has, so that there is no finite network"
-        " with it: compute its kernel, or take another nonlinearity"
+        f"{layer!r} is a kernel that no function of a neuron has, so that there is no finite"
+        " network with it: compute its kernel, or take another nonlinearity"
     )
 
 

@@ -284,9 +284,7 @@ class _Maker:
         join = modules.FanInSum if isinstance(layer, branches.FanInSum) else modules.FanInProd
         return join(), replace(signal[0], raw=all(part.raw for part in signal))
 
-    def concat(
-        self, layer: specs.Layer, signal: tuple[Features, ...]
-    ) -> tuple[Module, Features]:
+    def concat(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
         pixels = {part.pixels for part in signal}
         common = pixels.pop() if len(pixels) == 1 else 1
         channels = sum(part.channels * part.pixels for part in signal) // common

@@ -48,8 +48,8 @@ class Activation(Layer, abstract=True):
         if self.infinite_ntk and builder.wants_ntk:
             raise builder.error(
                 self,
-                "the NTK of a function that jumps is infinite: ask for get='nngp', or take a smoother"
-                " one, or frozen=True, which takes its derivative for 0, as automatic"
+                "the NTK of a function that jumps is infinite: ask for get='nngp', or take a"
+                " smoother one, or frozen=True, which takes its derivative for 0, as automatic"
                 " differentiation and neural-tangents do: layers before it do not train",
             )
         if value.law is Law.MIXED:
@@ -188,11 +188,13 @@ class Rbf(Activation):
 MOST_DEGREE = 20  # whose factorial float64 holds exactly
 
 
-def _check_degree(layer: Activation, name: str = "degree", most: int = MOST_DEGREE) -> None:
+def _check_degree(layer: Activation, name: str = "degree") -> None:
     degree = getattr(layer, name)
-    if type(degree) is not int or not 0 <= degree <= most:
+    if type(degree) is not int or not 0 <= degree <= MOST_DEGREE:
         raise ValueError(
-            f"{type(layer).__name__}: {name} must be a whole number from 0 to {most}, not {degree!r}"
+            f"{type(layer).__name__}: {name} must be a whole number from 0 to {MOST_DEGREE},"
+            " not"
+            f" {degree!r}"
         )
 
 
@@ -316,16 +318,13 @@ class Polynomial(Activation):
     dual = "even"
     coef: tuple[float, ...]
 
-    MOST: ClassVar[int] = 8
-
     def __post_init__(self) -> None:
         if not isinstance(self.coef, Iterable):
             raise TypeError(f"Polynomial: coef must be a sequence of numbers, not {self.coef!r}")
         coef = tuple(self.coef)
-        if len(coef) > self.MOST:
+        if len(coef) > 8:  # four constants of an op for the even powers, four for the odd
             raise ValueError(
-                f"Polynomial: coef has at most {self.MOST} numbers, of degree {self.MOST - 1}, not"
-                f" {len(coef)}"
+                f"Polynomial: coef has at most 8 numbers, of degree 7, not {len(coef)}"
             )
         object.__setattr__(self, "coef", tuple(check_value(self, "coef", c) for c in coef))
 
@@ -344,8 +343,8 @@ class Polynomial(Activation):
 
 @dataclass(frozen=True, repr=False)
 class ExpNormalized(Activation):
-    """E = sqrt(qq') exp(gamma (c + shift)), c = K/sqrt(qq'), and T <- gamma exp(gamma (c + shift)) T:
-    the normalised Gaussian kernel of Shankar et al. 2020.
+    """E = sqrt(qq') exp(gamma (c + shift)), c = K/sqrt(qq'), derivative's dual
+    gamma exp(gamma (c + shift)): the normalised Gaussian kernel of Shankar et al. 2020.
 
     It is a kernel only: no function of a neuron has it for its dual, so that there is no finite
     network with it.
@@ -367,6 +366,6 @@ class Gabor(Activation):
     dual = "gabor"
 
 
-def Sigmoid_like() -> Erf:
+def Sigmoid_like() -> Erf:  # noqa: N802
     """0.5 erf(z / 2.4020563531719796) + 0.5, close to a sigmoid."""
     return Erf(a=0.5, b=1 / 2.4020563531719796, c=0.5)

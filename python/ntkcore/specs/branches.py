@@ -173,8 +173,8 @@ class FanInConcat(FanIn):
         if self.axis not in (-1, len(value[0].shape)):
             raise builder.error(
                 self,
-                "only features or channels, the last axis, are put side by side: samples stay apart,"
-                " and images do not become larger",
+                "only features or channels, the last axis, are put side by side: samples stay"
+                " apart, and images do not become larger",
             )
         declared = [part.width for part in value]
         if None not in declared:

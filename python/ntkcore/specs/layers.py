@@ -116,8 +116,9 @@ def single(layer: Layer, builder: Builder, value: Signal) -> Value:
     """The signal of a layer that takes one; ValueError naming the layer for branches."""
     if isinstance(value, tuple):
         raise builder.error(
-            layer, f"got {len(value)} branches, takes one signal: put FanInSum(), FanInProd() or FanInConcat()"
-            " before it",
+            layer,
+            f"got {len(value)} branches, takes one signal: put FanInSum(), FanInProd() or"
+            " FanInConcat() before it",
         )
     return value
 
@@ -284,9 +285,7 @@ class LayerNorm(Layer):
             raise TypeError(
                 f"LayerNorm: axis must be a number or several, those of axes, not {self.axis!r}"
             )
-        object.__setattr__(
-            self, "axis", int(axes[0]) if len(axes) == 1 else tuple(map(int, axes))
-        )
+        object.__setattr__(self, "axis", int(axes[0]) if len(axes) == 1 else tuple(map(int, axes)))
 
     def axes(self, rank: int) -> set[int]:
         """The axes of data of this rank; ValueError for others, and without that of channels."""

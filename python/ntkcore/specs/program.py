@@ -373,8 +373,7 @@ class Builder:
         """The features of all of them, ``sizes`` many of each: K, T <- their weighted means."""
         shares = [size / sum(sizes) for size in sizes]
         parts = [
-            self._scaled(self.read(part), share)
-            for part, share in zip(values, shares, strict=True)
+            self._scaled(self.read(part), share) for part, share in zip(values, shares, strict=True)
         ]
         total = functools.reduce(self.add, parts)
         gaussian = all(part.law is not Law.OTHER for part in parts)

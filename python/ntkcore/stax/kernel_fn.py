@@ -116,7 +116,9 @@ class KernelFn:
         same = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
         if matrices:
             found.update(
-                kernel(self.net, a, None if same else b, matrices, progress=progress, **options)._asdict()
+                kernel(
+                    self.net, a, None if same else b, matrices, progress=progress, **options
+                )._asdict()
             )
         for name, x in (("cov1", a), ("cov2", b)):
             if name in names:

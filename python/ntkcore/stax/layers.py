@@ -262,7 +262,9 @@ def Rbf(gamma: float = 1.0) -> Layer:
 
 
 def Sign() -> Layer:
-    """sign x, whose derivative counts as 0, as in neural-tangents: layers before it do not train."""
+    """sign x, whose derivative counts as 0, as in neural-tangents:
+    layers before it do not train.
+    """
     return _layer(activations.Sign(frozen=True))
 
 
