@@ -271,7 +271,8 @@ struct ProgramOp {
 
   NTK_HD void step(int i, const At& at, int thread, State& own) const {
     const Step<T>& s = program.ops[i];
-    P k = get(own.K, s.slot), t = get(own.t, s.slot);
+    const int from = s.kind == OpKind::copy ? s.other : s.slot;  // a copy's slot may be empty
+    P k = get(own.K, from), t = get(own.t, from);
     if (of_two_slots(s.kind)) {
       combine(s.kind, k, t, get(own.K, s.other), get(own.t, s.other));
     } else {

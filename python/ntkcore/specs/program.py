@@ -26,8 +26,8 @@ class Law(enum.Enum):
 
     GAUSSIAN = "centred and jointly Gaussian, all features alike: a dual activation may follow"
     MIXED = (
-        "centred and Gaussian, but features, being different pixels, differ in covariance;"
-        " K is its mean"
+        "centred and Gaussian, but features, being of different pixels or branches, differ in"
+        " covariance; K is its mean"
     )
     OTHER = "anything else: data, or the output of a nonlinearity"
 
@@ -266,8 +266,8 @@ class Builder:
                 layer,
                 f"{what} is not supported inside parallel branches (or in a read-out under"
                 " depths=), because it needs the displacement planes of one signal in another"
-                " order than the other's: put it before FanOut or after the"
-                " layer that joins the branches",
+                " order than the other's: put it before FanOut or after the layer that joins the"
+                " branches",
             )
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
         self._segment, self._period = window.out, (0, 0)
