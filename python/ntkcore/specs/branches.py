@@ -134,11 +134,9 @@ class FanInProd(FanIn):
     --------
     A gated layer:
 
-    >>> from ntkcore import Dense, FanInProd, FanOut, Identity, Parallel, Serial, Sigmoid_like
-    >>> gate = Serial(Dense(), Sigmoid_like())
-    >>> Serial(FanOut(2), Parallel(Dense(), gate), FanInProd(), Dense())
-    ... # doctest: +ELLIPSIS
-    Serial(FanOut(num=2), Parallel(Dense(), Serial(Dense(), Erf(...))), FanInProd(), Dense())
+    >>> from ntkcore import Dense, Erf, FanInProd, FanOut, Parallel, Serial
+    >>> Serial(FanOut(2), Parallel(Dense(), Serial(Dense(), Erf())), FanInProd(), Dense())
+    Serial(FanOut(num=2), Parallel(Dense(), Serial(Dense(), Erf())), FanInProd(), Dense())
     """
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:

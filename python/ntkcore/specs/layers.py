@@ -336,8 +336,8 @@ class Dropout(Layer):
     >>> import ntkcore as nk
     >>> net = nk.Serial(nk.Dense(), nk.Relu(), nk.Dropout(0.5), nk.Dense())
     >>> nk.kernel(net, [[1.0, 0.0], [1.0, 0.0]], get="nngp")
-    array([[1. , 0.5],
-           [0.5, 1. ]])
+    array([[0.5 , 0.25],
+           [0.25, 0.5 ]])
     """
 
     rate: float
