@@ -20,13 +20,28 @@ ACTIVATIONS = {
     "Rbf": [nk.Rbf(), nk.Rbf(0.3)],
     "Elementwise": [nk.Elementwise("silu")],
     "ArcCosine": [nk.ArcCosine(0), nk.ArcCosine(1), nk.ArcCosine(2)],
+    "RectifiedMonomial": [nk.RectifiedMonomial(degree) for degree in (0, 1, 3)],
+    "Sign": [nk.Sign(), nk.Sign(frozen=True)],
+    "Monomial": [nk.Monomial(degree) for degree in (0, 1, 3)],
+    "Hermite": [nk.Hermite(3)],
+    "Polynomial": [nk.Polynomial((0.5, -1, 0, 0.3)), nk.Polynomial((0, 0, 1))],
+    "ExpNormalized": [nk.ExpNormalized(), nk.ExpNormalized(0.7, -0.2)],
+    "Gabor": [nk.Gabor()],
 }
 PHIS = [example for examples in ACTIVATIONS.values() for example in examples]
-# The others, one after another, leave the range of floating point, or have no NTK.
+
+
+def jumps(layer):
+    """Is it a function with a jump, which feels the rounding of a correlation by its root?"""
+    return getattr(layer, "infinite_ntk", False) or getattr(layer, "frozen", False)
+
+
+NEURONS = [phi for phi in PHIS if not isinstance(phi, nk.ExpNormalized)]  # functions, not kernels
+SMOOTH = [phi for phi in PHIS if not phi.infinite_ntk]  # those that have an NTK
+# Others, one after another, leave the range of floating point.
+POLYNOMIALS = (nk.Monomial, nk.Hermite, nk.Polynomial)
 BOUNDED = [
-    phi
-    for phi in PHIS
-    if not isinstance(phi, nk.Exp) and phi not in (nk.ArcCosine(0), nk.ArcCosine(2))
+    phi for phi in SMOOTH if not isinstance(phi, (nk.Exp, *POLYNOMIALS)) and phi.dual != "rectified"
 ]
 
 LAYERS = [
@@ -44,6 +59,12 @@ LAYERS = [
     nk.LayerNorm(1e-6),
     nk.FanOut(2),
     nk.FanInSum(),
+    nk.FanInProd(),
+    nk.FanInConcat(),
+    nk.FanInConcat(3),
+    nk.LayerNorm(1e-6, (1, -1)),
+    nk.Dropout(0.8),
+    nk.Dropout(0.5, "test"),
     nk.Parallel(nk.Identity(), nk.Dense()),
     nk.Residual(nk.Relu(), nk.Dense(), shortcut=nk.Dense(2.0)),
     nk.Serial(nk.Dense(), nk.Relu()),
@@ -80,6 +101,31 @@ OTHER_NETS = {
     "norm": nk.Serial(nk.Dense(1.4, 0.2), nk.LayerNorm(), nk.Relu(), nk.Dense(1.2)),
     "residual": nk.Serial(
         nk.Dense(1.1, 0.1), nk.Residual(nk.Relu(), nk.Dense(1.3, 0.2)), nk.Relu(), nk.Dense()
+    ),
+    "gated": nk.Serial(
+        nk.Dense(1.1, 0.3),
+        nk.FanOut(3),
+        nk.Parallel(nk.Identity(), nk.Serial(nk.Dense(0.7), nk.Erf()), nk.Dense(1.2, 0.2)),
+        nk.FanInProd(),
+        nk.Dense(1.3, 0.1),
+        nk.Relu(),
+        nk.Dense(),
+    ),
+    "concatenated": nk.Serial(
+        nk.FanOut(3),
+        nk.Parallel(
+            nk.Dense(1.2, 0.1, width=3),
+            nk.Serial(nk.Dense(0.6, 0.3, width=5), nk.Relu()),
+            nk.Identity(),
+        ),
+        nk.FanInConcat(),
+        nk.Dense(1.3, 0.1),
+        nk.Gelu(),
+        nk.Dense(),
+    ),
+    "dropout": nk.Serial(
+        *(nk.Dense(1.2, 0.1), nk.Relu(), nk.Dropout(0.7), nk.Dense(1.4), nk.Erf()),
+        *(nk.Residual(nk.Dropout(0.5), nk.Dense(0.8)), nk.Dense()),
     ),
     "branches": nk.Serial(
         nk.FanOut(3),
@@ -169,5 +215,24 @@ IMAGE_NETS = {
     "standard": nk.Serial(STANDARD, R, FLAT, nk.Dense(1.1, 0.1, "standard")),
     "residual": nk.Serial(C, nk.Residual(R, C), R, GAP, D),
     "strided residual": nk.Serial(C, HALVED, R, GAP, D),
+    "gated": nk.Serial(
+        *(C, nk.FanOut(2), nk.Parallel(C, nk.Serial(C, nk.Erf())), nk.FanInProd(), C, R, GAP, D)
+    ),
+    "flattened factors": nk.Serial(
+        *(nk.FanOut(2), nk.Parallel(nk.Serial(C, FLAT), nk.Serial(C, FLAT)), nk.FanInProd()),
+        *(D, R, D),
+    ),
+    "concatenated": nk.Serial(
+        *(C, nk.FanOut(2), nk.Parallel(C, nk.Serial(C, R)), nk.FanInConcat(), nk.AvgPool((2, 2))),
+        *(C, R, GAP, D),
+    ),
+    "dropout": nk.Serial(
+        *(C, R, nk.Dropout(0.7), nk.AvgPool((2, 2)), C, R, nk.Dropout(0.5), GAP),
+        *(nk.Dropout(0.6), D, R, D),
+    ),
+    "normalised over pixels": nk.Serial(
+        *(C, nk.LayerNorm(0.1, (1, 2, 3)), R, C, nk.LayerNorm(axis=(1, 3)), R),
+        *(C, nk.LayerNorm(axis=(-1, -2)), nk.Erf(), FLAT, D),
+    ),
     "head": nk.Serial(C, nk.Erf(), GAP, nk.Dense(1.2, 0.1), nk.LayerNorm(), R, D),
 }

@@ -62,6 +62,36 @@ NETS = {
     "local pool": nk.Serial(CONV, RELU, nk.LocalAvgPool(3), DENSE),
     "dense on images": nk.Serial(CONV, RELU, DENSE, RELU, nk.Flatten(), DENSE),
     "conv residual": nk.Serial(CONV, nk.Residual(RELU, CONV), RELU, nk.GlobalAvgPool(), DENSE),
+    "gated": nk.Serial(
+        *(DENSE, nk.FanOut(2), nk.Parallel(DENSE, nk.Serial(DENSE, nk.Sigmoid_like()))),
+        *(nk.FanInProd(), DENSE, RELU, DENSE),
+    ),
+    "concatenated": nk.Serial(
+        *(CONV, nk.FanOut(2), nk.Parallel(nk.Serial(CONV, RELU), CONV), nk.FanInConcat()),
+        *(nk.Flatten(), nk.FanOut(2), nk.Parallel(nk.Identity(), nk.Serial(DENSE, RELU))),
+        *(nk.FanInConcat(), DENSE, RELU, DENSE),
+    ),
+    "normalised over pixels": nk.Serial(
+        CONV,
+        nk.LayerNorm(axis=(1, 2, 3)),
+        RELU,
+        CONV,
+        nk.LayerNorm(0.1, (1, 3)),
+        RELU,
+        nk.GlobalAvgPool(),
+        DENSE,
+    ),
+    "polynomials": nk.Serial(
+        *(
+            DENSE,
+            nk.LayerNorm(),
+            nk.Hermite(2),
+            nk.Dense(0.7),
+            nk.Polynomial((0.3, 0.5, 0.1, -0.2)),
+        ),
+        *(nk.Dense(), nk.Gabor(), DENSE, nk.RectifiedMonomial(2), nk.Dense(), nk.Sign(True), DENSE),
+    ),
+    "monomial on images": nk.Serial(CONV, nk.Monomial(2), nk.GlobalAvgPool(), DENSE),
     "flattened images": nk.Serial(nk.Flatten(), DENSE, RELU, DENSE),
 }
 

@@ -100,14 +100,26 @@ def global_pool(layer, x, rng, width):
 
 
 def layer_norm(layer, x, rng, width):
-    """Over the features, of every pixel by itself."""
-    s = np.sqrt(x.var(-1, keepdims=True) + layer.eps)
-    y = (x - x.mean(-1, keepdims=True)) / s
+    """Over the features, of every pixel by itself or over several axes."""
+    mean = lambda a: a.mean(layer.axis, keepdims=True)  # noqa: E731
+    s = np.sqrt(mean((x - mean(x)) ** 2) + layer.eps)
+    y = (x - mean(x)) / s
+    return y, lambda g, shares: (g - mean(g) - y * mean(g * y)) / s
 
-    def backward(g, shares):
-        return (g - g.mean(-1, keepdims=True) - y * (g * y).mean(-1, keepdims=True)) / s
 
-    return y, backward
+def dropout(layer, x, rng, width):
+    mask = (rng.random(x.shape) < layer.rate) / layer.rate
+    return x * mask, lambda g, shares: g * mask
+
+
+def product(layer, parts, rng, width):
+    others = [np.prod(parts[:i] + parts[i + 1 :], axis=0) for i in range(len(parts))]
+    return np.prod(parts, axis=0), lambda g, shares: [g * other for other in others]
+
+
+def concat(layer, parts, rng, width):
+    ends = np.cumsum([part.shape[-1] for part in parts])[:-1]
+    return np.concatenate(parts, -1), lambda g, shares: np.split(g, ends, -1)
 
 
 def residual(layer, x, rng, width):
@@ -118,6 +130,8 @@ def residual(layer, x, rng, width):
 
 
 def parallel(layer, parts, rng, width):
+    """Branches beside the signal itself are as wide as it is."""
+    width = parts[0].shape[-1] if nk.Identity() in layer.branches else width
     out = [finite(branch, x, rng, width) for branch, x in zip(layer.branches, parts, strict=True)]
     return [y for y, _ in out], lambda gs, shares: [
         back(g, shares) for (_, back), g in zip(out, gs, strict=True)
@@ -152,6 +166,9 @@ FINITE = {
     nk.GlobalAvgPool: global_pool,
     nk.GlobalSumPool: global_pool,
     nk.LayerNorm: layer_norm,
+    nk.Dropout: dropout,
+    nk.FanInProd: product,
+    nk.FanInConcat: concat,
     nk.Residual: residual,
     nk.Parallel: parallel,
     nk.Serial: lambda layer, x, rng, width: serial(layer.layers, x, rng, width),

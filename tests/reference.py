@@ -4,6 +4,7 @@ Networks are interpreted layer by layer on full tensors K[i, j, h, w, h', w'] (v
 images), in plain loops; dual activations stand in reference_duals.py.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -85,7 +86,7 @@ MANY = 2000  # entries of K, from which on quadrature would take too long
 
 
 def _activation(layer, signal):
-    if signal.k.size >= MANY:
+    if signal.k.size >= MANY or _name(layer) not in PHI:
         return _pointwise(signal, CLOSED[_name(layer)](layer), whole=True)
     phi, derivative = PHI[_name(layer)](layer)
     cache = {}
@@ -100,25 +101,39 @@ def _activation(layer, signal):
 
 
 def _layer_norm(layer, signal):
-    def function(q, k, r):
-        scale = 1 / math.sqrt((q + layer.eps) * (r + layer.eps))
-        return k * scale, scale
+    """Over the features of a flattened image, or of every pixel, or over several axes."""
+    rank = 2 if signal.flat or signal.k.shape[2:4] == (1, 1) else 4
+    axes = {a % rank for a in np.atleast_1d(layer.axis)}
+    over = (1, 2) if signal.flat else tuple(axes - {rank - 1})
 
-    if not signal.flat:
-        return _pointwise(signal, function)
-    q, r = (
-        _variances(_mean_of_pixels(side))[:, 0, 0] + layer.eps
-        for side in (signal.left, signal.right)
-    )
-    scales = [
-        np.sqrt(np.outer(a, b))[:, :, None, None, None, None]
-        for a, b in ((q, r), (q, r), (q, q), (r, r))
-    ]
+    def scale(side):
+        q = _variances(side)
+        return 1 / np.sqrt(np.broadcast_to(q.mean(over, keepdims=True), q.shape) + layer.eps)
+
+    a, b = scale(signal.left), scale(signal.right)
     parts = [
-        m / scale
-        for m, scale in zip((signal.k, signal.t, signal.left, signal.right), scales, strict=True)
+        m * np.einsum("ihw,jgv->ijhwgv", *scales)
+        for m, scales in (
+            (signal.k, (a, b)),
+            (signal.t, (a, b)),
+            (signal.left, (a, a)),
+            (signal.right, (b, b)),
+        )
     ]
-    return Signal(*parts, signal.width, flat=True)
+    return Signal(*parts, signal.width, signal.flat)
+
+
+def _dropout(layer, signal):
+    """A sample and a pixel with itself; of one data set K and both sides are the same."""
+    alone = signal.k.shape == signal.left.shape and (signal.k == signal.left).all()
+
+    def drop(m):
+        n, _, h, w = m.shape[:4]
+        itself = np.einsum("ij,hg,wv->ijhwgv", *map(np.eye, (n, h, w)))
+        return m * np.where(itself > 0, 1 / layer.rate, 1.0)
+
+    k, t = (drop(signal.k), drop(signal.t)) if alone else (signal.k, signal.t)
+    return Signal(k, t, drop(signal.left), drop(signal.right), signal.width, signal.flat)
 
 
 def _geometry(n, window, stride, padding):
@@ -233,6 +248,12 @@ def apply(layer, signal):
         return _readout(layer, signal)
     if name == "LayerNorm":
         return _layer_norm(layer, signal)
+    if name == "Dropout":
+        return _dropout(layer, signal) if layer.mode == "train" else signal
+    if name == "FanInProd":
+        return functools.reduce(_product, signal)
+    if name == "FanInConcat":
+        return _concat(signal)
     return _activation(layer, signal)
 
 
@@ -240,6 +261,27 @@ def _sum(signals):
     parts = [[s.k, s.t, s.left, s.right] for s in signals]
     flat = any(s.flat for s in signals)  # a vector's kernel is that of each of its features
     return Signal(*(sum(part) for part in zip(*parts, strict=True)), signals[0].width, flat)
+
+
+def _product(one, other):
+    """Independent branches: covariances multiply, tangents by the product rule."""
+    if one.flat != other.flat:
+        one, other = one.vector(), other.vector()
+    t = one.t * other.k + one.k * other.t
+    sides = one.left * other.left, one.right * other.right
+    return Signal(one.k * other.k, t, *sides, one.width, one.flat)
+
+
+def _concat(signals):
+    """The mean over the features of all, as many as each declares; equally many where none does."""
+    sizes = [1 if s.width is None else s.width for s in signals]
+    signals = [s.vector() for s in signals]
+    parts = [
+        sum(size * m for size, m in zip(sizes, each, strict=True)) / sum(sizes)
+        for each in zip(*((s.k, s.t, s.left, s.right) for s in signals), strict=True)
+    ]
+    width = None if signals[0].width is None else sum(sizes)
+    return Signal(*parts, width)
 
 
 def reference(net, x1, x2=None):

@@ -8,6 +8,7 @@ activation: its scalar function and derivative in PHI, its closed form in CLOSED
 import math
 
 import numpy as np
+from numpy.polynomial import HermiteE, Polynomial
 from scipy.special import erf, ndtr
 
 SQRT2PI = math.sqrt(2 * math.pi)
@@ -21,6 +22,24 @@ def _step(z, low=0.0, high=1.0):
     """low, high on either side of 0, and their mean at 0: that is where the variance is 0."""
     return low + (high - low) * np.heaviside(z, 0.5)
 
+
+def _rectified(degree, scale, frozen):
+    """The derivative of a step is no function: NaN, or 0 where `frozen` says so."""
+
+    def derivative(z):
+        if degree == 0:
+            return np.full_like(z, 0.0 if frozen else np.nan)
+        return scale * _step(z) * degree * z ** (degree - 1)
+
+    return lambda z: scale * _step(z) * z**degree, derivative
+
+
+def _with_derivative(polynomial):
+    return polynomial, polynomial.deriv()
+
+
+def _hermite(degree):
+    return HermiteE.basis(degree) / math.sqrt(math.factorial(degree))
 
 
 
@@ -66,7 +85,7 @@ NAMED = {
     ),
 }
 
-# name -> (phi, its derivative), for an instance `a` of the activation.
+# name -> (phi, its derivative), for an instance `a` of the activation; ExpNormalized has none.
 PHI = {
     "Relu": lambda a: (lambda z: z * (z > 0), _step),
     "LeakyRelu": lambda a: (lambda z: np.where(z > 0, z, a.alpha * z), lambda z: _step(z, a.alpha)),
@@ -95,13 +114,15 @@ PHI = {
         lambda z: 2 * math.sqrt(a.gamma) * np.cos(math.sqrt(2 * a.gamma) * z + math.pi / 4),
     ),
     "Elementwise": lambda a: NAMED[a.phi],
-    "ArcCosine": lambda a: (
-        lambda z: math.sqrt(2) * _step(z) * z**a.order,
-        lambda z: (
-            math.sqrt(2) * _step(z) * a.order * z ** max(a.order - 1, 0)
-            if a.order
-            else np.full_like(z, np.nan)
-        ),
+    "ArcCosine": lambda a: _rectified(a.order, math.sqrt(2), a.frozen),
+    "RectifiedMonomial": lambda a: _rectified(a.degree, 1.0, a.frozen),
+    "Sign": lambda a: (np.sign, lambda z: np.full_like(z, 0.0 if a.frozen else np.nan)),
+    "Monomial": lambda a: _with_derivative(Polynomial([0.0] * a.degree + [1.0])),
+    "Hermite": lambda a: _with_derivative(_hermite(a.degree)),
+    "Polynomial": lambda a: _with_derivative(Polynomial(a.coef)),
+    "Gabor": lambda a: (
+        lambda z: np.exp(-(z**2)) * np.sin(z),
+        lambda z: np.exp(-(z**2)) * (np.cos(z) - 2 * z * np.sin(z)),
     ),
 }
 
@@ -181,19 +202,19 @@ def _gaussian(a, b):
     return closed
 
 
-def _arccosine(order):
-    """Cho & Saul 2009."""
+def _arccosine(order, half, frozen=False):
+    """half (qq')^(order/2) J_order/pi and its slope in k, half = scale^2/2 (Cho & Saul 2009)."""
 
     def closed(q, k, r):
         theta, root = _angle(q, k, r), np.sqrt(q * r)
         c, s = np.cos(theta), np.sin(theta)
         j0 = math.pi - theta
-        j1 = s + j0 * c
+        j = [j0, s + j0 * c, 3 * s * c + j0 * (1 + 2 * c**2)]
+        j.append(4 * s + 11 * s * c**2 + j0 * (9 * c + 6 * c**3))
+        e = half * root**order * j[order] / math.pi
         if order == 0:
-            return j0 / math.pi, np.full_like(theta, np.nan)
-        if order == 1:
-            return root * j1 / math.pi, j0 / math.pi
-        return root**2 * (3 * s * c + j0 * (1 + 2 * c**2)) / math.pi, 4 * root * j1 / math.pi
+            return e, np.full_like(theta, 0.0 if frozen else np.nan)
+        return e, half * order**2 * root ** (order - 1) * j[order - 1] / math.pi
 
     return closed
 
@@ -216,6 +237,61 @@ def _quadrature(*functions):
     return closed
 
 
+def _sign(frozen):
+    def closed(q, k, r):
+        theta = _angle(q, k, r)
+        return 1 - 2 * theta / math.pi, np.full_like(theta, 0.0 if frozen else np.nan)
+
+    return closed
+
+
+def _moment(a, b, q, k, r):
+    """E[z^a z'^b], pairing l factors z with as many z', the others among themselves
+    (Isserlis 1918).
+    """
+    total = 0 * k
+    for crossed in range(min(a, b) + 1):
+        if (a - crossed) % 2 == 0 and (b - crossed) % 2 == 0:
+            i, j = (a - crossed) // 2, (b - crossed) // 2
+            ways = math.factorial(a) * math.factorial(b)
+            ways /= 2 ** (i + j) * math.prod(map(math.factorial, (i, j, crossed)))
+            total = total + ways * q**i * r**j * k**crossed
+    return total
+
+
+def _polynomial(polynomial):
+    def expectation(coef, pair):
+        return sum(
+            (x * y * _moment(a, b, *pair) for a, x in enumerate(coef) for b, y in enumerate(coef)),
+            0 * pair[1],
+        )
+
+    return lambda *pair: (
+        expectation(polynomial.coef, pair),
+        expectation(polynomial.deriv().coef, pair),
+    )
+
+
+def _exp_normalized(gamma, shift):
+    def closed(q, k, r):
+        root = np.sqrt(q * r)
+        e = np.exp(gamma * (np.cos(_angle(q, k, r)) + shift))
+        return root * e, gamma * e
+
+    return closed
+
+
+def _gabor(q, k, r):
+    """Two Gaussian integrals, of e^{-z^2} e^{+-iz}."""
+    det = (1 + 2 * q) * (1 + 2 * r) - 4 * k**2
+    both = [np.exp((1 + q + r + 2 * sign * k) / (2 * det) - 0.5) for sign in (1, -1)]
+    slopes = [
+        e * (4 * k + sign + 4 * k * (1 + q + r + 2 * sign * k) / det)
+        for e, sign in zip(both, (1, -1), strict=True)
+    ]
+    return (both[0] - both[1]) / (2 * np.sqrt(det)), (slopes[0] - slopes[1]) / (2 * det**1.5)
+
+
 # name -> (q, k, q') -> (E[phi phi'], E[dphi dphi']) on arrays, for an instance `a` of the
 # activation.
 CLOSED = {
@@ -231,7 +307,14 @@ CLOSED = {
     "Gaussian": lambda a: _gaussian(a.a, a.b),
     "Rbf": lambda a: _sin(math.sqrt(2), math.sqrt(2 * a.gamma), math.pi / 4),
     "Elementwise": lambda a: _quadrature(*NAMED[a.phi]),
-    "ArcCosine": lambda a: _arccosine(a.order),
+    "ArcCosine": lambda a: _arccosine(a.order, 1.0, a.frozen),
+    "RectifiedMonomial": lambda a: _arccosine(a.degree, 0.5, a.frozen),
+    "Sign": lambda a: _sign(a.frozen),
+    "Monomial": lambda a: _polynomial(Polynomial([0.0] * a.degree + [1.0])),
+    "Hermite": lambda a: _polynomial(_hermite(a.degree).convert(kind=Polynomial)),
+    "Polynomial": lambda a: _polynomial(Polynomial(a.coef)),
+    "ExpNormalized": lambda a: _exp_normalized(a.gamma, a.shift),
+    "Gabor": lambda a: _gabor,
 }
 
 FINE, COARSE = (

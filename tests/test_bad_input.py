@@ -187,3 +187,14 @@ def test_progress_without_tqdm_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
     with pytest.raises(ImportError, match=r"ntkcore\[cli\]"):
         nk.kernel(NET, X, progress=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 28, 28)])
+def test_images_with_their_channels_first_are_warned_of(shape):
+    x = np.random.default_rng(0).standard_normal(shape)
+    net = nk.Serial(nk.Conv((1, 1)), nk.Relu(), nk.Flatten())
+    with pytest.warns(UserWarning, match=r"channels first.*moveaxis\(x1, 1, -1\)") as caught:
+        nk.kernel(net, x)
+    assert caught[0].filename == __file__
+    nk.kernel(net, np.moveaxis(x, 1, -1))
+    nk.kernel(net, x[:, :, :, :7])  # no image is that narrow by mistake

@@ -19,7 +19,7 @@ STRIP = _core.STRIP
 SENTINEL = -12345.0
 REFUSED = (ValueError, TypeError)
 MANY = settings(max_examples=400)
-KINDS = ["affine", "dual", "normalize", "copy", "add", "emit"]
+KINDS = ["affine", "dual", "normalize", "scale", "dropout", "copy", "add", "multiply", "emit"]
 
 parameters = st.tuples(
     *[

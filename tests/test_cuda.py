@@ -14,6 +14,7 @@ import pytest
 import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
+from examples import IMAGE_NETS, OTHER_NETS
 from ntkcore import _core
 from ntkcore.engine import device_arrays, lanes
 from ntkcore.engine.backends import cuda_description, cuda_problem, info
@@ -63,6 +64,10 @@ CASES = [
     (nk.cntk(3), images, 16, {}),
     (nk.cntk(3), images, 16, {"augment": "hflip", "pool_windows": [1, "global"]}),
     (nk.Serial(*nk.resnet(1).layers, nk.Relu(), nk.Dense()), images, 16, {}),
+    (OTHER_NETS["gated"], vectors, 256, {}),
+    (OTHER_NETS["dropout"], vectors, 256, {}),
+    (IMAGE_NETS["dropout"], images, 16, {}),
+    (IMAGE_NETS["normalised over pixels"], images, 16, {}),
 ]
 
 

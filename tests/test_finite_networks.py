@@ -10,7 +10,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from examples import PHIS
+from examples import NEURONS
 from finite_nets import CONV, DENSE, NETS, RELU, data, shape_of, torch
 from ntkcore.finite import (
     ABC,
@@ -33,11 +33,17 @@ def test_every_activation_has_its_torch_function():
     assert set(FUNCTIONS) == set(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("layer", PHIS, ids=repr)
+@pytest.mark.parametrize("layer", NEURONS, ids=repr)
 def test_activations(layer):
     z = np.linspace(-3, 3, 61) + 0.01
     phi = PHI[type(layer).__name__](layer)[0]
     assert relative_error(Nonlinearity(layer)(torch.tensor(z)).numpy(), phi(z)) < 1e-14
+
+
+def test_a_kernel_that_no_function_has_has_no_finite_network():
+    net = nk.Serial(DENSE, nk.ExpNormalized(), DENSE)
+    with pytest.raises(ValueError, match=r"ExpNormalized\(\).*no finite network"):
+        to_torch(net, 8, input_shape=3)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -245,7 +251,7 @@ def test_seeds_and_dtypes():
         (nk.mlp(1), {"parameterization": "neural"}, "parameterization must be one of ntk"),
         (nk.mlp(1), {"dtype": "float16"}, "dtype must be float32 or float64"),
         (nk.mlp(2), {"parameterization": "mean_field"}, "one hidden layer, and this network has 2"),
-        (nk.Serial(nk.Residual(DENSE), DENSE, RELU, DENSE), {}, "cannot be summed"),
+        (nk.Serial(nk.Residual(DENSE), DENSE, RELU, DENSE), {}, "cannot be joined"),
         (nk.Serial(RELU, DENSE), {}, "Gaussian input"),
     ],
 )

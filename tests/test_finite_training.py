@@ -324,3 +324,17 @@ def test_bad_linearisations():
     )
     with pytest.raises(ValueError, match="dropout is on"):
         Linearized(module, X, Y)
+
+
+def test_dropout_drops_in_steps_and_not_at_looks():
+    net = nk.Serial(nk.Dense(), nk.Relu(), nk.Dropout(0.5), nk.Dense())
+    module = to_torch(net, 64, input_shape=5, dtype="float64")
+    x = np.repeat(X[:1], 2, axis=0)
+    twice = outputs(module, x)
+    assert abs(twice[0] - twice[1]) > 1e-3  # every sample has a mask of its own
+    losses = [train(module, X, Y, lr=1e-9, steps=1).loss for _ in range(2)]
+    assert np.ptp(losses) < 1e-6
+    assert module.body[2].training
+    kept = nk.Serial(*net.layers[:2], nk.Dropout(0.5, "test"), net.layers[-1])
+    same = to_torch(kept, 64, input_shape=5, dtype="float64")
+    assert relative_error(outputs(same, X), outputs(module.eval(), X)) < 1e-6

@@ -19,7 +19,10 @@ from test_binding_fuzz import any_index, frame_is_whole, framed, parameters, pre
 REFUSED = (ValueError, TypeError, MemoryError)
 MANY = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 LANES = 16
-KINDS = ["conv", "dual", "normalize", "copy", "add", "pool", "readout"]
+KINDS = [
+    *("conv", "dual", "normalize", "scale", "dropout"),
+    *("copy", "add", "multiply", "pool", "readout"),
+]
 backends = st.sampled_from(nk.backends())
 
 
@@ -127,11 +130,11 @@ def programs(draw):
             half = draw(st.sampled_from([(-1, -1), (0, 0), (1, 1), (-1, 2), (3, -1), (1024, 1024)]))
             geometry = (*size[slot], *size[slot], *half, 1, 1, 0, 0, 0, 0)
         else:
-            if kind in ("copy", "add") and (slot == other or min(size[other]) < 1):
+            if kind in ("copy", "add", "multiply") and (slot == other or min(size[other]) < 1):
                 continue
             if kind == "copy":
                 size[slot] = size[other]
-            elif kind == "add" and size[slot] != size[other]:
+            elif kind in ("add", "multiply") and size[slot] != size[other]:
                 continue
             geometry = (*size[slot], *size[slot], 1, 1, 1, 1, 0, 0, 0, 0)
         ops.append((kind, dual, slot, other, params, geometry))

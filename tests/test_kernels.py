@@ -370,3 +370,22 @@ def test_an_error_in_a_worker_reaches_the_caller():
 
     with pytest.raises(KeyboardInterrupt):
         tiles.run([(0, 1, 0, 1)] * 5, make_worker, 2, False)
+
+
+def test_a_sample_and_its_copy_are_dropped_apart(tmp_path):
+    """The diagonal alone knows the mask: of kernels, stores and operators of one data set."""
+    net, x = OTHER_NETS["dropout"], data(40)
+    x[7] = x[3]
+    K, apart = nk.kernel(net, x), nk.kernel(net, x, x.copy())
+    same = np.eye(len(x), dtype=bool)
+    assert relative_error(K[~same], apart[~same]) < 1e-14
+    assert K[3, 3] > 1.2 * K[3, 7]
+    assert K[3, 7] == pytest.approx(apart[3, 3])
+    assert (nk.kernel_diag(net, x) == np.diag(K)).all()
+    once = nk.Serial(*net.layers[:-1], nk.Dropout(1.0), net.layers[-1])
+    assert (nk.kernel(once, x) == K).all()
+    operator = nk.MatrixFree(net, x, tile=16)
+    assert relative_error(operator @ np.eye(len(x)), K) < 1e-12
+    assert relative_error(operator.rows([3, 7]), K[[3, 7]]) < 1e-12
+    stored = nk.build(net, x, tmp_path / "store.zarr", tile=16)["ntk"][...]
+    assert relative_error(stored, K) < 1e-12

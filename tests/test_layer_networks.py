@@ -14,6 +14,10 @@ from test_image_layers import plain
 from test_layers import AROUND, IMAGES, STRIDED, VALID, VECTORS, C, D
 
 
+def gated(one, other, join=nk.FanInProd()):  # noqa: B008
+    return [nk.FanOut(2), nk.Parallel(one, other), join]
+
+
 @pytest.mark.parametrize(
     ("layers", "x", "words"),
     [
@@ -41,6 +45,28 @@ from test_layers import AROUND, IMAGES, STRIDED, VALID, VECTORS, C, D
             "width",
         ),
         ([D, nk.ArcCosine(0), D], VECTORS, "infinite"),
+        ([D, nk.Sign(), D], VECTORS, r"layer 1, Sign\(\): .*infinite.*frozen=True"),
+        ([D, nk.RectifiedMonomial(0), D], VECTORS, "infinite"),
+        ([nk.Polynomial((1, 1)), D], VECTORS, r"layer 0, Polynomial.*affine"),
+        ([D, nk.FanInProd()], VECTORS, "FanOut"),
+        ([nk.FanOut(2), nk.FanInProd(), D], VECTORS, r"layer 1, FanInProd.*do not multiply"),
+        ([D, nk.FanOut(2), nk.FanInProd()], VECTORS, "correlated"),
+        ([D, *gated(nk.Dense(), nk.Dense()), nk.Relu()], VECTORS, r"layer 4, Relu\(\): .*Gaussian"),
+        (
+            gated(nk.Serial(C, nk.Flatten(), nk.LayerNorm()), nk.Serial(C, nk.Flatten())),
+            IMAGES,
+            "FanInProd.*differ in variance",
+        ),
+        ([*gated(D, D, nk.FanInConcat()), nk.Relu()], VECTORS, r"Relu\(\): .*concatenation"),
+        ([*gated(D, D, nk.FanInConcat(0))], VECTORS, r"FanInConcat\(axis=0\): only features"),
+        ([*gated(C, C, nk.FanInConcat(1)), nk.Flatten()], IMAGES, "FanInConcat.*become larger"),
+        ([*gated(D, nk.Identity(), nk.FanInConcat())], VECTORS, "FanInConcat.*None, 4.*declare"),
+        ([nk.Dropout(0.5), D], VECTORS, r"layer 0, Dropout.*the data"),
+        ([D, nk.Dropout(0.5), nk.Relu()], VECTORS, r"layer 2, Relu\(\): .*Gaussian"),
+        ([D, nk.Dropout(0.5), nk.LayerNorm()], VECTORS, "layer 2, LayerNorm.*Gaussian"),
+        ([D, nk.LayerNorm(axis=0)], VECTORS, "layer 1, LayerNorm.*samples"),
+        ([D, nk.LayerNorm(axis=(1, 2))], VECTORS, "layer 1, LayerNorm.*2 axes"),
+        ([C, nk.LayerNorm(axis=(1, 2)), nk.Flatten()], IMAGES, "LayerNorm.*no infinite limit"),
         ([nk.GlobalAvgPool(), D], VECTORS, "needs images"),
         ([C, nk.Relu(), nk.Flatten(), D], VECTORS, r"Conv.*needs images.*\(4,\)"),
         ([nk.Conv((7, 3)), nk.Flatten()], IMAGES, r"layer 0, Conv.*no pixel.*\(6, 5\)"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
+from examples import jumps
 from ntkcore.engine import near_pairs
 from ntkcore.engine.vectors import points_of
 from ntkcore.specs.lowering import lower
@@ -22,6 +23,7 @@ VECTORS = {
     "residual": nk.Serial(nk.Dense(), *[BLOCK] * 4, nk.Relu(), nk.Dense()),
     "layer norm": nk.Serial(*[nk.Dense(), nk.LayerNorm(), nk.Relu()] * 3, nk.Dense()),
     "step": nk.Serial(nk.Dense(), nk.ArcCosine(0), nk.Dense()),
+    "sign": nk.Serial(nk.Dense(), nk.Sign(), nk.Dense()),
 }
 IMAGES = {
     "gap with bias": nk.cntk(5, b_std=0.5),
@@ -48,7 +50,7 @@ def near(x, distance):
 
 def worst(net, a, b=None, **options):
     """The largest |float32 - float64| over the largest entry, the diagonal included."""
-    get = ("nngp",) if nk.ArcCosine(0) in net.layers else BOTH
+    get = ("nngp",) if any(jumps(layer) for layer in net.layers) else BOTH
     single = nk.kernel(net, a, b, get, dtype="float32", **options)
     double = nk.kernel(net, a, b, get, dtype="float64", **options)
     own = nk.kernel_diag(net, a, get, dtype="float64")

@@ -32,13 +32,13 @@ const std::map<std::string, Pointwise> kPointwiseLayers = {NTK_FOR_EACH_POINTWIS
 const std::map<std::string, OpKind> kOpKinds = {{"affine", OpKind::affine},
                                                 {"copy", OpKind::copy},
                                                 {"add", OpKind::add},
+                                                {"multiply", OpKind::multiply},
                                                 {"emit", OpKind::emit}};
 
-const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::conv},
-                                                          {"copy", PlaneOpKind::copy},
-                                                          {"add", PlaneOpKind::add},
-                                                          {"pool", PlaneOpKind::pool},
-                                                          {"readout", PlaneOpKind::readout}};
+const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
+    {"conv", PlaneOpKind::conv}, {"copy", PlaneOpKind::copy},
+    {"add", PlaneOpKind::add},   {"multiply", PlaneOpKind::multiply},
+    {"pool", PlaneOpKind::pool}, {"readout", PlaneOpKind::readout}};
 
 // The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a
 // layer's own name.
@@ -76,8 +76,8 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
     }
     const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
     const Op op{kind, pointwise, slot, other, constants};
-    const bool two_slots = op.kind == OpKind::copy || op.kind == OpKind::add;
-    require(!two_slots || (other >= 0 && other < slots), "op: second slot out of range");
+    require(!of_two_slots(op.kind) || (other >= 0 && other < slots),
+            "op: second slot out of range");
     require(op.kind != OpKind::emit || (other >= 0 && other < outputs),
             "emit: output out of range");
     checked.push_back(op);
@@ -151,13 +151,13 @@ class PlaneOpChecker {
 
   void check_slots(const PlaneOp& op) {
     require(op.slot >= 0 && op.slot < slots_, "plane op: slot out of range");
-    const bool add = op.kind == PlaneOpKind::add, two_slots = add || op.kind == PlaneOpKind::copy;
+    const bool two_slots = of_two_slots(op.kind), copy = op.kind == PlaneOpKind::copy;
     const bool other_ok = op.other >= 0 && op.other < slots_ && op.other != op.slot;
     require(!two_slots || other_ok, "plane op: second slot out of range");
-    if (op.kind == PlaneOpKind::copy) size_[op.slot] = size_[op.other];
+    if (copy) size_[op.slot] = size_[op.other];
     require(size_[op.slot] == Pair(op.h, op.w), "plane op: image size differs from its slot's");
-    require(!add || (size_[op.slot] == size_[op.other] && same_stride(op)),
-            "add: image sizes or strides differ");
+    require(!two_slots || copy || (size_[op.slot] == size_[op.other] && same_stride(op)),
+            "add, multiply: image sizes or strides differ");
   }
 
   // A side of one pixel has displacement 0, whatever the stride.

@@ -18,7 +18,8 @@ struct Local {
   V E, D, E_K, D_K, E_row, D_row, E_col, D_col;
 };
 
-// K and T before an op, and, of a nonlinear one, how it acts.
+// K and T before an op, and, of a nonlinear one, how it acts; of two slots, E and D of `local` are K
+// and T of the other one.
 template <class V>
 struct Step {
   V K, t;
@@ -131,11 +132,10 @@ class Sweep {
     step.t = s.t;
     if (op.kind == OpKind::affine) {
       op.constants.affine().apply<true>(s.K, s.t);
-    } else if (op.kind == OpKind::copy) {
-      s = slots_[op.other];
-    } else if (op.kind == OpKind::add) {
-      s.K += slots_[op.other].K;
-      s.t += slots_[op.other].t;
+    } else if (of_two_slots(op.kind)) {
+      step.local.E = slots_[op.other].K;
+      step.local.D = slots_[op.other].t;
+      combine(op.kind, s.K, s.t, step.local.E, step.local.D);
     } else if (op.kind != OpKind::emit && acts(op.pointwise)) {
       visit_pointwise<double>(op.pointwise, op.constants,
                               [&](const auto& phi) __attribute__((always_inline)) {
@@ -159,6 +159,11 @@ class Sweep {
       add(adjoints_[op.other], moved);
     } else if (op.kind == OpKind::add) {
       add(adjoints_[op.other], Adjoint<V>(g));
+    } else if (op.kind == OpKind::multiply) {
+      const Step<V>& s = tape_[i];
+      const Adjoint<V> after = g;
+      g = factor(after, s.local.E, s.local.D, i, Slope::f0);
+      add(adjoints_[op.other], factor(after, s.K, s.t, i, Slope::q));
     } else if (acts(op.pointwise)) {
       back_pointwise(i, g);
     }
@@ -196,6 +201,11 @@ class Sweep {
          col + g.K * l.E_col + u * l.D_col};
   }
 
+  // The adjoint of one factor of a product, from K, T and the variances of the other one.
+  Adjoint<V> factor(const Adjoint<V>& g, V K, V t, int i, Slope q) const {
+    return {g.K * K + g.t * t, g.t * K, g.row * pairs_.at_row(i, q), g.col * pairs_.at_col(i, q)};
+  }
+
   static void add(Adjoint<V>& to, const Adjoint<V>& g) {
     to = {to.K + g.K, to.t + g.t, to.row + g.row, to.col + g.col};
   }
@@ -212,7 +222,12 @@ class Sweep {
 // another.
 class GradientRun {
  public:
-  explicit GradientRun(const GradientTile& tile) : tile_(tile) {}
+  explicit GradientRun(const GradientTile& tile) : tile_(tile) {
+    for (int i = 0; i < tile.program.size; ++i) {
+      const Op& op = tile.program.ops[i];
+      draws_anew_ |= op.kind == OpKind::pointwise && draws_anew(op.pointwise);
+    }
+  }
 
   void run() const {
     for (std::int64_t i = 0; i < tile_.rows; ++i)
@@ -253,11 +268,13 @@ class GradientRun {
     double defect = 1 - dot;
     if (defect < kNear)
       defect = half_squared_distance(rows().unit + row * width, cols().unit + col * width, width);
-    same = r == c && (defect == 0 || r == 0);
+    const bool itself = rows().unit == cols().unit && row == col;
+    same = itself || (!draws_anew_ && r == c && (defect == 0 || r == 0));
     return r * c * (1 - defect);
   }
 
   const GradientTile& tile_;
+  bool draws_anew_ = false;  // are equal points apart in one of the ops
 };
 
 }  // namespace

@@ -98,10 +98,12 @@ void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Pla
 }
 
 template <class T>
-void plane_copy_or_add(bool add, Plane<T>& to, const Plane<T>& from) {
+void plane_combine(PlaneOpKind kind, Plane<T>& to, const Plane<T>& from) {
   for (std::int64_t i = 0; i < from.size(); i += kLanes<T>) {
-    store(to.k + i, add ? load(to.k + i) + load(from.k + i) : load(from.k + i));
-    store(to.t + i, add ? load(to.t + i) + load(from.t + i) : load(from.t + i));
+    auto k = load(to.k + i), t = load(to.t + i);
+    combine(kind, k, t, load(from.k + i), load(from.t + i));
+    store(to.k + i, k);
+    store(to.t + i, t);
   }
 }
 

@@ -198,7 +198,7 @@ class Stream {
   void load_pooled(int s, Plane<T>& plane) {
     Plane<T> pooled = pools_[s].plane(plane.dh, plane.dw);
     scale_pooled<T, kNtk>(*pools_[s].op, pooled);
-    plane_copy_or_add(false, plane, pooled);
+    plane_combine(PlaneOpKind::copy, plane, pooled);
   }
 
   void run_op(int k) {
@@ -212,8 +212,7 @@ class Stream {
       if (!plane.alive) continue;
       if (op.kind == PlaneOpKind::pointwise && (kSelf || op.fast != FastPath::skipped))
         run_pointwise(op, k, plane);
-      if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add)
-        plane_copy_or_add(op.kind == PlaneOpKind::add, plane, slot(op.other)[m]);
+      if (of_two_slots(op.kind)) plane_combine(op.kind, plane, slot(op.other)[m]);
       if (op.kind == PlaneOpKind::readout && wanted(op, plane)) {
         const bool twice = io_.half && (plane.dh != 0 || plane.dw != 0);
         plane_readout<T, kNtk>(op, plane, (twice ? 2 : 1) * op.constants.scale(),
@@ -303,6 +302,10 @@ class Stream {
     double* table = io_.record + io_.tables.col_offset[k];
     constexpr int N = kImageLanes<T>;
     const std::int64_t pixels = std::int64_t(plane.h) * plane.w, step = pixel_features(op) * N;
+    if (op.pointwise == Pointwise::normalize) {
+      const Normalize<T> norm(op.constants.p);
+      if (norm.over_h || norm.over_w) return record_means(norm, table, plane);
+    }
     visit_pointwise<T>(
         op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
           for (std::int64_t p = 0; p < pixels; ++p) {
@@ -323,6 +326,36 @@ class Stream {
             if (kNtk) store(t, load(d) * load(t));
           }
         });
+  }
+
+  // The same of a normalisation over rows, columns or both: of all pixels of a group it takes the
+  // mean of their variances.
+  static void record_means(const Normalize<T>& norm, double* table, Plane<T>& plane) {
+    constexpr int N = kImageLanes<T>;
+    const int h = plane.h, w = plane.w, rows = norm.over_h ? h : 1, cols = norm.over_w ? w : 1;
+    const T share = T(1) / (T(rows) * T(cols));
+    const auto of_group = [&](int top, int left, const auto& each) {
+      for (int r = top; r < top + rows; ++r)
+        for (int c = left; c < left + cols; ++c) each(std::int64_t(r) * w + c);
+    };
+    for (int top = 0; top < h; top += rows)
+      for (int left = 0; left < w; left += cols) {
+        V mean = V{};
+        of_group(top, left, [&](std::int64_t p) { mean += share * load(plane.k + p * L); });
+        double scale[L];
+        for (int l = 0; l < L; ++l) {
+          double f[2];
+          norm.side(double(mean[l]), f);
+          scale[l] = f[0];
+        }
+        const V f = load(scale);
+        of_group(top, left, [&](std::int64_t p) {
+          store(table + 2 * p * N, f);
+          store(table + (2 * p + 1) * N, V{});
+          store(plane.k + p * L, f * f * load(plane.k + p * L));
+          if (kNtk) store(plane.t + p * L, f * f * load(plane.t + p * L));
+        });
+      }
   }
 
   const PlaneProgram& program_;

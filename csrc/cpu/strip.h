@@ -58,10 +58,15 @@ void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<
 }
 
 template <class T>
-void apply_copy_or_add(const Op& op, const Strip<T>& s) {
-  T *dst = s.K(op.slot), *src = s.K(op.other);  // K and T of a slot are neighbours
-  const bool add = op.kind == OpKind::add;
-  for (std::int64_t j = 0; j < 2 * kStrip; ++j) dst[j] = add ? dst[j] + src[j] : src[j];
+void apply_combine(const Op& op, const Strip<T>& s) {
+  T *K = s.K(op.slot), *t = s.Tk(op.slot);
+  const T *other_K = s.K(op.other), *other_t = s.Tk(op.other);
+  for (std::int64_t j = 0; j < kStrip; j += kLanes<T>) {
+    auto k = load(K + j), tk = load(t + j);
+    combine(op.kind, k, tk, load(other_K + j), load(other_t + j));
+    store(K + j, k);
+    store(t + j, tk);
+  }
 }
 
 template <class T, bool kNtk>
@@ -94,7 +99,7 @@ void run_ops(const Tile<T>& tile, const Strip<T>& s, std::int64_t at) {
     if (op.kind == OpKind::affine) apply_affine<T, kNtk>(op, s);
     if (op.kind == OpKind::pointwise && acts(op.pointwise))
       apply_pointwise<T, kNtk>(op, k, tile, s);
-    if (op.kind == OpKind::copy || op.kind == OpKind::add) apply_copy_or_add(op, s);
+    if (of_two_slots(op.kind)) apply_combine(op, s);
     if (op.kind == OpKind::emit) apply_emit<T, kNtk>(op, tile, s, at);
   }
 }

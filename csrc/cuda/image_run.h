@@ -264,11 +264,10 @@ class ImageRun {
         device_.each_of(count_, elements,
                         PointwiseOp<T, Phi>{phi, s, batch_, plan_.table_at[k], pixel_features(op)});
       });
-    } else if (op.kind == PlaneOpKind::copy || op.kind == PlaneOpKind::add) {
+    } else if (of_two_slots(op.kind)) {
       const Tori<T> from = tori(now_[op.other], place_[op.other]),
                     to = tori(plan_.after[k], place_[slot]);
-      device_.each_of(count_, int(to.per_pair()),
-                      CopyOrAddOp<T>{op.kind == PlaneOpKind::add, to, from});
+      device_.each_of(count_, int(to.per_pair()), CombineOp<T>{op.kind, to, from});
     } else if (op.kind == PlaneOpKind::readout && !plan_.fused_readout(k)) {
       const int columns = s.rows * s.cols * s.w;
       device_.each_of(count_, columns, ReadoutOp<T>{op, s, sums_[0], sums_[1]});

@@ -97,12 +97,8 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
   for (int i = 0; i < program.size; ++i) {
     const Step<T>& s = program.ops[i];
     T &k = K[s.slot], &tk = t[s.slot];
-    if (s.kind == OpKind::copy) {
-      k = K[s.other];
-      tk = t[s.other];
-    } else if (s.kind == OpKind::add) {
-      k += K[s.other];
-      tk += t[s.other];
+    if (of_two_slots(s.kind)) {
+      combine(s.kind, k, tk, K[s.other], t[s.other]);
     } else if (s.kind == OpKind::emit) {
       emit(s.other, s.affine.nngp(k), s.affine.ntk(k, tk));
     } else {

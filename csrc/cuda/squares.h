@@ -271,12 +271,11 @@ struct ProgramOp {
 
   NTK_HD void step(int i, const At& at, int thread, State& own) const {
     const Step<T>& s = program.ops[i];
-    const int from = s.kind == OpKind::copy ? s.other : s.slot;
+    const int from = s.kind == OpKind::copy ? s.other : s.slot;  // a copy's slot may be empty
     P k = get(own.K, from), t = get(own.t, from);
-    if (s.kind == OpKind::add) {
-      k = k + get(own.K, s.other);
-      t = t + get(own.t, s.other);
-    } else if (s.kind != OpKind::copy) {
+    if (of_two_slots(s.kind)) {
+      combine(s.kind, k, t, get(own.K, s.other), get(own.t, s.other));
+    } else {
       const PointsView<T>&rows = job.row_points, &cols = job.col_points;
       take_step(
           s, [&](int which) { return job.of_rows(at, thread, rows.feature(i, which)); },

@@ -233,14 +233,13 @@ struct PointwiseOp {
 };
 
 template <class T>
-struct CopyOrAddOp {
-  bool add;
+struct CombineOp {
+  PlaneOpKind kind;
   Tori<T> to, from;
 
   NTK_HD void operator()(std::int64_t pair, int i) const {
     const std::int64_t at = pair * to.per_pair() + i;
-    to.k[at] = add ? to.k[at] + from.k[at] : from.k[at];
-    to.t[at] = add ? to.t[at] + from.t[at] : from.t[at];
+    combine(kind, to.k[at], to.t[at], from.k[at], from.t[at]);
   }
 };
 

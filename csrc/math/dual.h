@@ -352,35 +352,19 @@ struct Gaussian {
   }
 };
 
-// Arc-cosine kernel of order 0 (Cho & Saul 2009), phi = sqrt(2) step: E = kappa0. D is infinite:
-// never asked for.
-template <class T>
-struct ArcCos0 {
-  explicit NTK_HD ArcCos0(const double*) {}
-  template <class S>
-  NTK_HD void side(S q, S* f) const {
-    f[0] = inverse_or_zero(sqrt(q));
-    f[1] = 0;
-  }
-  template <class V>
-  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
-    V k1;
-    kappa(K * r0 * c0, E, k1);
-    D = V{};
-  }
-  // kappa0 of a point with itself is 1; of a zero vector, where no angle exists, kappa0(0) = 1/2.
-  template <class S>
-  NTK_HD void diag(S q, S& E, S& D) const {
-    E = q > 0 ? T(1) : T(0.5);
-    D = 0;
-  }
-};
+// The degree of a polynomial, 0 where it is none that Python lets through.
+constexpr int kMostDegree = 20;
+NTK_HD int degree(double n) { return n >= 0 && n <= kMostDegree ? int(n) : 0; }
 
-// Arc-cosine kernel of order 2, phi(z) = sqrt(2) z^2 step(z):
-// E = qq' [3c kappa1 + kappa0 (1 - c^2)], D = 4 sqrt(qq') kappa1.
+// phi(z) = a z^n step(z), E = (a^2/2) (qq')^{n/2} j_n(c), D = (a^2/2) n^2 (qq')^{(n-1)/2} j_{n-1}(c):
+// the arc-cosine kernels of order n, j_0 = kappa0, j_1 = kappa1 (Cho & Saul 2009),
+// j_{n+1} = (2n + 1) c j_n + n^2 (1 - c^2) j_{n-1}, since j_n' = n^2 j_{n-1}.
+// D of n = 0, a step, is infinite: 0 here, and asked for only where it is meant so.
 template <class T>
-struct ArcCos2 {
-  explicit NTK_HD ArcCos2(const double*) {}
+struct Rectified {
+  T half;
+  int n;
+  explicit NTK_HD Rectified(const double* p) : half(T(p[1] * p[1] / 2)), n(degree(p[0])) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
     f[1] = sqrt(q);
@@ -388,16 +372,206 @@ struct ArcCos2 {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
-    const V c = K * r0 * c0, s = r1 * c1, y = T(1) - abs(c);
-    V k0, k1;
-    kappa(c, k0, k1);
-    E = s * s * (T(3) * c * k1 + k0 * y * (T(2) - y));
-    D = T(4) * s * k1;
+    const V c = K * r0 * c0, s = r1 * c1, y = T(1) - abs(c), v = y * (T(2) - y);
+    V below, j, power = V{} + half;
+    kappa(c, below, j);
+    if (n == 0) {
+      E = half * below;
+      D = V{};
+      return;
+    }
+    for (int k = 1; k < n; ++k) {
+      const V next = T(2 * k + 1) * c * j + T(k * k) * v * below;
+      below = j;
+      j = next;
+      power = power * s;
+    }
+    E = power * s * j;
+    D = T(n * n) * power * below;
+  }
+  // j_n(1) = (2n - 1)!!. No angle exists at q = 0: kappa0(0) = 1/2, as for a pair with a zero vector.
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    const T step = q > 0 ? half : half / 2;
+    E = S(step);
+    D = S(T(0));
+    for (int k = 1; k <= n; ++k) {
+      D = T(n * n) * E;
+      E = T(2 * k - 1) * q * (k == 1 ? S(half) : E);
+    }
+  }
+};
+
+// phi(z) = sign z, E = (2/pi) asin c, whose c is 0 at q = 0. D is infinite: 0, as of Rectified.
+template <class T>
+struct Sign {
+  explicit NTK_HD Sign(const double*) {}
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = inverse_or_zero(sqrt(q));
+    f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    E = T(2 / kPi) * arcsin(K * r0 * c0);
+    D = V{};
   }
   template <class S>
   NTK_HD void diag(S q, S& E, S& D) const {
-    E = 3 * q * q;
-    D = 4 * q;
+    E = q > 0 ? T(1) : T(0);
+    D = 0;
+  }
+};
+
+// E = K^odd P(x) of x = K^2, where P is a polynomial whose coefficients the variances give, and
+// D = dE/dK: p and slope are P and P' at x.
+template <class V>
+NTK_HD void odd_or_even(bool odd, V K, V x, V p, V slope, V& E, V& D) {
+  E = odd ? K * p : p;
+  D = odd ? p + (x + x) * slope : (K + K) * slope;
+}
+
+// phi = a He_n of variance s: z^n (s = 0), the Hermite polynomial (s = 1):
+// E = a^2 n! sum_i w_i [(q - s)(q' - s)]^i K^{n-2i}, w_i = n!/(4^i i!^2 (n - 2i)!); D = dE/dK.
+template <class T>
+struct Hermite {
+  double s;
+  int n;
+  T w[kMostDegree / 2 + 1];  // with a^2 n!; 0 beyond n/2
+  explicit NTK_HD Hermite(const double* p) : s(p[1]), n(degree(p[0])) {
+    double each = p[2];
+    for (int i = 0; i <= kMostDegree / 2; ++i) {
+      w[i] = T(each);
+      each *= double((n - 2 * i) * (n - 2 * i - 1)) / (4 * (i + 1) * (i + 1));
+    }
+  }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = q - s;
+    f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    const V x = K * K, m = r0 * c0;
+    V p = V{} + w[0], slope = V{}, power = V{} + T(1);
+    for (int i = 1; i <= n / 2; ++i) {
+      slope = slope * x + p;
+      power = power * m;
+      p = p * x + w[i] * power;
+    }
+    odd_or_even(n % 2 == 1, K, x, p, slope, E, D);
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
+};
+
+// phi(z) = sum_{i<4} p_i z^{2i + odd}: E = sum_l K^l s_l(q) s_l(q') over l = 2j + odd, with
+// s_l(q) = sum_i p_{j+i} (l + 2i)!/(2^i i! sqrt(l!)) q^i; D = dE/dK. An even and an odd polynomial of
+// the same z are uncorrelated, and so are their derivatives.
+template <class T, int odd>
+struct HalfPolynomial {
+  T a[4][4];  // of q^i in s_l: a[j][i]
+  explicit NTK_HD HalfPolynomial(const double* p) {
+    for (int j = 0; j < 4; ++j) {
+      const int l = 2 * j + odd;
+      double factor = 1;  // (l + 2i)!/(2^i i! sqrt(l!))
+      for (int k = 2; k <= l; ++k) factor *= ::sqrt(double(k));
+      for (int i = 0; i < 4 - j; ++i) {
+        a[j][i] = T(p[j + i] * factor);
+        factor *= double((l + 2 * i + 1) * (l + 2 * i + 2)) / (2 * (i + 1));
+      }
+    }
+  }
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = q;
+    f[1] = 0;
+  }
+  template <class V>
+  NTK_HD V s(int j, V q) const {
+    V sum = V{} + a[j][3 - j];
+    for (int i = 2 - j; i >= 0; --i) sum = sum * q + a[j][i];
+    return sum;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    const V x = K * K;
+    V p = s(3, r0) * s(3, c0), slope = V{};
+    for (int j = 2; j >= 0; --j) {
+      slope = slope * x + p;
+      p = p * x + s(j, r0) * s(j, c0);
+    }
+    odd_or_even(odd, K, x, p, slope, E, D);
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
+};
+template <class T>
+using EvenPolynomial = HalfPolynomial<T, 0>;
+template <class T>
+using OddPolynomial = HalfPolynomial<T, 1>;
+
+// E = sqrt(qq') e^{g (c + h)}, D = g e^{g (c + h)}: a kernel, not of a scalar function
+// (Shankar et al. 2020).
+template <class T>
+struct ExpNormalized {
+  T g, h;
+  explicit NTK_HD ExpNormalized(const double* p) : g(T(p[0])), h(T(p[1])) {}
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[1] = sqrt(q);
+    f[0] = inverse_or_zero(f[1]);
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
+    const V e = exp(g * (K * r0 * c0 + h));
+    E = r1 * c1 * e;
+    D = g * e;
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    const S e = exp(S(g * ((q > 0 ? T(1) : T(0)) + h)));
+    E = q * e;
+    D = g * e;
+  }
+};
+
+// phi(z) = e^{-z^2} sin z, u = 2K f f', f = 1/sqrt(1 + 2q), v = 1 - u^2, w = f f'/sqrt v:
+// E = (w/2) (e^+ - e^-), e^+- = exp{[(f^2 + f'^2)/2 +- u f f']/(2v) - 1/2},
+// D = (w/2) {w^2 (1 + 2 u^2/v) (e^+ + e^-) + (2 u f f'/v) [1 + (f^2 + f'^2)/(2v)] (e^+ - e^-)}.
+// For small z = u f f'/v the difference is e^+ (1 - e^{-z}), which does not cancel.
+template <class T>
+struct Gabor {
+  explicit NTK_HD Gabor(const double*) {}
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    f[0] = 1 / sqrt(1 + 2 * q);
+    f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    const V ff = r0 * c0, u = T(2) * K * ff, v = rest_of_square(u, ff), inverse = T(1) / v;
+    const V w = ff * sqrt(inverse), z = u * ff * inverse;
+    const V m = T(0.5) * (r0 * r0 + c0 * c0) * inverse;
+    const V near = decay(T(0.5) * (m + z - T(1))), far = decay(T(0.5) * (m - z - T(1)));
+    const V rise = select(abs(z) < V{} + T(0.5), -near * expm1_series(-z), near - far);
+    E = T(0.5) * w * rise;
+    D = T(0.5) * w *
+        (w * w * (T(1) + T(2) * u * u * inverse) * (near + far) + T(2) * z * (T(1) + m) * rise);
+  }
+  // w^2 = 1/(1 + 4q), z = 2q w^2, m = (1 + 2q) w^2
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    const S w2 = 1 / (1 + 4 * q), w = sqrt(w2), z = 2 * q * w2;
+    const S rise = -expm1_series(-z);
+    E = T(0.5) * w * rise;
+    D = T(0.5) * w *
+        (w2 * (T(1) + T(8) * q * q * w2) * (T(2) - rise) +
+         T(2) * z * (T(1) + (1 + 2 * q) * w2) * rise);
   }
 };
 
@@ -409,7 +583,12 @@ struct ArcCos2 {
   X(sin, Sin)                \
   X(exp, Exp)                \
   X(gaussian, Gaussian)      \
-  X(arccos0, ArcCos0)        \
-  X(arccos2, ArcCos2)
+  X(rectified, Rectified)    \
+  X(sign, Sign)              \
+  X(hermite, Hermite)        \
+  X(even, EvenPolynomial)    \
+  X(odd, OddPolynomial)      \
+  X(expnorm, ExpNormalized)  \
+  X(gabor, Gabor)
 
 }  // namespace ntk

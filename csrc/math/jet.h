@@ -118,10 +118,19 @@ template <int N>
 NTK_HD Jet<double, N> inverse_or_zero(Jet<double, N> x) {
   return x.v > 0 ? 1.0 / x : Jet<double, N>(0.0);
 }
+// sqrt(1 - x^2), without cancellation at x = +-1.
+template <class V>
+NTK_HD V cosine_of_arcsin(V x) {
+  using T = typename Scalar<V>::type;
+  const V y = T(1) - abs(x);
+  return sqrt(max(y * (T(2) - y), V{}));
+}
+// Infinite slopes at x = +-1 are 0, as those of kappa0 below.
 template <class V, int N>
 NTK_HD Jet<V, N> arcsin(Jet<V, N> x) {
   using T = typename Scalar<V>::type;
-  return x.chain(arcsin(x.v), T(1) / sqrt(T(1) - x.v * x.v));
+  const V cosine = cosine_of_arcsin(x.v);
+  return x.chain(arcsin(x.v), select(cosine > V{}, T(1) / cosine, V{}));
 }
 template <class V, int N>
 NTK_HD Jet<V, N> arcsin_with(Jet<V, N> u, Jet<V, N> v) {
@@ -154,7 +163,7 @@ NTK_HD void kappa(Jet<V, N> c, Jet<V, N>& k0, Jet<V, N>& k1) {
   using T = typename Scalar<V>::type;
   V value0, value1;
   kappa(c.v, value0, value1);
-  const V y = T(1) - abs(c.v), sine = sqrt(max(y * (T(2) - y), V{}));
+  const V sine = cosine_of_arcsin(c.v);
   k0 = c.chain(value0, select(sine > V{}, T(1 / kPi) / sine, V{}));
   k1 = c.chain(value1, value0);
 }

@@ -3,7 +3,7 @@
 // vectors and for planes, is loops only.
 //
 // An op is affine in K and T, or pointwise: K <- E, T <- D T, where E and D depend on K and on two
-// features of each point.
+// features of each point; or it joins two slots.
 // To add a pointwise one: its struct, and one line in NTK_FOR_EACH_POINTWISE_LAYER; an activation's
 // go to dual.h.
 #pragma once
@@ -16,10 +16,13 @@
 namespace ntk {
 
 // Layer normalisation: K, T <- K, T / sqrt((q + eps)(q' + eps)). A struct like those of dual.h.
+// Of images, q may be the mean over rows or columns of pixels or both: who knows them hands it to
+// side().
 template <class T>
 struct Normalize {
   T eps;
-  explicit NTK_HD Normalize(const double* p) : eps(T(p[0])) {}
+  bool over_h, over_w;
+  explicit NTK_HD Normalize(const double* p) : eps(T(p[0])), over_h(p[1] != 0), over_w(p[2] != 0) {}
   template <class S>
   NTK_HD void side(S q, S* f) const {
     f[0] = 1 / sqrt(q + double(eps));
@@ -36,8 +39,54 @@ struct Normalize {
   }
 };
 
+// K, T <- a K, a T, a > 0: the share of a signal in a concatenation.
+template <class T>
+struct Scale {
+  T a;
+  explicit NTK_HD Scale(const double* p) : a(T(p[0])) {}
+  template <class S>
+  NTK_HD void side(S, S* f) const {
+    f[0] = f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V, V, V, V, V& E, V& D) const {
+    E = a * K;
+    D = V{} + a;
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
+};
+
+// Dropout that keeps features with probability a, and divides them by it: masks of different
+// samples, and of different pixels, are independent, so that only q, T <- q/a, T/a of a point with
+// itself change.
+template <class T>
+struct Dropout {
+  T a;
+  explicit NTK_HD Dropout(const double* p) : a(T(p[0])) {}
+  template <class S>
+  NTK_HD void side(S, S* f) const {
+    f[0] = f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V, V, V, V, V& E, V& D) const {
+    E = K;
+    D = V{} + T(1);
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    E = q / S(a);
+    D = S(1 / a);
+  }
+};
+
 // The registry: name in programs, struct. A series is several ops (series.h).
-#define NTK_FOR_EACH_POINTWISE_LAYER(X) X(normalize, Normalize)
+#define NTK_FOR_EACH_POINTWISE_LAYER(X) \
+  X(normalize, Normalize)               \
+  X(scale, Scale)                       \
+  X(dropout, Dropout)
 #define NTK_FOR_EACH_SERIES(X) X(series_terms, SeriesTerms) X(series, Series)
 #define NTK_FOR_EACH_POINTWISE(X) \
   NTK_FOR_EACH_DUAL(X) NTK_FOR_EACH_POINTWISE_LAYER(X) NTK_FOR_EACH_SERIES(X)
@@ -99,14 +148,39 @@ NTK_HD bool acts(Pointwise name) { return name != Pointwise::series_terms; }
 
 // Is the first feature the inverse of a root of a variance?
 inline bool holds_inverse(Pointwise name, const Constants& constants) {
-  const bool angle =
-      name == Pointwise::abrelu || name == Pointwise::arccos0 || name == Pointwise::arccos2;
+  const bool angle = name == Pointwise::abrelu || name == Pointwise::rectified ||
+                     name == Pointwise::sign || name == Pointwise::expnorm;
   const bool first_of_series = name == Pointwise::series_terms && constants.number == 0;
   return angle || first_of_series || name == Pointwise::normalize;
 }
 
 // Does K keep its sign?
-inline bool keeps_sign(Pointwise name) { return name == Pointwise::normalize; }
+inline bool keeps_sign(Pointwise name) {
+  return name == Pointwise::normalize || name == Pointwise::scale || name == Pointwise::dropout;
+}
+
+// Does a sample differ from one equal to it?
+inline bool draws_anew(Pointwise name) { return name == Pointwise::dropout; }
+
+// What an op on two slots makes of the first one's K and T: a copy of the other's, their sums, or
+// those of the product of independent signals, K <- K K', T <- T K' + K T'.
+template <class Kind, class V>
+NTK_HD void combine(Kind kind, V& K, V& t, const V& other_K, const V& other_t) {
+  if (kind == Kind::multiply) {
+    t = t * other_K + K * other_t;
+    K = K * other_K;
+  } else if (kind == Kind::add) {
+    K = K + other_K;
+    t = t + other_t;
+  } else {
+    K = other_K;
+    t = other_t;
+  }
+}
+template <class Kind>
+NTK_HD bool of_two_slots(Kind kind) {
+  return kind == Kind::copy || kind == Kind::add || kind == Kind::multiply;
+}
 
 // A pointwise op on a point with itself: its features, K <- E, T <- D T.
 template <class S>

@@ -14,6 +14,7 @@ enum class PlaneOpKind : int {
   pointwise,  // K, T <- E, D T, with the variances of both pixels
   copy,       // slot `slot` <- slot `other`
   add,        // slot `slot` += slot `other`
+  multiply,   // K, T <- K K', T K' + K T' of both slots
   pool,       // mean or sum over windows in p and in p'; ends a segment; only slot 0 lives on
   readout,    // head slot `other` <- weighted sum over all pixel pairs of `slot`
 };

@@ -102,7 +102,7 @@ void PlaneSchedule::find_fast_paths() {
       positive[op.slot] = pure_relu(op) || (positive[op.slot] && keeps_sign(op.pointwise));
     } else if (op.kind == PlaneOpKind::copy) {
       positive[op.slot] = positive[op.other];
-    } else if (op.kind == PlaneOpKind::add) {
+    } else if (of_two_slots(op.kind)) {
       positive[op.slot] = positive[op.slot] && positive[op.other];
     }
   }
@@ -202,6 +202,7 @@ bool PlaneSchedule::homogeneous() const {
   const auto scales = [](const auto& op) {  // of plane ops and vector ops
     using Kind = decltype(op.kind);
     if (op.kind == Kind::pointwise) return is_abrelu(op);
+    if (op.kind == Kind::multiply) return false;
     bool affine = false;
     if constexpr (std::is_same_v<Kind, OpKind>)
       affine = op.kind == Kind::affine || op.kind == Kind::emit;

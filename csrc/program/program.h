@@ -12,6 +12,7 @@ enum class OpKind : int {
               // or nothing, if it holds features only    (terms of a series)
   copy,       // slot `slot` <- slot `other`
   add,        // slot `slot` += slot `other`              (sum of independent branches)
+  multiply,   // K, T <- K K', T K' + K T' of both slots  (product of independent branches)
   emit,       // output number `other` <- an Affine of `slot`
 };
 

@@ -14,10 +14,6 @@ namespace ntk {
 // Variance q (= K at x' = x) and tangent kernel t of one point in one slot.
 struct PointState {
   double q, t;
-  void operator+=(const PointState& other) {
-    q += other.q;
-    t += other.t;
-  }
 };
 
 // Is the first feature of the op the inverse of a root of a variance? Of a vector op or a plane op.
@@ -32,27 +28,28 @@ T bounded_inverse(double value, double limit) {
   return value > limit ? T(0) : T(value);
 }
 
-// Runs a program on the slots of one point: step(number, op, value) of an affine or pointwise op
-// returns the slot's new value, and emit(op, value) receives what comes out.
+// Runs a program on the slots of one point: step(number, op, value, other) returns the slot's new
+// value, `other` being that of an op's other slot, and emit(op, value) receives what comes out.
 template <class Value, class Step, class Emit>
 void follow_point(const Program& program, Value* slots, Step&& step, Emit&& emit) {
   for (int i = 0; i < program.size; ++i) {
     const Op& op = program.ops[i];
     Value& value = slots[op.slot];
-    if (op.kind == OpKind::copy)
-      value = slots[op.other];
-    else if (op.kind == OpKind::add)
-      value += slots[op.other];
-    else if (op.kind == OpKind::emit)
+    if (op.kind == OpKind::emit)
       emit(op, value);
     else
-      value = step(i, op, value);
+      value = step(i, op, value, of_two_slots(op.kind) ? slots[op.other] : value);
   }
 }
 
-// An affine or pointwise op on one slot of one point; its two features in f: alpha and beta of
-// relu_chain.h, or side(q).
-NTK_HD PointState point_step(const Op& op, const PointState& s, double* f) {
+// An op on one slot of one point; its two features in f: alpha and beta of relu_chain.h, or
+// side(q), or none.
+NTK_HD PointState point_step(const Op& op, PointState s, const PointState& other, double* f) {
+  if (of_two_slots(op.kind)) {
+    f[0] = f[1] = 0;
+    combine(op.kind, s.q, s.t, other.q, other.t);
+    return s;
+  }
   if (op.kind == OpKind::affine) {
     const Affine<double> map = op.constants.affine();
     chain_features(map, s.q, f);
@@ -68,9 +65,9 @@ NTK_HD PointState point_step(const Op& op, const PointState& s, double* f) {
 // what comes out.
 template <class Feature, class Emit>
 void follow_kernels(const Program& program, PointState* slots, Feature&& feature, Emit&& emit) {
-  const auto step = [&](int i, const Op& op, const PointState& s) {
+  const auto step = [&](int i, const Op& op, const PointState& s, const PointState& other) {
     double f[2];
-    const PointState after = point_step(op, s, f);
+    const PointState after = point_step(op, s, other, f);
     for (int which = 0; which < 2; ++which) feature(i, which, f[which]);
     return after;
   };

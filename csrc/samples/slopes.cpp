@@ -8,11 +8,16 @@ namespace {
 
 using Jet1 = Jet<double, 1>;
 
-// An affine or pointwise op on a point with itself: its new variance. put(which, value) receives
-// what the sweep needs.
+// An op on a point with itself: its new variance. put(which, value) receives what the sweep needs.
 template <class Put>
-double step(const Op& op, double q, const Put& put) {
+double step(const Op& op, double q, double other, const Put& put) {
   put(Slope::q, q);
+  if (of_two_slots(op.kind)) {
+    double none = 0;
+    put(Slope::f0, other);
+    combine(op.kind, q, none, other, none);
+    return q;
+  }
   if (op.kind == OpKind::affine) return op.constants.affine().nngp(q);
   const WithItself<Jet1> r = with_itself(op.pointwise, op.constants, Jet1::variable(q, 0, 1));
   const auto put_both = [&](Slope value, Slope slope, const Jet1& jet) {
@@ -33,8 +38,8 @@ Slopes::Slopes(const Program& program, const PointsView<double>& points)
   std::vector<double> slots(program.slots);
   for (std::int64_t n = 0; n < points.size; ++n) {
     slots[0] = points.root[n] * points.root[n];
-    const auto step_of = [&](int i, const Op& op, double q) {
-      return step(op, q, [&](Slope which, double value) {
+    const auto step_of = [&](int i, const Op& op, double q, double other) {
+      return step(op, q, other, [&](Slope which, double value) {
         table_[(int(Slope::count) * std::int64_t(i) + int(which)) * points.stride + n] = value;
       });
     };

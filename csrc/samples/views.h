@@ -32,7 +32,7 @@ struct PointsView {
 // What the gradient needs of one point at one op; q is its variance before the op.
 enum class Slope : int {
   q,
-  f0,  // the features of dual.h's side(q), or of normalize
+  f0,  // the features of dual.h's side(q), or of normalize; the variance in an op's other slot
   f1,
   df0,  // their derivatives with respect to q
   df1,

@@ -33,14 +33,22 @@ from .specs.activations import (
     Cos,
     Erf,
     Exp,
+    ExpNormalized,
+    Gabor,
     Gaussian,
     Gelu,
+    Hermite,
     LeakyRelu,
+    Monomial,
+    Polynomial,
     Rbf,
+    RectifiedMonomial,
     Relu,
+    Sigmoid_like,
+    Sign,
     Sin,
 )
-from .specs.branches import FanInSum, FanOut, Parallel, Residual
+from .specs.branches import FanInConcat, FanInProd, FanInSum, FanOut, Parallel, Residual
 from .specs.convolutions import (
     AvgPool,
     Conv,
@@ -51,7 +59,7 @@ from .specs.convolutions import (
     SumPool,
 )
 from .specs.elementwise import Elementwise
-from .specs.layers import Dense, Identity, LayerNorm, Serial
+from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.text import from_json
 from .store.build import build, extend, resume
@@ -73,20 +81,26 @@ __all__ = [
     "Conv",
     "Cos",
     "Dense",
+    "Dropout",
     "Dynamics",
     "Eigh",
     "Elementwise",
     "Erf",
     "Exp",
+    "ExpNormalized",
+    "FanInConcat",
+    "FanInProd",
     "FanInSum",
     "FanOut",
     "Flatten",
+    "Gabor",
     "Gaussian",
     "Gelu",
     "GlobalAvgPool",
     "GlobalSumPool",
     "GradientDescent",
     "GradientFlow",
+    "Hermite",
     "Identity",
     "InMemory",
     "LandmarkRegression",
@@ -95,11 +109,16 @@ __all__ = [
     "LocalAvgPool",
     "LossDynamics",
     "MatrixFree",
+    "Monomial",
     "Parallel",
+    "Polynomial",
     "Rbf",
+    "RectifiedMonomial",
     "Relu",
     "Residual",
     "Serial",
+    "Sigmoid_like",
+    "Sign",
     "Sin",
     "Stored",
     "SumPool",

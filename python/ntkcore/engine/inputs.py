@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
@@ -185,6 +186,7 @@ def _checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
         )
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: shape {array.shape}")
+    _look_at_channels(array, name)
     with np.errstate(over="ignore"):
         data = xp.ascontiguousarray(xp.asarray(array), dtype=dtype)
     if not xp.isfinite(data).all():
@@ -194,6 +196,17 @@ def _checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
             f"{name} holds {bad}: impute or drop such samples, or rescale the features"
         )
     return cast(Array, data)
+
+
+def _look_at_channels(array: Any, name: str) -> None:
+    """A warning where square images of one or three channels seem to have them first."""
+    if array.ndim == 4 and array.shape[1] in (1, 3) and 8 <= array.shape[2] == array.shape[3]:
+        warnings.warn(
+            f"{name} of shape {array.shape} looks like images with their channels first; here they"
+            f" are last, and these would have {array.shape[3]}: most likely np.moveaxis({name}, 1,"
+            " -1) is missing",
+            stacklevel=5,
+        )
 
 
 def check_sequence(values: Any, name: str, kind: type | tuple[type, ...]) -> None:

@@ -5,7 +5,7 @@ registering an activation in `FUNCTIONS` is all it takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,14 +26,40 @@ def _sin(a: float, b: float, c: float) -> Function:
     return lambda z: a * torch.sin(b * z + c)
 
 
-def _arc_cosine(order: int) -> Function:
-    """sqrt(2) z^order step(z)."""
-    powers: tuple[Function, ...] = (
-        lambda z: (z > 0).to(z.dtype),
-        torch.relu,
-        lambda z: torch.relu(z) ** 2,
+def _rectified(degree: int, a: float = 1.0) -> Function:
+    """a z^degree step(z)."""
+    if degree == 0:
+        return lambda z: a * (z > 0).to(z.dtype)
+    return lambda z: a * torch.relu(z) ** degree
+
+
+def _polynomial(coef: Sequence[float]) -> Function:
+    def phi(z: Tensor) -> Tensor:
+        value = torch.zeros_like(z)
+        for c in reversed(coef):
+            value = value * z + c
+        return value
+
+    return phi
+
+
+def _hermite(degree: int) -> Function:
+    """Of norm 1: sqrt(n + 1) h_{n+1} = z h_n - sqrt(n) h_{n-1}."""
+
+    def phi(z: Tensor) -> Tensor:
+        before, h = torch.zeros_like(z), torch.ones_like(z)
+        for n in range(degree):
+            before, h = h, (z * h - math.sqrt(n) * before) / math.sqrt(n + 1)
+        return h
+
+    return phi
+
+
+def _no_function(layer: Any) -> Function:
+    raise ValueError(
+        f"{layer!r} is a kernel that no function of a neuron has, so that there is no finite"
+        " network with it: compute its kernel, or take another nonlinearity"
     )
-    return lambda z: math.sqrt(2) * powers[order](z)
 
 
 FUNCTIONS: dict[str, Callable[[Any], Function]] = {
@@ -48,8 +74,15 @@ FUNCTIONS: dict[str, Callable[[Any], Function]] = {
     "Exp": lambda layer: lambda z: layer.a * torch.exp(layer.b * z),
     "Gaussian": lambda layer: lambda z: layer.a * torch.exp(layer.b * z**2),
     "Rbf": lambda layer: _sin(math.sqrt(2), math.sqrt(2 * layer.gamma), math.pi / 4),
-    "ArcCosine": lambda layer: _arc_cosine(layer.order),
     "Elementwise": lambda layer: _elementwise(layer.phi),
+    "ArcCosine": lambda layer: _rectified(layer.order, math.sqrt(2)),
+    "RectifiedMonomial": lambda layer: _rectified(layer.degree),
+    "Sign": lambda layer: torch.sign,
+    "Monomial": lambda layer: lambda z: z**layer.degree,
+    "Hermite": lambda layer: _hermite(layer.degree),
+    "Polynomial": lambda layer: _polynomial(layer.coef),
+    "ExpNormalized": _no_function,
+    "Gabor": lambda layer: lambda z: torch.exp(-(z**2)) * torch.sin(z),
 }
 
 NAMED: dict[str, Function] = {
@@ -82,6 +115,7 @@ class Nonlinearity(torch.nn.Module):
 
     def __init__(self, layer: Activation) -> None:
         super().__init__()
+        FUNCTIONS[type(layer).__name__](layer)  # is there one?
         self.spec = layer
 
     def forward(self, z: Tensor) -> Tensor:

@@ -103,6 +103,18 @@ def check_functional(module: Module, x: Tensor) -> None:
 
 
 @contextmanager
+def evaluating(module: Module) -> Iterator[None]:
+    """The module as ``module.eval()`` makes it, for a while: nothing is dropped."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextmanager
 def undisturbed(module: Module, x: Tensor) -> Iterator[dict[str, Tensor]]:
     """Forward passes without gradients that leave buffers and torch's
     random state as they were; gives the buffers.

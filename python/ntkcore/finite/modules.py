@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from ntkcore.finite.parameterizations import ABC
 from ntkcore.specs.program import Window
 
-Tensors = Any  # a tensor, or a tuple of them between FanOut and FanInSum
+Tensors = Any  # a tensor, or a tuple of them between FanOut and what joins them
 
 _F = torch.nn.functional
 
@@ -152,16 +153,30 @@ class GlobalPool(torch.nn.Module):
 
 
 class LayerNorm(torch.nn.Module):
-    """(x - mean)/sqrt(var + eps) over the channels, of every pixel by itself."""
+    """(x - mean)/sqrt(var + eps) over the channels, of every pixel by itself
+    or over more axes.
+    """
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, eps: float, axes: tuple[int, ...] = (1,)) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.axes = eps, axes
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape, channels second."""
-        centred = x - x.mean(dim=1, keepdim=True)
-        return centred / torch.sqrt((centred**2).mean(dim=1, keepdim=True) + self.eps)
+        centred = x - x.mean(dim=self.axes, keepdim=True)
+        return centred / torch.sqrt((centred**2).mean(dim=self.axes, keepdim=True) + self.eps)
+
+
+class Dropout(torch.nn.Module):
+    """Features kept with probability ``rate`` and divided by it; in eval mode all of them."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return _F.dropout(x, 1 - self.rate, self.training)
 
 
 class FanOut(torch.nn.Module):
@@ -190,3 +205,19 @@ class FanInSum(torch.nn.Module):
     def forward(self, x: Tensors) -> Tensor:
         """A tuple to a tensor."""
         return sum(x[1:], x[0])
+
+
+class FanInProd(torch.nn.Module):
+    """The product of the branches."""
+
+    def forward(self, x: Tensors) -> Tensor:
+        """A tuple to a tensor."""
+        return functools.reduce(torch.mul, x)
+
+
+class FanInConcat(torch.nn.Module):
+    """The features, or channels, of the branches side by side."""
+
+    def forward(self, x: Tensors) -> Tensor:
+        """A tuple to a tensor."""
+        return torch.cat(x, dim=1)

@@ -278,10 +278,28 @@ class _Maker:
         if len({(part.channels, part.pixels) for part in signal}) > 1:
             raise ValueError(
                 f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)}"
-                " channels and cannot be summed: a shortcut from the data needs a Dense or Conv of"
-                " its own, and declared widths must agree"
+                " channels and cannot be joined feature by feature: a shortcut from the data needs"
+                " a Dense or Conv of its own, and declared widths must agree"
             )
-        return modules.FanInSum(), replace(signal[0], raw=all(part.raw for part in signal))
+        join = modules.FanInSum if isinstance(layer, branches.FanInSum) else modules.FanInProd
+        return join(), replace(signal[0], raw=all(part.raw for part in signal))
+
+    def concat(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
+        pixels = {part.pixels for part in signal}
+        common = pixels.pop() if len(pixels) == 1 else 1
+        channels = sum(part.channels * part.pixels for part in signal) // common
+        raw = all(part.raw for part in signal)
+        joined = Features(channels, signal[0].image, common, raw)
+        return modules.FanInConcat(), joined
+
+    def layer_norm(self, layer: specs.LayerNorm, signal: Features) -> tuple[Module, Features]:
+        axes = layer.axes(2 if signal.image is None else 4)  # of (samples, height, width, channels)
+        inside = {3: 1, 1: 2, 2: 3} if signal.image else {1: 1}
+        return modules.LayerNorm(layer.eps, tuple(inside[a] for a in sorted(axes))), signal
+
+    def dropout(self, layer: specs.Dropout, signal: Features) -> tuple[Module, Features]:
+        dropped = layer.mode == "train"
+        return (modules.Dropout(layer.rate) if dropped else torch.nn.Identity()), signal
 
     def residual(self, layer: branches.Residual, signal: Features) -> tuple[Module, Features]:
         both = branches.Parallel(layer.shortcut, specs.Serial(*layer.branch))
@@ -291,7 +309,8 @@ class _Maker:
 MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]] = {
     specs.Dense: _Maker.dense,
     specs.Identity: lambda maker, layer, signal: (torch.nn.Identity(), signal),
-    specs.LayerNorm: lambda maker, layer, signal: (modules.LayerNorm(layer.eps), signal),
+    specs.LayerNorm: _Maker.layer_norm,
+    specs.Dropout: _Maker.dropout,
     specs.Serial: _Maker.serial,
     branches.FanOut: lambda maker, layer, signal: (
         modules.FanOut(layer.num),
@@ -299,6 +318,8 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
     ),
     branches.Parallel: _Maker.parallel,
     branches.FanInSum: _Maker.fan_in,
+    branches.FanInProd: _Maker.fan_in,
+    branches.FanInConcat: _Maker.concat,
     branches.Residual: _Maker.residual,
     images.Conv: _Maker.conv,
     images.AvgPool: _Maker.pool,

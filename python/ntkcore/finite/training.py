@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from ntkcore.engine.inputs import as_array, check_count, check_sequence
 from ntkcore.finite.arrays import as_tensor, batches
-from ntkcore.finite.functional import outputs_of, undisturbed
+from ntkcore.finite.functional import evaluating, outputs_of, undisturbed
 from ntkcore.finite.networks import parameter_groups
 from ntkcore.theory.losses import class_targets
 from ntkcore.theory.rules import check_momentum, positive
@@ -45,8 +45,8 @@ class DivergedError(ArithmeticError):
 
 @dataclass(frozen=True)
 class History:
-    """``steps`` (k,) that were looked at, the ``loss`` (k,) on the whole training set,
-    and the callbacks' ``values``.
+    """``steps`` (k,) that were looked at, the ``loss`` (k,) on the whole training set
+    (``module.eval()``: nothing dropped), and the callbacks' ``values``.
 
     ``values``: arrays (k,) by name, NaN where a callback gave none.
     """
@@ -289,7 +289,7 @@ def _look(
     callbacks: Sequence[Callback],
     lr: float,
 ) -> dict[str, float]:
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(module):
         parts = [
             len(y[rows]) * _value(criterion, module(x[rows]), y[rows]).item()
             for rows in batches(len(x), ROWS)

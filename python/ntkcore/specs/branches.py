@@ -1,8 +1,9 @@
-"""Branches: a signal handed to several layers, and the sum of what they make of it."""
+"""Branches: a signal handed to several layers, and what joins what they make of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from ntkcore.specs.layers import Container, Identity, Layer, Serial, Signal, single
@@ -13,7 +14,9 @@ MOST_BRANCHES = 1000  # each holds a slot of every thread's memory
 
 @dataclass(frozen=True, repr=False)
 class FanOut(Layer):
-    """Hands its input to ``num`` branches; `Parallel` takes them, `FanInSum` joins them."""
+    """Hands its input to ``num`` branches; `Parallel` takes them, `FanInSum`, `FanInProd`
+    or `FanInConcat` joins them.
+    """
 
     num: int
 
@@ -57,13 +60,8 @@ class Parallel(Container):
         return tuple(out)
 
 
-@dataclass(frozen=True, repr=False)
-class FanInSum(Layer):
-    """Sums the branches: K and T add, the branches being uncorrelated.
-
-    They are where none shares a signal with another but through weights of its own, and at most one
-    ends with a nonlinearity (or is the data), whose mean is not 0.
-    """
+class FanIn(Layer, abstract=True):
+    """Base of the layers that join branches."""
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         if not isinstance(value, tuple):
@@ -85,16 +83,35 @@ class FanInSum(Layer):
                 " computed displacement by displacement. Give all branches the same product of"
                 " strides",
             )
+        return self.join(builder, value)
+
+    def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        """What becomes of branches that fit each other."""
+        raise NotImplementedError
+
+    def _check_independent(self, builder: Builder, value: tuple[Value, ...], so: str) -> None:
         seen: set[int] = set()
         for part in value:
             if not seen.isdisjoint(part.sources):
                 raise builder.error(
                     self,
                     "two branches share a signal without an affine layer (Dense, Conv) of their"
-                    " own, so they are correlated and their kernels do not add: end all branches"
-                    " but one with an affine layer",
+                    f" own, so they are correlated and {so}: end all branches but one with an"
+                    " affine layer",
                 )
             seen |= part.sources
+
+
+@dataclass(frozen=True, repr=False)
+class FanInSum(FanIn):
+    """Sums the branches: K and T add, the branches being uncorrelated.
+
+    They are where none shares a signal with another but through weights of its own, and at most one
+    ends with a nonlinearity (or is the data), whose mean is not 0.
+    """
+
+    def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        self._check_independent(builder, value, "their kernels do not add")
         if sum(not part.centred for part in value) > 1:
             raise builder.error(
                 self,
@@ -102,10 +119,74 @@ class FanInSum(Layer):
                 " correlated and their kernels do not add. End all branches but one with an affine"
                 " layer (Dense, Conv)",
             )
-        total = value[0]
-        for part in value[1:]:
-            total = builder.add(total, part)
-        return total
+        return reduce(builder.add, value)
+
+
+@dataclass(frozen=True, repr=False)
+class FanInProd(FanIn):
+    """Multiplies the branches feature by feature: K <- K K', T <- T K' + K T', the branches being
+    independent.
+
+    They are where none shares a signal with another but through weights of its own. A product is
+    not Gaussian: an affine layer comes before the next nonlinearity.
+
+    Examples
+    --------
+    A gated layer:
+
+    >>> from ntkcore import Dense, Erf, FanInProd, FanOut, Parallel, Serial
+    >>> Serial(FanOut(2), Parallel(Dense(), Serial(Dense(), Erf())), FanInProd(), Dense())
+    Serial(FanOut(num=2), Parallel(Dense(), Serial(Dense(), Erf())), FanInProd(), Dense())
+    """
+
+    def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        self._check_independent(builder, value, "their kernels do not multiply")
+        return reduce(lambda a, b: builder.multiply(self, a, b), value)
+
+
+@dataclass(frozen=True, repr=False)
+class FanInConcat(FanIn):
+    """Puts the branches' features side by side: K and T are the branches' means, weighted by their
+    widths.
+
+    Either all branches declare theirs (the data have one), or none does: they are equal then. The
+    branches may share signals. Features of different branches differ in variance: an affine layer
+    comes before the next nonlinearity.
+
+    Parameters
+    ----------
+    axis : int, default=-1
+        That of features or channels, the last.
+    """
+
+    axis: int = -1
+
+    def __post_init__(self) -> None:
+        if type(self.axis) is not int:
+            raise TypeError(
+                f"FanInConcat: axis must be a number, that of an axis, not {self.axis!r}"
+            )
+
+    def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        if self.axis not in (-1, len(value[0].shape)):
+            raise builder.error(
+                self,
+                "only features or channels, the last axis, are put side by side: samples stay"
+                " apart, and images do not become larger",
+            )
+        declared = [part.width for part in value]
+        if None not in declared:
+            sizes = [part.width or 0 for part in value]
+        elif not any(declared):
+            sizes = [part.pixels for part in value]
+        else:
+            raise builder.error(
+                self,
+                f"the branches' widths, {', '.join(str(n) for n in declared)}, are their weights in"
+                " the kernel, and some are unknown: declare all of them (Dense(width=…),"
+                " Conv(channels=…); the data have one)",
+            )
+        return builder.concat(value, sizes)
 
 
 @dataclass(frozen=True, repr=False, init=False)

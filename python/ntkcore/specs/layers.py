@@ -99,7 +99,12 @@ LARGEST = 1e150  # its square is finite
 
 def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
     """A field as a plain, finite number; NumPy's scalars become Python's."""
-    value = getattr(layer, name)
+    value = check_value(layer, name, getattr(layer, name), minimum=minimum)
+    object.__setattr__(layer, name, value)
+
+
+def check_value(layer: Layer, name: str, value: Any, *, minimum: float = -LARGEST) -> float:
+    """``value`` as a plain, finite number, or the error of the field ``name``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}")
     number = value if isinstance(value, int) else float(value)
@@ -109,14 +114,16 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
             f"{type(layer).__name__}: {name} must be finite{bound}, and no larger than {LARGEST:g},"
             f" not {number!r:.50}"
         )
-    object.__setattr__(layer, name, number)
+    return number
 
 
 def single(layer: Layer, builder: Builder, value: Signal) -> Value:
     """The signal of a layer that takes one; ValueError naming the layer for branches."""
     if isinstance(value, tuple):
         raise builder.error(
-            layer, f"got {len(value)} branches, takes one signal: put FanInSum() before it"
+            layer,
+            f"got {len(value)} branches, takes one signal: put FanInSum(), FanInProd() or"
+            " FanInConcat() before it",
         )
     return value
 
@@ -257,17 +264,108 @@ class LayerNorm(Layer):
 
     In a network of infinite width the mean over features vanishes,
     so only the variance is divided out.
+
+    Parameters
+    ----------
+    eps : float, default=1e-12
+        Added to the variance.
+    axis : int or tuple of int, default=-1
+        What is normalised over: the features, or channels, and of images (samples, height, width,
+        channels) also their rows, columns or both: q is the mean over them then.
+
+    Examples
+    --------
+    >>> from ntkcore import LayerNorm
+    >>> LayerNorm(axis=(1, 2, 3))
+    LayerNorm(axis=(1, 2, 3))
     """
 
     eps: float = 1e-12
+    axis: int | tuple[int, ...] = -1
 
     def __post_init__(self) -> None:
         check_number(self, "eps", minimum=0)
+        axes = self.axis if isinstance(self.axis, (tuple, list)) else (self.axis,)
+        if not axes or not all(isinstance(a, Integral) and not isinstance(a, bool) for a in axes):
+            raise TypeError(
+                f"LayerNorm: axis must be a number or several, those of axes, not {self.axis!r}"
+            )
+        object.__setattr__(self, "axis", int(axes[0]) if len(axes) == 1 else tuple(map(int, axes)))
+
+    def axes(self, rank: int) -> set[int]:
+        """The axes of data of this rank; ValueError for others, and without that of channels."""
+        given = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        found = {a % rank if -rank <= a < rank else a for a in given}
+        if not found <= set(range(1, rank)) or rank - 1 not in found:
+            raise ValueError(
+                f"axis={self.axis!r} of data with {rank} axes: it takes features or channels, axis"
+                f" {rank - 1}, without which there is no infinite limit, and of images also rows"
+                " and columns, axes 1 and 2; samples (axis 0) stay apart"
+            )
+        return found
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
+        try:
+            axes = self.axes(len(value.shape) + 1)
+        except ValueError as error:
+            raise builder.error(self, str(error)) from None
         if value.law is Law.OTHER:
             raise builder.error(
                 self, "needs a Gaussian input: put an affine layer (Dense) before it"
             )
-        return builder.normalize(value, self.eps)
+        return builder.normalize(value, self.eps, value.is_image and 1 in axes, 2 in axes)
+
+
+@dataclass(frozen=True, repr=False)
+class Dropout(Layer):
+    """Keeps every feature with probability ``rate``, and divides it by that
+    (Srivastava et al. 2014).
+
+    Every sample, and every pixel of an image, has a mask of its own: only the kernels of a sample
+    with itself, pixel by pixel, change, q, T <- q/rate, T/rate. They are the diagonal of
+    ``kernel(net, x)``, of `kernel_diag`, of stores and of operators of one data set.
+    ``kernel(net, x1, x2)`` of two data sets has none, even where they hold the same samples: what a
+    network predicts at a training sample once more has a mask of its own. The result is not
+    Gaussian: an affine layer comes before the next nonlinearity.
+
+    Parameters
+    ----------
+    rate : float
+        The probability to keep a feature, as in neural-tangents: above 0, at most 1.
+    mode : {"train", "test"}, default="train"
+        "test": nothing is dropped.
+
+    Examples
+    --------
+    >>> import ntkcore as nk
+    >>> net = nk.Serial(nk.Dense(), nk.Relu(), nk.Dropout(0.5), nk.Dense())
+    >>> nk.kernel(net, [[1.0, 0.0], [1.0, 0.0]], get="nngp")
+    array([[0.5 , 0.25],
+           [0.25, 0.5 ]])
+    """
+
+    rate: float
+    mode: str = "train"
+
+    def __post_init__(self) -> None:
+        check_number(self, "rate")
+        if not 0 < self.rate <= 1:
+            raise ValueError(
+                "Dropout: rate, the probability to keep a feature, must be above 0 and at most 1,"
+                f" not {self.rate!r}"
+            )
+        if self.mode not in ("train", "test"):
+            raise ValueError(f"Dropout: mode must be 'train' or 'test', not {self.mode!r}")
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = single(self, builder, value)
+        if self.mode == "test" or self.rate == 1:
+            return value
+        if value.sources == {0}:
+            raise builder.error(
+                self,
+                "its input is the data, whose features are finitely many: their sum with a mask"
+                " stays random. Put an affine layer (Dense, Conv) before it",
+            )
+        return builder.dropout(value, self.rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ntkcore import _core
-from ntkcore.specs.branches import FanInSum, FanOut
+from ntkcore.specs.branches import FanIn, FanOut
 from ntkcore.specs.convolutions import GlobalAvgPool, LocalAvgPool, Readout
 from ntkcore.specs.layers import Dense, Identity, Layer, Serial, Signal, single
 from ntkcore.specs.program import Builder, Range, Shape, Value
@@ -26,7 +26,7 @@ def flat(net: Layer) -> list[Layer]:
 def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     """Cuts a network after every nonlinear stage: ([stage 1, …, stage L], read-out).
 
-    A stage ends with a nonlinearity, a residual block that holds one, or the FanInSum that closes
+    A stage ends with a nonlinearity, a residual block that holds one, or the FanIn… that closes
     its branches. The read-out is what follows the last stage.
     """
     done: list[list[Layer]] = []
@@ -35,7 +35,7 @@ def stages(net: Layer) -> tuple[list[list[Layer]], list[Layer]]:
     for layer in flat(net):
         current.append(layer)
         open_branches = isinstance(layer, FanOut) or (
-            open_branches and not isinstance(layer, FanInSum)
+            open_branches and not isinstance(layer, FanIn)
         )
         nonlinear |= layer.nonlinear
         if nonlinear and not open_branches:

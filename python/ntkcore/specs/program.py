@@ -29,8 +29,8 @@ class Law(enum.Enum):
 
     GAUSSIAN = "centred and jointly Gaussian, all features alike: a dual activation may follow"
     MIXED = (
-        "centred and Gaussian, but features, being different pixels, differ in covariance;"
-        " K is its mean"
+        "centred and Gaussian, but features, being of different pixels or branches, differ in"
+        " covariance; K is its mean"
     )
     OTHER = "anything else: data, or the output of a nonlinearity"
 
@@ -52,9 +52,11 @@ class Value:
 
     ``sources``: the affine layers (and 0, the data) that it depends on without further weights in
     between; signals without a common source are independent. ``centred``: of mean 0 given all else,
-    so that its product with an independent signal vanishes. ``width``: number of units or channels,
-    where declared (needed by the standard parameterization only). ``unread``: a flattened image,
-    kept on its planes as long as a nonlinearity may follow.
+    so that its product with an independent signal vanishes. ``alike``: have all features (of a
+    pixel) the same covariance, K? ``width``: number of units or channels, where declared (needed by
+    the standard parameterization and by concatenations); ``pixels``: those of a flattened image
+    among them. ``unread``: a flattened image, kept on its planes as long as a nonlinearity may
+    follow.
     """
 
     slot: int
@@ -62,8 +64,10 @@ class Value:
     law: Law = Law.OTHER
     sources: frozenset[int] = frozenset({0})
     centred: bool = False
+    alike: bool = True
     width: int | None = None
     variance: float = math.inf  # bound on q of any sample, pixel by pixel
+    pixels: int = 1
     # Of an image, since the last pool: the step in the displacement planes between two pixels.
     stride: Pair = (1, 1)
     unread: Unread | None = None
@@ -146,7 +150,9 @@ class Builder:
         self._vectors, self._planes = _Slots(), _Slots()
         self._tables: list[Array] = []
         variance = (data or Range()).variance
-        self.input = Value(0, input_shape, width=input_shape[-1], variance=variance)
+        self.input = Value(
+            0, input_shape, alike=False, width=input_shape[-1], variance=variance
+        )
         self._slots_of(self.input).take()
         self._segment = self.input.shape[:2]  # image size after the last pool
         self._period: Pair = (0, 0)  # of circular padding since then, in its pixels
@@ -201,7 +207,9 @@ class Builder:
             law=Law.GAUSSIAN,
             sources=frozenset({self._affine_layers}),
             centred=True,
+            alike=True,
             width=width,
+            pixels=1,
         )
 
     def start_segment(self, layer: object, value: Value) -> Value:
@@ -265,11 +273,23 @@ class Builder:
         pooled = self.pool(layer, image, window, unread.scale * pixels, False)
         return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
 
-    def normalize(self, value: Value, eps: float) -> Value:
-        """K, T <- K, T / sqrt((q + eps)(q' + eps))."""
+    def normalize(
+        self, value: Value, eps: float, over_h: bool = False, over_w: bool = False
+    ) -> Value:
+        """K, T <- K, T / sqrt((q + eps)(q' + eps)), q of images the mean over rows, columns or
+        both, if so said.
+        """
         value = self.read(value)
-        self._append("normalize", value, params=(eps,))
-        return replace(value, variance=1.0)
+        self._append("normalize", value, params=(eps, over_h, over_w))
+        # A pixel's q is at most the sum of those whose mean divides it.
+        sides = zip(value.shape, (over_h, over_w), strict=False) if value.is_image else ()
+        return replace(value, variance=float(math.prod(n for n, over in sides if over)))
+
+    def dropout(self, value: Value, rate: float) -> Value:
+        """q, T <- q/rate, T/rate of a sample with itself, of an image pixel by pixel."""
+        value = self.read(value)
+        self._append("dropout", value, params=(rate,))
+        return replace(value, law=Law.OTHER, variance=value.variance / rate)
 
     def pool(
         self,
@@ -288,7 +308,8 @@ class Builder:
                 layer,
                 f"{what} is not supported inside parallel branches (or in a read-out under"
                 " depths=), because it needs the displacement planes of one signal in another"
-                " order than the other's: put it before FanOut or after FanInSum",
+                " order than the other's: put it before FanOut or after the layer that joins the"
+                " branches",
             )
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
         self._segment, self._period = window.out, (0, 0)
@@ -321,6 +342,7 @@ class Builder:
             value,
             shape=(value.shape[2],),
             width=width,
+            pixels=pixels,
             unread=Unread(value.image, half, scale),
             variance=count * scale * value.variance,
         )
@@ -341,10 +363,9 @@ class Builder:
         )
         if last:
             self.release(value)
-        mixed = value.law is Law.GAUSSIAN and half >= 0 and h * w > 1
-        return replace(
-            value, slot=slot, unread=None, stride=(1, 1), law=Law.MIXED if mixed else value.law
-        )
+        alike = value.alike and not (half >= 0 and h * w > 1)
+        law = Law.MIXED if value.law is Law.GAUSSIAN and not alike else value.law
+        return replace(value, slot=slot, unread=None, stride=(1, 1), law=law, alike=alike)
 
     def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
         """The same signal ``num`` times; local pooling, which a branch could not do any more,
@@ -369,15 +390,61 @@ class Builder:
         self._append("add", value, other.slot)
         self.release(other)
         laws = {value.law, other.law}
-        law = next(law for law in (Law.OTHER, Law.MIXED, Law.GAUSSIAN) if law in laws)
-        centred = value.centred and other.centred
         return replace(
             value,
-            law=law,
+            law=next(law for law in (Law.OTHER, Law.MIXED, Law.GAUSSIAN) if law in laws),
             sources=value.sources | other.sources,
-            centred=centred,
+            centred=value.centred and other.centred,
+            alike=value.alike and other.alike,
             variance=value.variance + other.variance,
         )
+
+    def multiply(self, layer: object, value: Value, other: Value) -> Value:
+        """K, T of `value` <- K K', T K' + K T' with those of `other`, independent of it, whose slot
+        is given back. Of flattened images pixel by pixel, before their read-out.
+        """
+        together = value.unread and value.unread == other.unread and value.steps == other.steps
+        if not together or value.unread.half > 0:  # type: ignore[union-attr]
+            value, other = self.read(value), self.read(other)
+        if not (value.alike or other.alike):
+            raise self.error(
+                layer,
+                "features differ in variance in two branches (data, flattened images or"
+                " concatenations), and the mean of their kernels' products is not the product of"
+                " their means: put an affine layer (Dense, Conv) into all branches but one",
+            )
+        self._append("multiply", value, other.slot)
+        self.release(other)
+        return replace(
+            value,
+            law=Law.OTHER,
+            sources=value.sources | other.sources,
+            centred=value.centred or other.centred,
+            alike=value.alike and other.alike,
+            variance=value.variance * other.variance,
+        )
+
+    def concat(self, values: Sequence[Value], sizes: Sequence[int]) -> Value:
+        """The features of all of them, ``sizes`` many of each: K, T <- their weighted means."""
+        shares = [size / sum(sizes) for size in sizes]
+        parts = [
+            self._scaled(self.read(part), share) for part, share in zip(values, shares, strict=True)
+        ]
+        total = functools.reduce(self.add, parts)
+        gaussian = all(part.law is not Law.OTHER for part in parts)
+        widths = [part.width for part in parts if part.width is not None]
+        return replace(
+            total,
+            law=total.law if len(parts) == 1 else Law.MIXED if gaussian else Law.OTHER,
+            alike=total.alike and len(parts) == 1,
+            width=sum(widths) if len(widths) == len(parts) else None,
+            pixels=sum(part.pixels for part in parts),
+        )
+
+    def _scaled(self, value: Value, a: float) -> Value:
+        """K, T <- a K, a T."""
+        self._append("scale", value, params=(a,))
+        return replace(value, variance=a * value.variance)
 
     def release(self, value: Value) -> None:
         """Give a slot back."""

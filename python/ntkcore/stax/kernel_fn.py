@@ -113,18 +113,18 @@ class KernelFn:
         a, b = check_data(x1, x2, dtype)
         found: dict[str, Any] = {}
         matrices = tuple(name for name in names if name in KERNELS)
+        same = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
         if matrices:
-            other = None if x2 is x1 else b
             found.update(
-                kernel(self.net, a, other, matrices, progress=progress, **options)._asdict()
+                kernel(
+                    self.net, a, None if same else b, matrices, progress=progress, **options
+                )._asdict()
             )
         for name, x in (("cov1", a), ("cov2", b)):
             if name in names:
                 found[name] = None if x is None else kernel_diag(self.net, x, "nngp", **options)
         if "x1_is_x2" in names:
-            found["x1_is_x2"] = b is None or (
-                a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all())
-            )
+            found["x1_is_x2"] = same
         if not found.keys() >= set(names):
             gaussian, shape = self._output(a.shape[1:])
             found.update(

@@ -184,9 +184,16 @@ def Flatten(batch_axis: int = 0, batch_axis_out: int = 0) -> Layer:
 def LayerNorm(
     axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: int = 0, channel_axis: int = -1
 ) -> Layer:
-    """Normalisation over features (per pixel, for images), see `ntkcore.LayerNorm`."""
-    check("LayerNorm", axis=axis, batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(layers.LayerNorm(eps))
+    """Normalisation over features or channels, and rows and columns of images if so said, see
+    `ntkcore.LayerNorm`.
+    """
+    check("LayerNorm", batch_axis=batch_axis, channel_axis=channel_axis)
+    return _layer(layers.LayerNorm(eps, axis if isinstance(axis, int) else tuple(axis)))
+
+
+def Dropout(rate: float, mode: str = "train") -> Layer:
+    """Keeps features with probability ``rate``, see `ntkcore.Dropout`."""
+    return _layer(layers.Dropout(rate, mode))
 
 
 def Relu(do_stabilize: bool = False) -> Layer:
@@ -220,7 +227,7 @@ def Erf(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:
 
 def Sigmoid_like() -> Layer:
     """0.5 erf(x / 2.4020563531719796) + 0.5, close to a sigmoid."""
-    return Erf(a=0.5, b=1 / 2.4020563531719796, c=0.5)
+    return _layer(activations.Sigmoid_like())
 
 
 def Gelu(approximate: bool = False) -> Layer:
@@ -254,6 +261,46 @@ def Rbf(gamma: float = 1.0) -> Layer:
     return _layer(activations.Rbf(gamma))
 
 
+def Sign() -> Layer:
+    """sign x, whose derivative counts as 0, as in neural-tangents:
+    layers before it do not train.
+    """
+    return _layer(activations.Sign(frozen=True))
+
+
+def Monomial(degree: int) -> Layer:
+    """x^degree."""
+    return _layer(activations.Monomial(operator.index(degree)))
+
+
+def RectifiedMonomial(degree: int) -> Layer:
+    """x^degree for x > 0, else 0. The derivative of degree 0 counts as 0, as that of `Sign`."""
+    return _layer(activations.RectifiedMonomial(operator.index(degree), frozen=True))
+
+
+def Polynomial(coef: Sequence[float]) -> Layer:
+    """coef[0] + coef[1] x + …, see `ntkcore.Polynomial`."""
+    return _layer(activations.Polynomial(tuple(coef)))
+
+
+def Hermite(degree: int) -> Layer:
+    """The normalised Hermite polynomial, for inputs of any variance, see `ntkcore.Hermite`."""
+    return _layer(activations.Hermite(operator.index(degree)))
+
+
+def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) -> Layer:
+    """sqrt(qq') exp(gamma (c + shift)), see `ntkcore.ExpNormalized`; correlations c are as good
+    clipped as not.
+    """
+    check("ExpNormalized", do_clip=do_clip)
+    return _layer(activations.ExpNormalized(gamma, shift))
+
+
+def Gabor() -> Layer:
+    """exp(-x^2) sin(x)."""
+    return _layer(activations.Gabor())
+
+
 def Identity() -> Layer:
     """Nothing."""
     return _layer(layers.Identity())
@@ -272,3 +319,17 @@ def FanInSum() -> Layer:
     adds correlated branches as if independent).
     """
     return _layer(branches.FanInSum())
+
+
+def FanInProd() -> Layer:
+    """Product of the branches, exact where they share no signal but through weights of their own,
+    see `ntkcore.FanInProd`. kernel_fn raises ValueError elsewhere (neural-tangents warns).
+    """
+    return _layer(branches.FanInProd())
+
+
+def FanInConcat(axis: int = -1) -> Layer:
+    """The branches' features or channels side by side, see `ntkcore.FanInConcat`: their widths
+    (``out_dim``, ``out_chan``) are their weights.
+    """
+    return _layer(branches.FanInConcat(axis))

@@ -12,7 +12,6 @@ SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
         (-1,),
         "features or channels lie along the last axis; move them there with np.moveaxis",
     ),
-    "axis": ((-1, (-1,)), "only features or channels (axis=-1) are normalised over"),
     "dimension_numbers": (
         (None, ("NHWC", "HWIO", "NHWC")),
         "images are NHWC; move their channels to the end with np.moveaxis(x, 1, -1)",
@@ -27,6 +26,7 @@ SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
         "pixels are followed as the network needs them: leave it out",
     ),
     "do_stabilize": ((False, True), "say True or False"),
+    "do_clip": ((False, True), "say True or False"),
     "approximate": (
         (False,),
         "it concerns finite networks, which are not here, and leaves the kernel as it is",
