@@ -14,6 +14,7 @@ covariances from overflowing before a dual, as the duals here, working on correl
 variances in float64, always do.
 """
 
+from ntkcore.stax.combinators import Layer, batch, parallel, repeat, serial
 from ntkcore.stax.kernel_fn import Kernel, KernelFn
 from ntkcore.stax.layers import (
     ABRelu,
@@ -32,7 +33,6 @@ from ntkcore.stax.layers import (
     GlobalAvgPool,
     GlobalSumPool,
     Identity,
-    Layer,
     LayerNorm,
     LeakyRelu,
     Rbf,
@@ -40,10 +40,6 @@ from ntkcore.stax.layers import (
     Sigmoid_like,
     Sin,
     SumPool,
-    batch,
-    parallel,
-    repeat,
-    serial,
 )
 
 __all__ = [

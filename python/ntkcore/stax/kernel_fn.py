@@ -11,11 +11,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.inputs import KERNELS, check_data
+from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
 from ntkcore.specs.program import Builder, Law, Shape
-from ntkcore.stax.support import check
+from ntkcore.stax.axes import Axes, axes_of
+from ntkcore.stax.parts import Part
+from ntkcore.stax.support import check, refuse_masks
 
 Array = npt.NDArray[Any]
 
@@ -45,9 +47,14 @@ FIELDS = tuple(field.name for field in fields(Kernel))
 
 @dataclass(frozen=True)
 class KernelFn:
-    """``kernel_fn`` of a network; ``net`` is its ntkcore spec."""
+    """``kernel_fn`` of a network."""
 
-    net: layers.Layer
+    part: Part
+
+    @property
+    def net(self) -> layers.Layer:
+        """The network's ntkcore spec, of samples first and channels last."""
+        return self.part.net
 
     def __call__(
         self,
@@ -78,11 +85,7 @@ class KernelFn:
         `Kernel` as ``x1``; NotImplementedError for ``pattern`` and ``mask_constant``, and for other
         diagonals.
         """
-        if pattern is not None or mask_constant is not None:
-            raise NotImplementedError(
-                "kernel_fn: pattern and mask_constant (graphs, masked inputs) are not supported:"
-                " leave them None"
-            )
+        refuse_masks("kernel_fn", pattern=pattern, mask_constant=mask_constant)
         check("kernel_fn", diagonal_batch=diagonal_batch, diagonal_spatial=diagonal_spatial)
         if isinstance(x1, Kernel) or isinstance(x2, Kernel):
             raise TypeError(
@@ -110,7 +113,10 @@ class KernelFn:
         progress: bool | None,
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        a, b = check_data(x1, x2, dtype)
+        first, axes = self._ordered(x1, "x1")
+        second = first if x2 is x1 else None if x2 is None else self._ordered(x2, "x2")[0]
+        a, b = check_data(first, second, dtype)
+        after = self.part.after(axes)
         found: dict[str, Any] = {}
         matrices = tuple(name for name in names if name in KERNELS)
         if matrices:
@@ -127,12 +133,23 @@ class KernelFn:
             )
         if not found.keys() >= set(names):
             gaussian, shape = self._output(a.shape[1:])
+            shape = (*shape[:-1], shape[-1] * after.scale)
             found.update(
                 is_gaussian=gaussian,
-                shape1=(len(a), *shape),
-                shape2=(len(a if b is None else b), *shape),
+                shape1=after.outside((len(a), *shape)),
+                shape2=after.outside((len(a if b is None else b), *shape)),
             )
         return found
+
+    def _ordered(self, x: Any, name: str) -> tuple[Any, Axes]:
+        """The data with samples first and channels last, and where they were."""
+        x = x if hasattr(x, "ndim") else as_array(x, name)
+        if x.ndim < 2:
+            return x, Axes()  # `check_data` says what to do
+        axes = axes_of(self.part.takes, x.ndim, self.part.name)
+        if (axes.batch, axes.channel) == (0, x.ndim - 1):
+            return x, axes
+        return np.moveaxis(as_array(x, name), (axes.batch, axes.channel), (0, -1)), axes
 
     def _output(self, input_shape: Shape) -> tuple[bool, Shape]:
         """Is the output Gaussian, and its shape for one sample."""

@@ -1,91 +1,16 @@
-"""The layers and combinators, by neural-tangents' names and arguments."""
+"""The layers, by neural-tangents' names and arguments."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from ntkcore.specs import activations, branches, convolutions, layers
-from ntkcore.stax.kernel_fn import KernelFn
-from ntkcore.stax.support import check
-
-MOST_LAYERS = 100_000
-
-
-class Layer(NamedTuple):
-    """The triple of neural-tangents."""
-
-    init_fn: Callable[..., NoReturn]
-    apply_fn: Callable[..., NoReturn]
-    kernel_fn: KernelFn
-
-
-def _no_finite_network(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError(
-        "init_fn and apply_fn belong to finite networks: ntkcore.stax computes the infinite"
-        " network's kernel_fn; ntkcore.finite.to_torch(kernel_fn.net, width) makes a finite one"
-    )
-
-
-def _layer(net: layers.Layer) -> Layer:
-    return Layer(_no_finite_network, _no_finite_network, KernelFn(net))
-
-
-def _net(part: Layer, combinator: str) -> layers.Layer:
-    kernel_fn = part[2] if isinstance(part, tuple) and len(part) == 3 else None
-    if not isinstance(kernel_fn, KernelFn):
-        raise TypeError(
-            f"stax.{combinator} takes layers such as stax.Relu() (called:"
-            f" mind the brackets), not {part!r}"
-        )
-    return kernel_fn.net
-
-
-def serial(*parts: Layer) -> Layer:
-    """Layers one after another. ValueError without any."""
-    if not parts:
-        raise ValueError("stax.serial needs at least one layer")
-    return _layer(layers.Serial(*(_net(part, "serial") for part in parts)))
-
-
-def parallel(*parts: Layer) -> Layer:
-    """One layer for every branch of `FanOut`."""
-    return _layer(branches.Parallel(*(_net(part, "parallel") for part in parts)))
-
-
-def repeat(layer: Layer, n: int) -> Layer:
-    """The layer ``n`` times, one after another; 0 times: the identity.
-    ValueError for a negative ``n``.
-    """
-    if not 0 <= operator.index(n) <= MOST_LAYERS:
-        raise ValueError(
-            f"stax.repeat: n must be a number of times from 0 to {MOST_LAYERS}, not {n!r}"
-        )
-    return _layer(layers.Serial(*[_net(layer, "repeat")] * n) if n else layers.Identity())
-
-
-def batch(
-    kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, store_on_device: bool = True
-) -> KernelFn:
-    """The same ``kernel_fn``: any number of samples goes,
-    because `ntkcore.kernel` always works tile by tile.
-
-    ``batch_size``: a number of samples, which bounds memory in neural-tangents; tiles do here,
-    whatever it is. ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this
-    module, ValueError for a negative size, NotImplementedError for a number of devices.
-    """
-    check("batch", device_count=device_count, store_on_device=store_on_device)
-    if operator.index(batch_size) < 0:
-        raise ValueError(
-            f"stax.batch: batch_size must be a number of samples, 0 or more, not {batch_size!r}"
-        )
-    if not isinstance(kernel_fn, KernelFn):
-        raise TypeError(
-            "stax.batch takes a kernel_fn, the last of a layer's three, not"
-            f" {type(kernel_fn).__name__}"
-        )
-    return kernel_fn
+from ntkcore.stax import parts
+from ntkcore.stax.combinators import Layer, triple
+from ntkcore.stax.combinators import layer_of as _layer
+from ntkcore.stax.support import check, in_order, letters, padding_name, scales
 
 
 def Dense(
@@ -98,10 +23,14 @@ def Dense(
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
     """Fully connected layer, see `ntkcore.Dense`.
-    ``out_dim`` matters for a following "standard" layer only.
+
+    ``out_dim``: units of the finite layer; for the kernel it matters for a following "standard"
+    layer only. ``s``: of "standard" alone: the input is s[0] times as wide as declared (as the
+    layer before says), the finite layer has s[1] out_dim units (Sohl-Dickstein et al. 2020).
     """
-    check("Dense", batch_axis=batch_axis, channel_axis=channel_axis, s=s)
-    return _layer(layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim)))
+    standard = parameterization.lower() == "standard"
+    net = layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim))
+    return triple(parts.Affine(net, batch_axis, channel_axis, s=scales(s, standard, "Dense")))
 
 
 def Conv(
@@ -115,23 +44,38 @@ def Conv(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """2-D convolution over NHWC images, see `ntkcore.Conv`.
-    ``out_chan`` matters as ``out_dim`` does in `Dense`.
+    """Convolution, see `ntkcore.Conv`.
+
+    ``dimension_numbers``: letters of the axes of inputs, weights and outputs, ("NHWC", "HWIO",
+    "NHWC") by default for images; ``filter_shape`` and ``strides`` follow the weights' letters.
+    ``out_chan``, ``s``: as out_dim and s in `Dense`. NotImplementedError for outputs whose spatial
+    letters stand in another order than the inputs'.
     """
-    check("Conv", dimension_numbers=dimension_numbers, s=s)
-    shape, steps = cast(Any, (filter_shape, strides))
-    channels = operator.index(out_chan)
-    return _layer(
-        convolutions.Conv(shape, steps, padding, W_std, b_std, parameterization.lower(), channels)
+    rank = 2 if isinstance(filter_shape, int) else len(filter_shape)
+    lhs, rhs, out = letters(dimension_numbers, rank, "Conv")
+    sizes, steps = (in_order(given, rhs, lhs) for given in (filter_shape, strides))
+    standard = parameterization.lower() == "standard"
+    net = convolutions.Conv(
+        sizes,
+        steps,
+        padding_name(padding),
+        W_std,
+        b_std,
+        parameterization.lower(),
+        operator.index(out_chan),
     )
+    places = lhs.index("N"), lhs.index("C"), rhs, lhs.replace("N", "").replace("C", "")
+    gives = out.index("N"), out.index("C")
+    return triple(parts.Affine(net, *places, scales(s, standard, "Conv"), gives))
 
 
-def _pool_padding(layer: str, padding: str) -> str:
-    if padding.upper() == "CIRCULAR":
+def _pool_padding(layer: str, padding: Any) -> str:
+    name = padding_name(padding)
+    if name.upper() == "CIRCULAR":
         raise NotImplementedError(
             f"stax.{layer}: padding='CIRCULAR' is not supported: use 'SAME' or 'VALID'"
         )
-    return padding
+    return name
 
 
 def AvgPool(
@@ -143,11 +87,9 @@ def AvgPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Mean over windows, see `ntkcore.AvgPool`."""
-    check("AvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
     shape, steps = cast(Any, (window_shape, strides))
-    return _layer(
-        convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges)
-    )
+    net = convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges)
+    return triple(parts.Placed(net, batch_axis, channel_axis))
 
 
 def SumPool(
@@ -158,35 +100,41 @@ def SumPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Sum over windows, see `ntkcore.SumPool`."""
-    check("SumPool", batch_axis=batch_axis, channel_axis=channel_axis)
     shape, steps = cast(Any, (window_shape, strides))
-    return _layer(convolutions.SumPool(shape, steps, _pool_padding("SumPool", padding)))
+    net = convolutions.SumPool(shape, steps, _pool_padding("SumPool", padding))
+    return triple(parts.Placed(net, batch_axis, channel_axis))
 
 
 def GlobalAvgPool(batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Mean over all pixels, see `ntkcore.GlobalAvgPool`."""
-    check("GlobalAvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(convolutions.GlobalAvgPool())
+    return triple(parts.GlobalPool(convolutions.GlobalAvgPool(), batch_axis, channel_axis))
 
 
 def GlobalSumPool(batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Sum over all pixels, see `ntkcore.GlobalSumPool`."""
-    check("GlobalSumPool", batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(convolutions.GlobalSumPool())
+    return triple(parts.GlobalPool(convolutions.GlobalSumPool(), batch_axis, channel_axis))
 
 
 def Flatten(batch_axis: int = 0, batch_axis_out: int = 0) -> Layer:
-    """Image to vector, see `ntkcore.Flatten`."""
-    check("Flatten", batch_axis=batch_axis, batch_axis_out=batch_axis_out)
-    return _layer(convolutions.Flatten())
+    """Image to vector, see `ntkcore.Flatten`.
+
+    ``batch_axis_out``: 0 or 1, the axis of the samples after it; ValueError for others.
+    """
+    if batch_axis_out not in (0, 1, -1, -2):
+        raise ValueError(f"stax.Flatten: batch_axis_out must be 0 or 1, not {batch_axis_out!r}")
+    return triple(parts.Flat(convolutions.Flatten(), batch_axis, batch_axis_out=batch_axis_out % 2))
 
 
 def LayerNorm(
     axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: int = 0, channel_axis: int = -1
 ) -> Layer:
     """Normalisation over features (per pixel, for images), see `ntkcore.LayerNorm`."""
-    check("LayerNorm", axis=axis, batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(layers.LayerNorm(eps))
+    if axis != channel_axis and list(axis if isinstance(axis, Sequence) else ()) != [channel_axis]:
+        raise NotImplementedError(
+            f"stax.LayerNorm: axis={axis!r} is not supported: only features or channels"
+            f" (axis={channel_axis}) are normalised over"
+        )
+    return triple(parts.Placed(layers.LayerNorm(eps), batch_axis, channel_axis))
 
 
 def Relu(do_stabilize: bool = False) -> Layer:
