@@ -108,6 +108,13 @@ def test_what_goes_in_comes_out():
     assert (second == np.abs(X)).all()
 
 
+def test_gelu_by_a_tanh():
+    z = np.linspace(-3, 3, 7)
+    expected = z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    assert_close(stax.Gelu(approximate=True).apply_fn((), z[None])[0], expected, 1e-14)
+    assert stax.Gelu(approximate=True).kernel_fn.net == stax.Gelu().kernel_fn.net
+
+
 def test_derivatives_run_through():
     _, params = MLP.init_fn(0, X.shape)
     weight = params[0][0].requires_grad_()

@@ -4,10 +4,10 @@
     init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512), stax.Relu(), stax.Dense(1))
     ntk = kernel_fn(x1, x2, "ntk")
 
-Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the
-work is done by `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError,
-saying what to do instead. So do ``init_fn`` and ``apply_fn``: finite networks are `ntkcore.finite`,
-which takes ``kernel_fn.net``.
+Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020);
+kernels are computed by `ntkcore.kernel`, the finite layers of ``init_fn`` and ``apply_fn`` are
+those of `ntkcore.finite`. docs/neural-tangents.md says of every name whether it is here and what
+differs. An argument that ntkcore does not know raises NotImplementedError, saying what to do.
 
 An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps
 covariances from overflowing before a dual, as the duals here, working on correlations with
@@ -15,7 +15,8 @@ variances in float64, always do.
 """
 
 from ntkcore.stax.combinators import Layer, batch, parallel, repeat, serial
-from ntkcore.stax.kernel_fn import Kernel, KernelFn
+from ntkcore.stax.kernel import Kernel
+from ntkcore.stax.kernel_fn import KernelFn
 from ntkcore.stax.layers import (
     ABRelu,
     Abs,
@@ -41,6 +42,7 @@ from ntkcore.stax.layers import (
     Sin,
     SumPool,
 )
+from ntkcore.stax.support import Padding
 
 __all__ = [
     "ABRelu",
@@ -64,6 +66,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "Padding",
     "Rbf",
     "Relu",
     "Sigmoid_like",

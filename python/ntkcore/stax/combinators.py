@@ -6,7 +6,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ntkcore.specs import activations, branches, layers
+from ntkcore.specs import activations, branches
+from ntkcore.specs import layers as specs
 from ntkcore.stax import parts
 from ntkcore.stax.kernel_fn import KernelFn
 from ntkcore.stax.support import check
@@ -29,11 +30,11 @@ def triple(part: parts.Part) -> Layer:
     return Layer(part.init_fn, part.apply_fn, KernelFn(part))
 
 
-def layer_of(net: layers.Layer) -> Layer:
+def layer_of(net: specs.Layer) -> Layer:
     """The layer of a spec, samples first and channels last where it looks for them."""
     if isinstance(net, (branches.FanOut, branches.FanInSum)):
         return triple(parts.Fan(net))
-    everywhere = isinstance(net, (activations.Activation, layers.Identity))
+    everywhere = isinstance(net, (activations.Activation, specs.Identity))
     return triple((parts.Part if everywhere else parts.Placed)(net))
 
 
@@ -47,22 +48,22 @@ def _checked(layer: Layer, combinator: str) -> Layer:
     return layer
 
 
-def serial(*layers_: Layer) -> Layer:
+def serial(*layers: Layer) -> Layer:
     """Layers one after another. ValueError without any."""
-    if not layers_:
+    if not layers:
         raise ValueError("stax.serial needs at least one layer")
-    return _series([_checked(layer, "serial") for layer in layers_])
+    return _series([_checked(layer, "serial") for layer in layers])
 
 
 def _series(inner: list[Layer]) -> Layer:
     return triple(
-        parts.Series(layers.Serial(*(layer.kernel_fn.net for layer in inner)), tuple(inner))
+        parts.Series(specs.Serial(*(layer.kernel_fn.net for layer in inner)), tuple(inner))
     )
 
 
-def parallel(*layers_: Layer) -> Layer:
+def parallel(*layers: Layer) -> Layer:
     """One layer for every branch of `FanOut`."""
-    inner = tuple(_checked(layer, "parallel") for layer in layers_)
+    inner = tuple(_checked(layer, "parallel") for layer in layers)
     return triple(parts.Branches(branches.Parallel(*(layer[2].net for layer in inner)), inner))
 
 

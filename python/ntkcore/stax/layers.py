@@ -172,9 +172,9 @@ def Sigmoid_like() -> Layer:
 
 
 def Gelu(approximate: bool = False) -> Layer:
-    """x Phi(x); ``approximate`` is for finite networks, so that only False goes."""
-    check("Gelu", approximate=approximate)
-    return _layer(activations.Gelu())
+    """x Phi(x); ``approximate``: by a tanh in the finite layer, while the kernel is exact."""
+    net = activations.Gelu()
+    return triple((parts.ApproximateGelu if approximate else parts.Part)(net))
 
 
 def Sin(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:

@@ -117,6 +117,11 @@ def applied(part: Any, params: Any, x: Tree, rng: Any) -> Tree:
     return part.outside(out, leaves(x)[0].ndim)
 
 
+def approximate_gelu(x: torch.Tensor) -> torch.Tensor:
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
 def _probe(part: Any, shape: Any) -> torch.Tensor:
     """An input of the shape with one sample; without memory where that is not known."""
     sizes = [*shape]

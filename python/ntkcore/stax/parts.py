@@ -106,6 +106,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class ApproximateGelu(Part):
+    """The finite layer takes a tanh for the normal distribution; the kernel is exact."""
+
+    def run(self, params: Any, x: Tree, rng: Any) -> Tree:
+        from ntkcore.stax import networks
+
+        return networks.approximate_gelu(x)
+
+
+@dataclass(frozen=True)
 class Fan(Part):
     """From one signal to many, or back: `FanOut`, or a sum of branches."""
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import enum
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from ntkcore.specs import branches, convolutions, layers
+from ntkcore.specs.activations import Activation
+
+
+class Padding(enum.Enum):
+    """Borders of images: cut off, of zeros, or wrapped around."""
+
+    CIRCULAR = "CIRCULAR"
+    SAME = "SAME"
+    VALID = "VALID"
+
 
 # What an argument may be, and what to do for other values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "diagonal_batch": (
-        (None, True),
-        "cov1 is every sample's variance; for all pairs ask for 'nngp' of x1 alone",
-    ),
-    "diagonal_spatial": (
-        (None, False),
-        "pixels are followed as the network needs them: leave it out",
-    ),
     "do_stabilize": ((False, True), "say True or False"),
-    "approximate": (
-        (False,),
-        "it concerns finite networks, which are not here, and leaves the kernel as it is",
-    ),
     "device_count": (
         (-1, 0),
         "name GPUs by backend='cuda' and devices= of ntkcore.kernel, and leave it out",
@@ -103,3 +103,38 @@ def in_order(given: Any, rhs: str, lhs: str) -> Any:
     if len(given) != len(weights):
         return tuple(given)  # the spec says what is wrong with it
     return tuple(given[weights.index(letter)] for letter in lhs if letter not in "NC")
+
+
+# Layers through which pixels go one by one: covariances between them do not matter behind these.
+PIXEL_BY_PIXEL = (
+    Activation,
+    branches.FanInSum,
+    branches.FanOut,
+    convolutions.Conv,
+    convolutions.Flatten,
+    layers.Container,
+    layers.Dense,
+    layers.Identity,
+    layers.LayerNorm,
+)
+
+
+def check_diagonals(net: layers.Layer, batch: Any, spatial: Any) -> None:
+    """ValueError for values that are none; NotImplementedError where covariances between pixels
+    are needed, but not wanted.
+    """
+    for name, value in (("diagonal_batch", batch), ("diagonal_spatial", spatial)):
+        if value not in (None, True, False):
+            raise ValueError(f"kernel_fn: {name} must be None, True or False, not {value!r}")
+    pools = [layer for layer in _inner(net) if not isinstance(layer, PIXEL_BY_PIXEL)]
+    if spatial and pools:
+        raise NotImplementedError(
+            f"kernel_fn: diagonal_spatial=True leaves out the covariances between pixels that"
+            f" {pools[0]!r} takes means of: leave diagonal_spatial out"
+        )
+
+
+def _inner(net: layers.Layer) -> Iterator[layers.Layer]:
+    yield net
+    for layer in net._inner():
+        yield from _inner(layer)
