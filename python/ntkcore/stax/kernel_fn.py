@@ -88,10 +88,11 @@ class KernelFn:
         check_diagonals(self.net, diagonal_batch, diagonal_spatial)
         options = {"threads": threads, "backend": backend, "progress": progress}
         if isinstance(x1, Kernel):
-            if x2 is not None or mask_constant is not None or diagonal_batch is False:
+            extra = (x2, mask_constant, dtype)
+            if diagonal_batch is False or any(one is not None for one in extra):
                 raise TypeError(
-                    "kernel_fn of a Kernel takes no x2, mask_constant or diagonal_batch=False: the"
-                    " Kernel says which samples there are"
+                    "kernel_fn of a Kernel takes no x2, mask_constant, dtype or"
+                    " diagonal_batch=False: the Kernel says which samples there are, in float64"
                 )
             return packed(get, self._behind(x1, names, options))
         if isinstance(x2, Kernel):
@@ -147,9 +148,8 @@ class KernelFn:
     def _behind(
         self, before: Kernel, names: Sequence[str], options: dict[str, Any]
     ) -> dict[str, Any]:
-        axes = Axes(before.batch_axis, before.channel_axis, len(before.shape1))
-        after = self.part.after(axes)
         found = values_after(self.net, before, names, options)
+        after = self.part.after(Axes(before.batch_axis, before.channel_axis))
         net = layers.Serial(Given(before.is_gaussian), self.net)
         features = (before.shape1[before.channel_axis],)
         sizes = before.shape1[before.batch_axis], before.shape2[before.batch_axis]
