@@ -1,6 +1,7 @@
 """init_fn and apply_fn: neural-tangents' own outputs from its own parameters, and their manners."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,14 @@ def test_sources_of_randomness(rng):
     assert not (one == two).any()
 
 
+def test_networks_travel():
+    """Between processes, as pickles."""
+    (init_fn, apply_fn, kernel_fn), shape = pickle.loads(pickle.dumps(NETS["branches"]))
+    _, params = init_fn(0, shape)
+    assert (apply_fn(params, X) == NETS["branches"][0].apply_fn(params, X)).all()
+    assert (kernel_fn(X, None, "ntk") == NETS["branches"][0].kernel_fn(X, None, "ntk")).all()
+
+
 def test_a_generator_goes_on():
     source = np.random.default_rng(0)
     first, second = (leaves(MLP.init_fn(source, X.shape)[1])[0] for _ in range(2))
@@ -168,14 +177,22 @@ def test_output_shapes(layer, shape, expected):
     assert layer.init_fn(0, shape)[0] == expected
 
 
+ARGUMENTS = {
+    "LeakyRelu": (0.2,),
+    "ABRelu": (0.2, 1.1),
+    "Monomial": (2,),
+    "RectifiedMonomial": (2,),
+    "Polynomial": ([0.3, 1.0, 0.2],),
+    "Hermite": (2,),
+}
+
+
 @pytest.mark.parametrize("image", [False, True])
 def test_every_layer_has_all_three_functions(image):
     """One call each: what has no finite counterpart would say so here."""
     x = IMAGES if image else X
     layers = [
-        getattr(stax, name)(*([0.2] if name == "LeakyRelu" else [0.2, 1.1] if "AB" in name else []))
-        for name in FUNCTIONS
-        if hasattr(stax, name)
+        getattr(stax, name)(*ARGUMENTS.get(name, ())) for name in FUNCTIONS if hasattr(stax, name)
     ]
     layers += [stax.Dense(6, 1.1, 0.2), stax.LayerNorm(), stax.Identity(), stax.Flatten()]
     if image:

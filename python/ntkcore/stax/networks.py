@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -111,10 +112,23 @@ def applied(part: Any, params: Any, x: Tree, rng: Any) -> Tree:
     inside = mapped(part.inside, x)
     params = [None if p is None else torch.as_tensor(p) for p in params]
     module = _module(part, inside)
-    out = _call(part.name, module, part.to_module(params), inside)
+    with _seeded(rng):
+        out = _call(part.name, module, part.to_module(params), inside)
     if isinstance(out, tuple):
         return [part.outside(one, one.ndim) for one in out]
     return part.outside(out, leaves(x)[0].ndim)
+
+
+@contextmanager
+def _seeded(rng: Any) -> Iterator[None]:
+    """torch's own random state, of layers that draw, comes from ``rng``, and is put back."""
+    if rng is None:
+        yield
+        return
+    seed = torch.randint(2**62, (1,), generator=generator_of(rng), dtype=torch.int64)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(seed))
+        yield
 
 
 def approximate_gelu(x: torch.Tensor) -> torch.Tensor:
