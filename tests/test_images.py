@@ -40,12 +40,6 @@ def test_against_the_reference(name, backend, references):
         assert relative_error(diagonal[k], np.diag(references[name][0][k])) < 1e-12
 
 
-def test_branches_of_different_strides_are_refused():
-    block = nk.Residual(R, conv(strides=(2, 2)), shortcut=conv((3, 3), padding="VALID"))
-    with pytest.raises(ValueError, match=r"FanInSum.*different strides"):
-        nk.kernel(nk.Serial(C, block, GAP), images(2, 5, 5))
-
-
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 33])
 @pytest.mark.parametrize("name", ["cntk gap", "pools", "head"])
 def test_sizes_symmetry_and_diagonal(name, n):
