@@ -81,9 +81,10 @@ def _emit(
             signal = layer.lower(builder, signal)
         value = builder.read(single(rest[-1] if rest else Identity(), builder, signal))
         if value.is_image:
+            hint = "; images without channels are x[..., None]" if len(value.shape) == 2 else ""
             raise ValueError(
                 f"the network ends with an image of shape {value.shape}, but a kernel needs a"
-                " vector: end it with Flatten() or GlobalAvgPool()"
+                f" vector: end it with Flatten() or GlobalAvgPool(){hint}"
             )
         builder.emit(value, output)
     if owned and not last:
