@@ -107,8 +107,10 @@ def check_rank(layer: Layer, builder: Builder, value: Value, rank: int) -> None:
 def window_of(layer: Windowed, image: Shape) -> Window:
     """Where the layer's windows lie in an image, of no pixel perhaps."""
     size, steps = layer.window, getattr(layer, "dilation", ())
-    reach = tuple((k - 1) * d + 1 for k, d in zip(size, steps, strict=True)) if steps else size
     place = valid_window if layer.padding == "VALID" else same_window
+    if set(steps) <= {1}:
+        return place(size, image, layer.strides)
+    reach = tuple((k - 1) * d + 1 for k, d in zip(size, steps, strict=True))
     return replace(place(reach, image, layer.strides), size=size, dilation=steps)
 
 
