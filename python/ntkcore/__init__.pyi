@@ -44,6 +44,8 @@ from .specs.branches import FanInSum, FanOut, Parallel, Residual
 from .specs.convolutions import (
     AvgPool,
     Conv,
+    ConvLocal,
+    ConvTranspose,
     Flatten,
     GlobalAvgPool,
     GlobalSumPool,
@@ -52,6 +54,7 @@ from .specs.convolutions import (
 )
 from .specs.layers import Dense, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
+from .specs.positions import DotGeneral, ImageResize, Index
 from .specs.text import from_json
 from .store.build import build, extend, resume
 from .store.planning import plan
@@ -70,8 +73,11 @@ __all__ = [
     "Cholesky",
     "Claim",
     "Conv",
+    "ConvLocal",
+    "ConvTranspose",
     "Cos",
     "Dense",
+    "DotGeneral",
     "Dynamics",
     "Eigh",
     "Erf",
@@ -86,7 +92,9 @@ __all__ = [
     "GradientDescent",
     "GradientFlow",
     "Identity",
+    "ImageResize",
     "InMemory",
+    "Index",
     "LandmarkRegression",
     "LayerNorm",
     "LeakyRelu",

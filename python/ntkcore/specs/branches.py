@@ -75,16 +75,6 @@ class FanInSum(Layer):
                 self,
                 f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}",
             )
-        strides = {part.steps for part in value if part.is_image}
-        if len(strides) > 1:
-            raise builder.error(
-                self,
-                "the branches reach the same image size by different strides,"
-                f" {' and '.join(map(str, strides))} since the last pool: pixels apart by d in one"
-                " are apart by another d in the input than in the other, and pairs of pixels are"
-                " computed displacement by displacement. Give all branches the same product of"
-                " strides",
-            )
         seen: set[int] = set()
         for part in value:
             if not seen.isdisjoint(part.sources):

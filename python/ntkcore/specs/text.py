@@ -6,10 +6,15 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from ntkcore.specs import activations, branches, convolutions
+from ntkcore.specs import activations, branches, convolutions, positions
 from ntkcore.specs.layers import LAYERS, Container, Layer
 
-WRITTEN_IN = activations, branches, convolutions  # imported, their layers are known by name
+WRITTEN_IN = (
+    activations,
+    branches,
+    convolutions,
+    positions,
+)  # imported, their layers are known by name
 
 
 def _layer(value: Any) -> Any:

@@ -1,0 +1,350 @@
+// Pairs of samples by full covariances: dense matrices over all pairs of positions, one pair of
+// samples at a time, positions p' side by side in vectors.
+#pragma once
+
+#include "../program/full_program.h"
+#include "../stop.h"
+#include "head.h"
+
+namespace ntk {
+namespace {
+
+// K and T over the pairs (p, p') of a slot; where only p = p' is kept, over these in row 0.
+template <class T>
+struct Field {
+  T *k, *t;
+  int positions;
+  bool diagonal;
+  int rows() const { return diagonal ? 1 : positions; }
+};
+
+// Two samples: values [channel][pitch], and features [row of the table][pitch].
+template <class T>
+struct FullPair {
+  const T *row, *col;
+  const T *row_table, *col_table;
+  double* record;  // of a sample with itself: where its table is written
+};
+
+template <class T, bool kNtk, bool kSelf>
+class FullRun {
+ public:
+  using V = typename Vector<T>::type;
+  static constexpr int L = kLanes<T>;
+
+  // Without memory only its size is found out.
+  FullRun(const FullProgram& program, const std::int64_t* offset, char*& memory, bool real)
+      : program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
+    const std::int64_t size = pitch_ * program.largest;
+    fields_ = static_cast<Field<T>*>(carve(memory, (program.slots + 1) * sizeof(Field<T>)));
+    for (int s = 0; s <= program.slots; ++s) {
+      T* const k = static_cast<T*>(carve(memory, size * sizeof(T)));
+      T* const t = static_cast<T*>(carve(memory, size * sizeof(T)));
+      if (!real) continue;
+      // What lies beyond the last position is read along, and so must be a number.
+      for (std::int64_t i = 0; i < size; ++i) k[i] = 0;
+      for (std::int64_t i = 0; kNtk && i < size; ++i) t[i] = 0;
+      fields_[s] = {k, t, 0, false};
+    }
+  }
+
+  // Adds to readouts [head slot][2][step].
+  void run(const FullPair<T>& pair, double* readouts, int step) {
+    load_input(pair);
+    for (int i = 0; i < program_.size && !stopped(); ++i) {
+      const FullOp& op = program_.ops[i];
+      Field<T>& field = fields_[op.slot];
+      switch (op.kind) {
+        case FullOpKind::affine:
+          for (int p = 0; p < field.rows(); ++p) affine_row(op, field, p);
+          break;
+        case FullOpKind::pointwise:
+          pointwise(op, i, pair, field);
+          break;
+        case FullOpKind::window:
+          window(op, field);
+          break;
+        case FullOpKind::linear:
+          linear(op, field);
+          break;
+        case FullOpKind::copy:
+          copy_or_add(field, fields_[op.other], false);
+          break;
+        case FullOpKind::add:
+          copy_or_add(field, fields_[op.other], true);
+          break;
+        case FullOpKind::diagonal:
+          to_diagonal(field);
+          break;
+        case FullOpKind::spread:
+          to_all(field);
+          break;
+        case FullOpKind::readout:
+        case FullOpKind::trace:
+          read_out(op, field, readouts + 2 * step * op.other, step);
+          break;
+      }
+    }
+  }
+
+ private:
+  T* row(T* matrix, int p) const { return matrix + p * pitch_; }
+  Field<T>& spare() { return fields_[program_.slots]; }
+
+  // K = <x(p), x'(p')>/channels, T = 0.
+  void load_input(const FullPair<T>& pair) {
+    Field<T>& field = fields_[0];
+    field.positions = program_.positions;
+    field.diagonal = program_.diagonal;
+    const T scale = T(1.0 / program_.channels);
+    for (int p = 0; p < field.rows(); ++p) {
+      T *const k = row(field.k, p), *const t = row(field.t, p);
+      for (int q = 0; q < field.positions; q += L) {
+        V sum = V{};
+        for (int c = 0; c < program_.channels; ++c) {
+          const T *const x = pair.row + c * pitch_, *const y = pair.col + c * pitch_;
+          sum += (field.diagonal ? load(x + q) : splat(x[p])) * load(y + q);
+        }
+        store(k + q, scale * sum);
+        if (kNtk) store(t + q, V{});
+      }
+    }
+  }
+
+  void affine_row(const FullOp& op, Field<T>& field, int p) {
+    const Affine<T> map = op.constants.affine().as<T>();
+    T *const k = row(field.k, p), *const t = row(field.t, p);
+    for (int q = 0; q < field.positions; q += L) {
+      V a = load(k + q), b = kNtk ? load(t + q) : V{};
+      map.template apply<kNtk>(a, b);
+      store(k + q, a);
+      if (kNtk) store(t + q, b);
+    }
+  }
+
+  void pointwise(const FullOp& op, int number, const FullPair<T>& pair, Field<T>& field) {
+    const std::int64_t at = offset_[number] * pitch_;
+    if (kSelf) record(op, pair.record + at, field);
+    const T *const r0 = pair.row_table + at, *const r1 = r0 + pitch_;
+    const T *const c0 = pair.col_table + at, *const c1 = c0 + pitch_;
+    visit_pointwise<T>(
+        op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
+          for (int p = 0; p < field.rows(); ++p) {
+            T *const k = row(field.k, p), *const t = row(field.t, p);
+            for (int q = 0; q < field.positions; q += L) {
+              const V a = field.diagonal ? load(r0 + q) : splat(r0[p]),
+                      b = field.diagonal ? load(r1 + q) : splat(r1[p]);
+              V e, d;
+              phi.pair(load(k + q), a, b, load(c0 + q), load(c1 + q), e, d);
+              store(k + q, e);
+              if (kNtk) store(t + q, d * load(t + q));
+            }
+          }
+        });
+    if (kSelf) finish_self(field);
+  }
+
+  // A sample with itself: features of its positions, and what becomes of p = p', where the
+  // correlation is exactly 1.
+  void record(const FullOp& op, double* features, const Field<T>& field) {
+    own_.k = row(spare().k, 0);
+    own_.t = row(spare().t, 0);
+    for (int p = 0; p < field.positions; ++p) {
+      const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
+      const WithItself<double> r = with_itself(op.pointwise, op.constants.p, double(field.k[at]));
+      for (int f = 0; f < features_at(op); ++f) features[f * pitch_ + p] = r.f[f];
+      own_.k[p] = T(r.E);
+      own_.t[p] = T(r.D * double(field.t[at]));
+    }
+  }
+  void finish_self(Field<T>& field) {
+    for (int p = 0; p < field.positions; ++p) {
+      const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
+      field.k[at] = own_.k[p];
+      field.t[at] = own_.t[p];
+    }
+  }
+
+  void window(const FullOp& op, Field<T>& field) {
+    const WindowTable& table = program_.windows[op.table];
+    Field<T>& out = spare();
+    out.positions = table.out;
+    out.diagonal = field.diagonal;
+    for (int o = 0; o < out.rows(); ++o) {
+      sum_of_taps(table, field, field.k, o, row(out.k, o));
+      if (kNtk) sum_of_taps(table, field, field.t, o, row(out.t, o));
+      affine_row(op, out, o);
+    }
+    swap(field, out);
+  }
+
+  // sum(o') = sum over taps t of matrix(source_t(o), source_t(o')); on the diagonal o is o'.
+  void sum_of_taps(const WindowTable& table, const Field<T>& field, T* matrix, int o, T* sum) {
+    for (int q = 0; q < table.out; q += L) store(sum + q, V{});
+    for (int tap = 0; tap < table.taps; ++tap) {
+      const int p = field.diagonal ? 0 : table.source[std::int64_t(tap) * table.out + o];
+      if (p < 0) continue;
+      const T* const from = row(matrix, p);
+      for (int r = table.first_run[tap]; r < table.first_run[tap + 1]; ++r)
+        add_run(table.runs[r], from, sum);
+    }
+  }
+  static void add_run(const Run& run, const T* from, T* sum) {
+    T* const to = sum + run.to;
+    from += run.from;
+    if (run.step == 1) {
+      int i = 0;
+      for (; i + L <= run.count; i += L)
+        store(to + i, load(to + i) + load(from + i));
+      for (; i < run.count; ++i) to[i] += from[i];
+    } else {
+      for (int i = 0; i < run.count; ++i) to[i] += from[std::int64_t(i) * run.step];
+    }
+  }
+
+  void linear(const FullOp& op, Field<T>& field) {
+    const MatrixTable& table = program_.matrices[op.table];
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T *const matrix = which ? field.t : field.k, *const other = spare().k;
+      if (field.diagonal)
+        on_diagonal(table, matrix, other);
+      else
+        from_both_sides(table, field.positions, matrix, other);
+    }
+    field.positions = table.out;
+  }
+
+  // M <- L M L' as (L (L M)')'.
+  void from_both_sides(const MatrixTable& table, int in, T* matrix, T* other) {
+    times(table, in, matrix, other);
+    transpose(other, matrix, pitch_, table.out, in);
+    times(table, table.out, matrix, other);
+    transpose(other, matrix, pitch_, table.out, table.out);
+  }
+  // out <- L M, M of so many columns.
+  void times(const MatrixTable& table, int columns, T* matrix, T* out) {
+    for (int o = 0; o < table.out; ++o) {
+      T* const to = row(out, o);
+      for (int q = 0; q < columns; q += L) store(to + q, V{});
+      for (int e = table.start[o]; e < table.start[o + 1]; ++e) {
+        const T weight = T(table.value[e]);
+        const T* const from = row(matrix, table.column[e]);
+        for (int q = 0; q < columns; q += L)
+          store(to + q, load(to + q) + weight * load(from + q));
+      }
+    }
+  }
+  // M <- L M L' on the diagonal, where L has one entry a row.
+  static void on_diagonal(const MatrixTable& table, T* matrix, T* other) {
+    for (int o = 0; o < table.out; ++o) {
+      other[o] = 0;
+      for (int e = table.start[o]; e < table.start[o + 1]; ++e)
+        other[o] += T(table.value[e] * table.value[e]) * matrix[table.column[e]];
+    }
+    for (int o = 0; o < table.out; ++o) matrix[o] = other[o];
+  }
+
+  void copy_or_add(Field<T>& to, const Field<T>& from, bool add) {
+    to.positions = from.positions;
+    to.diagonal = from.diagonal;
+    for (int p = 0; p < from.rows(); ++p)
+      for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+        T* const a = row(which ? to.t : to.k, p);
+        const T* const b = row(which ? from.t : from.k, p);
+        for (int q = 0; q < from.positions; q += L)
+          store(a + q, add ? load(a + q) + load(b + q) : load(b + q));
+      }
+  }
+
+  void to_diagonal(Field<T>& field) {
+    for (int p = 1; p < field.positions; ++p) {
+      field.k[p] = row(field.k, p)[p];
+      if (kNtk) field.t[p] = row(field.t, p)[p];
+    }
+    field.diagonal = true;
+  }
+  void to_all(Field<T>& field) {
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T* const matrix = which ? field.t : field.k;
+      for (int p = 1; p < field.positions; ++p) {
+        T* const to = row(matrix, p);
+        for (int q = 0; q < field.positions; q += L) store(to + q, V{});
+        to[p] = matrix[p];
+        matrix[p] = 0;
+      }
+    }
+    field.diagonal = false;
+  }
+
+  void read_out(const FullOp& op, const Field<T>& field, double* readouts, int step) {
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T* const matrix = which ? field.t : field.k;
+      const bool few = op.kind == FullOpKind::trace && !field.diagonal;
+      double total = 0;
+      for (int p = 0; p < field.rows(); ++p)
+        total += few ? double(row(matrix, p)[p]) : double(sum_of(row(matrix, p), field.positions));
+      readouts[which * step] += op.constants.scale() * total;
+    }
+  }
+  static T sum_of(const T* values, int count) {
+    V sums = V{};
+    int i = 0;
+    for (; i + L <= count; i += L) sums += load(values + i);
+    T total = 0;
+    for (; i < count; ++i) total += values[i];
+    for (int l = 0; l < L; ++l) total += sums[l];
+    return total;
+  }
+
+  static void swap(Field<T>& a, Field<T>& b) {
+    const Field<T> kept = a;
+    a = b;
+    b = kept;
+  }
+
+  const FullProgram program_;
+  const std::int64_t* offset_;
+  const std::int64_t pitch_;
+  Field<T>* fields_;  // of the slots, and a spare one
+  Field<T> own_{};
+};
+
+template <class T, bool kNtk>
+void run_full(const FullTile<T>& tile) {
+  constexpr int L = kLanes<T>;
+  char* memory = static_cast<char*>(tile.workspace);
+  const HeadScratch<T> s = make_head_scratch<T>(tile.program.head, memory);
+  const ImagesView<T>&rows = tile.row_images, &cols = tile.col_images;
+  FullRun<T, kNtk, false> run(tile.program, rows.offset, memory, true);
+  for (std::int64_t i = 0; i < tile.rows && !stopped(); ++i)
+    for (std::int64_t j = 0; j < tile.cols && !stopped(); j += L) {
+      if (tile.diagonal && j + L - 1 <= i) continue;
+      for (int k = 0; k < 2 * tile.program.head.slots * L; ++k) s.readouts[k] = 0;
+      for (int l = 0; l < L && j + l < tile.cols; ++l) {
+        if (tile.diagonal && j + l <= i) continue;
+        const std::int64_t r = tile.row + i, c = tile.col + j + l;
+        run.run({rows.pixels + r * rows.pixels_stride, cols.pixels + c * cols.pixels_stride,
+                 rows.table + r * rows.table_stride, cols.table + c * cols.table_stride, nullptr},
+                s.readouts + l, L);
+      }
+      run_head<T, kNtk>(tile, tile.row + i, tile.col + j, s);
+      scatter(tile, i, j, s);
+    }
+}
+
+// A sample with itself: its table, and its read-outs.
+inline void run_full_self(const FullSelf& self) {
+  char* memory = static_cast<char*>(self.workspace);
+  FullRun<double, true, true> run(self.program, self.offset, memory, true);
+  run.run({self.values, self.values, self.table, self.table, self.table}, self.readouts, 1);
+}
+
+inline std::int64_t full_scratch_bytes(const FullProgram& program) {
+  char* memory = nullptr;
+  make_head_scratch<double>(program.head, memory);
+  FullRun<double, true, true>(program, nullptr, memory, false);
+  return memory - static_cast<char*>(nullptr);
+}
+
+}  // namespace
+}  // namespace ntk

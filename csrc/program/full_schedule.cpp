@@ -1,0 +1,96 @@
+#include "full_schedule.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace ntk {
+
+OwnedWindow::OwnedWindow(int taps, int out, std::vector<int> source)
+    : taps_(taps), out_(out), source_(std::move(source)), first_run_{0} {
+  for (int t = 0; t < taps; ++t) {
+    const int* const from = source_.data() + std::int64_t(t) * out;
+    for (int o = 0; o < out;) {
+      if (from[o] < 0) {
+        ++o;
+        continue;
+      }
+      Run run{o, from[o], 1, 1};
+      if (o + 1 < out && from[o + 1] > from[o]) run.step = from[o + 1] - from[o];
+      while (o + run.count < out && from[o + run.count] == run.from + run.count * run.step)
+        ++run.count;
+      runs_.push_back(run);
+      o += run.count;
+    }
+    first_run_.push_back(int(runs_.size()));
+  }
+}
+
+FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, std::vector<OwnedWindow> windows,
+                           std::vector<OwnedMatrix> matrices, OwnedProgram head, FullShape shape)
+    : ops_(std::move(ops)),
+      slots_(slots),
+      windows_(std::move(windows)),
+      matrices_(std::move(matrices)),
+      head_(std::move(head)),
+      shape_(shape),
+      largest_(shape.positions) {
+  for (const OwnedWindow& window : windows_) window_views_.push_back(window.view());
+  for (const OwnedMatrix& matrix : matrices_) matrix_views_.push_back(matrix.view());
+  for (const FullOp& op : ops_) {
+    largest_ = std::max(largest_, op.positions);
+    offset_.push_back(table_rows_);
+    table_rows_ += features_at(op);
+  }
+}
+
+FullProgram FullSchedule::view() const {
+  return {ops_.data(),          int(ops_.size()), slots_,           window_views_.data(),
+          matrix_views_.data(), shape_.positions, shape_.channels,  largest_,
+          shape_.diagonal,      head_.view()};
+}
+
+bool FullSchedule::head_needs_variance() const {
+  const Program head = head_.view();
+  return std::any_of(head.ops, head.ops + head.size,
+                     [](const Op& op) { return op.kind == OpKind::pointwise; });
+}
+
+double FullSchedule::work() const {
+  std::vector<bool> diagonal(slots_, shape_.diagonal);
+  double total = 0;
+  for (const FullOp& op : ops_) {
+    if (op.kind == FullOpKind::copy) diagonal[op.slot] = diagonal[op.other];
+    if (op.kind == FullOpKind::diagonal || op.kind == FullOpKind::spread)
+      diagonal[op.slot] = op.kind == FullOpKind::diagonal;
+    const double n = op.positions, pairs = diagonal[op.slot] ? n : n * n;
+    if (op.kind == FullOpKind::window)
+      total += pairs * windows_[op.table].view().taps / 4;
+    else if (op.kind == FullOpKind::linear)
+      total += 4 * n * largest_;
+    else
+      total += pairs;
+  }
+  return total;
+}
+
+bool FullSchedule::homogeneous() const {
+  const auto unbiased = [](const auto& op) {
+    const Affine<double> map = op.constants.affine();
+    return map.b == 0 && map.f == 0;
+  };
+  const auto scales = [&](const FullOp& op) {
+    if (op.kind == FullOpKind::pointwise) return is_abrelu(op);
+    const bool affine = op.kind == FullOpKind::affine || op.kind == FullOpKind::window;
+    return !affine || unbiased(op);
+  };
+  const auto head_scales = [&](const Op& op) {
+    if (op.kind == OpKind::pointwise) return is_abrelu(op);
+    const bool affine = op.kind == OpKind::affine || op.kind == OpKind::emit;
+    return !affine || unbiased(op);
+  };
+  const Program head = head_.view();
+  return std::all_of(ops_.begin(), ops_.end(), scales) &&
+         std::all_of(head.ops, head.ops + head.size, head_scales);
+}
+
+}  // namespace ntk
