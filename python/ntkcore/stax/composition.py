@@ -1,18 +1,17 @@
-"""A network behind another, of which the Kernel is known: kernel_fn(Kernel)."""
+"""Kernels over pixels: to and from the arrays of a `Kernel`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.covariances import of_covariances
+from ntkcore.engine.fields import Field
 from ntkcore.specs import layers
-from ntkcore.specs.lowering import lower
-from ntkcore.specs.program import Builder, Law, Value
+from ntkcore.specs.program import Builder, Law, Shape, Value
+from ntkcore.stax.axes import Axes
 from ntkcore.stax.kernel import Kernel
 
 Matrix = npt.NDArray[np.float64]
@@ -20,80 +19,107 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, repr=False)
 class Given(layers.Layer, abstract=True):
-    """Stands for the network before: features of covariance K, tangent kernel ``ntk`` everywhere,
-    jointly Gaussian or not.
-    """
+    """Stands for the network before a Kernel: features that are jointly Gaussian, or not."""
 
     gaussian: bool
-    ntk: float = 0.0
 
     def lower(self, builder: Builder, value: layers.Signal) -> Value:
-        """K stays; T, which starts at 0, becomes ``ntk``."""
+        """Weights that change nothing."""
         value = layers.single(self, builder, value)
-        width = value.width
-        value = replace(builder.affine(value, 1.0, 0.0, 0.0, self.ntk, width), width=width)
+        value = replace(builder.affine(value, 1.0, 0.0, 0.0, 0.0, value.width))
         return value if self.gaussian else replace(value, law=Law.OTHER, centred=False)
 
 
-def values_after(
-    net: layers.Layer, kernel: Kernel, names: Sequence[str], options: dict[str, Any]
-) -> dict[str, Any]:
-    """nngp, ntk, cov1 and cov2, those of ``names``, of a network of vectors behind the kernel's.
+def inputs_of(kernel: Kernel) -> tuple[Axes, Shape]:
+    """The axes of a Kernel, and the shape of one sample, channels last."""
+    shape = list(kernel.shape1)
+    axes = Axes(kernel.batch_axis, kernel.channel_axis, len(shape))
+    places = [n for axis, n in enumerate(shape) if axis not in (axes.batch, axes.channel)]
+    return axes, (*places, shape[axes.channel])
 
-    The tangent kernel is affine in that before: T = T_0 + (T_1 - T_0) ntk, T_c that of ntk = c.
-    ValueError for a Kernel whose arrays do not fit each other; others as of `ntkcore.kernel`.
+
+def field_of(kernel: Kernel, wants_ntk: bool) -> Field:
+    """A Kernel's covariances over all pairs of positions.
+
+    ValueError for arrays that do not fit each other; NotImplementedError without covariances
+    between pixels.
     """
-    nngp, ntk, cov1, cov2 = _arrays(kernel, "ntk" in names)
-    features = kernel.shape1[kernel.channel_axis]
-
-    def run(wanted: Sequence[str], start: float) -> dict[str, Any]:
-        whole = layers.Serial(Given(kernel.is_gaussian, start), net)
-        program: Any = lower(whole, (features,), wants_ntk="ntk" in wanted)
-        return of_covariances(program, nngp, cov1, cov2, wanted, **options)
-
-    found = run([name for name in names if name in ("nngp", "ntk")], 0.0)
-    if ntk is not None:
-        slope = run(["ntk"], 1.0)["ntk"] - found["ntk"]
-        found["ntk"] = found["ntk"] + slope * ntk
-    return found
-
-
-def _arrays(kernel: Kernel, wants_ntk: bool) -> tuple[Matrix, Matrix | None, Matrix, Matrix | None]:
-    """nngp, ntk and both variances, checked."""
-    if len(kernel.shape1) != 2:
+    axes, (*places, _) = inputs_of(kernel)
+    if kernel.diagonal_spatial and places:
         raise NotImplementedError(
-            f"kernel_fn takes a Kernel of vectors, not of outputs of shape {kernel.shape1}: join"
-            " the layers with stax.serial and call its kernel_fn on the data"
+            "kernel_fn takes no Kernel of images with diagonal_spatial=True: covariances between"
+            " pixels are not in it"
         )
     n1 = len(kernel.cov1)
     n2 = n1 if kernel.cov2 is None else len(kernel.cov2)
-    ntk = None
-    if wants_ntk:
-        if kernel.ntk is None:
-            raise ValueError("the Kernel holds no ntk: ask for 'nngp', or compute it with its ntk")
-        ntk = _numbers("ntk", kernel.ntk, (n1, n2))
-    cov1, cov2 = (
-        None if cov is None else _variances(name, cov, kernel.diagonal_batch)
-        for name, cov in (("cov1", kernel.cov1), ("cov2", kernel.cov2))
+    if wants_ntk and kernel.ntk is None:
+        raise ValueError("the Kernel holds no ntk: ask for 'nngp', or compute it with its ntk")
+
+    def matrix(name: str, samples: Shape) -> Matrix | None:
+        given = getattr(kernel, name)
+        if given is None:
+            return None
+        if name in ("cov1", "cov2") and not kernel.diagonal_batch:
+            _numbers(name, given, (*samples, *samples))
+            given = np.moveaxis(np.diagonal(given, axis1=0, axis2=1), -1, 0)
+        return _from_pairs(_numbers(name, given, samples), places, kernel.is_reversed, name)
+
+    nngp, own1, own2 = matrix("nngp", (n1, n2)), matrix("cov1", (n1,)), matrix("cov2", (n2,))
+    assert nngp is not None
+    assert own1 is not None
+    masks = (
+        None if m is None else np.moveaxis(m, (axes.batch, axes.channel), (0, -1)).reshape(n, -1)
+        for m, n in ((kernel.mask1, n1), (kernel.mask2, n2))
     )
-    assert cov1 is not None
-    return _numbers("nngp", kernel.nngp, (n1, n2)), ntk, cov1, cov2
+    return Field(nngp, matrix("ntk", (n1, n2)) if wants_ntk else None, own1, own2, *masks)
 
 
-def _variances(name: str, given: Any, diagonal: bool) -> Matrix:
-    """Of every sample, from them or from the covariances of all samples."""
-    n = len(given)
-    cov = _numbers(name, given, (n,) if diagonal else (n, n))
-    cov = cov if diagonal else np.diagonal(cov).copy()
-    if (cov < 0).any():
-        raise ValueError(f"the Kernel's {name} holds variances, which must not be negative")
-    return cov
+def values_of(field: Field, axes: Axes, places: Shape, diagonal: bool) -> dict[str, Any]:
+    """A Kernel's arrays."""
+    arrays = {"nngp": field.nngp, "ntk": field.ntk, "cov1": field.own1, "cov2": field.own2}
+    masks = {"mask1": field.mask1, "mask2": field.mask2}
+    return {
+        name: None if m is None else _to_pairs(m, places, diagonal) for name, m in arrays.items()
+    } | {
+        name: None
+        if m is None
+        else np.moveaxis(m.reshape(len(m), *places, 1), (0, -1), (axes.batch, axes.channel))
+        for name, m in masks.items()
+    }
 
 
-def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> Matrix:
+def _to_pairs(matrix: Matrix, places: Shape, diagonal: bool) -> Matrix:
+    """(…, P, P) to (…, h, h, w, w), or to (…, h, w) of p = p'."""
+    leading, rank = matrix.shape[:-2], len(places)
+    if diagonal:
+        own: Matrix = np.diagonal(matrix, axis1=-2, axis2=-1)
+        return own.reshape(*leading, *places).copy()
+    whole = matrix.reshape(*leading, *places, *places)
+    first = len(leading)
+    pairs = [axis for i in range(rank) for axis in (first + i, first + rank + i)]
+    return np.ascontiguousarray(whole.transpose(*range(first), *pairs))
+
+
+def _from_pairs(array: Matrix, places: list[int], is_reversed: bool, name: str) -> Matrix:
+    """And back."""
+    rank = len(places)
+    sizes = places[::-1] if is_reversed else places
+    first = array.ndim - 2 * rank
+    if array.shape[first:] != tuple(n for n in sizes for _ in range(2)):
+        raise ValueError(
+            f"the Kernel's {name} has shape {array.shape}, which does not end with that of pairs of"
+            f" pixels of an image of {tuple(places)}"
+        )
+    order = range(rank - 1, -1, -1) if is_reversed else range(rank)
+    axes = [first + 2 * i + side for side in (0, 1) for i in order]
+    total = int(np.prod(places, dtype=int))
+    return array.transpose(*range(first), *axes).reshape(*array.shape[:first], total, total)
+
+
+def _numbers(name: str, given: Any, samples: Shape) -> Matrix:
     array = np.ascontiguousarray(given, np.float64)
-    if array.shape != shape:
-        raise ValueError(f"the Kernel's {name} has shape {array.shape}, not {shape}")
+    if array.shape[: len(samples)] != samples:
+        raise ValueError(f"the Kernel's {name} has shape {array.shape}, not {samples} first")
     if not np.isfinite(array).all():
         raise ValueError(f"the Kernel's {name} holds NaN or infinity")
     return array

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.engine import fields
+from ntkcore.engine.fields import Field
 from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
-from ntkcore.specs.program import Builder, Law, Shape
+from ntkcore.specs.full import FullBuilder
+from ntkcore.specs.program import Law, Shape, Value
 from ntkcore.stax.axes import Axes, axes_of
-from ntkcore.stax.composition import Given, values_after
+from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
 from ntkcore.stax.kernel import Kernel, names_of, packed
-from ntkcore.stax.masks import masked, without_masked
+from ntkcore.stax.masks import masked
 from ntkcore.stax.parts import Part
 from ntkcore.stax.support import check_diagonals, refuse_masks
-
-Sizes = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,28 @@ class KernelFn:
     ) -> Any:
         """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors or images.
 
+        A network that ends with an image has a kernel for every pair of pixels, (n1, n2, height,
+        height, width, width), which is computed in NumPy: for few samples and small images. So is
+        one of a `Kernel` and one of masked data.
+
         Parameters
         ----------
         x1, x2
             Data, samples and channels lying on the axes of the network's first layer: by default
-            (n, d) and (n, height, width, channels). Or, as ``x1`` alone, the `Kernel` of a network
-            of vectors that goes before, in float64.
+            (n, d) and (n, height, width, channels). Or, as ``x1`` alone, the `Kernel` of the
+            network before.
         get
             The name of a `Kernel` attribute ("ntk", "nngp", "cov1", …; any case) for its value, a
             tuple of names for a namedtuple in that order, None for a `Kernel`. Only what is asked
             for is computed.
         mask_constant
-            Entries of the data that equal it (NaN too) are masked: they count as 0, and kernels of
-            a sample of which all entries are masked are 0.
+            Entries of the data that equal it (NaN too) are masked: they count as 0, and so do
+            covariances of pixels, or samples, of which all channels are masked.
         diagonal_batch
             False: cov1 and cov2 are the covariances of all samples.
         diagonal_spatial
-            True: covariances between pixels are not followed, for networks without pools, of which
-            they are no part. Otherwise they are wherever the network needs them.
+            True: covariances between pixels are left out, (n1, n2, height, width), for networks
+            without pools, which need them.
         threads, dtype, backend, progress
             As for `ntkcore.kernel`.
 
@@ -80,13 +86,15 @@ class KernelFn:
             For an empty or repeated name, samples or channels on an axis where a layer does not
             look for them, a `Kernel` that is none; and as of `ntkcore.kernel`.
         NotImplementedError
-            For ``pattern``, for single masked pixels, for ``diagonal_spatial=True`` of a network
-            with pools.
+            For ``pattern``, for masks before layers that mix pixels (but convolutions and pools),
+            for ``diagonal_spatial=True`` of a network with pools.
         """
         refuse_masks("kernel_fn", pattern=pattern)
         names = names_of(get)
         check_diagonals(self.net, diagonal_batch, diagonal_spatial)
         options = {"threads": threads, "backend": backend, "progress": progress}
+        if isinstance(x2, Kernel):
+            raise TypeError("kernel_fn takes a Kernel as x1, alone")
         if isinstance(x1, Kernel):
             extra = (x2, mask_constant, dtype)
             if diagonal_batch is False or any(one is not None for one in extra):
@@ -94,11 +102,10 @@ class KernelFn:
                     "kernel_fn of a Kernel takes no x2, mask_constant, dtype or"
                     " diagonal_batch=False: the Kernel says which samples there are, in float64"
                 )
-            return packed(get, self._behind(x1, names, options))
-        if isinstance(x2, Kernel):
-            raise TypeError("kernel_fn takes a Kernel as x1, alone")
-        values = self._of_data(names, x1, x2, dtype, mask_constant, diagonal_batch, options)
-        values["diagonal_spatial"] = bool(diagonal_spatial) and values.pop("vectors")
+            values = self._behind(x1, names, bool(diagonal_spatial), options)
+        else:
+            diagonals = diagonal_batch is not False, bool(diagonal_spatial)
+            values = self._of_data(names, x1, x2, dtype, mask_constant, diagonals, options)
         return packed(get, values)
 
     def _of_data(
@@ -108,7 +115,7 @@ class KernelFn:
         x2: Any,
         dtype: Any,
         mask_constant: float | None,
-        diagonal_batch: bool | None,
+        diagonals: tuple[bool, bool],
         options: dict[str, Any],
     ) -> dict[str, Any]:
         first, axes = self._ordered(x1, "x1")
@@ -116,63 +123,86 @@ class KernelFn:
         first, mask1 = masked(first, mask_constant)
         second, mask2 = (first, mask1) if x2 is x1 else masked(second, mask_constant)
         a, b = check_data(first, second, dtype)
-        after = self.part.after(axes)
-        found: dict[str, Any] = {"diagonal_batch": diagonal_batch is not False}
-        matrices = tuple(name for name in names if name in KERNELS)
-        if matrices:
-            other = None if x2 is x1 else b
-            found.update(kernel(self.net, a, other, matrices, **options)._asdict())
-        for name, x in (("cov1", a), ("cov2", b)):
-            if name in names:
-                found[name] = self._own(x, found["diagonal_batch"], options)
-        found = without_masked(found, mask1, mask2)
+        other = None if x2 is x1 else b
+        after, end = self.part.after(axes), _end(self.net, a.shape[1:])
+        if mask1 is None and not end.is_image:
+            found = self._whole(names, a, b, other, diagonals[0], options)
+        else:
+            sides = [(a, mask1), (other, None if other is None else mask2)]
+            found = self._by_pixels(names, sides, after, diagonals, options)
+            if x2 is x1:
+                found |= {"cov2": found["cov1"], "mask2": found["mask1"]}
+            found = {name: _in_dtype(value, a.dtype) for name, value in found.items()}
         if "x1_is_x2" in names:
             found["x1_is_x2"] = b is None or (
                 a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all())
             )
-        if not found.keys() >= set(names):
-            sizes = len(a), len(a if b is None else b)
-            found.update(self._facts(self.net, a.shape[1:], after, sizes))
-        return {**found, "mask1": mask1, "mask2": mask2, "vectors": a.ndim == 2}
+        sizes = len(a), len(a if b is None else b)
+        pixels = end.is_image or a.ndim == 2
+        kept = {"diagonal_batch": diagonals[0], "diagonal_spatial": diagonals[1] and pixels}
+        return {"mask1": None, "mask2": None, **found, **kept, **_facts(end, after, sizes)}
 
-    def _own(self, x: Any, diagonal: bool, options: dict[str, Any]) -> Any:
-        """Variances of samples, or all their covariances."""
-        if x is None:
-            return None
-        if not diagonal:
-            return kernel(self.net, x, None, "nngp", **options)
-        return kernel_diag(
-            self.net, x, "nngp", threads=options["threads"], backend=options["backend"]
-        )
+    def _whole(
+        self,
+        names: Sequence[str],
+        a: Any,
+        b: Any,
+        other: Any,
+        diagonal_batch: bool,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Kernels of vectors, by the engine."""
+        found: dict[str, Any] = {}
+        matrices = tuple(name for name in names if name in KERNELS)
+        if matrices:
+            found.update(kernel(self.net, a, other, matrices, **options)._asdict())
+        given = {name: value for name, value in options.items() if name != "progress"}
+        for name, x in (("cov1", a), ("cov2", b)):
+            if name in names and x is not None and diagonal_batch:
+                found[name] = kernel_diag(self.net, x, "nngp", **given)
+            elif name in names:
+                found[name] = None if x is None else kernel(self.net, x, None, "nngp", **options)
+        return found
+
+    def _by_pixels(
+        self,
+        names: Sequence[str],
+        sides: Sequence[tuple[Any, Any]],
+        after: Axes,
+        diagonals: tuple[bool, bool],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Kernels of two data sets with their masks, over pixels where the network ends so."""
+
+        def values(one: tuple[Any, Any], two: tuple[Any, Any], wants_ntk: bool) -> dict[str, Any]:
+            start = fields.of_data(one[0], two[0], wants_ntk)
+            start = replace(start, mask1=one[1], mask2=two[1])
+            shape = one[0].shape[1:]
+            return _values(self.net, shape, start, after, diagonals[1], options)
+
+        found = values(sides[0], sides[1], "ntk" in names)
+        if not diagonals[0]:
+            for name, side in zip(("cov1", "cov2"), sides, strict=True):
+                if side[0] is not None:
+                    found[name] = values(side, (None, None), False)["nngp"]
+        return found
 
     def _behind(
-        self, before: Kernel, names: Sequence[str], options: dict[str, Any]
+        self, before: Kernel, names: Sequence[str], diagonal: bool, options: dict[str, Any]
     ) -> dict[str, Any]:
-        found = values_after(self.net, before, names, options)
-        after = self.part.after(Axes(before.batch_axis, before.channel_axis))
+        """What follows a Kernel."""
+        axes, shape = inputs_of(before)
+        start = field_of(before, "ntk" in names)
         net = layers.Serial(Given(before.is_gaussian), self.net)
-        features = (before.shape1[before.channel_axis],)
-        sizes = before.shape1[before.batch_axis], before.shape2[before.batch_axis]
-        found = without_masked(found, before.mask1, before.mask2)
-        return {**before.asdict(), **found, **self._facts(net, features, after, sizes)}
-
-    def _facts(
-        self, net: layers.Layer, input_shape: Shape, after: Axes, sizes: Sizes
-    ) -> dict[str, Any]:
-        """What a Kernel says of the outputs."""
-        builder = Builder(input_shape, wants_ntk=False)
-        end = builder.read(layers.single(net, builder, net.lower(builder, builder.input)))
-        width = (end.width or end.shape[-1]) * after.scale
-        shape1, shape2 = (after.outside((n, *end.shape[:-1], width)) for n in sizes)
-        return {
-            "is_gaussian": end.law is Law.GAUSSIAN,
-            "is_reversed": False,
-            "is_input": False,
-            "shape1": shape1,
-            "shape2": shape2,
-            "batch_axis": after.batch,
-            "channel_axis": after.channel,
+        after, end = self.part.after(axes), _end(net, shape)
+        sizes = before.shape1[axes.batch], before.shape2[axes.batch]
+        found = _values(net, shape, start, after, diagonal, options)
+        kept = {
+            "x1_is_x2": before.x1_is_x2,
+            "diagonal_batch": True,
+            "diagonal_spatial": diagonal and (end.is_image or len(shape) == 1),
         }
+        return {**found, **kept, **_facts(end, after, sizes)}
 
     def _ordered(self, x: Any, name: str) -> tuple[Any, Axes]:
         """The data with samples first and channels last, and where they were."""
@@ -183,3 +213,42 @@ class KernelFn:
         if (axes.batch, axes.channel) == (0, x.ndim - 1):
             return x, axes
         return np.moveaxis(as_array(x, name), (axes.batch, axes.channel), (0, -1)), axes
+
+
+def _values(
+    net: layers.Layer,
+    shape: Shape,
+    start: Field,
+    after: Axes,
+    diagonal: bool,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """A Kernel's arrays after a network, by all pairs of pixels."""
+    field, end = fields.after(net, shape, start, **options)
+    return values_of(field, after, end.shape[:-1] if end.is_image else (), diagonal)
+
+
+@functools.lru_cache(maxsize=64)
+def _end(net: layers.Layer, input_shape: Shape) -> Value:
+    """What is known of a network's outputs."""
+    builder = FullBuilder(input_shape, wants_ntk=False)
+    return builder.read(layers.single(net, builder, net.lower(builder, builder.input)))
+
+
+def _in_dtype(value: Any, dtype: Any) -> Any:
+    return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype != bool else value
+
+
+def _facts(end: Value, after: Axes, sizes: tuple[int, int]) -> dict[str, Any]:
+    """What a Kernel says of the outputs."""
+    width = (end.width or end.shape[-1]) * after.scale
+    shape1, shape2 = (after.outside((n, *end.shape[:-1], width)) for n in sizes)
+    return {
+        "is_gaussian": end.law is Law.GAUSSIAN,
+        "is_reversed": False,
+        "is_input": False,
+        "shape1": shape1,
+        "shape2": shape2,
+        "batch_axis": after.batch,
+        "channel_axis": after.channel,
+    }
