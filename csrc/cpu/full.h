@@ -35,11 +35,12 @@ class FullRun {
   // Without memory only its size is found out.
   FullRun(const FullProgram& program, const std::int64_t* offset, char*& memory, bool real)
       : program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
-    const std::int64_t size = pitch_ * program.largest;
+    const std::int64_t size = pitch_ * program.largest, beyond = pitch_ + L;
     fields_ = static_cast<Field<T>*>(carve(memory, (program.slots + 1) * sizeof(Field<T>)));
     for (int s = 0; s <= program.slots; ++s) {
-      T* const k = static_cast<T*>(carve(memory, size * sizeof(T)));
-      T* const t = static_cast<T*>(carve(memory, size * sizeof(T)));
+      // A row's neighbours are read along with it, those of the first and last row too.
+      T* const k = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
+      T* const t = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
       if (!real) continue;
       // What lies beyond the last position is read along, and so must be a number.
       for (std::int64_t i = 0; i < size; ++i) k[i] = 0;
@@ -51,18 +52,17 @@ class FullRun {
   // Adds to readouts [head slot][2][step].
   void run(const FullPair<T>& pair, double* readouts, int step) {
     load_input(pair);
-    for (int i = 0; i < program_.size && !stopped(); ++i) {
+    for (int i = 0; i < program_.size && !stopped();) {
       const FullOp& op = program_.ops[i];
       Field<T>& field = fields_[op.slot];
+      const int last = row_ops_end(i);
       switch (op.kind) {
         case FullOpKind::affine:
-          for (int p = 0; p < field.rows(); ++p) affine_row(op, field, p);
-          break;
         case FullOpKind::pointwise:
-          pointwise(op, i, pair, field);
+          by_rows(i, last, pair, field);
           break;
         case FullOpKind::window:
-          window(op, field);
+          window(op, field, i + 1, last, pair);
           break;
         case FullOpKind::linear:
           linear(op, field);
@@ -84,6 +84,7 @@ class FullRun {
           read_out(op, field, readouts + 2 * step * op.other, step);
           break;
       }
+      i = last;
     }
   }
 
@@ -111,6 +112,33 @@ class FullRun {
     }
   }
 
+  // Affine and pointwise ops act on every row by itself: those that follow op i on its slot run
+  // while a row is in the cache. A sample with itself needs all variances first: op by op.
+  int row_ops_end(int i) const {
+    const FullOpKind kind = program_.ops[i].kind;
+    int end = i + 1;
+    if (!kSelf && (is_row_op(kind) || kind == FullOpKind::window))
+      while (end < program_.size && is_row_op(program_.ops[end].kind) &&
+             program_.ops[end].slot == program_.ops[i].slot)
+        ++end;
+    return end;
+  }
+  static bool is_row_op(FullOpKind kind) {
+    return kind == FullOpKind::affine || kind == FullOpKind::pointwise;
+  }
+
+  void by_rows(int first, int last, const FullPair<T>& pair, Field<T>& field) {
+    const bool features = kSelf && program_.ops[first].kind == FullOpKind::pointwise;
+    if (features) record(program_.ops[first], pair.record + offset_[first] * pitch_, field);
+    for (int p = 0; p < field.rows(); ++p) apply_row(first, last, pair, field, p);
+    if (features) finish_self(field);
+  }
+  void apply_row(int first, int last, const FullPair<T>& pair, Field<T>& field, int p) {
+    for (int i = first; i < last; ++i)
+      program_.ops[i].kind == FullOpKind::affine ? affine_row(program_.ops[i], field, p)
+                                                 : pointwise_row(i, pair, field, p);
+  }
+
   void affine_row(const FullOp& op, Field<T>& field, int p) {
     const Affine<T> map = op.constants.affine().as<T>();
     T *const k = row(field.k, p), *const t = row(field.t, p);
@@ -122,26 +150,24 @@ class FullRun {
     }
   }
 
-  void pointwise(const FullOp& op, int number, const FullPair<T>& pair, Field<T>& field) {
+  void pointwise_row(int number, const FullPair<T>& pair, Field<T>& field, int p) {
+    const FullOp& op = program_.ops[number];
     const std::int64_t at = offset_[number] * pitch_;
-    if (kSelf) record(op, pair.record + at, field);
     const T *const r0 = pair.row_table + at, *const r1 = r0 + pitch_;
     const T *const c0 = pair.col_table + at, *const c1 = c0 + pitch_;
+    T *const k = row(field.k, p), *const t = row(field.t, p);
+    const bool diagonal = field.diagonal;
+    const V mine0 = splat(r0[p]), mine1 = splat(r1[p]);
     visit_pointwise<T>(
         op.pointwise, op.constants.p, [&](const auto& phi) __attribute__((always_inline)) {
-          for (int p = 0; p < field.rows(); ++p) {
-            T *const k = row(field.k, p), *const t = row(field.t, p);
-            for (int q = 0; q < field.positions; q += L) {
-              const V a = field.diagonal ? load(r0 + q) : splat(r0[p]),
-                      b = field.diagonal ? load(r1 + q) : splat(r1[p]);
-              V e, d;
-              phi.pair(load(k + q), a, b, load(c0 + q), load(c1 + q), e, d);
-              store(k + q, e);
-              if (kNtk) store(t + q, d * load(t + q));
-            }
+          for (int q = 0; q < field.positions; q += L) {
+            const V a = diagonal ? load(r0 + q) : mine0, b = diagonal ? load(r1 + q) : mine1;
+            V e, d;
+            phi.pair(load(k + q), a, b, load(c0 + q), load(c1 + q), e, d);
+            store(k + q, e);
+            if (kNtk) store(t + q, d * load(t + q));
           }
         });
-    if (kSelf) finish_self(field);
   }
 
   // A sample with itself: features of its positions, and what becomes of p = p', where the
@@ -165,29 +191,55 @@ class FullRun {
     }
   }
 
-  void window(const FullOp& op, Field<T>& field) {
+  // Ops first … last of rows follow.
+  void window(const FullOp& op, Field<T>& field, int first, int last, const FullPair<T>& pair) {
     const WindowTable& table = program_.windows[op.table];
     Field<T>& out = spare();
     out.positions = table.out;
     out.diagonal = field.diagonal;
     for (int o = 0; o < out.rows(); ++o) {
-      sum_of_taps(table, field, field.k, o, row(out.k, o));
-      if (kNtk) sum_of_taps(table, field, field.t, o, row(out.t, o));
+      sum_of_taps(table, field, o, row(out.k, o), row(out.t, o));
       affine_row(op, out, o);
+      apply_row(first, last, pair, out, o);
     }
     swap(field, out);
   }
 
-  // sum(o') = sum over taps t of matrix(source_t(o), source_t(o')); on the diagonal o is o'.
-  void sum_of_taps(const WindowTable& table, const Field<T>& field, T* matrix, int o, T* sum) {
-    for (int q = 0; q < table.out; q += L) store(sum + q, V{});
+  // K(o') = sum over taps t of K(source_t(o), source_t(o')), and T; on the diagonal o is o'.
+  void sum_of_taps(const WindowTable& table, const Field<T>& field, int o, T* k, T* t) {
+    for (int q = 0; q < table.out; q += L) {
+      store(k + q, V{});
+      if (kNtk) store(t + q, V{});
+    }
     for (int tap = 0; tap < table.taps; ++tap) {
       const int p = field.diagonal ? 0 : table.source[std::int64_t(tap) * table.out + o];
       if (p < 0) continue;
-      const T* const from = row(matrix, p);
-      for (int r = table.first_run[tap]; r < table.first_run[tap + 1]; ++r)
-        add_run(table.runs[r], from, sum);
+      const T *const from_k = row(field.k, p), *const from_t = row(field.t, p);
+      if (table.first_run[tap] == table.first_run[tap + 1])
+        add_shifted(table, tap, from_k, from_t, k, t);
+      for (int r = table.first_run[tap]; r < table.first_run[tap + 1]; ++r) {
+        add_run(table.runs[r], from_k, k);
+        if (kNtk) add_run(table.runs[r], from_t, t);
+      }
     }
+  }
+  // What lies beyond the row is read too, and masked.
+  static void add_shifted(const WindowTable& table, int tap, const T* from_k, const T* from_t, T* k,
+                          T* t) {
+    const std::int32_t* const mask = table.mask + tap * table.mask_pitch;
+    from_k += table.shift[tap];
+    from_t += table.shift[tap];
+    for (int q = 0; q < table.out; q += L) {
+      store(k + q, load(k + q) + masked(load(from_k + q), mask + q));
+      if (kNtk) store(t + q, load(t + q) + masked(load(from_t + q), mask + q));
+    }
+  }
+  static NTK_HD V masked(V values, const std::int32_t* mask) {
+    using I = typename Vector<T>::integer;
+    typedef std::int32_t Narrow __attribute__((vector_size(L * 4)));
+    Narrow narrow;
+    __builtin_memcpy(&narrow, mask, sizeof narrow);
+    return (V)((I)values & __builtin_convertvector(narrow, I));
   }
   static void add_run(const Run& run, const T* from, T* sum) {
     T* const to = sum + run.to;

@@ -27,12 +27,16 @@ struct Run {
   int to, from, count, step;
 };
 
-// Where output o reads by tap t: source[t out + o], or -1: nowhere. The same, tap by tap, in runs.
+// Where output o reads by tap t: source[t out + o], or -1: nowhere. The same, tap by tap: in runs,
+// or, where every output that reads at all reads at the same distance, by a mask of ones.
 struct WindowTable {
   int taps, out;
   const int* source;
   const Run* runs;
-  const int* first_run;  // [taps + 1]
+  const int* first_run;  // [taps + 1]: none of a tap that has a mask
+  const int* shift;      // [taps]
+  const std::int32_t* mask;  // [taps][mask_pitch]
+  std::int64_t mask_pitch;
 };
 
 // A sparse matrix of positions, row by row: entries start[o] … start[o + 1].

@@ -1,27 +1,60 @@
 #include "full_schedule.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace ntk {
 
+namespace {
+
+constexpr int kMostLanes = 16;  // that a mask is read beyond its end
+
+// The distance from outputs to what they read, where it is the same for all of them.
+std::optional<int> common_shift(const int* from, int out) {
+  std::optional<int> shift;
+  for (int o = 0; o < out; ++o) {
+    if (from[o] < 0) continue;
+    if (shift && *shift != from[o] - o) return std::nullopt;
+    shift = from[o] - o;
+  }
+  return shift.value_or(0);
+}
+
+}  // namespace
+
 OwnedWindow::OwnedWindow(int taps, int out, std::vector<int> source)
-    : taps_(taps), out_(out), source_(std::move(source)), first_run_{0} {
+    : taps_(taps),
+      out_(out),
+      mask_pitch_(out + kMostLanes),
+      source_(std::move(source)),
+      first_run_{0},
+      shift_(taps, 0),
+      mask_(taps * mask_pitch_, 0) {
   for (int t = 0; t < taps; ++t) {
     const int* const from = source_.data() + std::int64_t(t) * out;
-    for (int o = 0; o < out;) {
-      if (from[o] < 0) {
-        ++o;
-        continue;
-      }
-      Run run{o, from[o], 1, 1};
-      if (o + 1 < out && from[o + 1] > from[o]) run.step = from[o + 1] - from[o];
-      while (o + run.count < out && from[o + run.count] == run.from + run.count * run.step)
-        ++run.count;
-      runs_.push_back(run);
-      o += run.count;
+    if (const auto shift = common_shift(from, out)) {
+      shift_[t] = *shift;
+      for (int o = 0; o < out; ++o) mask_[t * mask_pitch_ + o] = from[o] < 0 ? 0 : -1;
+    } else {
+      add_runs(from);
     }
     first_run_.push_back(int(runs_.size()));
+  }
+}
+
+void OwnedWindow::add_runs(const int* from) {
+  for (int o = 0; o < out_;) {
+    if (from[o] < 0) {
+      ++o;
+      continue;
+    }
+    Run run{o, from[o], 1, 1};
+    if (o + 1 < out_ && from[o + 1] > from[o]) run.step = from[o + 1] - from[o];
+    while (o + run.count < out_ && from[o + run.count] == run.from + run.count * run.step)
+      ++run.count;
+    runs_.push_back(run);
+    o += run.count;
   }
 }
 

@@ -13,12 +13,17 @@ class OwnedWindow {
  public:
   OwnedWindow(int taps, int out, std::vector<int> source);
   WindowTable view() const {
-    return {taps_, out_, source_.data(), runs_.data(), first_run_.data()};
+    return {taps_,         out_,         source_.data(), runs_.data(), first_run_.data(),
+            shift_.data(), mask_.data(), mask_pitch_};
   }
 
  private:
+  void add_runs(const int* from);
+
   int taps_, out_;
-  std::vector<int> source_, first_run_;
+  std::int64_t mask_pitch_;
+  std::vector<int> source_, first_run_, shift_;
+  std::vector<std::int32_t> mask_;
   std::vector<Run> runs_;
 };
 

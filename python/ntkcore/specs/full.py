@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.specs.program import Builder, Matrix, Op, Shape, Side, Unread, Value, Window
 
+MOST_TAPS = 27  # that are summed at once
 NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 Csr = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
@@ -95,18 +96,11 @@ class FullBuilder(Builder):
         normalize_edges: bool,
         circular: bool = False,
     ) -> Value:
-        factor = 1.0 if normalize_edges else math.sqrt(scale)
-        for axis, side in enumerate(sides_of(window, value.image, circular)):
-            n = value.image[axis]
-            matrix = np.zeros((side.shape[1], n))
-            for tap in side:
-                inside = np.flatnonzero(tap >= 0)
-                matrix[inside, tap[inside]] += 1
-            if normalize_edges:
-                matrix /= matrix.sum(axis=1, keepdims=True)
-            matrix *= factor
-            factor = 1.0
-            if not np.array_equal(matrix, np.eye(n)):
+        matrices = pool_matrices(window, value.image, normalize_edges, circular)
+        if not normalize_edges:
+            matrices[0] *= math.sqrt(scale)
+        for axis, matrix in enumerate(matrices):
+            if not np.array_equal(matrix, np.eye(matrix.shape[1])):
                 shape = *value.image[:axis], len(matrix), *value.image[axis + 1 :]
                 value = self.mix(value, matrix, shape, axis)
         return value
@@ -135,20 +129,25 @@ class FullBuilder(Builder):
         return self._by_taps(value, sides_of(window, value.image, circular), params)
 
     def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
-        """Axis by axis, for sums over windows are sums over their sides."""
         image = value.image
         taps = math.prod(len(side) for side in sides)
         a, b, e, f = (*params, 0.0, 0.0, 0.0)[:4]
         mean = (a / taps, b, e / taps, f)
-        axes = [
+        changing = [
             axis
             for axis, side in enumerate(sides)
             if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
         ]
+        # At once, or axis by axis, for sums over windows are sums over their sides.
+        axes = changing if taps > MOST_TAPS else changing[:1]
         self._flips &= len(image) < 2 or _flip_side(sides[-1], image[-1])
         for axis in axes:
-            self._windows.append(_everywhere(sides[axis], image, axis))
-            image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
+            if taps > MOST_TAPS:
+                self._windows.append(_everywhere(sides[axis], image, axis))
+                image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
+            else:
+                self._windows.append(together(sides, image))
+                image = tuple(side.shape[1] for side in sides)
             constants = mean if axis == axes[-1] else NOTHING
             self._full_ops.append(
                 _Op(
@@ -245,6 +244,20 @@ def sides_of(window: Window, image: Shape, circular: bool) -> list[Side]:
     return sides
 
 
+def pool_matrices(
+    window: Window, image: Shape, normalize_edges: bool, circular: bool
+) -> list[Matrix]:
+    """Sums over windows along every axis, or means over what of them is inside the image."""
+    matrices = []
+    for side, n in zip(sides_of(window, image, circular), image, strict=True):
+        matrix = np.zeros((side.shape[1], n))
+        for tap in side:
+            inside = np.flatnonzero(tap >= 0)
+            matrix[inside, tap[inside]] += 1
+        matrices.append(matrix / matrix.sum(axis=1, keepdims=True) if normalize_edges else matrix)
+    return matrices
+
+
 def _around(image: Shape, axis: int) -> tuple[int, int]:
     """Positions along the axes before one, and after it."""
     return math.prod(image[:axis]), math.prod(image[axis + 1 :])
@@ -257,6 +270,16 @@ def _everywhere(side: Side, image: Shape, axis: int) -> Side:
     at = rows * after + np.arange(after)
     everywhere = np.where(side[:, None, :, None] < 0, -1, at)
     return np.ascontiguousarray(everywhere.reshape(len(side), -1), dtype=np.int32)
+
+
+def together(sides: Sequence[Side], image: Shape) -> Side:
+    """What all axes do: (taps, outputs)."""
+    at = np.zeros((1, 1), np.int32)
+    for side, n in zip(sides, image, strict=True):
+        both = at[:, None, :, None] * n + side[None, :, None, :]
+        outside = (at[:, None, :, None] < 0) | (side[None, :, None, :] < 0)
+        at = np.where(outside, -1, both).reshape(len(at) * len(side), -1)
+    return np.ascontiguousarray(at, dtype=np.int32)
 
 
 def _csr(matrix: Matrix, before: int, after: int) -> Csr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from ntkcore.specs.branches import FanInSum, FanOut
@@ -127,10 +128,9 @@ def lower(
     )
     if not readouts:
         raise ValueError("pool_windows must name at least one window: odd numbers or 'global'")
-    try:
+    with contextlib.suppress(BeyondPlanesError):
         return _built(Builder(input_shape, wants_ntk), parts, wanted, readouts)
-    except BeyondPlanesError:
-        return _built(FullBuilder(input_shape, wants_ntk), parts, wanted, readouts)
+    return _built(FullBuilder(input_shape, wants_ntk), parts, wanted, readouts)
 
 
 def _built(
