@@ -196,16 +196,6 @@ def test_batch_changes_nothing(options):
             NotImplementedError,
             "Conv: dimension_numbers=.*transpose",
         ),
-        (
-            lambda: stax.AvgPool((2, 2), padding="CIRCULAR"),
-            NotImplementedError,
-            "AvgPool: padding=.*SAME",
-        ),
-        (
-            lambda: stax.SumPool((2, 2), padding="circular"),
-            NotImplementedError,
-            "SumPool: padding=.*SAME",
-        ),
         (lambda: stax.LayerNorm(axis=(1, 2)), NotImplementedError, "axis=.*channels"),
         (lambda: stax.Relu(do_stabilize=None), NotImplementedError, "Relu: do_stabilize=None"),
         (lambda: stax.batch(mlp()[2], device_count=2), NotImplementedError, "device_count=2.*cuda"),

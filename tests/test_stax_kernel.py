@@ -10,7 +10,7 @@ import ntkcore as nk
 from conftest import assert_close
 from examples import BOUNDED
 from ntkcore import stax
-from stax_nets import nets
+from stax_nets import behind, masked, nets
 
 DATA = Path(__file__).parent / "data"
 ARRAYS = np.load(DATA / "stax_reference.npz")
@@ -130,40 +130,106 @@ def test_standard_parameterization_behind_a_kernel():
 
 @pytest.mark.parametrize("constant", [9.0, np.nan])
 def test_masked_samples_and_entries(constant):
-    """Masked entries count as 0; kernels of wholly masked samples are 0 (as neural-tangents')."""
+    """Masked entries count as 0; kernels of wholly masked samples are 0."""
     x, z, zero = X.copy(), Z.copy(), X.copy()
     x[1], x[2, :2], z[0] = constant, constant, constant
     zero[1], zero[2, :2] = 0, 0
     net = stax.serial(stax.Dense(8, 1.2, 0.4), stax.Cos(), stax.Dense(3, 1.1, 0.2))
-    masked, plain = (
-        net.kernel_fn(x, z, mask_constant=constant),
-        net.kernel_fn(zero, Z),
-    )
+    hidden, plain = net.kernel_fn(x, z, mask_constant=constant), net.kernel_fn(zero, Z)
     for name in ("nngp", "ntk"):
         expected = getattr(plain, name).copy()
         expected[1], expected[:, 0] = 0, 0
-        assert (getattr(masked, name) == expected).all()
-    assert masked.cov1[1] == masked.cov2[0] == 0
-    assert (masked.cov1[[0, 2, 3, 4]] == plain.cov1[[0, 2, 3, 4]]).all()
-    assert masked.mask1.tolist() == [[False], [True], [False], [False], [False]]
-    assert masked.mask2.tolist() == [[True], [False], [False]]
+        assert_close(getattr(hidden, name), expected, 1e-14)
+    assert hidden.cov1[1] == hidden.cov2[0] == 0
+    assert_close(hidden.cov1[2:], plain.cov1[2:], 1e-14)
+    assert hidden.mask1.tolist() == [[False], [True], [False], [False], [False]]
+    assert hidden.mask2.tolist() == [[True], [False], [False]]
     alone = net.kernel_fn(x, mask_constant=constant)
     assert alone.mask2 is None
     assert (alone.ntk[1] == 0).all()
     assert (alone.ntk[:, 1] == 0).all()
-    behind = stax.serial(stax.Cos(), stax.Dense(1, 1.0, 1.0)).kernel_fn(masked)
+    behind = stax.serial(stax.Cos(), stax.Dense(1, 1.0, 1.0)).kernel_fn(hidden)
     assert (behind.ntk[1] == 0).all()
     assert (behind.ntk[2, 1:] != 0).all()
 
 
-def test_masked_images():
-    images = np.concatenate([IMAGES, np.full((1, 6, 6, 3), 7.0)])
-    images[0, 2, 3, 1] = 7.0
-    net = stax.serial(stax.Conv(4, (3, 3), b_std=0.3), stax.Relu(), stax.GlobalAvgPool())
-    masked = net.kernel_fn(images, None, "nngp", mask_constant=7.0)
-    zero = np.where(images == 7.0, 0, images)[:2]
-    assert (masked[:2, :2] == net.kernel_fn(zero, None, "nngp")).all()
-    assert (masked[2] == 0).all()
+def facts_of(name):
+    """Everything but arrays of a Kernel of neural-tangents."""
+    facts = FACTS[name]["kernel"].items()
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in facts}
+
+
+@pytest.mark.parametrize("name", masked(stax))
+def test_masks_are_neural_tangents(name):
+    kernel_fn = masked(stax)[name][0].kernel_fn
+    x = ARRAYS[f"{name}/x"]
+    kernel = kernel_fn(x, x[1:] + (x[1:] != 100.0), mask_constant=100.0)
+    for field in ("nngp", "ntk", "cov1", "cov2"):
+        assert_close(getattr(kernel, field), ARRAYS[f"{name}/{field}"], 1e-13)
+    for field in ("mask1", "mask2"):
+        ours, theirs = getattr(kernel, field), ARRAYS[f"{name}/{field}"]
+        assert (np.broadcast_to(ours, theirs.shape) == theirs).all()
+    assert {key: getattr(kernel, key) for key in facts_of(name)} == facts_of(name)
+
+
+@pytest.mark.parametrize("name", behind(stax))
+def test_a_network_behind_a_kernel_is_neural_tangents(name):
+    first, second, _ = behind(stax)[name]
+    x = ARRAYS[f"behind {name}/x"]
+    kernel = second.kernel_fn(first.kernel_fn(x, x[1:] + 1))
+    for field in ("nngp", "ntk", "cov1", "cov2"):
+        assert_close(getattr(kernel, field), ARRAYS[f"behind {name}/{field}"], 1e-13)
+    expected = facts_of(f"behind {name}")
+    assert {key: getattr(kernel, key) for key in expected} == expected
+
+
+def test_kernels_of_pixels_sum_to_those_of_vectors():
+    """Both engines: GlobalAvgPool is the mean over all pairs, Flatten over p = p'."""
+    net = stax.serial(
+        stax.Conv(6, (3, 3), (1, 2), "SAME", 1.2, 0.3),
+        stax.Relu(),
+        stax.Conv(4, (2, 2), b_std=0.1),
+        stax.Gelu(),
+    )
+    other = IMAGES[:1] + 0.3
+    pixels = net.kernel_fn(IMAGES, other)
+    assert pixels.ntk.shape == (2, 1, 5, 5, 2, 2)
+    assert pixels.shape1 == (2, 5, 2, 4)
+    mean = stax.serial(net, stax.GlobalAvgPool()).kernel_fn(IMAGES, other)
+    flat = stax.serial(net, stax.Flatten()).kernel_fn(IMAGES, other)
+    for name in ("nngp", "ntk", "cov1", "cov2"):
+        array = getattr(pixels, name)
+        assert_close(array.mean((-4, -3, -2, -1)), getattr(mean, name), 1e-13)
+        assert_close(np.einsum("...iijj->...", array) / 10, getattr(flat, name), 1e-13)
+    diagonal = net.kernel_fn(IMAGES, other, diagonal_spatial=True)
+    assert diagonal.diagonal_spatial
+    assert (diagonal.ntk == np.einsum("...iijj->...ij", pixels.ntk)).all()
+    behind = stax.GlobalAvgPool().kernel_fn(pixels)
+    assert_close(behind.ntk, mean.ntk, 1e-13)
+    turned = pixels.replace(
+        **{
+            name: np.moveaxis(getattr(pixels, name), (-4, -3), (-2, -1))
+            for name in ("nngp", "ntk", "cov1", "cov2")
+        },
+        is_reversed=True,
+    )
+    pool = stax.serial(stax.Conv(3, (3, 1)), stax.Flatten())
+    assert (pool.kernel_fn(turned).ntk == pool.kernel_fn(pixels).ntk).all()
+
+
+def test_one_data_set_and_float32():
+    net = stax.serial(stax.Conv(6, (3, 3)), stax.Relu(), stax.Conv(4, (2, 2)), stax.Relu())
+    alone, twice = net.kernel_fn(IMAGES), net.kernel_fn(IMAGES, IMAGES)
+    other = net.kernel_fn(IMAGES, IMAGES.copy())
+    assert alone.cov2 is None
+    assert (twice.ntk == alone.ntk).all()
+    assert (twice.cov2 == twice.cov1).all()
+    assert_close(other.nngp, alone.nngp, 1e-7)  # correlations of 1 are not known to be
+    single = net.kernel_fn(IMAGES.astype("float32"), dtype="float32")
+    assert single.ntk.dtype == single.cov1.dtype == np.float32
+    full = net.kernel_fn(IMAGES, IMAGES[:1], diagonal_batch=False)
+    assert full.cov1.shape == (2, 2, 3, 3, 3, 3)
+    assert_close(full.cov1, alone.nngp, 1e-14)
 
 
 def test_all_covariances_of_a_data_set():
@@ -199,9 +265,14 @@ def test_diagonals_of_pixels():
         (lambda k: ABOVE.kernel_fn(k.replace(ntk=k.ntk * np.nan)), ValueError, "NaN"),
         (lambda k: ABOVE.kernel_fn(k.replace(cov2=None)), ValueError, r"not \(5, 5\)"),
         (
-            lambda k: ABOVE.kernel_fn(k.replace(shape1=(5, 2, 2, 8))),
+            lambda k: ABOVE.kernel_fn(k.replace(shape1=(5, 2, 2, 8), channel_axis=3)),
+            ValueError,
+            "pairs of pixels of an image",
+        ),
+        (
+            lambda k: ABOVE.kernel_fn(k.replace(shape1=(5, 2, 8), diagonal_spatial=True)),
             NotImplementedError,
-            "Kernel of vectors.*stax.serial",
+            "diagonal_spatial=True",
         ),
         (lambda k: ABOVE.kernel_fn([k, k]), TypeError, "x1"),
         (
@@ -220,11 +291,11 @@ def test_diagonals_of_pixels():
             "diagonal_spatial=True.*GlobalAvgPool",
         ),
         (
-            lambda k: stax.serial(stax.Conv(4, (3, 3)), stax.Flatten()).kernel_fn(
-                np.where(np.arange(6)[:, None, None] < 1, 0.0, IMAGES), mask_constant=0.0
-            ),
+            lambda k: stax.serial(
+                stax.Conv(4, (3, 3)), stax.ImageResize((-1, 2, 2, -1), "linear"), stax.Flatten()
+            ).kernel_fn(np.where(np.arange(6)[:, None, None] < 1, 0.0, IMAGES), mask_constant=0.0),
             NotImplementedError,
-            "mask_constant=0.0 masks single pixels",
+            "mask_constant is not supported for layers that mix pixels",
         ),
     ],
 )

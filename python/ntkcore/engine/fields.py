@@ -42,14 +42,15 @@ class Field:
 
     def each(self, function: Callable[[Array], Array]) -> Field:
         """A linear map of matrices over positions, of all that there are."""
-        names = ("nngp", "ntk", "own1", "own2")
-        kept = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(self, **{name: function(matrix) for name, matrix in kept.items()})
+        ntk = None if self.ntk is None else function(self.ntk)
+        own2 = None if self.own2 is None else function(self.own2)
+        nngp, own1 = function(self.nngp), function(self.own1)
+        return replace(self, nngp=nngp, ntk=ntk, own1=own1, own2=own2)
 
     def masks(self, function: Callable[[Mask], Mask]) -> Field:
         """A map of masks."""
-        kept = {name: getattr(self, name) for name in ("mask1", "mask2")}
-        return replace(self, **{k: function(m) for k, m in kept.items() if m is not None})
+        one, two = (None if m is None else function(m) for m in (self.mask1, self.mask2))
+        return replace(self, mask1=one, mask2=two)
 
     def masked(self) -> Field:
         """Covariances of masked positions are 0."""
@@ -69,8 +70,10 @@ class Field:
 
 def of_data(x1: Array, x2: Array | None, wants_ntk: bool) -> Field:
     """Where networks begin: K = <x(p), x'(p')>/channels, T = 0, of data (n, …, channels)."""
-    a = x1.reshape(len(x1), -1, x1.shape[-1])
-    b = a if x2 is None else x2.reshape(len(x2), -1, x2.shape[-1])
+    a, b = (
+        x.astype(np.float64).reshape(len(x), -1, x.shape[-1])
+        for x in (x1, x1 if x2 is None else x2)
+    )
     _check_memory(len(a) * len(b) * a.shape[1] ** 2)
     nngp = np.einsum("ipc,jqc->ijpq", a, b, optimize=True) / a.shape[-1]
     own = [np.einsum("ipc,iqc->ipq", x, x) / a.shape[-1] for x in (a, b)]

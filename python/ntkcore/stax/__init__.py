@@ -22,8 +22,11 @@ from ntkcore.stax.layers import (
     Abs,
     AvgPool,
     Conv,
+    ConvLocal,
+    ConvTranspose,
     Cos,
     Dense,
+    DotGeneral,
     Erf,
     Exp,
     FanInSum,
@@ -34,6 +37,8 @@ from ntkcore.stax.layers import (
     GlobalAvgPool,
     GlobalSumPool,
     Identity,
+    ImageResize,
+    Index,
     LayerNorm,
     LeakyRelu,
     Rbf,
@@ -42,6 +47,7 @@ from ntkcore.stax.layers import (
     Sin,
     SumPool,
 )
+from ntkcore.stax.moving import Slice
 from ntkcore.stax.support import Padding
 
 __all__ = [
@@ -49,8 +55,11 @@ __all__ = [
     "Abs",
     "AvgPool",
     "Conv",
+    "ConvLocal",
+    "ConvTranspose",
     "Cos",
     "Dense",
+    "DotGeneral",
     "Erf",
     "Exp",
     "FanInSum",
@@ -61,6 +70,8 @@ __all__ = [
     "GlobalAvgPool",
     "GlobalSumPool",
     "Identity",
+    "ImageResize",
+    "Index",
     "Kernel",
     "KernelFn",
     "Layer",
@@ -71,6 +82,7 @@ __all__ = [
     "Relu",
     "Sigmoid_like",
     "Sin",
+    "Slice",
     "SumPool",
     "batch",
     "parallel",

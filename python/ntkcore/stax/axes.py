@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 # (axis of the samples, axis of the channels), negative from the end; None: any, or as it was.
@@ -34,6 +35,13 @@ class Axes:
     def to_vectors(self, batch: int) -> Axes:
         """Two axes are left, the samples' being ``batch``."""
         return replace(self, batch=batch, channel=1 - batch, ndim=2)
+
+    def without(self, taken: Sequence[int]) -> Axes:
+        """Axes are taken away, neither the samples' nor the channels'."""
+        batch, channel = (
+            axis - sum(other < axis for other in taken) for axis in (self.batch, self.channel)
+        )
+        return replace(self, batch=batch, channel=channel, ndim=self.ndim - len(taken))
 
     def outside(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an array here from that of (samples, …, channels)."""

@@ -67,6 +67,9 @@ def field_of(kernel: Kernel, wants_ntk: bool) -> Field:
     nngp, own1, own2 = matrix("nngp", (n1, n2)), matrix("cov1", (n1,)), matrix("cov2", (n2,))
     assert nngp is not None
     assert own1 is not None
+    for name, own in (("cov1", own1), ("cov2", own2)):
+        if own is not None and (np.diagonal(own, axis1=-2, axis2=-1) < 0).any():
+            raise ValueError(f"the Kernel's {name} holds variances, which must not be negative")
     masks = (
         None if m is None else np.moveaxis(m, (axes.batch, axes.channel), (0, -1)).reshape(n, -1)
         for m, n in ((kernel.mask1, n1), (kernel.mask2, n2))

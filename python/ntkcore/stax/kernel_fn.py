@@ -93,8 +93,6 @@ class KernelFn:
         names = names_of(get)
         check_diagonals(self.net, diagonal_batch, diagonal_spatial)
         options = {"threads": threads, "backend": backend, "progress": progress}
-        if isinstance(x2, Kernel):
-            raise TypeError("kernel_fn takes a Kernel as x1, alone")
         if isinstance(x1, Kernel):
             extra = (x2, mask_constant, dtype)
             if diagonal_batch is False or any(one is not None for one in extra):
@@ -103,6 +101,8 @@ class KernelFn:
                     " diagonal_batch=False: the Kernel says which samples there are, in float64"
                 )
             values = self._behind(x1, names, bool(diagonal_spatial), options)
+        elif isinstance(x2, Kernel):
+            raise TypeError("kernel_fn takes a Kernel as x1, alone")
         else:
             diagonals = diagonal_batch is not False, bool(diagonal_spatial)
             values = self._of_data(names, x1, x2, dtype, mask_constant, diagonals, options)

@@ -6,8 +6,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ntkcore.specs import activations, branches, convolutions, layers
-from ntkcore.stax import parts
+from ntkcore.specs import activations, branches, convolutions, layers, positions
+from ntkcore.stax import moving, parts
+from ntkcore.stax.axes import axes_of
 from ntkcore.stax.combinators import Layer, triple
 from ntkcore.stax.combinators import layer_of as _layer
 from ntkcore.stax.support import check, in_order, letters, padding_name, scales
@@ -44,38 +45,118 @@ def Conv(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """Convolution, see `ntkcore.Conv`.
+    """Convolution over any number of axes, see `ntkcore.Conv`.
 
     ``dimension_numbers``: letters of the axes of inputs, weights and outputs, ("NHWC", "HWIO",
     "NHWC") by default for images; ``filter_shape`` and ``strides`` follow the weights' letters.
     ``out_chan``, ``s``: as out_dim and s in `Dense`. NotImplementedError for outputs whose spatial
     letters stand in another order than the inputs'.
     """
+    given = out_chan, filter_shape, strides, padding, W_std, b_std, parameterization
+    return _convolution(convolutions.Conv, given, dimension_numbers, s)
+
+
+def ConvLocal(
+    out_chan: int,
+    filter_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str = "VALID",
+    W_std: float = 1.0,
+    b_std: float | None = None,
+    dimension_numbers: Sequence[str] | None = None,
+    parameterization: str = "ntk",
+    s: tuple[int, int] = (1, 1),
+) -> Layer:
+    """`Conv` with weights and biases of its own at every position, see `ntkcore.ConvLocal`.
+
+    Its ``params`` have shapes of their own: (out, in, …, positions) and (out, positions).
+    """
+    given = out_chan, filter_shape, strides, padding, W_std, b_std, parameterization
+    return _convolution(convolutions.ConvLocal, given, dimension_numbers, s)
+
+
+def ConvTranspose(
+    out_chan: int,
+    filter_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str = "VALID",
+    W_std: float = 1.0,
+    b_std: float | None = None,
+    dimension_numbers: Sequence[str] | None = None,
+    parameterization: str = "ntk",
+    s: tuple[int, int] = (1, 1),
+) -> Layer:
+    """Transposed convolution, see `ntkcore.ConvTranspose`; arguments as of `Conv`."""
+    given = out_chan, filter_shape, strides, padding, W_std, b_std, parameterization
+    return _convolution(convolutions.ConvTranspose, given, dimension_numbers, s)
+
+
+def _convolution(
+    kind: Any, given: tuple[Any, ...], numbers: Sequence[str] | None, s: Sequence[int]
+) -> Layer:
+    out_chan, filter_shape, strides, padding, W_std, b_std, parameterization = given
     rank = 2 if isinstance(filter_shape, int) else len(filter_shape)
-    lhs, rhs, out = letters(dimension_numbers, rank, "Conv")
-    sizes, steps = (in_order(given, rhs, lhs) for given in (filter_shape, strides))
-    standard = parameterization.lower() == "standard"
-    net = convolutions.Conv(
-        sizes,
-        steps,
-        padding_name(padding),
-        W_std,
-        b_std,
-        parameterization.lower(),
-        operator.index(out_chan),
-    )
+    lhs, rhs, out = letters(numbers, rank, kind.__name__)
+    sizes, steps = (in_order(one, rhs, lhs) for one in (filter_shape, strides or (1,) * rank))
+    way = parameterization.lower()
+    net = kind(sizes, steps, padding_name(padding), W_std, b_std, way, operator.index(out_chan))
     places = lhs.index("N"), lhs.index("C"), rhs, lhs.replace("N", "").replace("C", "")
+    local = kind is convolutions.ConvLocal
     gives = out.index("N"), out.index("C")
-    return triple(parts.Affine(net, *places, scales(s, standard, "Conv"), gives))
+    part = (parts.AffineLocal if local else parts.Affine)(
+        net, *places, scales(s, way == "standard", kind.__name__), gives
+    )
+    return triple(part)
 
 
-def _pool_padding(layer: str, padding: Any) -> str:
-    name = padding_name(padding)
-    if name.upper() == "CIRCULAR":
+def ImageResize(
+    shape: Sequence[int],
+    method: str,
+    antialias: bool = True,
+    precision: Any = None,
+    batch_axis: int = 0,
+    channel_axis: int = -1,
+) -> Layer:
+    """Resizes images as `jax.image.resize`, see `ntkcore.ImageResize`; ``precision`` is of no
+    effect. ``shape``: of the whole batch, -1 for what stays: samples and channels at least.
+    """
+    sizes = list(shape)
+    axes = axes_of((batch_axis, channel_axis), len(sizes), "ImageResize")
+    if sizes[axes.batch] != -1 or sizes[axes.channel] != -1:
         raise NotImplementedError(
-            f"stax.{layer}: padding='CIRCULAR' is not supported: use 'SAME' or 'VALID'"
+            f"stax.ImageResize: shape={tuple(shape)} must hold -1 for samples (axis {axes.batch})"
+            f" and channels (axis {axes.channel}): only positions are resized"
         )
-    return name
+    left = [size for at, size in enumerate(sizes) if at not in (axes.batch, axes.channel)]
+    net = positions.ImageResize(tuple(left), padding_name(method).lower(), antialias)
+    return triple(parts.Placed(net, batch_axis, channel_axis))
+
+
+def Index(idx: Any, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
+    """``x[idx]`` of a whole batch, see `ntkcore.Index`; ``idx`` as `Slice` makes it.
+
+    NotImplementedError for an index of samples or channels but ``:``.
+    """
+    return triple(moving.Indexed.of(idx, batch_axis, channel_axis))
+
+
+def DotGeneral(
+    *,
+    lhs: Any = None,
+    rhs: Any = None,
+    dimension_numbers: Any = (((), ()), ((), ())),
+    precision: Any = None,
+    batch_axis: int = 0,
+    channel_axis: int = -1,
+) -> Layer:
+    """The product with a constant array, see `ntkcore.DotGeneral`; ``precision`` is of no effect.
+
+    ``dimension_numbers``: axes of a whole batch, counted from its first, neither samples nor
+    channels among them (NotImplementedError).
+    """
+    if lhs is None and rhs is None:
+        return Identity()
+    return triple(moving.Dotted.of(lhs, rhs, dimension_numbers, batch_axis, channel_axis))
 
 
 def AvgPool(
@@ -87,8 +168,8 @@ def AvgPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Mean over windows, see `ntkcore.AvgPool`."""
-    shape, steps = cast(Any, (window_shape, strides))
-    net = convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges)
+    shape, steps = cast(Any, (window_shape, strides or ()))
+    net = convolutions.AvgPool(shape, steps, padding_name(padding), normalize_edges)
     return triple(parts.Placed(net, batch_axis, channel_axis))
 
 
@@ -100,8 +181,8 @@ def SumPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Sum over windows, see `ntkcore.SumPool`."""
-    shape, steps = cast(Any, (window_shape, strides))
-    net = convolutions.SumPool(shape, steps, _pool_padding("SumPool", padding))
+    shape, steps = cast(Any, (window_shape, strides or ()))
+    net = convolutions.SumPool(shape, steps, padding_name(padding))
     return triple(parts.Placed(net, batch_axis, channel_axis))
 
 

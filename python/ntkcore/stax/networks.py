@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from ntkcore.finite import arrays, modules, torch  # an error of its own without PyTorch
 from ntkcore.finite.networks import Features, _Maker
 from ntkcore.finite.parameterizations import parameterization_of
+from ntkcore.specs.full import FullBuilder
+from ntkcore.specs.program import Law
 from ntkcore.stax.axes import axes_of
 
 Tree = Any  # a tensor, or a list of them between FanOut and FanInSum
@@ -153,9 +156,23 @@ def _probe(part: Any, shape: Any) -> torch.Tensor:
 
 def _module(part: Any, x: Tree) -> torch.nn.Module:
     """A layer's module for signals (samples, channels, …), its weights not drawn."""
-    signal = mapped(lambda t: Features(t.shape[1], tuple(t.shape[2:]) or None, raw=False), x)
+    signal = mapped(_features, x)
+    if isinstance(signal, Features):
+        _check(part, (*(signal.image or ()), signal.channels))
     abc = parameterization_of(getattr(part.net, "parameterization", "ntk"))
-    return _Maker(1, abc).make(part.finite, tuple(signal) if isinstance(x, list) else signal)[0]
+    made = _Maker(1, abc).make(part.finite, tuple(signal) if isinstance(x, list) else signal)
+    return made[0].to(leaves(x)[0])
+
+
+def _features(x: torch.Tensor) -> Features:
+    return Features(x.shape[1] if x.ndim > 1 else 1, tuple(x.shape[2:]) or None, raw=False)
+
+
+def _check(part: Any, shape: tuple[int, ...]) -> None:
+    """The spec's own errors for samples of this shape, of a layer that looks at their axes."""
+    if part.takes != (None, None):
+        builder = FullBuilder(shape, wants_ntk=False)
+        part.net.lower(builder, replace(builder.input, law=Law.GAUSSIAN))
 
 
 def _drawn(module: torch.nn.Module, generator: torch.Generator) -> tuple[torch.Tensor, ...]:

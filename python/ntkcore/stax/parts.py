@@ -246,6 +246,20 @@ class Affine(Placed):
 
 
 @dataclass(frozen=True)
+class AffineLocal(Affine):
+    """Weights of every output's own, (out, in, …, positions), biases (out, positions)."""
+
+    def to_module(self, params: Any) -> tuple[Any, ...]:
+        W, b = params
+        W = W / math.sqrt(self.s[0])
+        return (W,) if b is None else (W, b)
+
+    def from_module(self, params: tuple[Any, ...], ndim: int) -> Any:
+        W, *b = params
+        return W * math.sqrt(self.s[0]), b[0] if b else None
+
+
+@dataclass(frozen=True)
 class Series(Part):
     """Layers one after another; ``layers``: their triples."""
 
