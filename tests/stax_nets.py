@@ -229,6 +229,17 @@ def nets(stax):
             ),
             (2, 5, 4, 3),
         ),
+        "some samples": (
+            stax.serial(
+                stax.Conv(5, (2, 2), padding="SAME"),
+                stax.Relu(),
+                stax.Index(stax.Slice[1::2, ::-1, 0, ...]),
+                stax.Flatten(),
+                stax.Dense(2),
+            ),
+            (5, 3, 4, 3),
+        ),
+        "no axes": (stax.serial(stax.Conv(5, (), b_std=0.1), stax.Relu(), stax.Dense(2)), (3, 4)),
         "indexed, channels first": (
             stax.serial(
                 stax.Conv(5, (2, 2), dimension_numbers=("NCHW", "OIHW", "NCHW")),
@@ -284,6 +295,30 @@ def masked(stax):
                 stax.Dense(2, 1.0, 0.3),
             ),
             (4, 5, 6, 3),
+        ),
+        "masked and resized": (
+            stax.serial(
+                stax.Conv(6, (2, 3), padding="SAME", b_std=0.3),
+                stax.Cos(),
+                stax.Conv(6, (2, 3), padding="SAME", b_std=0.3),
+                stax.ImageResize((-1, 2, 7, -1), "linear"),
+                stax.Sin(),
+                stax.GlobalAvgPool(),
+                stax.Dense(1),
+            ),
+            (3, 4, 4, 2),
+        ),
+        "masked and dotted": (
+            stax.serial(
+                stax.Conv(6, (1, 1), b_std=0.3),
+                stax.Cos(),
+                stax.DotGeneral(
+                    rhs=[1.0, 0.0, 0.0, 0.5], dimension_numbers=(((1,), (0,)), ((), ()))
+                ),
+                stax.Conv(5, (2,), b_std=0.1),
+                stax.GlobalAvgPool(),
+            ),
+            (3, 4, 3, 2),
         ),
         "masked to the end": (
             stax.serial(stax.Conv(6, (2, 3), padding="CIRCULAR", b_std=0.3), stax.Cos()),

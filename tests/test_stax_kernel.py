@@ -153,6 +153,15 @@ def test_masked_samples_and_entries(constant):
     assert (behind.ntk[2, 1:] != 0).all()
 
 
+def test_masked_and_zero_are_not_the_same():
+    x, zero = X.copy(), X.copy()
+    x[1], zero[1] = 9.0, 0.0
+    net = stax.serial(stax.Dense(8, 1.2, 0.4), stax.Cos(), stax.Dense(3))
+    kernel = net.kernel_fn(x, zero, "nngp", mask_constant=9.0)
+    assert (kernel[1] == 0).all()
+    assert (kernel[0] != 0).all()
+
+
 def facts_of(name):
     """Everything but arrays of a Kernel of neural-tangents."""
     facts = FACTS[name]["kernel"].items()
@@ -204,6 +213,8 @@ def test_kernels_of_pixels_sum_to_those_of_vectors():
     diagonal = net.kernel_fn(IMAGES, other, diagonal_spatial=True)
     assert diagonal.diagonal_spatial
     assert (diagonal.ntk == np.einsum("...iijj->...ij", pixels.ntk)).all()
+    last = stax.serial(stax.Conv(3, (2, 2)), stax.Relu(), stax.Flatten()).kernel_fn
+    assert_close(last(diagonal).ntk, last(pixels).ntk, 1e-15)
     behind = stax.GlobalAvgPool().kernel_fn(pixels)
     assert_close(behind.ntk, mean.ntk, 1e-13)
     turned = pixels.replace(
@@ -270,9 +281,18 @@ def test_diagonals_of_pixels():
             "pairs of pixels of an image",
         ),
         (
-            lambda k: ABOVE.kernel_fn(k.replace(shape1=(5, 2, 8), diagonal_spatial=True)),
-            NotImplementedError,
-            "diagonal_spatial=True",
+            lambda k: ABOVE.kernel_fn(
+                k.replace(shape1=(5, 2, 8), channel_axis=2, diagonal_spatial=True)
+            ),
+            ValueError,
+            "does not end with that of an image",
+        ),
+        (
+            lambda k: stax.GlobalAvgPool().kernel_fn(
+                stax.Conv(3, (2, 2)).kernel_fn(IMAGES, diagonal_spatial=True)
+            ),
+            ValueError,
+            "diagonal_spatial=True leaves out.*GlobalAvgPool",
         ),
         (lambda k: ABOVE.kernel_fn([k, k]), TypeError, "x1"),
         (
@@ -292,10 +312,10 @@ def test_diagonals_of_pixels():
         ),
         (
             lambda k: stax.serial(
-                stax.Conv(4, (3, 3)), stax.ImageResize((-1, 2, 2, -1), "linear"), stax.Flatten()
+                stax.ConvTranspose(4, (1, 1), (2, 2)), stax.Relu(), stax.Flatten()
             ).kernel_fn(np.where(np.arange(6)[:, None, None] < 1, 0.0, IMAGES), mask_constant=0.0),
             NotImplementedError,
-            "mask_constant is not supported for layers that mix pixels",
+            "mask_constant is not supported for layers whose windows",
         ),
     ],
 )

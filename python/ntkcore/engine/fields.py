@@ -52,6 +52,18 @@ class Field:
         one, two = (None if m is None else function(m) for m in (self.mask1, self.mask2))
         return replace(self, mask1=one, mask2=two)
 
+    def of_samples(self, rows: Any, columns: Any) -> Field:
+        """The covariances of some samples."""
+        both = np.ix_(rows, columns)
+        return Field(
+            self.nngp[both],
+            None if self.ntk is None else self.ntk[both],
+            self.own1[rows],
+            None if self.own2 is None else self.own2[columns],
+            None if self.mask1 is None else self.mask1[rows],
+            None if self.mask2 is None else self.mask2[columns],
+        )
+
     def masked(self) -> Field:
         """Covariances of masked positions are 0."""
         if self.mask1 is None:
@@ -127,7 +139,7 @@ class _Recorder(FullBuilder):
 
     def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
         if not self._pooling:
-            self._record(value, None)
+            self._record(value, len(self._matrices))
         return super().mix(value, matrix, shape, axis)
 
     def _record_masks(self, value: Value, sides: Sequence[Side]) -> None:
@@ -177,7 +189,7 @@ class _Run:
         if op.kind == "add":
             return _sum(field, slots[op.other])
         if op.kind == "masks":
-            return _move_masks(field, self.builder.sources[op.table])
+            return self.move_masks(field, self.builder.sources[op.table])
         if op.kind == "spread":
             return field.each(lambda m: m * np.eye(m.shape[-1]))
         if op.kind == "affine":
@@ -188,6 +200,22 @@ class _Run:
             matrix = _dense(self.builder.matrices[op.table], field.own1.shape[-1])
             return field.each(lambda m: matrix @ m @ matrix.T).masked()
         return self.pointwise(field, op).masked()
+
+    def move_masks(self, field: Field, source: Any) -> Field:
+        """Each from a position, or from all that a matrix, by its number, gives weight to: masked
+        where all of them are. NotImplementedError where there is no position.
+        """
+        if field.mask1 is None:
+            return field
+        if isinstance(source, int):
+            weights = _dense(self.builder.matrices[source], field.own1.shape[-1]) != 0
+            return field.masks(lambda mask: ~((~mask).astype(float) @ weights.T > 0))
+        if (source < 0).any():
+            raise NotImplementedError(
+                "kernel_fn: mask_constant is not supported for layers whose windows have no pixel"
+                " in their middle"
+            )
+        return field.masks(lambda mask: mask[:, source])
 
     def pointwise(self, field: Field, op: _Op) -> Field:
         """K, T <- E, D T, with the variances at both positions; T = 1 before it gives D."""
@@ -267,17 +295,6 @@ def _window(field: Field, source: Side) -> Field:
         return read
 
     return field.each(lambda m: sum((taken(m, tap) for tap in source[1:]), taken(m, source[0])))
-
-
-def _move_masks(field: Field, source: Any) -> Field:
-    if field.mask1 is None:
-        return field
-    if source is None or (source < 0).any():
-        raise NotImplementedError(
-            "kernel_fn: mask_constant is not supported for layers that mix pixels, but for"
-            " convolutions and pools"
-        )
-    return field.masks(lambda mask: mask[:, source])
 
 
 def _read_out(field: Field, op: _Op) -> Field:

@@ -30,12 +30,18 @@ def triple(part: parts.Part) -> Layer:
     return Layer(part.init_fn, part.apply_fn, KernelFn(part))
 
 
+# Layers that look for neither samples nor channels, beside nonlinearities, by name.
+ANYWHERE = {"Identity", "Dropout"}
+FANS = {"FanOut", "FanInSum", "FanInProd"}
+
+
 def layer_of(net: specs.Layer) -> Layer:
     """The layer of a spec, samples first and channels last where it looks for them."""
-    if isinstance(net, (branches.FanOut, branches.FanInSum)):
+    name = type(net).__name__
+    if name in FANS:
         return triple(parts.Fan(net))
-    everywhere = isinstance(net, (activations.Activation, specs.Identity))
-    return triple((parts.Part if everywhere else parts.Placed)(net))
+    anywhere = isinstance(net, activations.Activation) or name in ANYWHERE
+    return triple((parts.Part if anywhere else parts.Placed)(net))
 
 
 def _checked(layer: Layer, combinator: str) -> Layer:

@@ -41,15 +41,10 @@ def inputs_of(kernel: Kernel) -> tuple[Axes, Shape]:
 def field_of(kernel: Kernel, wants_ntk: bool) -> Field:
     """A Kernel's covariances over all pairs of positions.
 
-    ValueError for arrays that do not fit each other; NotImplementedError without covariances
-    between pixels.
+    With ``diagonal_spatial`` those of p = p', and 0 elsewhere.
+    ValueError for arrays that do not fit each other.
     """
     axes, (*places, _) = inputs_of(kernel)
-    if kernel.diagonal_spatial and places:
-        raise NotImplementedError(
-            "kernel_fn takes no Kernel of images with diagonal_spatial=True: covariances between"
-            " pixels are not in it"
-        )
     n1 = len(kernel.cov1)
     n2 = n1 if kernel.cov2 is None else len(kernel.cov2)
     if wants_ntk and kernel.ntk is None:
@@ -62,7 +57,10 @@ def field_of(kernel: Kernel, wants_ntk: bool) -> Field:
         if name in ("cov1", "cov2") and not kernel.diagonal_batch:
             _numbers(name, given, (*samples, *samples))
             given = np.moveaxis(np.diagonal(given, axis1=0, axis2=1), -1, 0)
-        return _from_pairs(_numbers(name, given, samples), places, kernel.is_reversed, name)
+        array = _numbers(name, given, samples)
+        if kernel.diagonal_spatial:
+            return _from_diagonal(array, places, name)
+        return _from_pairs(array, places, kernel.is_reversed, name)
 
     nngp, own1, own2 = matrix("nngp", (n1, n2)), matrix("cov1", (n1,)), matrix("cov2", (n2,))
     assert nngp is not None
@@ -117,6 +115,17 @@ def _from_pairs(array: Matrix, places: list[int], is_reversed: bool, name: str) 
     axes = [first + 2 * i + side for side in (0, 1) for i in order]
     total = int(np.prod(places, dtype=int))
     return array.transpose(*range(first), *axes).reshape(*array.shape[:first], total, total)
+
+
+def _from_diagonal(array: Matrix, places: list[int], name: str) -> Matrix:
+    first = array.ndim - len(places)
+    if array.shape[first:] != tuple(places):
+        raise ValueError(
+            f"the Kernel's {name} has shape {array.shape}, which does not end with that of an image"
+            f" of {tuple(places)}"
+        )
+    flat = array.reshape(*array.shape[:first], -1)
+    return flat[..., None] * np.eye(flat.shape[-1])
 
 
 def _numbers(name: str, given: Any, samples: Shape) -> Matrix:

@@ -16,7 +16,7 @@ from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
 from ntkcore.specs.full import FullBuilder
-from ntkcore.specs.program import Law, Shape, Value
+from ntkcore.specs.program import BeyondPlanesError, Builder, Law, Shape, Value
 from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
 from ntkcore.stax.kernel import Kernel, names_of, packed
@@ -120,26 +120,30 @@ class KernelFn:
     ) -> dict[str, Any]:
         first, axes = self._ordered(x1, "x1")
         second = first if x2 is x1 else None if x2 is None else self._ordered(x2, "x2")[0]
+        first = self._picked(first)
+        second = first if x2 is x1 else self._picked(second)
         first, mask1 = masked(first, mask_constant)
         second, mask2 = (first, mask1) if x2 is x1 else masked(second, mask_constant)
         a, b = check_data(first, second, dtype)
-        other = None if x2 is x1 else b
+        same = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
+        alike = same and (mask1 is None or mask2 is None or np.array_equal(mask1, mask2))
+        other = None if alike else b
         after, end = self.part.after(axes), _end(self.net, a.shape[1:])
         if mask1 is None and not end.is_image:
             found = self._whole(names, a, b, other, diagonals[0], options)
         else:
-            sides = [(a, mask1), (other, None if other is None else mask2)]
+            sides = [(a, mask1), (other, None if alike else mask2)]
             found = self._by_pixels(names, sides, after, diagonals, options)
-            if x2 is x1:
+            if alike and b is not None:
                 found |= {"cov2": found["cov1"], "mask2": found["mask1"]}
             found = {name: _in_dtype(value, a.dtype) for name, value in found.items()}
-        if "x1_is_x2" in names:
-            found["x1_is_x2"] = b is None or (
-                a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all())
-            )
         sizes = len(a), len(a if b is None else b)
         pixels = end.is_image or a.ndim == 2
-        kept = {"diagonal_batch": diagonals[0], "diagonal_spatial": diagonals[1] and pixels}
+        kept = {
+            "x1_is_x2": same,
+            "diagonal_batch": diagonals[0],
+            "diagonal_spatial": diagonals[1] and pixels,
+        }
         return {"mask1": None, "mask2": None, **found, **kept, **_facts(end, after, sizes)}
 
     def _whole(
@@ -193,9 +197,14 @@ class KernelFn:
         """What follows a Kernel."""
         axes, shape = inputs_of(before)
         start = field_of(before, "ntk" in names)
+        start = start.of_samples(*(self.part.picked(np.arange(n)) for n in start.nngp.shape[:2]))
         net = layers.Serial(Given(before.is_gaussian), self.net)
         after, end = self.part.after(axes), _end(net, shape)
-        sizes = before.shape1[axes.batch], before.shape2[axes.batch]
+        sizes = start.nngp.shape[0], start.nngp.shape[1]
+        alone = before.diagonal_spatial and len(shape) > 1
+        if alone:
+            check_diagonals(self.net, None, True, ValueError)
+        diagonal = diagonal or alone
         found = _values(net, shape, start, after, diagonal, options)
         kept = {
             "x1_is_x2": before.x1_is_x2,
@@ -203,6 +212,14 @@ class KernelFn:
             "diagonal_spatial": diagonal and (end.is_image or len(shape) == 1),
         }
         return {**found, **kept, **_facts(end, after, sizes)}
+
+    def _picked(self, x: Any) -> Any:
+        """The samples that the network keeps, of which all others know nothing."""
+        if x is None or np.ndim(x) < 2:
+            return x
+        rows = np.arange(len(x))
+        kept = self.part.picked(rows)
+        return x if kept is rows else as_array(x, "x")[kept]
 
     def _ordered(self, x: Any, name: str) -> tuple[Any, Axes]:
         """The data with samples first and channels last, and where they were."""
@@ -231,7 +248,13 @@ def _values(
 @functools.lru_cache(maxsize=64)
 def _end(net: layers.Layer, input_shape: Shape) -> Value:
     """What is known of a network's outputs."""
-    builder = FullBuilder(input_shape, wants_ntk=False)
+    try:
+        return _followed(net, Builder(input_shape, wants_ntk=False))
+    except BeyondPlanesError:
+        return _followed(net, FullBuilder(input_shape, wants_ntk=False))
+
+
+def _followed(net: layers.Layer, builder: Builder) -> Value:
     return builder.read(layers.single(net, builder, net.lower(builder, builder.input)))
 
 

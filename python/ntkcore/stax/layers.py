@@ -99,9 +99,13 @@ def _convolution(
     lhs, rhs, out = letters(numbers, rank, kind.__name__)
     sizes, steps = (in_order(one, rhs, lhs) for one in (filter_shape, strides or (1,) * rank))
     way = parameterization.lower()
-    net = kind(sizes, steps, padding_name(padding), W_std, b_std, way, operator.index(out_chan))
+    width = operator.index(out_chan)
+    if rank:
+        net = kind(sizes, steps, padding_name(padding), W_std, b_std, way, width)
+    else:  # of vectors
+        net = layers.Dense(W_std, b_std, way, width)
     places = lhs.index("N"), lhs.index("C"), rhs, lhs.replace("N", "").replace("C", "")
-    local = kind is convolutions.ConvLocal
+    local = rank > 0 and kind is convolutions.ConvLocal
     gives = out.index("N"), out.index("C")
     part = (parts.AffineLocal if local else parts.Affine)(
         net, *places, scales(s, way == "standard", kind.__name__), gives
@@ -135,7 +139,7 @@ def ImageResize(
 def Index(idx: Any, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """``x[idx]`` of a whole batch, see `ntkcore.Index`; ``idx`` as `Slice` makes it.
 
-    NotImplementedError for an index of samples or channels but ``:``.
+    NotImplementedError for an index of channels but ``:``, and a number for samples.
     """
     return triple(moving.Indexed.of(idx, batch_axis, channel_axis))
 

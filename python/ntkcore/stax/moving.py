@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ntkcore.specs import positions
-from ntkcore.stax.axes import Axes
+from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.parts import Placed
 
 
@@ -31,27 +32,45 @@ class Indexed(Placed):
 
     head: tuple[Any, ...] = ()
     tail: tuple[Any, ...] = ()
+    samples: tuple[int | None, int | None, int | None] = ALL
 
     @classmethod
     def of(cls, idx: Any, batch_axis: int, channel_axis: int) -> Indexed:
-        """From an index; NotImplementedError where it picks samples or channels."""
+        """From an index; NotImplementedError where it picks channels, or one sample."""
         items = [_item(item) for item in (idx if isinstance(idx, tuple) else (idx,))]
         while "..." not in items and items and items[-1] == ALL:
             items.pop()
         at = items.index("...") if "..." in items else len(items)
         head, tail = items[:at], items[at + 1 :]
         spatial: list[Any] = [*head, "...", *tail]
+        samples: Any = ALL
         for name, axis in (("samples", batch_axis), ("channels", channel_axis)):
             place = _place(axis, len(head), len(tail))
-            if place is None or (place != "..." and spatial[place] != ALL):
+            item = ALL if place == "..." else None if place is None else spatial[place]
+            if item != ALL and not (name == "samples" and isinstance(item, tuple)):
                 raise NotImplementedError(
                     f"stax.Index: idx={idx!r} picks {name} (axis {axis}), or may do so: write every"
-                    " axis from the first on, and take samples and channels from the data"
+                    " axis from the first on, with a slice for samples and : for channels"
                 )
             if place != "...":
                 spatial[place] = None
+            samples = item if name == "samples" else samples
         left = tuple(item for item in spatial if item is not None)
-        return cls(positions.Index(left), batch_axis, channel_axis, tuple(head), tuple(tail))
+        net = positions.Index(left)
+        return cls(net, batch_axis, channel_axis, tuple(head), tuple(tail), samples)
+
+    def picked(self, samples: Any) -> Any:
+        return samples if self.samples == ALL else samples[slice(*self.samples)]
+
+    def output_shape(self, input_shape: Any, run: Callable[[], Any]) -> Any:
+        out = list(super().output_shape(input_shape, run))
+        batch = self.left(axes_of(self.takes, len(input_shape), self.name)).batch
+        if out[batch] not in (-1, None):
+            out[batch] = len(self.picked(range(out[batch])))
+        return tuple(out)
+
+    def inside(self, x: Any) -> Any:
+        return self.picked(super().inside(x))
 
     def left(self, axes: Axes) -> Axes:
         between = [ALL] * (axes.ndim - len(self.head) - len(self.tail))

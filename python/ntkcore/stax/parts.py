@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ntkcore.specs import layers as specs
 from ntkcore.specs.branches import FanOut
 from ntkcore.stax.axes import Axes, Wanted, axes_of
@@ -34,6 +36,10 @@ class Part:
     def after(self, axes: Any) -> Any:
         """The axes that it leaves; ValueError where it looks for others than it gets."""
         return axes
+
+    def picked(self, samples: Any) -> Any:
+        """Those of an array of samples that it keeps."""
+        return samples
 
     def init_fn(self, rng: Any, input_shape: Any) -> tuple[Any, Any]:
         """(output_shape, params) of a finite layer with weights drawn by ``rng``.
@@ -149,9 +155,9 @@ class Placed(Part):
         return self.batch_axis, self.channel_axis
 
     def after(self, axes: Any) -> Any:
-        axes = axes[0] if isinstance(axes, tuple) else axes  # of branches that it joins
-        axes.check(self.name, self.takes)
-        return self.left(axes)
+        for one in axes if isinstance(axes, tuple) else (axes,):  # of branches that it joins
+            one.check(self.name, self.takes)
+        return self.left(axes[0] if isinstance(axes, tuple) else axes)
 
     def left(self, axes: Axes) -> Axes:
         """The axes after it."""
@@ -275,6 +281,11 @@ class Series(Part):
             axes = layer[2].part.after(axes)
         return axes
 
+    def picked(self, samples: Any) -> Any:
+        for layer in self.layers:
+            samples = layer[2].part.picked(samples)
+        return samples
+
     def init_fn(self, rng: Any, input_shape: Any) -> tuple[Any, list[Any]]:
         """(output_shape, params) of all layers, see `Part.init_fn`."""
         from ntkcore.stax import networks
@@ -304,6 +315,12 @@ class Branches(Part):
 
     def after(self, axes: Any) -> Any:
         return tuple(layer[2].part.after(one) for layer, one in zip(self.layers, axes, strict=True))
+
+    def picked(self, samples: Any) -> Any:
+        kept = [layer[2].part.picked(samples) for layer in self.layers]
+        if any(not np.array_equal(one, kept[0]) for one in kept):
+            raise NotImplementedError("stax.parallel: branches must keep the same samples")
+        return kept[0] if kept else samples
 
     def init_fn(self, rng: Any, input_shape: Any) -> tuple[Any, list[Any]]:
         """(output shapes, params) of all branches, see `Part.init_fn`."""

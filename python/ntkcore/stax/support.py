@@ -73,7 +73,7 @@ def letters(given: Sequence[str] | None, rank: int, layer: str) -> tuple[str, st
     NotImplementedError for spatial axes that change places.
     """
     if given is None:
-        default = "DHW"[-rank:] if rank > 1 else "H"
+        default = "DHW"[-rank:] if rank > 1 else "H" * rank
         return f"N{default}C", f"{default}IO", f"N{default}C"
     lhs, rhs, out = given
     space = [letter for letter in lhs if letter not in "NC"]
@@ -119,16 +119,18 @@ PIXEL_BY_PIXEL = (
 )
 
 
-def check_diagonals(net: layers.Layer, batch: Any, spatial: Any) -> None:
-    """ValueError for values that are none; NotImplementedError where covariances between pixels
-    are needed, but not wanted.
+def check_diagonals(
+    net: layers.Layer, batch: Any, spatial: Any, error: type[Exception] = NotImplementedError
+) -> None:
+    """ValueError for values that are none; the error where covariances between pixels are needed,
+    but not wanted.
     """
     for name, value in (("diagonal_batch", batch), ("diagonal_spatial", spatial)):
         if value not in (None, True, False):
             raise ValueError(f"kernel_fn: {name} must be None, True or False, not {value!r}")
     pools = [layer for layer in _inner(net) if not isinstance(layer, PIXEL_BY_PIXEL)]
     if spatial and pools:
-        raise NotImplementedError(
+        raise error(
             f"kernel_fn: diagonal_spatial=True leaves out the covariances between pixels that"
             f" {pools[0]!r} takes means of: leave diagonal_spatial out"
         )
