@@ -258,6 +258,8 @@ def test_diagonals_of_pixels():
         flat.kernel_fn(IMAGES, None, "ntk"),
     )
     assert not flat.kernel_fn(IMAGES, diagonal_spatial=True).diagonal_spatial
+    local = stax.serial(stax.ConvLocal(4, (3, 3)), stax.Relu(), stax.GlobalAvgPool()).kernel_fn
+    assert (local(IMAGES, None, "ntk", diagonal_spatial=True) == local(IMAGES, None, "ntk")).all()
     assert BELOW.kernel_fn(X, diagonal_spatial=True).diagonal_spatial
 
 

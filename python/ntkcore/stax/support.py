@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ntkcore.specs import branches, convolutions, layers
+from ntkcore.specs import branches, convolutions, layers, positions
 from ntkcore.specs.activations import Activation
 
 
@@ -110,13 +110,16 @@ PIXEL_BY_PIXEL = (
     Activation,
     branches.FanInSum,
     branches.FanOut,
-    convolutions.Conv,
+    convolutions.Convolution,
     convolutions.Flatten,
     layers.Container,
     layers.Dense,
     layers.Identity,
     layers.LayerNorm,
+    positions.Index,
 )
+
+SHARED = (convolutions.Conv, convolutions.ConvTranspose)
 
 
 def check_diagonals(
@@ -128,8 +131,12 @@ def check_diagonals(
     for name, value in (("diagonal_batch", batch), ("diagonal_spatial", spatial)):
         if value not in (None, True, False):
             raise ValueError(f"kernel_fn: {name} must be None, True or False, not {value!r}")
-    pools = [layer for layer in _inner(net) if not isinstance(layer, PIXEL_BY_PIXEL)]
-    if spatial and pools:
+    inner = list(_inner(net))
+    pools = [layer for layer in inner if not isinstance(layer, PIXEL_BY_PIXEL)]
+    # Weights of their own at every pixel leave nothing between pixels.
+    local = any(isinstance(layer, convolutions.ConvLocal) for layer in inner)
+    shared = any(isinstance(layer, SHARED) for layer in inner)
+    if spatial and pools and (shared or not local):
         raise error(
             f"kernel_fn: diagonal_spatial=True leaves out the covariances between pixels that"
             f" {pools[0]!r} takes means of: leave diagonal_spatial out"
