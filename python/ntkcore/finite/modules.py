@@ -166,6 +166,18 @@ class Mix(torch.nn.Module):
         return [getattr(self, f"matrix{axis}") for axis in range(count)]
 
 
+class Scale(torch.nn.Module):
+    """scale x."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return self.scale * x
+
+
 def _high(window: Window, image: Shape) -> list[int]:
     """Rows and columns that windows reach beyond the image's last."""
     steps = window.dilation or (1,) * len(image)

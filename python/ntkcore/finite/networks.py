@@ -285,6 +285,8 @@ class _Maker:
         return modules.Mix(matrices, shape, False), replace(signal, image=shape or None)
 
     def dot(self, layer: positions.DotGeneral, signal: Features) -> tuple[Module, Features]:
+        if layer.scale is not None:
+            return modules.Scale(layer.scale), signal
         found = layer.matrix(_image(signal))
         assert not isinstance(found, str)  # lower() has looked
         matrix, shape = found

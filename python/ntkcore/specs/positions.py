@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.specs.convolutions import image_of
-from ntkcore.specs.layers import Layer, Signal
+from ntkcore.specs.layers import Layer, Signal, single
 from ntkcore.specs.program import Builder, Matrix, Shape, Value
 
 Slice = tuple[int | None, int | None, int | None]
@@ -236,11 +236,22 @@ class DotGeneral(Layer):
         object.__setattr__(self, side, _nested(array.tolist()))
 
     def lower(self, builder: Builder, value: Signal) -> Value:
+        scale = self.scale
+        if scale is not None:  # of vectors, too
+            value = builder.read(single(self, builder, value))
+            scaled = builder.affine(value, scale**2, 0.0, 0.0, 0.0, value.width)
+            return replace(scaled, law=value.law, sources=value.sources, centred=value.centred)
         value = image_of(self, builder, value)
         found = self.matrix(value.image)
         if isinstance(found, str):
             raise builder.error(self, found)
         return builder.mix(value, *found)
+
+    @property
+    def scale(self) -> float | None:
+        """The constant, if it is a number."""
+        constant = self.lhs if self.rhs is None else self.rhs
+        return constant if isinstance(constant, float) else None
 
     def matrix(self, image: Shape) -> tuple[Matrix, Shape] | str:
         """What it does to positions (outputs, positions), and their axes then;
