@@ -32,8 +32,14 @@ def references():
     return {}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", SIGNAL_NETS)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        (name, backend)
+        for name in SIGNAL_NETS
+        for backend in (BACKENDS if name in FULL_NETS else nk.backends())
+    ],
+)
 def test_against_the_reference(name, backend, references):
     net, shape = SIGNAL_NETS[name]
     x, z = samples(3, shape), samples(2, shape, seed=1)

@@ -90,9 +90,8 @@ Found evaluate_as(const Backend& backend, const Pairs<AnyFull>& pairs, ResultArr
   const ResultPointers<T> out(results, program.head.outputs, shape);
   // The engine, without the GIL.
   py::gil_scoped_release release;
-  const AlignedMemory workspace(backend.full_bytes(program));
-  backend.in<T>().evaluate_full(
-      {place, out.view(), program, rows, cols, diagonal, workspace.get()});
+  void* const workspace = kept_memory(backend.full_bytes(program));
+  backend.in<T>().evaluate_full({place, out.view(), program, rows, cols, diagonal, workspace});
   if (stopped()) throw Stopped();  // the tile is not whole
   return out.not_finite(backend, diagonal);
 }

@@ -19,9 +19,9 @@ namespace {
 // kind, dual, slot, other, constants.
 using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>>;
 // The same, then (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w,
-// circular, normalize_edges).
+// circular, normalize_edges, step_h, step_w).
 using PlaneOpTuple =
-    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
+    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 14>>;
 using ImageShape = std::array<int, 3>;
 // The same of full covariances, then (positions after it, table).
 using FullOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, int, int>;
@@ -116,7 +116,8 @@ PlaneOp plane_op(const PlaneOpTuple& from) {
   op.constants = {{p[0], p[1], p[2], p[3]}};
   int* const geometry[] = {&op.h,        &op.w,        &op.out_h,    &op.out_w,
                            &op.window_h, &op.window_w, &op.stride_h, &op.stride_w,
-                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges};
+                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges,
+                           &op.step_h,   &op.step_w};
   for (std::size_t i = 0; i < g.size(); ++i) *geometry[i] = g[i];
   return op;
 }
@@ -171,8 +172,12 @@ class PlaneOpChecker {
     const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) &&
                        size_ok(op.stride_w);
     require(sizes, "plane op: window or stride out of range");
+    require(size_ok(op.step_h) && size_ok(op.step_w), "plane op: dilation out of range");
+    const bool dilated = op.step_h > 1 || op.step_w > 1;
+    require(!dilated || op.kind == PlaneOpKind::conv, "pool: its windows have no dilation");
+    const int reach_h = (op.window_h - 1) * op.step_h, reach_w = (op.window_w - 1) * op.step_w;
     const bool padding =
-        op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w;
+        op.low_h >= 0 && op.low_h <= reach_h && op.low_w >= 0 && op.low_w <= reach_w;
     require(padding, "plane op: padding out of range");
     size_[op.slot] = {op.out_h, op.out_w};
   }

@@ -63,6 +63,7 @@ struct FullProgram {
   const MatrixTable* matrices;
   int positions, channels;  // of the data
   int largest;              // number of positions
+  int most_taps;
   bool diagonal;            // only p = p' of the data is wanted
   Program head;             // slot r of the head starts as read-out r
 };

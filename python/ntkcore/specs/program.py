@@ -133,9 +133,15 @@ class Window:
         return cls(ones, ones, (0,) * len(image), image)
 
     def wraps(self, image: Shape) -> bool:
-        """Does any of the windows, not dilated, reach beyond the image?"""
-        sides = zip(self.out, self.strides, self.size, self.low, image, strict=True)
+        """Does any of the windows reach beyond the image?"""
+        sides = zip(self.out, self.strides, self.reach, self.low, image, strict=True)
         return any(low > 0 or (out - 1) * s + k > n for out, s, k, low, n in sides)
+
+    @property
+    def reach(self) -> Shape:
+        """Pixels from a window's first to its last, both counted."""
+        steps = self.dilation or (1,) * len(self.size)
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, steps, strict=True))
 
 
 class BeyondPlanesError(Exception):
@@ -196,8 +202,6 @@ class Builder:
         Circular padding with strides that do not divide the image picks pixels of the convolution
         at every pixel.
         """
-        if window.dilation:
-            raise BeyondPlanesError
         if not (circular and window.wraps(value.image)):
             value = self._window_mean(value, window, False, params)
         else:
@@ -208,7 +212,7 @@ class Builder:
                 ones = (1,) * len(value.image)
                 everywhere = replace(window, strides=ones, out=value.image)
                 value = self._window_mean(value, everywhere, True, params)
-                picked = replace(window, size=ones, low=(0,) * len(ones))
+                picked = replace(window, size=ones, low=(0,) * len(ones), dilation=())
                 value = self._window_mean(value, picked, False, (1.0,))
         return self._with_weights(value, width)
 
@@ -359,7 +363,7 @@ class Builder:
 
     def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
         (h, w), half = _on_plane(unread.image, 1), unread.half
-        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0)
+        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0, 1, 1)
         self._plane_ops.append(
             ("readout", "", value.slot, slot, (unread.scale, 0.0, 0.0, 0.0), geometry)
         )
@@ -459,6 +463,7 @@ class Builder:
             *low,
             int(circular),
             int(normalize_edges),
+            *_on_plane(at.dilation or (1,) * len(at.size), 1),
         )
         self._plane_ops.append((*op, geometry))
 
