@@ -1,5 +1,8 @@
 """Kernels of sequences, volumes and all else with positions, against matrices over all pairs."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -61,3 +64,18 @@ def test_what_runs_where():
     for names, kind in ((PLANE_SIGNAL_NETS, _core.ImageProgram), (FULL_NETS, _core.FullProgram)):
         for net, shape in names.values():
             assert type(lower(net, shape, wants_ntk=True)) is kind
+
+
+# neural-tangents 0.6.5 in float64, on samples of test_parity's. An odd number of convolutions
+# before a ConvLocal of unequal sides or an ImageResize is left out: its kernels, whose axes a
+# convolution turns, are then those of the turned layer.
+NT = json.loads((Path(__file__).parent / "data" / "nt_positions.json").read_text())
+
+
+@pytest.mark.parametrize("name", NT)
+def test_parity_with_neural_tangents(name):
+    case, rng = NT[name], np.random.default_rng(0)
+    x, z = (rng.standard_normal((n, *case["shape"])) for n in (3, 2))
+    ours = nk.kernel(nk.from_json(json.dumps(case["net"])), x, z, ("nngp", "ntk"))
+    for kernel in ("nngp", "ntk"):
+        assert relative_error(getattr(ours, kernel), np.array(case[kernel])) < 1e-10

@@ -128,7 +128,8 @@ class PlaneOpChecker {
   PlaneOpChecker(int slots, int head_slots, ImageShape shape)
       : slots_(checked(slots)), head_slots_(head_slots), size_(slots, {0, 0}), strides_(slots) {
     const bool fits = size_ok(shape[0]) && size_ok(shape[1]) && shape[2] >= 1;
-    require(fits, "images must be 1 to 1024 pixels high and wide");
+    require(fits && pixels_ok(shape[0], shape[1]),
+            "images must be 1 to 16384 pixels high and wide, and of 2^20 at most");
     size_[0] = start_ = {shape[0], shape[1]};
   }
 
@@ -143,12 +144,13 @@ class PlaneOpChecker {
 
  private:
   using Pair = std::pair<int, int>;
-  static constexpr int kLargest = 1024;
+  static constexpr int kLargest = 1 << 14, kMostPixels = 1 << 20;
   static int checked(int slots) {
     require(slots >= 1 && slots <= 64, "an image program has between 1 and 64 slots");
     return slots;
   }
   static bool size_ok(int n) { return n >= 1 && n <= kLargest; }
+  static bool pixels_ok(int h, int w) { return std::int64_t(h) * w <= kMostPixels; }
 
   void check_slots(const PlaneOp& op) {
     require(op.slot >= 0 && op.slot < slots_, "plane op: slot out of range");
@@ -168,7 +170,8 @@ class PlaneOpChecker {
   }
 
   void check_window(const PlaneOp& op) {
-    require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
+    require(size_ok(op.out_h) && size_ok(op.out_w) && pixels_ok(op.out_h, op.out_w),
+            "plane op: output size out of range");
     const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) &&
                        size_ok(op.stride_w);
     require(sizes, "plane op: window or stride out of range");

@@ -54,10 +54,10 @@ struct PlaneOp {
   NTK_HD Axis cols() const { return {w, out_w, window_w, stride_w, low_w, step_w}; }
 };
 
-// Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip
+// Strides from a segment's start; beyond 2^16, more than any side has pixels, they all skip
 // everything but d = 0.
 inline int capped_product(int a, int b) {
-  return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20;
+  return std::int64_t(a) * b < (1 << 16) ? a * b : 1 << 16;
 }
 
 // Strides of every slot since the last pool.

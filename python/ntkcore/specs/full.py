@@ -14,7 +14,6 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.specs.program import Builder, Matrix, Op, Shape, Side, Unread, Value, Window
 
-MOST_TAPS = 27  # that are summed at once
 NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 Csr = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
@@ -129,25 +128,20 @@ class FullBuilder(Builder):
         return self._by_taps(value, sides_of(window, value.image, circular), params)
 
     def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
+        """Axis by axis, for sums over windows are sums over their sides."""
         image = value.image
         taps = math.prod(len(side) for side in sides)
         a, b, e, f = (*params, 0.0, 0.0, 0.0)[:4]
         mean = (a / taps, b, e / taps, f)
-        changing = [
+        axes = [
             axis
             for axis, side in enumerate(sides)
             if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
         ]
-        # At once, or axis by axis, for sums over windows are sums over their sides.
-        axes = changing if taps > MOST_TAPS else changing[:1]
         self._flips &= len(image) < 2 or _flip_side(sides[-1], image[-1])
         for axis in axes:
-            if taps > MOST_TAPS:
-                self._windows.append(_everywhere(sides[axis], image, axis))
-                image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
-            else:
-                self._windows.append(together(sides, image))
-                image = tuple(side.shape[1] for side in sides)
+            self._windows.append(_everywhere(sides[axis], image, axis))
+            image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
             constants = mean if axis == axes[-1] else NOTHING
             self._full_ops.append(
                 _Op(
