@@ -9,8 +9,9 @@ import pytest
 import ntkcore as nk
 import reference as plain
 from conftest import relative_error
-from examples import FULL_NETS, PLANE_SIGNAL_NETS, SIGNAL_NETS
+from examples import FULL_NETS, IMAGE_NETS, PLANE_SIGNAL_NETS, SIGNAL_NETS
 from ntkcore import _core
+from ntkcore.specs import lowering
 from ntkcore.specs.lowering import lower
 from position_reference import reference
 
@@ -64,6 +65,132 @@ def test_what_runs_where():
     for names, kind in ((PLANE_SIGNAL_NETS, _core.ImageProgram), (FULL_NETS, _core.FullProgram)):
         for net, shape in names.values():
             assert type(lower(net, shape, wants_ntk=True)) is kind
+
+
+@pytest.mark.parametrize("name", IMAGE_NETS)
+def test_full_covariances_are_those_of_planes(name):
+    """Networks that run on planes, through the other engine."""
+    x = samples(3, (5, 4, 2))
+    net = IMAGE_NETS[name]
+    ours = nk.kernel(net, x, None, ("nngp", "ntk"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lowering, "Builder", lowering.FullBuilder)
+        program = lower(net, x.shape[1:], wants_ntk=True)
+    assert type(program) is _core.FullProgram
+    for backend in BACKENDS:
+        block = _core.FullSamples(program, backend, x, _core.image_diagonal(program, backend, x)[2])
+        found = np.empty((2, 3, 3))
+        nothing = [None]
+        _core.evaluate_images(
+            backend, block, 0, block, 0, *[[m] for m in found], nothing, nothing, False
+        )
+        for kernel, expected in zip(found, ours, strict=True):
+            off = ~np.eye(3, dtype=bool)  # where planes know that the correlation is 1
+            assert np.abs(kernel - expected)[off].max() < 1e-12 * np.abs(expected).max()
+
+
+FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch"]
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_sizes_symmetry_threads_and_tiles(name):
+    net, shape = SIGNAL_NETS[name]
+    for n in (1, 15, 17):
+        x = samples(n, shape, dtype=np.float32)
+        k = nk.kernel(net, x, threads=1)
+        assert (k == k.T).all()
+        assert (np.diag(k) == nk.kernel_diag(net, x)).all()
+        for threads, tile in ((2, None), (3, 16), (1, 32)):
+            assert (nk.kernel(net, x, threads=threads, tile=tile) == k).all()
+        cross, off = nk.kernel(net, x, x[: n // 2 + 1].copy()), ~np.eye(n, n // 2 + 1, dtype=bool)
+        assert np.abs(cross - k[:, : n // 2 + 1])[off].max(initial=0) < 1e-5 * np.abs(k).max()
+
+
+@pytest.mark.parametrize("name", ["sequence, gap", "volume, pools", "transposed, circular"])
+def test_every_entry_takes_any_axes(name, tmp_path):
+    net, shape = SIGNAL_NETS[name]
+    x, z = samples(20, shape), samples(4, shape, seed=1)
+    k, y = nk.kernel(net, x), np.arange(20.0)
+    store = tmp_path / "k.zarr"
+    nk.build(net, x[:17], store, tile=16, progress=False)
+    group = nk.extend(store, x[17:], progress=False)
+    assert (group["ntk"][...] == k).all()
+    assert nk.verify(store).ok
+    model = nk.estimators.NTKRegressor(net, ridge=0.1).fit(x, y)
+    assert model.predict(z).shape == (4,)
+    assert relative_error(nk.MatrixFree(net, x).matmat(y[:, None])[:, 0], k @ y) < 1e-10
+
+
+def test_magnitudes():
+    net, shape = nk.Serial(nk.Conv((2, 2, 1)), nk.Relu(), nk.GlobalAvgPool()), (2, 3, 2, 2)
+    x = samples(4, shape, dtype=np.float32)
+    k = nk.kernel(net, x)
+    assert relative_error(nk.kernel(net, x * np.float32(2.0**-60)) * 2.0**120, k) < 1e-6
+
+
+def test_flips():
+    """Of networks that treat left and right alike."""
+    x = samples(5, (3, 4, 2))
+    for layer in (nk.ImageResize((5, 6)), nk.ConvLocal((3, 3), padding="SAME")):
+        net = nk.Serial(layer, nk.Conv((3, 3), padding="SAME"), nk.Relu(), nk.Flatten())
+        turned = [x, x[:, :, ::-1]]
+        expected = sum(nk.kernel(net, a, b) for a in turned for b in turned) / 4
+        assert relative_error(nk.kernel(net, x, augment="hflip"), expected) < 1e-8
+    for layer in (nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2))):
+        with pytest.raises(ValueError, match="left and right"):
+            nk.kernel(nk.Serial(layer, nk.Flatten()), x, augment="hflip")
+    with pytest.raises(ValueError, match="needs images"):
+        nk.kernel(PLANE_SIGNAL_NETS["sequence, gap"][0], samples(2, (7, 2)), augment="hflip")
+
+
+def test_long_sequences():
+    """Longer than an image is wide; on planes as by full covariances."""
+    x = samples(2, (1500, 1))
+    for readout in (nk.Flatten(), nk.GlobalAvgPool()):
+        layers = (nk.Conv((3,), padding="SAME", b_std=0.1), nk.Relu(), readout)
+        planes = nk.kernel(nk.Serial(*layers), x)
+        full = nk.kernel(nk.Serial(nk.DotGeneral(rhs=1.0), *layers), x)
+        assert relative_error(planes, full) < 1e-12
+
+
+def test_what_only_the_processor_does_is_refused_elsewhere():
+    net, shape = FULL_NETS["local"]
+    with pytest.raises(ValueError, match=r"all pairs of positions.*'cuda-emulation'.*backend='"):
+        nk.kernel(net, samples(2, shape), backend="cuda-emulation")
+
+
+def test_too_many_positions_are_refused_before_any_work():
+    net = nk.Serial(nk.ConvLocal((1, 1)), nk.Relu(), nk.GlobalAvgPool())
+    with pytest.raises(MemoryError, match=r"all pairs of positions.*for each of .* thread"):
+        nk.kernel(net, np.ones((2, 500, 500, 1)), threads=2)
+
+
+@pytest.mark.parametrize(
+    ("windows", "matrices", "ops", "words"),
+    [
+        ([[[0, 4]]], [], [("window", 2, 0)], "reads beyond"),
+        ([[[0, -2]]], [], [("window", 2, 0)], "out of range"),
+        ([[[0, 1]]], [], [("window", 3, 0)], "positions differ"),
+        ([[[0, 1]]], [], [("window", 2, 1)], "table out of range"),
+        ([], [], [("window", 4, 0)], "table out of range"),
+        ([], [([0, 1], [4], [1.0])], [("linear", 1, 0)], "reads beyond"),
+        ([], [([0, 2], [0], [1.0])], [("linear", 1, 0)], "rows must follow"),
+        ([], [([1, 1], [0], [1.0])], [("linear", 1, 0)], "rows must follow"),
+        ([], [([0, 1], [-1], [1.0])], [("linear", 1, 0)], "column is out of range"),
+        ([], [], [("spread", 4, 0)], "holds that already"),
+        ([], [], [("diagonal", 4, 0), ("readout", 4, 0)], "does not hold all pairs"),
+        ([], [], [("add", 4, 0)], "second slot"),
+    ],
+)
+def test_programs_that_do_not_fit_are_refused(windows, matrices, ops, words):
+    windows = [np.array(w, np.int32) for w in windows]
+    matrices = [
+        (np.array(a, np.int32), np.array(b, np.int32), np.array(c, float)) for a, b, c in matrices
+    ]
+    full = [(kind, "", 0, 0, (1.0, 0.0, 1.0, 0.0), positions, t) for kind, positions, t in ops]
+    head = [("emit", "", 0, 0, (1.0, 0.0, 1.0, 0.0))]
+    with pytest.raises(ValueError, match=words):
+        _core.FullProgram(full, 1, windows, matrices, head, 1, 1, (4, 1, False, False))
 
 
 # neural-tangents 0.6.5 in float64, on samples of test_parity's. An odd number of convolutions
