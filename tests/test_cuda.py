@@ -212,7 +212,7 @@ def test_what_needs_all_pairs_of_positions_is_refused(gpu):
     x = np.ones((2, 3, 3, 3, 1))
     net = nk.Serial(nk.Conv((2, 2, 2)), nk.Relu(), nk.Flatten())
     for data in (x, fake_cupy.asarray(x)):
-        with pytest.raises(ValueError, match="all pairs of positions.*'cuda' cannot"):
+        with pytest.raises(ValueError, match=r"all pairs of positions.*'cuda' cannot"):
             nk.kernel(net, data, backend="cuda")
 
 

@@ -1,10 +1,14 @@
 """Kernels of sequences, volumes and all else with positions, against matrices over all pairs."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import ntkcore as nk
 import reference as plain
@@ -136,7 +140,7 @@ def test_flips():
         turned = [x, x[:, :, ::-1]]
         expected = sum(nk.kernel(net, a, b) for a in turned for b in turned) / 4
         assert relative_error(nk.kernel(net, x, augment="hflip"), expected) < 1e-8
-    for layer in (nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2))):
+    for layer in (nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2), padding="SAME")):
         with pytest.raises(ValueError, match="left and right"):
             nk.kernel(nk.Serial(layer, nk.Flatten()), x, augment="hflip")
     with pytest.raises(ValueError, match="needs images"):
@@ -191,6 +195,112 @@ def test_programs_that_do_not_fit_are_refused(windows, matrices, ops, words):
     head = [("emit", "", 0, 0, (1.0, 0.0, 1.0, 0.0))]
     with pytest.raises(ValueError, match=words):
         _core.FullProgram(full, 1, windows, matrices, head, 1, 1, (4, 1, False, False))
+
+
+# --- drawn networks
+
+
+weights, biases = st.sampled_from([0.6, 1.0, 1.4]), st.sampled_from([None, 0.3])
+paddings = st.sampled_from(["SAME", "VALID", "CIRCULAR"])
+
+
+def draw_window(draw, axes, padding):
+    """(window, strides) that fit."""
+    window = tuple(draw(st.integers(1, min(n, 3) if padding == "VALID" else 4)) for n in axes)
+    return window, tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in axes)
+
+
+def draw_affine(draw, axes):
+    """A layer after which a nonlinearity may follow."""
+    padding = draw(paddings)
+    window, strides = draw_window(draw, axes, padding)
+    rest = (strides, padding, draw(weights), draw(biases))
+    kind = draw(st.sampled_from([nk.Conv, nk.Conv, nk.ConvLocal, nk.ConvTranspose, nk.Dense]))
+    if kind is nk.Dense:
+        return nk.Dense(*rest[2:])
+    if kind is nk.ConvTranspose:
+        strides = tuple(min(s, 2) for s in strides)
+        return nk.ConvTranspose(window, strides, *rest[1:])
+    if kind is nk.Conv and padding != "VALID":
+        return nk.Conv(window, *rest, dilation=tuple(draw(st.integers(1, 3)) for _ in axes))
+    return kind(window, *rest)
+
+
+def draw_linear(draw, axes):
+    """A layer that acts on positions."""
+    padding = draw(paddings)
+    window, strides = draw_window(draw, axes, padding)
+    kind = draw(st.sampled_from(["average", "sum", "index", "resize", "dot"]))
+    if kind == "average":
+        return nk.AvgPool(window, strides, padding, draw(st.booleans()))
+    if kind == "sum":
+        return nk.SumPool(window, strides, padding)
+    if kind == "index":
+        slices = [slice(None), slice(None, None, -1), slice(None, None, 2), slice(-2, None)]
+        return nk.Index(tuple(draw(st.sampled_from(slices)) for _ in axes))
+    if kind == "resize":
+        sizes = tuple(draw(st.sampled_from([-1, 1, 2, 3, 5])) for _ in axes)
+        return nk.ImageResize(
+            sizes, draw(st.sampled_from(["linear", "nearest"])), draw(st.booleans())
+        )
+    axis = draw(st.integers(0, len(axes) - 1))
+    matrix = [[(i * j) % 3 - 0.5 for j in range(axes[axis])] for i in range(2)]
+    return nk.DotGeneral(rhs=matrix, dimension_numbers=(((axis + 1,), (1,)), ((), ())))
+
+
+def axes_after(net, axes):
+    """Read off the error of a network that ends there; None where it does not fit."""
+    try:
+        lower(net, (*axes, 2), wants_ntk=True)
+    except ValueError as error:
+        found = re.search(r"ends with an image of shape \(([\d, ]+)\)", str(error))
+        return found and tuple(map(int, found[1].split(",")))[:-1]
+    return ()
+
+
+@st.composite
+def networks(draw):
+    """(network, axes of its samples)."""
+    shapes = [(5,), (8,), (3, 4), (4, 3), (1, 6), (2, 3, 2), (3, 2, 2), (2, 1, 2, 2)]
+    axes = shape = draw(st.sampled_from(shapes))
+    layers = []
+    for number in range(draw(st.integers(2, 4))):
+        block = [draw_affine(draw, axes), draw(st.sampled_from([nk.Relu(), nk.Erf()]))]
+        if number and draw(st.booleans()):
+            same = nk.Conv((2,) * len(axes), padding="SAME")
+            pool = nk.AvgPool((2,) * len(axes), padding="SAME")
+            block = [same, nk.Residual(nk.Relu(), pool, same), nk.Relu()]
+        elif draw(st.booleans()):
+            block.append(draw_linear(draw, axes))
+        after = axes_after(nk.Serial(*layers, *block), shape)
+        if after and math.prod(after) <= 24:
+            layers, axes = [*layers, *block], after
+    return nk.Serial(*layers, draw(st.sampled_from([nk.Flatten(), nk.GlobalAvgPool()]))), shape
+
+
+def check_drawn(case):
+    net, axes = case
+    x, z = samples(2, (*axes, 3)), samples(1, (*axes, 3), seed=1)
+    for other in (None, z):
+        ours, expected = nk.kernel(net, x, other, ("nngp", "ntk")), reference(net, x, other)
+        for k in (0, 1):
+            # Flat positions may be proportional, and T goes like the root of a rounding error.
+            assert np.abs(ours[k] - expected[k]).max() <= 1e-6 * np.abs(expected[k]).max()
+    nngp = nk.kernel(net, x, z, "nngp")
+    assert np.abs(nngp - expected[0]).max() <= 1e-12 * max(np.abs(expected[0]).max(), 1e-300)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(networks())
+def test_drawn_networks(case):
+    check_drawn(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, suppress_health_check=[HealthCheck.too_slow])
+@given(networks())
+def test_many_drawn_networks(case):
+    check_drawn(case)
 
 
 # neural-tangents 0.6.5 in float64, on samples of test_parity's. An odd number of convolutions

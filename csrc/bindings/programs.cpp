@@ -47,10 +47,10 @@ const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::
                                                           {"readout", PlaneOpKind::readout}};
 
 const std::map<std::string, FullOpKind> kFullOpKinds = {
-    {"affine", FullOpKind::affine},     {"window", FullOpKind::window},
-    {"linear", FullOpKind::linear},     {"copy", FullOpKind::copy},
-    {"add", FullOpKind::add},           {"diagonal", FullOpKind::diagonal},
-    {"spread", FullOpKind::spread},     {"readout", FullOpKind::readout},
+    {"affine", FullOpKind::affine}, {"window", FullOpKind::window},
+    {"linear", FullOpKind::linear}, {"copy", FullOpKind::copy},
+    {"add", FullOpKind::add},       {"diagonal", FullOpKind::diagonal},
+    {"spread", FullOpKind::spread}, {"readout", FullOpKind::readout},
     {"trace", FullOpKind::trace}};
 
 // The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a
@@ -389,10 +389,9 @@ void bind_programs(py::module_& m) {
                              [](const FullSchedule& full) {
                                return full.table_rows() * pitch_of<double>(full.view());
                              })
-      .def_property_readonly("thread_bytes",
-                             [](const FullSchedule& full) {
-                               return backend_named("generic").full_bytes(full.view());
-                             });
+      .def_property_readonly("thread_bytes", [](const FullSchedule& full) {
+        return backend_named("generic").full_bytes(full.view());
+      });
 }
 
 }  // namespace ntk

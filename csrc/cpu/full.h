@@ -260,8 +260,7 @@ class FullRun {
     from += run.from;
     if (run.step == 1) {
       int i = 0;
-      for (; i + L <= run.count; i += L)
-        store(to + i, load(to + i) + load(from + i));
+      for (; i + L <= run.count; i += L) store(to + i, load(to + i) + load(from + i));
       for (; i < run.count; ++i) to[i] += from[i];
     } else {
       for (int i = 0; i < run.count; ++i) to[i] += from[std::int64_t(i) * run.step];
@@ -295,8 +294,7 @@ class FullRun {
       for (int e = table.start[o]; e < table.start[o + 1]; ++e) {
         const T weight = T(table.value[e]);
         const T* const from = row(matrix, table.column[e]);
-        for (int q = 0; q < columns; q += L)
-          store(to + q, load(to + q) + weight * load(from + q));
+        for (int q = 0; q < columns; q += L) store(to + q, load(to + q) + weight * load(from + q));
       }
     }
   }

@@ -33,8 +33,8 @@ struct WindowTable {
   int taps, out;
   const int* source;
   const Run* runs;
-  const int* first_run;  // [taps + 1]: none of a tap that has a mask
-  const int* shift;      // [taps]
+  const int* first_run;      // [taps + 1]: none of a tap that has a mask
+  const int* shift;          // [taps]
   const std::int32_t* mask;  // [taps][mask_pitch]
   std::int64_t mask_pitch;
 };
@@ -64,8 +64,8 @@ struct FullProgram {
   int positions, channels;  // of the data
   int largest;              // number of positions
   int most_taps;
-  bool diagonal;            // only p = p' of the data is wanted
-  Program head;             // slot r of the head starts as read-out r
+  bool diagonal;  // only p = p' of the data is wanted
+  Program head;   // slot r of the head starts as read-out r
 };
 
 // Features that one position has for an op.

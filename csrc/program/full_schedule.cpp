@@ -80,8 +80,8 @@ FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, std::vector<Owned
 }
 
 FullProgram FullSchedule::view() const {
-  return {ops_.data(),          int(ops_.size()), slots_,           window_views_.data(),
-          matrix_views_.data(), shape_.positions, shape_.channels,  largest_,
+  return {ops_.data(),          int(ops_.size()), slots_,          window_views_.data(),
+          matrix_views_.data(), shape_.positions, shape_.channels, largest_,
           most_taps_,           shape_.diagonal,  head_.view()};
 }
 

@@ -15,8 +15,8 @@ bool pure_relu(const PlaneOp& op) {
 
 bool plain_conv3(const PlaneOp& op) {
   return op.kind == PlaneOpKind::conv && op.window_h == 3 && op.window_w == 3 && op.stride_h == 1 &&
-         op.stride_w == 1 && op.step_h == 1 && op.step_w == 1 && op.low_h == 1 && op.low_w == 1 && op.out_h == op.h &&
-         op.out_w == op.w && !op.circular;
+         op.stride_w == 1 && op.step_h == 1 && op.step_w == 1 && op.low_h == 1 && op.low_w == 1 &&
+         op.out_h == op.h && op.out_w == op.w && !op.circular;
 }
 
 }  // namespace
