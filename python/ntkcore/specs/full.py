@@ -45,7 +45,6 @@ class FullBuilder(Builder):
 
     def conv(
         self,
-        layer: object,
         value: Value,
         window: Window,
         circular: bool,
@@ -88,7 +87,6 @@ class FullBuilder(Builder):
 
     def pool(
         self,
-        layer: object,
         value: Value,
         window: Window,
         scale: float,
@@ -107,14 +105,11 @@ class FullBuilder(Builder):
     def _may_pool(self, image: Value) -> bool:
         return True
 
-    def _start_segment(self, layer: object, value: Value) -> Value:
-        return value
-
     def read(self, value: Value, last: bool = True) -> Value:
         if value.unread and value.unread.half > 0:
             unread = value.unread
             value, last = value if last else self.copy(value), True
-            value = self._pool_unread(None, value, unread)
+            value = self._pool_unread(value, unread)
         return super().read(value, last)
 
     def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
