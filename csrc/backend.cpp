@@ -26,7 +26,7 @@ __thread const bool* stop_flag = nullptr;
   std::int64_t workspace_bytes(const Program&);                              \
   }
 #define NTK_CALLS(isa) {isa::evaluate, isa::evaluate_images, isa::evaluate_full, isa::is_finite}
-#define NTK_MEMBERS(isa) \
+#define NTK_MEMBERS(isa)                                                            \
   NTK_CALLS(isa), NTK_CALLS(isa), isa::gradient, isa::self_strip, isa::image_bytes, \
       isa::full_self, isa::full_bytes, isa::extremes
 

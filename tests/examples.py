@@ -210,6 +210,17 @@ PLANE_SIGNAL_NETS = {
         ),
         (5, 2),
     ),
+    "dilated": (
+        nk.Serial(
+            *(nk.Conv((3, 2), (2, 1), "SAME", 1.2, 0.1, dilation=(1, 2)), R),
+            *(nk.Conv((2, 2), padding="CIRCULAR", dilation=(2, 3)), R, GAP, D),
+        ),
+        (5, 4, 2),
+    ),
+    "dilated sequence": (
+        nk.Serial(nk.Conv((3,), b_std=0.1, dilation=(2,)), FLAT, nk.Residual(R, D), D),
+        (8, 2),
+    ),
 }
 LOCAL = nk.ConvLocal((2, 3), padding="SAME", W_std=1.3, b_std=0.1)
 UP = nk.ConvTranspose((3, 2), (2, 1), "SAME", 1.2, 0.1)
@@ -224,16 +235,9 @@ FULL_NETS = {
         (2, 2, 3, 2),
     ),
     "four axes": (nk.Serial(nk.Conv((2, 1, 2, 1), b_std=0.1), R, GAP, D), (2, 2, 3, 1, 2)),
-    "dilated": (
-        nk.Serial(
-            *(nk.Conv((3, 2), (2, 1), "SAME", 1.2, 0.1, dilation=(1, 2)), R),
-            *(nk.Conv((2, 2), padding="CIRCULAR", dilation=(2, 3)), R, GAP, D),
-        ),
-        (5, 4, 2),
-    ),
-    "dilated sequence": (
-        nk.Serial(nk.Conv((3,), b_std=0.1, dilation=(2,)), FLAT, nk.Residual(R, D), D),
-        (8, 2),
+    "dilated volume": (
+        nk.Serial(CONV3, R, nk.Conv((2, 2, 1), padding="SAME", dilation=(1, 2, 1)), R, FLAT, D),
+        (3, 3, 2, 2),
     ),
     "local": (nk.Serial(C, R, LOCAL, R, C, R, GAP, D), (4, 3, 2)),
     "local, flatten": (nk.Serial(LOCAL, R, nk.ConvLocal((2, 2), (2, 1)), R, FLAT, D), (4, 3, 2)),

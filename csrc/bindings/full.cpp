@@ -36,9 +36,9 @@ auto with_samples(const FullSchedule& schedule, const py::array& x, F&& f) {
         const FullProgram program = schedule.view();
         const auto rank = x.ndim();
         require(rank >= 2 && x.size() > 0, "samples: x holds none");
-        const bool fits = x.shape(rank - 1) == program.channels &&
-                          x.size() == x.shape(0) * std::int64_t(program.positions) *
-                                          program.channels;
+        const bool fits =
+            x.shape(rank - 1) == program.channels &&
+            x.size() == x.shape(0) * std::int64_t(program.positions) * program.channels;
         require(fits, "samples: x does not have the program's shape");
         return f(T{}, data.data(), std::int64_t(x.shape(0)));
       });
@@ -54,11 +54,10 @@ AnyFull samples_of(std::shared_ptr<FullSchedule> program, const std::string& bac
       !head || (head->ndim() == 2 && head->shape(0) == head_rows && head->shape(1) == x.shape(0)),
       "samples: head must have shape (2 ops, samples)");
   const double* features = head ? head->data() : nullptr;
-  return with_samples(
-      *program, x, [&](auto tag, const auto* values, std::int64_t size) -> AnyFull {
-        py::gil_scoped_release release;
-        return {program, FullSamples<decltype(tag)>(*program, runner, values, size, features, size)};
-      });
+  return with_samples(*program, x, [&](auto tag, const auto* values, std::int64_t size) -> AnyFull {
+    py::gil_scoped_release release;
+    return {program, FullSamples<decltype(tag)>(*program, runner, values, size, features, size)};
+  });
 }
 
 py::tuple diagonal_of(std::shared_ptr<FullSchedule> program, const std::string& backend,
@@ -90,9 +89,8 @@ Found evaluate_as(const Backend& backend, const Pairs<AnyFull>& pairs, ResultArr
   const ResultPointers<T> out(results, program.head.outputs, shape);
   // The engine, without the GIL.
   py::gil_scoped_release release;
-  const AlignedMemory workspace(backend.full_bytes(program));
-  backend.in<T>().evaluate_full(
-      {place, out.view(), program, rows, cols, diagonal, workspace.get()});
+  void* const workspace = kept_memory(backend.full_bytes(program));
+  backend.in<T>().evaluate_full({place, out.view(), program, rows, cols, diagonal, workspace});
   if (stopped()) throw Stopped();  // the tile is not whole
   return out.not_finite(backend, diagonal);
 }

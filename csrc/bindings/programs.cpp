@@ -19,9 +19,9 @@ namespace {
 // kind, dual, slot, other, constants.
 using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>>;
 // The same, then (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w,
-// circular, normalize_edges).
+// circular, normalize_edges, step_h, step_w).
 using PlaneOpTuple =
-    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
+    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 14>>;
 using ImageShape = std::array<int, 3>;
 // The same of full covariances, then (positions after it, table).
 using FullOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, int, int>;
@@ -47,10 +47,10 @@ const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {{"conv", PlaneOpKind::
                                                           {"readout", PlaneOpKind::readout}};
 
 const std::map<std::string, FullOpKind> kFullOpKinds = {
-    {"affine", FullOpKind::affine},     {"window", FullOpKind::window},
-    {"linear", FullOpKind::linear},     {"copy", FullOpKind::copy},
-    {"add", FullOpKind::add},           {"diagonal", FullOpKind::diagonal},
-    {"spread", FullOpKind::spread},     {"readout", FullOpKind::readout},
+    {"affine", FullOpKind::affine}, {"window", FullOpKind::window},
+    {"linear", FullOpKind::linear}, {"copy", FullOpKind::copy},
+    {"add", FullOpKind::add},       {"diagonal", FullOpKind::diagonal},
+    {"spread", FullOpKind::spread}, {"readout", FullOpKind::readout},
     {"trace", FullOpKind::trace}};
 
 // The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a
@@ -116,7 +116,8 @@ PlaneOp plane_op(const PlaneOpTuple& from) {
   op.constants = {{p[0], p[1], p[2], p[3]}};
   int* const geometry[] = {&op.h,        &op.w,        &op.out_h,    &op.out_w,
                            &op.window_h, &op.window_w, &op.stride_h, &op.stride_w,
-                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges};
+                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges,
+                           &op.step_h,   &op.step_w};
   for (std::size_t i = 0; i < g.size(); ++i) *geometry[i] = g[i];
   return op;
 }
@@ -127,7 +128,8 @@ class PlaneOpChecker {
   PlaneOpChecker(int slots, int head_slots, ImageShape shape)
       : slots_(checked(slots)), head_slots_(head_slots), size_(slots, {0, 0}), strides_(slots) {
     const bool fits = size_ok(shape[0]) && size_ok(shape[1]) && shape[2] >= 1;
-    require(fits, "images must be 1 to 1024 pixels high and wide");
+    require(fits && pixels_ok(shape[0], shape[1]),
+            "images must be 1 to 16384 pixels high and wide, and of 2^20 at most");
     size_[0] = start_ = {shape[0], shape[1]};
   }
 
@@ -142,12 +144,13 @@ class PlaneOpChecker {
 
  private:
   using Pair = std::pair<int, int>;
-  static constexpr int kLargest = 1024;
+  static constexpr int kLargest = 1 << 14, kMostPixels = 1 << 20;
   static int checked(int slots) {
     require(slots >= 1 && slots <= 64, "an image program has between 1 and 64 slots");
     return slots;
   }
   static bool size_ok(int n) { return n >= 1 && n <= kLargest; }
+  static bool pixels_ok(int h, int w) { return std::int64_t(h) * w <= kMostPixels; }
 
   void check_slots(const PlaneOp& op) {
     require(op.slot >= 0 && op.slot < slots_, "plane op: slot out of range");
@@ -167,12 +170,17 @@ class PlaneOpChecker {
   }
 
   void check_window(const PlaneOp& op) {
-    require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
+    require(size_ok(op.out_h) && size_ok(op.out_w) && pixels_ok(op.out_h, op.out_w),
+            "plane op: output size out of range");
     const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) &&
                        size_ok(op.stride_w);
     require(sizes, "plane op: window or stride out of range");
+    require(size_ok(op.step_h) && size_ok(op.step_w), "plane op: dilation out of range");
+    const bool dilated = op.step_h > 1 || op.step_w > 1;
+    require(!dilated || op.kind == PlaneOpKind::conv, "pool: its windows have no dilation");
+    const int reach_h = (op.window_h - 1) * op.step_h, reach_w = (op.window_w - 1) * op.step_w;
     const bool padding =
-        op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w;
+        op.low_h >= 0 && op.low_h <= reach_h && op.low_w >= 0 && op.low_w <= reach_w;
     require(padding, "plane op: padding out of range");
     size_[op.slot] = {op.out_h, op.out_w};
   }
@@ -381,10 +389,9 @@ void bind_programs(py::module_& m) {
                              [](const FullSchedule& full) {
                                return full.table_rows() * pitch_of<double>(full.view());
                              })
-      .def_property_readonly("thread_bytes",
-                             [](const FullSchedule& full) {
-                               return backend_named("generic").full_bytes(full.view());
-                             });
+      .def_property_readonly("thread_bytes", [](const FullSchedule& full) {
+        return backend_named("generic").full_bytes(full.view());
+      });
 }
 
 }  // namespace ntk

@@ -30,9 +30,10 @@ template <class T, bool kNtk, bool kSelf>
 class FullRun {
  public:
   using V = typename Vector<T>::type;
+  using Integers = typename Vector<T>::integer;
   static constexpr int L = kLanes<T>;
 
-  // Without memory only its size is found out.
+  // Without memory (not `real`) only its size is found out.
   FullRun(const FullProgram& program, const std::int64_t* offset, char*& memory, bool real)
       : program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
     const std::int64_t size = pitch_ * program.largest, beyond = pitch_ + L;
@@ -41,12 +42,9 @@ class FullRun {
       // A row's neighbours are read along with it, those of the first and last row too.
       T* const k = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
       T* const t = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
-      if (!real) continue;
-      // What lies beyond the last position is read along, and so must be a number.
-      for (std::int64_t i = 0; i < size; ++i) k[i] = 0;
-      for (std::int64_t i = 0; kNtk && i < size; ++i) t[i] = 0;
-      fields_[s] = {k, t, 0, false};
+      if (real) fields_[s] = {k, t, 0, false};
     }
+    shifted_ = static_cast<Shifted*>(carve(memory, program.most_taps * sizeof(Shifted)));
   }
 
   // Adds to readouts [head slot][2][step].
@@ -89,6 +87,12 @@ class FullRun {
   }
 
  private:
+  // A tap's rows, moved to where outputs read, and which outputs do.
+  struct Shifted {
+    const T *k, *t;
+    const std::int32_t* mask;
+  };
+
   T* row(T* matrix, int p) const { return matrix + p * pitch_; }
   Field<T>& spare() { return fields_[program_.slots]; }
 
@@ -207,47 +211,56 @@ class FullRun {
 
   // K(o') = sum over taps t of K(source_t(o), source_t(o')), and T; on the diagonal o is o'.
   void sum_of_taps(const WindowTable& table, const Field<T>& field, int o, T* k, T* t) {
-    for (int q = 0; q < table.out; q += L) {
-      store(k + q, V{});
-      if (kNtk) store(t + q, V{});
-    }
+    int count = 0;
     for (int tap = 0; tap < table.taps; ++tap) {
-      const int p = field.diagonal ? 0 : table.source[std::int64_t(tap) * table.out + o];
+      const int p = source_row(table, field, tap, o);
+      if (p < 0 || has_runs(table, tap)) continue;
+      const std::int64_t at = p * pitch_ + table.shift[tap];
+      shifted_[count++] = {field.k + at, field.t + at, table.mask + tap * table.mask_pitch};
+    }
+    sum_of_shifted(count, table.out, k, t);
+    for (int tap = 0; tap < table.taps; ++tap) {
+      const int p = source_row(table, field, tap, o);
       if (p < 0) continue;
-      const T *const from_k = row(field.k, p), *const from_t = row(field.t, p);
-      if (table.first_run[tap] == table.first_run[tap + 1])
-        add_shifted(table, tap, from_k, from_t, k, t);
       for (int r = table.first_run[tap]; r < table.first_run[tap + 1]; ++r) {
-        add_run(table.runs[r], from_k, k);
-        if (kNtk) add_run(table.runs[r], from_t, t);
+        add_run(table.runs[r], row(field.k, p), k);
+        if (kNtk) add_run(table.runs[r], row(field.t, p), t);
       }
     }
   }
-  // What lies beyond the row is read too, and masked.
-  static void add_shifted(const WindowTable& table, int tap, const T* from_k, const T* from_t, T* k,
-                          T* t) {
-    const std::int32_t* const mask = table.mask + tap * table.mask_pitch;
-    from_k += table.shift[tap];
-    from_t += table.shift[tap];
-    for (int q = 0; q < table.out; q += L) {
-      store(k + q, load(k + q) + masked(load(from_k + q), mask + q));
-      if (kNtk) store(t + q, load(t + q) + masked(load(from_t + q), mask + q));
+  static int source_row(const WindowTable& table, const Field<T>& field, int tap, int o) {
+    return field.diagonal ? 0 : table.source[std::int64_t(tap) * table.out + o];
+  }
+  static bool has_runs(const WindowTable& table, int tap) {
+    return table.first_run[tap] < table.first_run[tap + 1];
+  }
+
+  // What lies beyond a row is read too, and masked.
+  void sum_of_shifted(int count, int out, T* k, T* t) {
+    for (int q = 0; q < out; q += L) {
+      V sum_k = V{}, sum_t = V{};
+      for (int i = 0; i < count; ++i) {
+        const Shifted& from = shifted_[i];
+        const Integers mask = wide_mask(from.mask + q);
+        sum_k += (V)((Integers)load(from.k + q) & mask);
+        if (kNtk) sum_t += (V)((Integers)load(from.t + q) & mask);
+      }
+      store(k + q, sum_k);
+      if (kNtk) store(t + q, sum_t);
     }
   }
-  static NTK_HD V masked(V values, const std::int32_t* mask) {
-    using I = typename Vector<T>::integer;
+  static NTK_HD Integers wide_mask(const std::int32_t* mask) {
     typedef std::int32_t Narrow __attribute__((vector_size(L * 4)));
     Narrow narrow;
     __builtin_memcpy(&narrow, mask, sizeof narrow);
-    return (V)((I)values & __builtin_convertvector(narrow, I));
+    return __builtin_convertvector(narrow, Integers);
   }
   static void add_run(const Run& run, const T* from, T* sum) {
     T* const to = sum + run.to;
     from += run.from;
     if (run.step == 1) {
       int i = 0;
-      for (; i + L <= run.count; i += L)
-        store(to + i, load(to + i) + load(from + i));
+      for (; i + L <= run.count; i += L) store(to + i, load(to + i) + load(from + i));
       for (; i < run.count; ++i) to[i] += from[i];
     } else {
       for (int i = 0; i < run.count; ++i) to[i] += from[std::int64_t(i) * run.step];
@@ -281,8 +294,7 @@ class FullRun {
       for (int e = table.start[o]; e < table.start[o + 1]; ++e) {
         const T weight = T(table.value[e]);
         const T* const from = row(matrix, table.column[e]);
-        for (int q = 0; q < columns; q += L)
-          store(to + q, load(to + q) + weight * load(from + q));
+        for (int q = 0; q < columns; q += L) store(to + q, load(to + q) + weight * load(from + q));
       }
     }
   }
@@ -358,6 +370,7 @@ class FullRun {
   const std::int64_t* offset_;
   const std::int64_t pitch_;
   Field<T>* fields_;  // of the slots, and a spare one
+  Shifted* shifted_;  // of one row of outputs
   Field<T> own_{};
 };
 

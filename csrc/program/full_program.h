@@ -33,8 +33,8 @@ struct WindowTable {
   int taps, out;
   const int* source;
   const Run* runs;
-  const int* first_run;  // [taps + 1]: none of a tap that has a mask
-  const int* shift;      // [taps]
+  const int* first_run;      // [taps + 1]: none of a tap that has a mask
+  const int* shift;          // [taps]
   const std::int32_t* mask;  // [taps][mask_pitch]
   std::int64_t mask_pitch;
 };
@@ -63,8 +63,9 @@ struct FullProgram {
   const MatrixTable* matrices;
   int positions, channels;  // of the data
   int largest;              // number of positions
-  bool diagonal;            // only p = p' of the data is wanted
-  Program head;             // slot r of the head starts as read-out r
+  int most_taps;
+  bool diagonal;  // only p = p' of the data is wanted
+  Program head;   // slot r of the head starts as read-out r
 };
 
 // Features that one position has for an op.

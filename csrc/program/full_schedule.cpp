@@ -67,7 +67,10 @@ FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, std::vector<Owned
       head_(std::move(head)),
       shape_(shape),
       largest_(shape.positions) {
-  for (const OwnedWindow& window : windows_) window_views_.push_back(window.view());
+  for (const OwnedWindow& window : windows_) {
+    window_views_.push_back(window.view());
+    most_taps_ = std::max(most_taps_, window.view().taps);
+  }
   for (const OwnedMatrix& matrix : matrices_) matrix_views_.push_back(matrix.view());
   for (const FullOp& op : ops_) {
     largest_ = std::max(largest_, op.positions);
@@ -77,9 +80,9 @@ FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, std::vector<Owned
 }
 
 FullProgram FullSchedule::view() const {
-  return {ops_.data(),          int(ops_.size()), slots_,           window_views_.data(),
-          matrix_views_.data(), shape_.positions, shape_.channels,  largest_,
-          shape_.diagonal,      head_.view()};
+  return {ops_.data(),          int(ops_.size()), slots_,          window_views_.data(),
+          matrix_views_.data(), shape_.positions, shape_.channels, largest_,
+          most_taps_,           shape_.diagonal,  head_.view()};
 }
 
 bool FullSchedule::head_needs_variance() const {

@@ -71,7 +71,7 @@ class FullSchedule {
   std::vector<MatrixTable> matrix_views_;
   std::vector<std::int64_t> offset_;
   std::int64_t table_rows_ = 0;
-  int largest_;
+  int largest_, most_taps_ = 0;
 };
 
 }  // namespace ntk

@@ -14,12 +14,11 @@ class SelfRunner {
       : backend_(backend),
         program_(schedule.view()),
         pitch_(pitch_of<double>(program_)),
-        memory_(backend.full_bytes(program_)),
         values_(program_.channels * pitch_),
         table(schedule.table_rows() * pitch_),
         readouts(2 * program_.head.slots) {
     self_ = {program_,     schedule.offset(), values_.data(),
-             table.data(), readouts.data(),   memory_.get()};
+             table.data(), readouts.data(),   kept_memory(backend.full_bytes(program_))};
   }
 
   // One sample [positions][channels].
@@ -37,7 +36,6 @@ class SelfRunner {
   const Backend& backend_;
   FullProgram program_;
   std::int64_t pitch_;
-  AlignedMemory memory_;
   FullSelf self_;
   std::vector<double> values_;
 

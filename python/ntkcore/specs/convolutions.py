@@ -205,7 +205,7 @@ class Conv(Convolution):
         value = image_of(self, builder, value)
         window, params = _window(self, builder, value), self._coefficients(builder, value)
         around = self.padding == "CIRCULAR"
-        return builder.conv(self, value, window, around, params, self.channels)
+        return builder.conv(value, window, around, params, self.channels)
 
 
 @dataclass(frozen=True, repr=False)
@@ -318,7 +318,7 @@ class AvgPool(Windowed):
         value = image_of(self, builder, value)
         window, around = _window(self, builder, value), self.padding == "CIRCULAR"
         scale, edges = 1 / prod(self.window) ** 2, self.normalize_edges and not around
-        return builder.pool(self, value, window, scale, edges, around)
+        return builder.pool(value, window, scale, edges, around)
 
 
 @dataclass(frozen=True, repr=False)
@@ -351,7 +351,7 @@ class SumPool(Windowed):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = image_of(self, builder, value)
         window, around = _window(self, builder, value), self.padding == "CIRCULAR"
-        return builder.pool(self, value, window, 1.0, False, around)
+        return builder.pool(value, window, 1.0, False, around)
 
 
 class Readout(Layer, abstract=True):

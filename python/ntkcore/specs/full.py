@@ -14,7 +14,6 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.specs.program import Builder, Matrix, Op, Shape, Side, Unread, Value, Window
 
-MOST_TAPS = 27  # that are summed at once
 NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 Csr = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
@@ -46,7 +45,6 @@ class FullBuilder(Builder):
 
     def conv(
         self,
-        layer: object,
         value: Value,
         window: Window,
         circular: bool,
@@ -89,7 +87,6 @@ class FullBuilder(Builder):
 
     def pool(
         self,
-        layer: object,
         value: Value,
         window: Window,
         scale: float,
@@ -108,14 +105,11 @@ class FullBuilder(Builder):
     def _may_pool(self, image: Value) -> bool:
         return True
 
-    def _start_segment(self, layer: object, value: Value) -> Value:
-        return value
-
     def read(self, value: Value, last: bool = True) -> Value:
         if value.unread and value.unread.half > 0:
             unread = value.unread
             value, last = value if last else self.copy(value), True
-            value = self._pool_unread(None, value, unread)
+            value = self._pool_unread(value, unread)
         return super().read(value, last)
 
     def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
@@ -129,25 +123,20 @@ class FullBuilder(Builder):
         return self._by_taps(value, sides_of(window, value.image, circular), params)
 
     def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
+        """Axis by axis, for sums over windows are sums over their sides."""
         image = value.image
         taps = math.prod(len(side) for side in sides)
         a, b, e, f = (*params, 0.0, 0.0, 0.0)[:4]
         mean = (a / taps, b, e / taps, f)
-        changing = [
+        axes = [
             axis
             for axis, side in enumerate(sides)
             if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
         ]
-        # At once, or axis by axis, for sums over windows are sums over their sides.
-        axes = changing if taps > MOST_TAPS else changing[:1]
         self._flips &= len(image) < 2 or _flip_side(sides[-1], image[-1])
         for axis in axes:
-            if taps > MOST_TAPS:
-                self._windows.append(_everywhere(sides[axis], image, axis))
-                image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
-            else:
-                self._windows.append(together(sides, image))
-                image = tuple(side.shape[1] for side in sides)
+            self._windows.append(_everywhere(sides[axis], image, axis))
+            image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
             constants = mean if axis == axes[-1] else NOTHING
             self._full_ops.append(
                 _Op(
@@ -304,8 +293,8 @@ def _flip_side(side: Side, n: int) -> bool:
 def _flip_matrix(matrix: Matrix, image: Shape, shape: Shape, axis: int | None) -> bool:
     """The same of the last axis of positions that a matrix acts on."""
     if axis is not None:
-        return axis < len(image) - 1 or np.array_equal(matrix, matrix[::-1, ::-1])
+        return axis < len(image) - 1 or np.allclose(matrix, matrix[::-1, ::-1], 1e-14, 1e-14)
     if not shape or len(shape) != len(image):
         return False
     whole = matrix.reshape(*shape, *image)
-    return np.array_equal(whole, np.flip(whole, (len(shape) - 1, whole.ndim - 1)))
+    return np.allclose(whole, np.flip(whole, (len(shape) - 1, whole.ndim - 1)), 1e-14, 1e-14)

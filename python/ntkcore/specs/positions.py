@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ Slice = tuple[int | None, int | None, int | None]
 Item = int | Slice | str
 Constant = float | tuple["Constant", ...]
 Axes = tuple[int, ...]
+LETTERS = string.ascii_letters
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,18 +83,17 @@ class Index(Layer):
 
 
 def _item(given: Any) -> Item | None:
+    """A number, (start, stop, step), "..."; None for anything else."""
     if given is Ellipsis or (isinstance(given, str) and given == "..."):
         return "..."
     if isinstance(given, slice):
         given = (given.start, given.stop, given.step)
-    if isinstance(given, (tuple, list)) and len(given) == 3 and given[2] != 0:
-        parts = [None if part is None else _whole(part) for part in given]
-        return (
-            None
-            if any(a is None and b is not None for a, b in zip(parts, given, strict=True))
-            else (parts[0], parts[1], parts[2])
-        )
-    return _whole(given)
+    if not isinstance(given, (tuple, list)):
+        return _whole(given)
+    parts = [None if part is None else _whole(part) for part in given]
+    if len(parts) != 3 or parts[2] == 0 or parts.count(None) != list(given).count(None):
+        return None
+    return parts[0], parts[1], parts[2]
 
 
 def _whole(given: Any) -> int | None:
@@ -173,7 +174,8 @@ class ImageResize(Layer):
     def _weights(self, n: int, out: int) -> Matrix:
         middle = (np.arange(out) + 0.5) * n / out
         if self.method == "nearest":
-            return np.eye(n)[np.floor(middle).astype(int)]
+            nearest: Matrix = np.eye(n)[np.floor(middle).astype(int)]
+            return nearest
         spread = max(n / out, 1.0) if self.antialias else 1.0
         distance = np.abs((middle - 0.5)[:, None] - np.arange(n)) / spread
         weights = METHODS[self.method](distance)
@@ -228,7 +230,7 @@ class DotGeneral(Layer):
         side = "rhs" if self.lhs is None else "lhs"
         try:
             array = np.asarray(getattr(self, side), np.float64)
-            finite = bool(np.isfinite(array).all())
+            finite = bool(array.size and np.isfinite(array).all())
         except (TypeError, ValueError):
             finite = False
         if not finite:
@@ -272,25 +274,16 @@ class DotGeneral(Layer):
         sizes = dict(zip(mine, its, strict=True))
         if any(image[axis - 1] != constant.shape[other] for axis, other in sizes.items()):
             return f"axes differ in size: samples of {image} positions, an array {constant.shape}"
-        # Numbers of axes as einsum takes them: positions, then the constant's own.
-        letters = list(range(len(image)))
-        others = [-1] * constant.ndim
-        for axis, other in sizes.items():
-            others[other] = axis - 1
-        own = [i for i, letter in enumerate(others) if letter < 0]
-        for i, at in enumerate(own):
-            others[at] = len(image) + i
-        free = [axis for axis in letters if axis + 1 not in mine]
-        parts = [free, [others[at] for at in own]][:: 1 - 2 * sides]
-        out = [*(axis - 1 for axis in batch[sides]), *parts[0], *parts[1]]
+        # Letters of einsum: of the positions, of the constant's own axes, and of a basis.
+        at, own, every = LETTERS[: len(image)], LETTERS[len(image) : -1], LETTERS[-1]
+        axis_of = {other: axis - 1 for axis, other in sizes.items()}
+        others = [at[axis_of[i]] if i in axis_of else own[i] for i in range(constant.ndim)]
+        free = [letter for axis, letter in enumerate(at, 1) if axis not in mine]
+        its_free = [letter for i, letter in enumerate(others) if i not in axis_of]
+        left, right = (its_free, free) if sides else (free, its_free)
+        out = "".join([*(at[axis - 1] for axis in batch[sides]), *left, *right])
         basis = np.eye(math.prod(image)).reshape(-1, *image)
-        result = np.einsum(
-            basis,
-            [len(image) + constant.ndim, *letters],
-            constant,
-            others,
-            [len(image) + constant.ndim, *out],
-        )
+        result = np.einsum(f"{every}{at},{''.join(others)}->{every}{out}", basis, constant)
         return np.ascontiguousarray(result.reshape(len(basis), -1).T), result.shape[1:]
 
 

@@ -133,9 +133,15 @@ class Window:
         return cls(ones, ones, (0,) * len(image), image)
 
     def wraps(self, image: Shape) -> bool:
-        """Does any of the windows, not dilated, reach beyond the image?"""
-        sides = zip(self.out, self.strides, self.size, self.low, image, strict=True)
+        """Does any of the windows reach beyond the image?"""
+        sides = zip(self.out, self.strides, self.reach, self.low, image, strict=True)
         return any(low > 0 or (out - 1) * s + k > n for out, s, k, low, n in sides)
+
+    @property
+    def reach(self) -> Shape:
+        """Pixels from a window's first to its last, both counted."""
+        steps = self.dilation or (1,) * len(self.size)
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, steps, strict=True))
 
 
 class BeyondPlanesError(Exception):
@@ -184,7 +190,6 @@ class Builder:
 
     def conv(
         self,
-        layer: object,
         value: Value,
         window: Window,
         circular: bool,
@@ -196,19 +201,17 @@ class Builder:
         Circular padding with strides that do not divide the image picks pixels of the convolution
         at every pixel.
         """
-        if window.dilation:
-            raise BeyondPlanesError
         if not (circular and window.wraps(value.image)):
             value = self._window_mean(value, window, False, params)
         else:
-            value = self._start_segment(layer, value)
+            value = self._start_segment(value)
             if all(n % s == 0 for n, s in zip(value.image, window.strides, strict=True)):
                 value = self._window_mean(value, window, True, params)
             else:
                 ones = (1,) * len(value.image)
                 everywhere = replace(window, strides=ones, out=value.image)
                 value = self._window_mean(value, everywhere, True, params)
-                picked = replace(window, size=ones, low=(0,) * len(ones))
+                picked = replace(window, size=ones, low=(0,) * len(ones), dilation=())
                 value = self._window_mean(value, picked, False, (1.0,))
         return self._with_weights(value, width)
 
@@ -257,7 +260,7 @@ class Builder:
             width=width,
         )
 
-    def _start_segment(self, layer: object, value: Value) -> Value:
+    def _start_segment(self, value: Value) -> Value:
         """Circular padding pairs a plane d with its mates d +- period,
         the size times the strides before it.
 
@@ -267,7 +270,7 @@ class Builder:
         period = self._period_of(value)
         sides = zip(period, self._period, self._segment, strict=True)
         if not all(p == 0 or (p >= size and known in (0, p)) for p, known, size in sides):
-            value = self.pool(layer, value, Window.of_one(value.image), 1.0, False)
+            value = self.pool(value, Window.of_one(value.image), 1.0, False)
             period = self._period_of(value)
         self._period = tuple(known or p for p, known in zip(period, self._period, strict=True))
         return value
@@ -282,17 +285,17 @@ class Builder:
         before its read-out.
         """
         if value.unread and value.unread.half > 0:
-            value = self._pool_unread(layer, value, value.unread)
+            value = self._pool_unread(value, value.unread)
         self._append("dual", value, dual=name, params=params)
         return replace(value, law=Law.OTHER, centred=False)
 
-    def _pool_unread(self, layer: object, value: Value, unread: Unread) -> Value:
+    def _pool_unread(self, value: Value, unread: Unread) -> Value:
         """Local average pooling as a pool and the read-out of a flattened image."""
         size, pixels = 2 * unread.half + 1, math.prod(unread.image)
         image = replace(value, shape=(*unread.image, value.shape[0]), unread=None)
         rank = len(unread.image)
         window = same_window((size,) * rank, unread.image, (1,) * rank)
-        pooled = self.pool(layer, image, window, unread.scale * pixels, False)
+        pooled = self.pool(image, window, unread.scale * pixels, False)
         return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
 
     def normalize(self, value: Value, eps: float) -> Value:
@@ -303,7 +306,6 @@ class Builder:
 
     def pool(
         self,
-        layer: object,
         value: Value,
         window: Window,
         scale: float,
@@ -359,7 +361,7 @@ class Builder:
 
     def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
         (h, w), half = _on_plane(unread.image, 1), unread.half
-        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0)
+        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0, 1, 1)
         self._plane_ops.append(
             ("readout", "", value.slot, slot, (unread.scale, 0.0, 0.0, 0.0), geometry)
         )
@@ -369,7 +371,7 @@ class Builder:
         comes first.
         """
         if value.unread and value.unread.half > 0 and self._may_pool(value):
-            value = self._pool_unread(layer, value, value.unread)
+            value = self._pool_unread(value, value.unread)
         return (value, *(self.copy(value) for _ in range(num - 1)))
 
     def copy(self, value: Value) -> Value:
@@ -459,6 +461,7 @@ class Builder:
             *low,
             int(circular),
             int(normalize_edges),
+            *_on_plane(at.dilation or (1,) * len(at.size), 1),
         )
         self._plane_ops.append((*op, geometry))
 
