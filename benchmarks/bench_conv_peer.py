@@ -30,8 +30,15 @@ from nt_worker import Peer, Spelling, environment
 import ntkcore as nk
 
 GET = ("nngp", "ntk")
-_CONV = "stax.Conv(3, (3, 3), None, 'SAME', 2**.5)"
-_SHIFT_ADD = f"__import__('nt_conv_worker').shift_add({_CONV})"
+
+
+def _conv(size: str = "(3, 3)") -> tuple[str, str]:
+    """The convolution, stock and by shifts and sums."""
+    stock = f"stax.Conv(3, {size}, None, 'SAME', 2**.5)"
+    return stock, f"__import__('nt_conv_worker').shift_add({stock})"
+
+
+_CONV, _SHIFT_ADD = _conv()
 _POOL = "stax.AvgPool((2, 2), (2, 2))"
 _DENSE = "stax.Dense(1, 2**.5)"
 _MEMORY = """
@@ -47,13 +54,13 @@ print(json.dumps([peak(), peak() - start]))
 
 @dataclass(frozen=True)
 class Job:
-    """A network on size x size images of 3 channels; `goal`:
+    """A network on images, or sequences, of this shape; `goal`:
     times less core time per pair than the strongest form.
     """
 
     name: str
     net: nk.Serial
-    size: int
+    shape: tuple[int, ...]
     forms: dict[str, str]  # neural-tangents' spellings, "stock" first
     images: tuple[int, ...]  # of a call of neural-tangents, to choose from
     own: int  # images on either side of a call of ntkcore
@@ -61,7 +68,7 @@ class Job:
     goal: float
 
     def data(self, images: int, dtype: type = np.float32) -> np.ndarray:
-        shape = (images, self.size, self.size, 3)
+        shape = (images, *self.shape)
         return np.random.default_rng(0).standard_normal(shape).astype(np.float32).astype(dtype)
 
     def peer_nets(self) -> dict[str, str]:
@@ -76,7 +83,7 @@ class Job:
         }
 
 
-def cntk(depth: int, head: str) -> dict[str, str]:
+def cntk(depth: int, head: str, size: str = "(3, 3)") -> dict[str, str]:
     """Unrolled, or a compiled loop; stax.repeat with the stock
     convolution needs Flatten (no axes to turn).
     """
@@ -90,12 +97,19 @@ def cntk(depth: int, head: str) -> dict[str, str]:
         hidden = f"stax.repeat(stax.serial({conv}, stax.Relu()), {depth})"
         return f"stax.serial({hidden}, stax.{head}(), {_DENSE})"
 
+    stock, shift_add = _conv(size)
     forms = {
-        "stock": unrolled(_CONV),
-        "shift-add": unrolled(_SHIFT_ADD),
-        "shift-add, repeat": loop(_SHIFT_ADD),
+        "stock": unrolled(stock),
+        "shift-add": unrolled(shift_add),
+        "shift-add, repeat": loop(shift_add),
     }
-    return forms | ({"repeat": loop(_CONV)} if head == "Flatten" else {})
+    return forms | ({"repeat": loop(stock)} if head == "Flatten" else {})
+
+
+def sequences(depth: int, readout: nk.Layer) -> nk.Serial:
+    """`ntkcore.cntk` with filters of 3 steps."""
+    block = nk.Conv((3,), padding="SAME", W_std=2**0.5), nk.Relu()
+    return nk.Serial(*block * depth, readout, nk.Dense(2**0.5))
 
 
 def myrtle5() -> dict[str, str]:
@@ -115,19 +129,40 @@ def myrtle5() -> dict[str, str]:
 
 
 GAP, FLAT = "GlobalAvgPool", "Flatten"
+IMAGE, STEPS = (32, 32, 3), (1000, 3)
 JOBS = [
-    Job("CNTK-5 GAP 32x32", nk.cntk(5), 32, cntk(5, GAP), (2, 4, 8), 32, 8, goal=50),
-    Job("CNTK-10 GAP 16x16", nk.cntk(10), 16, cntk(10, GAP), (4, 8, 16), 32, 32, goal=35),
-    Job("Myrtle-5 32x32", nk.myrtle(5), 32, myrtle5(), (2, 4, 8), 64, 8, goal=35),
+    Job("CNTK-5 GAP 32x32", nk.cntk(5), IMAGE, cntk(5, GAP), (2, 4, 8), 32, 8, goal=50),
+    Job("CNTK-10 GAP 16x16", nk.cntk(10), (16, 16, 3), cntk(10, GAP), (4, 8, 16), 32, 32, goal=35),
+    Job("Myrtle-5 32x32", nk.myrtle(5), IMAGE, myrtle5(), (2, 4, 8), 64, 8, goal=35),
     Job(
         "CNTK-20 Flatten 32x32",
         nk.cntk(20, "flatten"),
-        32,
+        IMAGE,
         cntk(20, FLAT),
         (16, 32, 64),
         256,
         256,
         goal=15,
+    ),
+    Job(
+        "CNN-10 GAP, 1000 steps",
+        sequences(10, nk.GlobalAvgPool()),
+        STEPS,
+        cntk(10, GAP, "(3,)"),
+        (2, 4),
+        32,
+        4,
+        goal=10,
+    ),
+    Job(
+        "CNN-10 Flatten, 1000 steps",
+        sequences(10, nk.Flatten()),
+        STEPS,
+        cntk(10, FLAT, "(3,)"),
+        (16, 32, 64),
+        256,
+        256,
+        goal=10,
     ),
 ]
 

@@ -13,17 +13,22 @@ __thread const bool* stop_flag = nullptr;
   void evaluate(const Tile<double>&);                                        \
   void evaluate_images(const ImageTile<float>&);                             \
   void evaluate_images(const ImageTile<double>&);                            \
+  void evaluate_full(const FullTile<float>&);                                \
+  void evaluate_full(const FullTile<double>&);                               \
   bool is_finite(const float*, std::int64_t);                                \
   bool is_finite(const double*, std::int64_t);                               \
   void gradient(const GradientTile&);                                        \
   void self_strip(const SelfStrip&);                                         \
   std::int64_t image_bytes(const PlaneProgram&);                             \
+  void full_self(const FullSelf&);                                           \
+  std::int64_t full_bytes(const FullProgram&);                               \
   Extremes extremes(const float*, std::int64_t, std::int64_t, std::int64_t); \
   std::int64_t workspace_bytes(const Program&);                              \
   }
-#define NTK_CALLS(isa) {isa::evaluate, isa::evaluate_images, isa::is_finite}
-#define NTK_MEMBERS(isa) \
-  NTK_CALLS(isa), NTK_CALLS(isa), isa::gradient, isa::self_strip, isa::image_bytes, isa::extremes
+#define NTK_CALLS(isa) {isa::evaluate, isa::evaluate_images, isa::evaluate_full, isa::is_finite}
+#define NTK_MEMBERS(isa)                                                            \
+  NTK_CALLS(isa), NTK_CALLS(isa), isa::gradient, isa::self_strip, isa::image_bytes, \
+      isa::full_self, isa::full_bytes, isa::extremes
 
 NTK_DECLARE(generic)
 #if defined(NTK_X86)
@@ -42,7 +47,7 @@ namespace {
 template <class T>
 Calls<T> emulated(bool (*is_finite)(const T*, std::int64_t)) {
   return {[](const Tile<T>& tile) { Emulation::vectors(tile, {}); },
-          [](const ImageTile<T>& tile) { Emulation::images(tile, {}); }, is_finite};
+          [](const ImageTile<T>& tile) { Emulation::images(tile, {}); }, nullptr, is_finite};
 }
 
 }  // namespace
@@ -69,7 +74,7 @@ const Backend* backends(int* count) {
       {"generic", nullptr, NTK_MEMBERS(generic)},
       {"cuda-emulation", nullptr, emulated<float>(generic::is_finite),
        emulated<double>(generic::is_finite), generic::gradient, generic::self_strip,
-       generic::image_bytes, generic::extremes},
+       generic::image_bytes, generic::full_self, generic::full_bytes, generic::extremes},
   };
   *count = int(sizeof all / sizeof all[0]);
   return all;

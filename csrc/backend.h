@@ -1,6 +1,7 @@
 // The backends: one interface, a list of members. Each evaluates a program on a tile of pairs.
 #pragma once
 
+#include "program/full_program.h"
 #include "program/plane_program.h"
 #include "samples/views.h"
 
@@ -41,6 +42,16 @@ struct ImageTile : Place, Results<T> {
   ImagesView<T> row_images, col_images;
   bool diagonal;    // the same images: only pairs with column > row are computed
   void* workspace;  // image_bytes(program), aligned to 64
+};
+
+// Pairs of samples by full covariances. The samples are laid out as images are, each in a strip of
+// its own: pixels are values [channel][pitch], the table holds rows of positions [row][pitch].
+template <class T>
+struct FullTile : Place, Results<T> {
+  FullProgram program;
+  ImagesView<T> row_images, col_images;
+  bool diagonal;    // the same samples: only pairs with column > row are computed
+  void* workspace;  // full_bytes(program), aligned to 64
 };
 
 // Derivatives of a kernel's values, by one reverse sweep over the program for every pair: with
@@ -92,6 +103,16 @@ struct SelfStrip {
   void* workspace;
 };
 
+// The pair (x, x) of one sample: fills `table`, and adds to `readouts` [head slot][2].
+struct FullSelf {
+  FullProgram program;
+  const std::int64_t* offset;  // of the ops' features
+  const double* values;        // [channel][pitch]
+  double* table;
+  double* readouts;
+  void* workspace;
+};
+
 // A stream of a GPU.
 struct StreamOf {
   int device;
@@ -107,6 +128,7 @@ template <class T>
 struct Calls {
   void (*evaluate)(const Tile<T>&);
   void (*evaluate_images)(const ImageTile<T>&);
+  void (*evaluate_full)(const FullTile<T>&);  // null where there is none
   bool (*is_finite)(const T* data, std::int64_t count);
 };
 
@@ -118,6 +140,8 @@ struct Backend {
   void (*gradient)(const GradientTile&);
   void (*self_strip)(const SelfStrip&);
   std::int64_t (*image_bytes)(const PlaneProgram&);
+  void (*full_self)(const FullSelf&);
+  std::int64_t (*full_bytes)(const FullProgram&);
   Extremes (*extremes)(const float* data, std::int64_t rows, std::int64_t cols,
                        std::int64_t stride);
 

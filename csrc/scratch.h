@@ -20,4 +20,17 @@ class AlignedMemory {
   std::unique_ptr<void, Free> memory_;
 };
 
+// The calling thread's memory, kept for its next call and until it ends: of many pages, new ones
+// cost as much as what is done in them. One use at a time.
+inline void* kept_memory(std::int64_t bytes) {
+  static thread_local std::unique_ptr<AlignedMemory> memory;
+  static thread_local std::int64_t size = 0;
+  if (bytes > size) {
+    memory.reset();
+    memory = std::make_unique<AlignedMemory>(bytes);
+    size = bytes;
+  }
+  return memory->get();
+}
+
 }  // namespace ntk

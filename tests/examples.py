@@ -51,6 +51,13 @@ LAYERS = [
     nk.Conv((2, 5), (2, 1), "SAME", 1.2, 0.3, "standard", 8),
     nk.AvgPool((2, 2), (2, 2), "SAME", True),
     nk.SumPool((2, 3)),
+    nk.Conv((3,), dilation=(2,)),
+    nk.ConvLocal((2, 3, 1), (2, 1, 1), "SAME", 1.2, 0.3),
+    nk.ConvTranspose((2,), (2,), "CIRCULAR"),
+    nk.Index((0, slice(None, None, -1), ...)),
+    nk.ImageResize((4, -1), "nearest"),
+    nk.DotGeneral(rhs=((1.0, 0.5),), dimension_numbers=(((1,), (1,)), ((), ()))),
+    nk.DotGeneral(lhs=2.0),
     nk.GlobalAvgPool(),
     nk.GlobalSumPool(),
     nk.Flatten(),
@@ -236,3 +243,201 @@ IMAGE_NETS = {
     ),
     "head": nk.Serial(C, nk.Erf(), GAP, nk.Dense(1.2, 0.1), nk.LayerNorm(), R, D),
 }
+
+# Networks of samples with positions, and the shape of a sample: on displacement planes, where
+# sequences run, and by full covariances.
+CONV1, CONV3 = (nk.Conv((3,) * rank, padding="SAME", W_std=1.3, b_std=0.1) for rank in (1, 3))
+PLANE_SIGNAL_NETS = {
+    "sequence, gap": (nk.Serial(CONV1, R, CONV1, R, GAP, D), (7, 2)),
+    "sequence, flatten": (nk.Serial(CONV1, nk.Erf(), nk.Conv((2,), (2,)), R, FLAT, D), (7, 2)),
+    "sequence, pools": (
+        nk.Serial(
+            *(CONV1, R, nk.AvgPool((3,), (2,), "SAME", True), CONV1, R, nk.SumPool((2,)), GAP, D)
+        ),
+        (9, 2),
+    ),
+    "sequence, residual": (
+        nk.Serial(CONV1, nk.Residual(R, CONV1), R, nk.LocalAvgPool(3), D),
+        (6, 2),
+    ),
+    "sequence, circular": (
+        nk.Serial(
+            *(nk.Conv((4,), (2,), "CIRCULAR", 1.2, 0.1), R, nk.Conv((3,), padding="CIRCULAR")),
+            *(R, GAP, nk.Dense(1.2, 0.1), nk.LayerNorm(), R, D),
+        ),
+        (8, 2),
+    ),
+    "sequence, standard": (
+        nk.Serial(
+            nk.Conv((3,), (1,), "SAME", 1.3, 0.1, "standard", 8),
+            R,
+            FLAT,
+            nk.Dense(1.1, 0.1, "standard"),
+        ),
+        (5, 2),
+    ),
+    "dilated": (
+        nk.Serial(
+            *(nk.Conv((3, 2), (2, 1), "SAME", 1.2, 0.1, dilation=(1, 2)), R),
+            *(nk.Conv((2, 2), padding="CIRCULAR", dilation=(2, 3)), R, GAP, D),
+        ),
+        (5, 4, 2),
+    ),
+    "dilated sequence": (
+        nk.Serial(nk.Conv((3,), b_std=0.1, dilation=(2,)), FLAT, nk.Residual(R, D), D),
+        (8, 2),
+    ),
+}
+LOCAL = nk.ConvLocal((2, 3), padding="SAME", W_std=1.3, b_std=0.1)
+UP = nk.ConvTranspose((3, 2), (2, 1), "SAME", 1.2, 0.1)
+FULL_NETS = {
+    "volume, gap": (nk.Serial(CONV3, R, CONV3, R, GAP, D), (3, 2, 3, 2)),
+    "volume, flatten": (
+        nk.Serial(CONV3, nk.LayerNorm(1e-3), R, nk.Conv((2, 2, 2), (2, 1, 1)), nk.Erf(), FLAT, D),
+        (3, 2, 3, 2),
+    ),
+    "volume, pools": (
+        nk.Serial(CONV3, R, nk.AvgPool((2, 1, 2), padding="SAME"), CONV3, R, nk.LocalAvgPool(3), D),
+        (2, 2, 3, 2),
+    ),
+    "four axes": (nk.Serial(nk.Conv((2, 1, 2, 1), b_std=0.1), R, GAP, D), (2, 2, 3, 1, 2)),
+    "dilated volume": (
+        nk.Serial(CONV3, R, nk.Conv((2, 2, 1), padding="SAME", dilation=(1, 2, 1)), R, FLAT, D),
+        (3, 3, 2, 2),
+    ),
+    "local": (nk.Serial(C, R, LOCAL, R, C, R, GAP, D), (4, 3, 2)),
+    "local, flatten": (nk.Serial(LOCAL, R, nk.ConvLocal((2, 2), (2, 1)), R, FLAT, D), (4, 3, 2)),
+    "local, standard": (
+        nk.Serial(nk.ConvLocal((2,), (1,), "CIRCULAR", 1.3, 0.2, "standard", 8), R, GAP, D),
+        (4, 2),
+    ),
+    "transposed": (nk.Serial(C, R, UP, R, GAP, D), (3, 3, 2)),
+    "transposed, valid": (
+        nk.Serial(nk.ConvTranspose((2, 4), (3, 2), "VALID", 1.2, 0.1), R, C, R, FLAT, D),
+        (2, 3, 2),
+    ),
+    "transposed, circular": (
+        nk.Serial(
+            nk.ConvTranspose((5,), (2,), "CIRCULAR", 1.2, 0.1),
+            R,
+            nk.ConvTranspose((7,), padding="CIRCULAR"),
+            R,
+            GAP,
+            D,
+        ),
+        (4, 2),
+    ),
+    "transposed, standard": (
+        nk.Serial(nk.ConvTranspose((3,), (1,), "SAME", 1.3, 0.2, "standard", 8), R, FLAT, D),
+        (4, 2),
+    ),
+    "resized": (nk.Serial(C, R, nk.ImageResize((7, 2)), C, R, GAP, D), (4, 4, 2)),
+    "resized, nearest": (
+        nk.Serial(C, R, nk.ImageResize((-1, 5), "nearest"), C, R, FLAT, D),
+        (3, 4, 2),
+    ),
+    "resized, aliased": (
+        nk.Serial(nk.ImageResize((2, 3), "linear", False), C, R, FLAT, D),
+        (5, 4, 2),
+    ),
+    "cropped": (
+        nk.Serial(C, R, nk.Index((slice(None, None, -2), slice(1, 3))), C, R, GAP, D),
+        (4, 4, 2),
+    ),
+    "a row": (nk.Serial(C, R, nk.Index((1,)), CONV1, R, FLAT, D), (3, 4, 2)),
+    "a pixel": (nk.Serial(C, R, nk.Index((..., 1, -1)), D, R, D), (3, 4, 2)),
+    "difference": (
+        nk.Serial(
+            C,
+            R,
+            nk.DotGeneral(rhs=(1.0, -1.0), dimension_numbers=(((1,), (0,)), ((), ()))),
+            nk.Conv((3,), b_std=0.1),
+            R,
+            GAP,
+            D,
+        ),
+        (2, 5, 2),
+    ),
+    "mixed": (
+        nk.Serial(
+            C,
+            R,
+            nk.DotGeneral(
+                lhs=((0.5, 1.0), (1.0, 0.0), (0.3, -2.0)),
+                dimension_numbers=(((1,), (1,)), ((), ())),
+            ),
+            C,
+            R,
+            FLAT,
+            D,
+        ),
+        (2, 4, 2),
+    ),
+    "pool in a branch": (
+        nk.Serial(
+            C,
+            nk.Residual(R, nk.AvgPool((3, 2), (1, 1), "SAME"), C),
+            R,
+            C,
+            nk.Residual(R, nk.SumPool((2, 2), (2, 2)), C, shortcut=conv((1, 1), (2, 2))),
+            R,
+            GAP,
+            D,
+        ),
+        (4, 4, 2),
+    ),
+    "different strides": (
+        nk.Serial(
+            C, nk.Residual(R, conv(strides=(2, 2)), shortcut=conv(padding="VALID")), R, GAP, D
+        ),
+        (5, 5, 2),
+    ),
+    "circular pool": (
+        nk.Serial(
+            C,
+            R,
+            nk.AvgPool((3, 2), (2, 1), "CIRCULAR"),
+            C,
+            R,
+            nk.SumPool((5, 5), padding="CIRCULAR"),
+            FLAT,
+            D,
+        ),
+        (5, 4, 2),
+    ),
+    "circular, in a branch, strided": (
+        nk.Serial(
+            C,
+            nk.Residual(
+                R,
+                conv(padding="CIRCULAR", strides=(2, 3)),
+                R,
+                AROUND,
+                shortcut=conv((1, 1), (2, 3)),
+            ),
+            R,
+            AROUND,
+            GAP,
+            D,
+        ),
+        (5, 4, 2),
+    ),
+    "three branches of volumes": (
+        nk.Serial(
+            nk.FanOut(3),
+            nk.Parallel(
+                CONV3,
+                nk.Serial(CONV3, R, CONV3),
+                nk.Serial(nk.AvgPool((2, 2, 2), padding="SAME"), CONV3),
+            ),
+            nk.FanInSum(),
+            R,
+            GAP,
+            nk.Dense(1.2, 0.1),
+            R,
+            D,
+        ),
+        (2, 2, 2, 2),
+    ),
+}
+SIGNAL_NETS = PLANE_SIGNAL_NETS | FULL_NETS

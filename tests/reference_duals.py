@@ -42,7 +42,6 @@ def _hermite(degree):
     return HermiteE.basis(degree) / math.sqrt(math.factorial(degree))
 
 
-
 def _logistic(z):
     return 1 / (1 + np.exp(-z))
 
@@ -341,7 +340,5 @@ def dual(phi, q, k, r, rules=FINE):
         angle = (low + high) / 2 + (high - low) / 2 * nodes
         z = math.sqrt(q) * np.outer(radius, np.cos(angle))
         other = math.sqrt(r) * np.outer(radius, np.cos(angle - theta))
-        total += (
-            (high - low) / 2 * np.einsum("r,a,ra->", weight, node_weight, phi(z) * phi(other))
-        )
+        total += (high - low) / 2 * np.einsum("r,a,ra->", weight, node_weight, phi(z) * phi(other))
     return total

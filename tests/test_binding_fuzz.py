@@ -375,3 +375,17 @@ def test_a_frozen_result_is_refused():
 
 SLOPES = ["row", "col", "points", "program", "dot", "results", "knobs", "count"]
 any_knob = st.tuples(any_index, any_index, parameters)
+
+
+@pytest.mark.parametrize("backend", [name for name, why in _core.backends() if why is None])
+def test_near_pairs_of_points_without_their_data(backend):
+    """A chain asks for the difference of near points, which are not there: 1 - c serves."""
+    program = lower(nk.mlp(2), (3,), wants_ntk=True)
+    points = _core.Vectors.of_norms(program, np.ones(40), 3, True, 1)
+    dot = np.zeros((40, STRIP))
+    dot[:, :40] = 1 - np.linspace(0, 0.5, 40)
+    nngp, ntk = np.empty((2, 40, 40))
+    _core.evaluate(backend, points, 0, points, 0, dot, [nngp], [ntk], [None], [None], False)
+    assert np.allclose(nngp[:, 0], points.nngp[0])
+    assert np.allclose(ntk[:, 0], points.ntk[0])
+    assert (np.diff(ntk[0]) < 0).all()

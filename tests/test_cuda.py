@@ -57,6 +57,14 @@ def images(n, dtype=np.float64):
     return np.random.default_rng(n).standard_normal((n, 5, 5, 2)).astype(dtype)
 
 
+def sequences(n, dtype=np.float64):
+    return np.random.default_rng(n).standard_normal((n, 9, 2)).astype(dtype)
+
+
+SEQUENCES = nk.Serial(
+    *(nk.Conv((3,), padding="SAME", b_std=0.1), nk.Relu(), nk.Conv((2,), dilation=(3,))),
+    *(nk.Erf(), nk.AvgPool((2,), (2,)), nk.GlobalAvgPool(), nk.Dense()),
+)
 CASES = [
     (MLP, vectors, 256, {}),
     (OTHER, vectors, 256, {}),
@@ -68,6 +76,7 @@ CASES = [
     (OTHER_NETS["dropout"], vectors, 256, {}),
     (IMAGE_NETS["dropout"], images, 16, {}),
     (IMAGE_NETS["normalised over pixels"], images, 16, {}),
+    (SEQUENCES, sequences, 16, {}),
 ]
 
 
@@ -202,6 +211,14 @@ def test_data_that_have_no_kernel(gpu):
             nk.kernel(MLP, fake_cupy.asarray(bad))
     with pytest.raises(ValueError, match="differ in features"):
         nk.kernel(MLP, fake_cupy.asarray(vectors(3)), images(3))
+
+
+def test_what_needs_all_pairs_of_positions_is_refused(gpu):
+    x = np.ones((2, 3, 3, 3, 1))
+    net = nk.Serial(nk.Conv((2, 2, 2)), nk.Relu(), nk.Flatten())
+    for data in (x, fake_cupy.asarray(x)):
+        with pytest.raises(ValueError, match=r"all pairs of positions.*'cuda' cannot"):
+            nk.kernel(net, data, backend="cuda")
 
 
 def test_products_keep_their_precision(gpu):

@@ -151,7 +151,7 @@ def test_variances_beyond_all_terms():
     net = nk.Serial(nk.Dense(), Elementwise("tanh"), nk.Dense())
     with pytest.raises(ValueError, match=r"layer 1, .*variances up to .* rescale"):
         nk.kernel(net, 30 * points())
-    with pytest.raises(ValueError, match="layer 1, .*which no table holds"):
+    with pytest.raises(ValueError, match=r"layer 1, .*which no table holds"):
         nk.kernel(net, 1e6 * points())
 
 
@@ -173,7 +173,12 @@ def test_tables_are_checked():
     """Of programs that a caller of the engine's core writes by hand."""
     core = nk.engine.vectors._core
     op = [("series", "", 0, 0, (0.0,) * 4)]
-    for table in ([], [1.0] * 6, [1, 2, 4, 1, 0, 1.0, *[0.0] * 11], [1, 2, 4, 1, 0, -1.0, *[0] * 12]):
+    for table in (
+        [],
+        [1.0] * 6,
+        [1, 2, 4, 1, 0, 1.0, *[0.0] * 11],
+        [1, 2, 4, 1, 0, -1.0, *[0] * 12],
+    ):
         with pytest.raises(ValueError, match="series"):
             core.Program(op, 1, 1, [np.asarray(table, float)])
     with pytest.raises(ValueError, match="series: table out of range"):

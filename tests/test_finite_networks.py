@@ -10,7 +10,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from examples import NEURONS
+from examples import NEURONS, SIGNAL_NETS
 from finite_nets import CONV, DENSE, NETS, RELU, data, shape_of, torch
 from ntkcore.finite import (
     ABC,
@@ -46,10 +46,23 @@ def test_a_kernel_that_no_function_has_has_no_finite_network():
         to_torch(net, 8, input_shape=3)
 
 
-@pytest.mark.parametrize("name", NETS)
+def samples_of(name):
+    """A network and data for it."""
+    if name in NETS:
+        return NETS[name], data(NETS[name])
+    net, shape = SIGNAL_NETS[name]
+    return net, np.random.default_rng(0).standard_normal((3, *shape))
+
+
+# Of each layer of positions one.
+POSITIONS = ["sequence, residual", "volume, pools", "four axes", "dilated", "local"]
+POSITIONS += ["transposed, circular", "resized", "cropped", "a pixel", "mixed", "circular pool"]
+
+
+@pytest.mark.parametrize("name", [*NETS, *POSITIONS])
 def test_kernels_scatter_about_the_infinite_ones(name):
     """The mean of a few draws, within 4.5 of its standard errors and a bias of order 1/width."""
-    net, x = NETS[name], data(NETS[name])
+    net, x = samples_of(name)
     width = 512 if x.ndim == 2 else 128
     nets = [
         to_torch(net, width, input_shape=x.shape[1:], seed=seed, dtype="float64")

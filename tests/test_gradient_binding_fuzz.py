@@ -148,3 +148,8 @@ def test_refusals_of_the_gradient_say_what_does_not_fit(changes, words):
 def test_slopes_need_float64():
     with pytest.raises(ValueError, match="float64"):
         _core.VectorSlopes(_core.Vectors(PROGRAM, data(N, 3, np.float32)))
+
+
+def test_slopes_need_the_data():
+    with pytest.raises(ValueError, match="without their data"):
+        _core.VectorSlopes(_core.Vectors.of_norms(PROGRAM, np.ones(N), 3, True, 1))

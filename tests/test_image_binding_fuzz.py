@@ -48,7 +48,7 @@ def run(program, shape, dtype, backend, diagonal=False, n=3):
 some_number = (
     st.integers(1, 5)
     | st.integers(-1, 8)
-    | st.sampled_from([0, 1024, 1025, 2**31 - 1, -(2**31), 2**31])
+    | st.sampled_from([0, 1024, 2**14, 2**14 + 1, 2**31 - 1, -(2**31), 2**31])
 )
 any_plane_op = st.tuples(
     st.sampled_from([*KINDS, "", "affine"]),
@@ -56,7 +56,7 @@ any_plane_op = st.tuples(
     any_index,
     any_index,
     parameters,
-    st.tuples(*[some_number] * 12),
+    st.tuples(*[some_number] * 14),
 )
 
 
@@ -78,7 +78,7 @@ def test_any_program(ops, slots, head_slots, outputs, shape):
         return
     assert 1 <= slots <= 64
     assert min(head_slots, outputs) >= 1
-    assert all(1 <= n <= 1024 for n in shape[:2])
+    assert all(1 <= n <= 2**14 for n in shape[:2])
     assert all(0 <= op[2] < slots for op in ops)
     assert program.table_size >= 0
 
@@ -98,11 +98,14 @@ def programs(draw):
             draw(st.sampled_from([1, 1, 2, 3, 1024])),
             draw(st.sampled_from([1, 1, 2, 3, 1024])),
         )
-        low = tuple(draw(st.integers(0, k - 1)) for k in window)
+        steps = tuple(
+            draw(st.sampled_from([1, 1, 2, 1024])) if kind == "conv" else 1 for _ in window
+        )
+        low = tuple(draw(st.integers(0, (k - 1) * d)) for k, d in zip(window, steps, strict=True))
         if draw(st.booleans()):  # as the convolution that runs in place
-            out, window, strides, low = size[slot], (3, 3), (1, 1), (1, 1)
+            out, window, strides, low, steps = size[slot], (3, 3), (1, 1), (1, 1), (1, 1)
         flags = (int(draw(st.booleans())) if kind == "conv" else 0, int(draw(st.booleans())))
-        geometry = (*size[slot], *out, *window, *strides, *low, *flags)
+        geometry = (*size[slot], *out, *window, *strides, *low, *flags, *steps)
         size[slot] = out
         return geometry
 
@@ -128,7 +131,7 @@ def programs(draw):
         elif kind == "readout":
             other = draw(st.integers(0, 1))
             half = draw(st.sampled_from([(-1, -1), (0, 0), (1, 1), (-1, 2), (3, -1), (1024, 1024)]))
-            geometry = (*size[slot], *size[slot], *half, 1, 1, 0, 0, 0, 0)
+            geometry = (*size[slot], *size[slot], *half, 1, 1, 0, 0, 0, 0, 1, 1)
         else:
             if kind in ("copy", "add", "multiply") and (slot == other or min(size[other]) < 1):
                 continue
@@ -136,7 +139,7 @@ def programs(draw):
                 size[slot] = size[other]
             elif kind in ("add", "multiply") and size[slot] != size[other]:
                 continue
-            geometry = (*size[slot], *size[slot], 1, 1, 1, 1, 0, 0, 0, 0)
+            geometry = (*size[slot], *size[slot], 1, 1, 1, 1, 0, 0, 0, 0, 1, 1)
         ops.append((kind, dual, slot, other, params, geometry))
     head = [("dual", "erf", 0, 0, (1.0, 1.0, 0.0, 0.0))] if draw(st.booleans()) else []
     head += [("add", "", 0, 1, (0.0,) * 4), ("emit", "", 0, 0, (1.0, 0.1, 1.0, 0.1))]
@@ -157,8 +160,8 @@ def test_any_valid_program_runs_within_its_tile(arguments, dtype, backend, diago
 def test_circular_padding_has_one_period(stride, fits):
     """Planes of 5 pixels close under +-5; 3 pixels at stride 2 would wrap at 6."""
     params, size = (1.0, 0.0, 1.0, 0.0), -(-5 // stride)
-    strided = (5, 5, size, size, 1, 1, stride, stride, 0, 0, 0, 0)
-    around = [(n, n, n, n, 3, 3, 1, 1, 1, 1, 1, 0) for n in (5, size)]
+    strided = (5, 5, size, size, 1, 1, stride, stride, 0, 0, 0, 0, 1, 1)
+    around = [(n, n, n, n, 3, 3, 1, 1, 1, 1, 1, 0, 1, 1) for n in (5, size)]
     ops = [("conv", "", 0, 0, params, geometry) for geometry in (around[0], strided, around[1])]
     with (
         contextlib.nullcontext()

@@ -8,7 +8,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from examples import GAP, IMAGE_NETS, C, R, conv
+from examples import GAP, IMAGE_NETS, C, R
 from reference import reference
 
 
@@ -38,12 +38,6 @@ def test_against_the_reference(name, backend, references):
     diagonal = nk.kernel_diag(IMAGE_NETS[name], x, ("nngp", "ntk"), backend=backend)
     for k in (0, 1):
         assert relative_error(diagonal[k], np.diag(references[name][0][k])) < 1e-12
-
-
-def test_branches_of_different_strides_are_refused():
-    block = nk.Residual(R, conv(strides=(2, 2)), shortcut=conv((3, 3), padding="VALID"))
-    with pytest.raises(ValueError, match=r"FanInSum.*different strides"):
-        nk.kernel(nk.Serial(C, block, GAP), images(2, 5, 5))
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 33])
@@ -146,8 +140,17 @@ def test_options_that_do_not_fit():
         nk.kernel(nk.cntk(1), images(2), tile=8)
     with pytest.raises(ValueError, match=r"differ.*\(5, 4, 2\) and \(5, 5, 2\)"):
         nk.kernel(nk.cntk(1), images(2), images(2, 5, 5))
-    with pytest.raises(ValueError, match="branches"):
-        nk.kernel(nk.myrtle(5), images(2, 32, 32), depths=[1, 2])
+
+
+def test_depths_of_a_network_with_pools():
+    """Its read-outs stand beside pools: by full covariances."""
+    x, z = images(3, 8, 4), images(2, 8, 4, seed=1)
+    first = (C, R, nk.AvgPool((2, 2), (2, 2)))
+    both = nk.kernel(nk.Serial(*first, C, R, GAP, nk.Dense()), x, z, ("nngp", "ntk"), depths=[1, 2])
+    for name in ("nngp", "ntk"):
+        for i, layers in enumerate(((C, R), (*first, C, R))):
+            alone = nk.kernel(nk.Serial(*layers, GAP, nk.Dense()), x, z, name)
+            assert relative_error(getattr(both, name)[i], alone) < 1e-12
 
 
 def test_single_precision_at_20_layers():

@@ -11,7 +11,11 @@ from ntkcore.specs.lowering import stages
 from numpy_nets import scatters_about
 from reference import reference
 from test_image_layers import plain
-from test_layers import AROUND, IMAGES, STRIDED, VALID, VECTORS, C, D
+from test_layers import IMAGES, VECTORS, C, D
+
+
+def dot(axis):
+    return nk.DotGeneral(rhs=(1.0, 2.0), dimension_numbers=(((axis,), (0,)), ((), ())))
 
 
 def gated(one, other, join=nk.FanInProd()):  # noqa: B008
@@ -88,17 +92,20 @@ def gated(one, other, join=nk.FanInProd()):  # noqa: B008
             r"layer 3, Erf\(\): .*flattened image",
         ),
         ([C, nk.Relu(), nk.Flatten(), nk.Erf(), D], IMAGES, r"layer 3, Erf\(\): .*Gaussian"),
-        (
-            [AROUND, nk.Residual(STRIDED, AROUND, shortcut=STRIDED)],
-            IMAGES,
-            r"around \(6, 5\) and \(6, 6\) pixels",
-        ),
-        (
-            [C, nk.Residual(VALID, AROUND, shortcut=VALID)],
-            IMAGES,
-            r"branch 1.1, Conv.*around \(4, 3\) pixels",
-        ),
-        ([C, nk.Residual(nk.AvgPool((1, 1)), C), nk.Flatten()], IMAGES, "branches"),
+        ([nk.Conv((3,)), nk.Flatten()], IMAGES, r"layer 0, Conv.*1 axis, for sequences.*\(6, 5, 3"),
+        ([C, nk.SumPool((3,)), nk.Flatten()], IMAGES, r"layer 1, SumPool.*1 axis"),
+        ([C, nk.Flatten()], IMAGES[0], r"layer 0, Conv.*2 axes.*without channels are x\[..., None"),
+        ([nk.ConvTranspose((1, 1, 1)), nk.Flatten()], IMAGES, "layer 0, ConvTranspose.*3 axes"),
+        ([nk.ConvLocal((7, 1)), nk.Flatten()], IMAGES, "layer 0, ConvLocal.*no pixel"),
+        ([nk.Conv((3, 3), dilation=(3, 1)), nk.Flatten()], IMAGES, "layer 0, Conv.*no pixel"),
+        ([nk.Index((9,)), nk.Flatten()], IMAGES, "layer 0, Index.*position 9 is outside axis 0"),
+        ([nk.Index((slice(4, 2),)), nk.Flatten()], IMAGES, "layer 0, Index.*leaves nothing"),
+        ([nk.Index((0, 0, 0)), nk.Flatten()], IMAGES, "layer 0, Index.*3 items.* 2 axes"),
+        ([nk.Index((0,))], VECTORS, "layer 0, Index.*needs images"),
+        ([nk.ImageResize((4,)), nk.Flatten()], IMAGES, "layer 0, ImageResize.*1 sizes.* 2 axes"),
+        ([nk.DotGeneral(rhs=2.0), nk.Dense()], VECTORS, "layer 0, DotGeneral.*needs images"),
+        ([dot(3), nk.Flatten()], IMAGES, "layer 0, DotGeneral.*channels are infinitely many"),
+        ([dot(1), nk.Flatten()], IMAGES, "layer 0, DotGeneral.*differ in size"),
         (
             [nk.FanOut(2), nk.Parallel(nk.Conv((3, 3)), C), nk.FanInSum(), nk.Flatten()],
             IMAGES,

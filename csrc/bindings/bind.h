@@ -15,6 +15,7 @@ void bind_programs(pybind11::module_& m);
 void bind_vectors(pybind11::module_& m);
 void bind_gradients(pybind11::module_& m);
 void bind_images(pybind11::module_& m);
+void bind_full(pybind11::module_& m);
 
 // The backend of this name; ValueError where there is none or it cannot run here.
 const Backend& backend_named(const std::string& name);

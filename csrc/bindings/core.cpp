@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, pybind11::mod_gil_not_used(),
   ntk::bind_vectors(m);
   ntk::bind_gradients(m);
   ntk::bind_images(m);
+  ntk::bind_full(m);
   auto emulated = m.def_submodule(
       "emulated_cuda", "The GPU's module on the host, for tests: pointers are the host's.");
   ntk::bind_device<ntk::Emulation>(emulated);

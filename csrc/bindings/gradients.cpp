@@ -28,6 +28,7 @@ VectorSlopes slopes_of(std::shared_ptr<AnyVectors> points) {
   require(points->points.index() == 1, "slopes: the points must be in float64");
   const Program program = points->program->view();
   const PointsView<double> view = std::get<Points<double>>(points->points).view();
+  require(view.unit != nullptr, "slopes: the points were made without their data");
   py::gil_scoped_release release;
   return {std::move(points), Slopes(program, view)};
 }

@@ -28,8 +28,11 @@ auto with_images(const PlaneSchedule& schedule, const py::array& x, F&& f) {
       x, "images: x must be a C-contiguous float32 or float64 array", [&](const auto& data) {
         using T = typename std::decay_t<decltype(data)>::value_type;
         const PlaneProgram program = schedule.view();
-        const bool fits = x.ndim() == 4 && x.shape(0) > 0 && x.shape(1) == program.h &&
-                          x.shape(2) == program.w && x.shape(3) == program.channels;
+        // Of one row, they may be sequences.
+        const int axes = int(x.ndim()), w = axes - 2;
+        const bool rows = axes == 4 ? x.shape(1) == program.h : axes == 3 && program.h == 1;
+        const bool fits =
+            rows && x.shape(0) > 0 && x.shape(w) == program.w && x.shape(w + 1) == program.channels;
         require(fits, "images: x does not have the program's shape");
         return f(T{}, data.data(), std::int64_t(x.shape(0)));
       });

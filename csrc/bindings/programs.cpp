@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../program/full_schedule.h"
 #include "../program/owned_program.h"
 #include "../program/plane_schedule.h"
 #include "bind.h"
@@ -19,10 +20,16 @@ namespace {
 // kind, dual, slot, other, constants.
 using OpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>>;
 // The same, then (h, w, out_h, out_w, window_h, window_w, stride_h, stride_w, low_h, low_w,
-// circular, normalize_edges).
+// circular, normalize_edges, step_h, step_w).
 using PlaneOpTuple =
-    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 12>>;
+    std::tuple<std::string, std::string, int, int, std::array<double, 4>, std::array<int, 14>>;
 using ImageShape = std::array<int, 3>;
+// The same of full covariances, then (positions after it, table).
+using FullOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, int, int>;
+// Of a sparse matrix: where rows start, columns, values.
+using MatrixTuple = std::tuple<Array<int>, Array<int>, Array<double>>;
+// Positions, channels; is only p = p' of the data wanted, are left and right alike.
+using FullShapeTuple = std::tuple<int, int, bool, bool>;
 
 #define NTK_NAME(name, Phi) {#name, Pointwise::name},
 const std::map<std::string, Pointwise> kDuals = {NTK_FOR_EACH_DUAL(NTK_NAME)};
@@ -39,6 +46,13 @@ const std::map<std::string, PlaneOpKind> kPlaneOpKinds = {
     {"conv", PlaneOpKind::conv}, {"copy", PlaneOpKind::copy},
     {"add", PlaneOpKind::add},   {"multiply", PlaneOpKind::multiply},
     {"pool", PlaneOpKind::pool}, {"readout", PlaneOpKind::readout}};
+
+const std::map<std::string, FullOpKind> kFullOpKinds = {
+    {"affine", FullOpKind::affine}, {"window", FullOpKind::window},
+    {"linear", FullOpKind::linear}, {"copy", FullOpKind::copy},
+    {"add", FullOpKind::add},       {"multiply", FullOpKind::multiply},
+    {"spread", FullOpKind::spread}, {"diagonal", FullOpKind::diagonal},
+    {"trace", FullOpKind::trace},   {"readout", FullOpKind::readout}};
 
 // The kind of an op, and of a pointwise one which it is: "dual" with an activation's name, or a
 // layer's own name.
@@ -116,7 +130,8 @@ PlaneOp plane_op(const PlaneOpTuple& from) {
   op.constants = {{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0, 1};
   int* const geometry[] = {&op.h,        &op.w,        &op.out_h,    &op.out_w,
                            &op.window_h, &op.window_w, &op.stride_h, &op.stride_w,
-                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges};
+                           &op.low_h,    &op.low_w,    &op.circular, &op.normalize_edges,
+                           &op.step_h,   &op.step_w};
   for (std::size_t i = 0; i < g.size(); ++i) *geometry[i] = g[i];
   return op;
 }
@@ -127,7 +142,8 @@ class PlaneOpChecker {
   PlaneOpChecker(int slots, int head_slots, ImageShape shape)
       : slots_(checked(slots)), head_slots_(head_slots), size_(slots, {0, 0}), strides_(slots) {
     const bool fits = size_ok(shape[0]) && size_ok(shape[1]) && shape[2] >= 1;
-    require(fits, "images must be 1 to 1024 pixels high and wide");
+    require(fits && pixels_ok(shape[0], shape[1]),
+            "images must be 1 to 16384 pixels high and wide, and of 2^20 at most");
     size_[0] = start_ = {shape[0], shape[1]};
   }
 
@@ -142,12 +158,13 @@ class PlaneOpChecker {
 
  private:
   using Pair = std::pair<int, int>;
-  static constexpr int kLargest = 1024;
+  static constexpr int kLargest = 1 << 14, kMostPixels = 1 << 20;
   static int checked(int slots) {
     require(slots >= 1 && slots <= 64, "an image program has between 1 and 64 slots");
     return slots;
   }
   static bool size_ok(int n) { return n >= 1 && n <= kLargest; }
+  static bool pixels_ok(int h, int w) { return std::int64_t(h) * w <= kMostPixels; }
 
   void check_slots(const PlaneOp& op) {
     require(op.slot >= 0 && op.slot < slots_, "plane op: slot out of range");
@@ -167,12 +184,17 @@ class PlaneOpChecker {
   }
 
   void check_window(const PlaneOp& op) {
-    require(size_ok(op.out_h) && size_ok(op.out_w), "plane op: output size out of range");
+    require(size_ok(op.out_h) && size_ok(op.out_w) && pixels_ok(op.out_h, op.out_w),
+            "plane op: output size out of range");
     const bool sizes = size_ok(op.window_h) && size_ok(op.window_w) && size_ok(op.stride_h) &&
                        size_ok(op.stride_w);
     require(sizes, "plane op: window or stride out of range");
+    require(size_ok(op.step_h) && size_ok(op.step_w), "plane op: dilation out of range");
+    const bool dilated = op.step_h > 1 || op.step_w > 1;
+    require(!dilated || op.kind == PlaneOpKind::conv, "pool: its windows have no dilation");
+    const int reach_h = (op.window_h - 1) * op.step_h, reach_w = (op.window_w - 1) * op.step_w;
     const bool padding =
-        op.low_h >= 0 && op.low_h < op.window_h && op.low_w >= 0 && op.low_w < op.window_w;
+        op.low_h >= 0 && op.low_h <= reach_h && op.low_w >= 0 && op.low_w <= reach_w;
     require(padding, "plane op: padding out of range");
     size_[op.slot] = {op.out_h, op.out_w};
   }
@@ -237,6 +259,144 @@ std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& op
   return std::make_shared<PlaneSchedule>(std::move(checked), slots, std::move(owned_head), shape);
 }
 
+// --- programs of full covariances
+
+constexpr int kMostPositions = 1 << 20;
+
+// A window's table (taps, outputs), and the least number of positions that it reads.
+std::pair<OwnedWindow, int> checked_window(const Array<int>& source) {
+  require(source.ndim() == 2 && source.shape(0) >= 1 && source.shape(1) >= 1 &&
+              source.shape(1) <= kMostPositions && source.shape(0) <= kMostPositions,
+          "window: sources must have shape (taps, outputs)");
+  std::vector<int> values(source.data(), source.data() + source.size());
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  require(*least >= -1 && *most < kMostPositions, "window: a source is out of range");
+  const int reads = *most + 1;
+  return {OwnedWindow(int(source.shape(0)), int(source.shape(1)), std::move(values)), reads};
+}
+
+std::pair<OwnedMatrix, int> checked_matrix(const MatrixTuple& from) {
+  const auto& [start, column, value] = from;
+  require(start.ndim() == 1 && column.ndim() == 1 && value.ndim() == 1 && start.size() >= 2 &&
+              start.size() <= kMostPositions + 1 && column.size() == value.size(),
+          "matrix: arrays of a wrong shape");
+  std::vector<int> starts(start.data(), start.data() + start.size());
+  std::vector<int> columns(column.data(), column.data() + column.size());
+  require(starts[0] == 0 && std::is_sorted(starts.begin(), starts.end()) &&
+              starts.back() == int(columns.size()),
+          "matrix: rows must follow each other");
+  int reads = 0;
+  for (const int c : columns) {
+    require(c >= 0 && c < kMostPositions, "matrix: a column is out of range");
+    reads = std::max(reads, c + 1);
+  }
+  return {OwnedMatrix(std::move(starts), std::move(columns),
+                      {value.data(), value.data() + value.size()}),
+          reads};
+}
+
+// Follows positions, and whether only p = p' is held, of every slot through the ops of a program.
+class FullOpChecker {
+ public:
+  FullOpChecker(int slots, int head_slots, const FullShapeTuple& shape) : head_slots_(head_slots) {
+    require(slots >= 1 && slots <= 64, "a program of positions has between 1 and 64 slots");
+    const auto [positions, channels, diagonal, flips] = shape;
+    require(positions >= 1 && positions <= kMostPositions && channels >= 1,
+            "samples must have a position and a channel");
+    held_.resize(slots, {0, false});
+    held_[0] = {positions, diagonal};
+  }
+
+  // `out`, `reads`: of the op's table.
+  void follow(const FullOp& op, int out, int reads) {
+    const int slots = int(held_.size());
+    require(op.slot >= 0 && op.slot < slots, "full op: slot out of range");
+    const bool copy = op.kind == FullOpKind::copy, add = of_two_slots(op.kind) && !copy;
+    const bool other_ok = op.other >= 0 && op.other < slots && op.other != op.slot;
+    require(!(add || copy) || other_ok, "full op: second slot out of range");
+    Held& held = held_[op.slot];
+    if (copy) held = held_[op.other];
+    require(held.positions > 0, "full op: nothing is in its slot");
+    require(!add || held == held_[op.other], "add: what the slots hold differs");
+    require(reads <= held.positions, "full op: its table reads beyond the last position");
+    if (out > 0) held.positions = out;
+    if (op.kind == FullOpKind::diagonal || op.kind == FullOpKind::spread) {
+      require(held.diagonal == (op.kind == FullOpKind::spread), "full op: it holds that already");
+      held.diagonal = !held.diagonal;
+    }
+    require(op.positions == held.positions, "full op: positions differ from its slot's");
+    const bool all = op.kind == FullOpKind::readout, read = all || op.kind == FullOpKind::trace;
+    require(!read || (op.other >= 0 && op.other < head_slots_), "readout: head slot out of range");
+    require(!all || !held.diagonal, "readout: its slot does not hold all pairs");
+  }
+
+ private:
+  struct Held {
+    int positions;
+    bool diagonal;
+    bool operator==(const Held& o) const {
+      return positions == o.positions && diagonal == o.diagonal;
+    }
+  };
+  std::vector<Held> held_;  // per slot
+  int head_slots_;
+};
+
+std::shared_ptr<FullSchedule> make_full(const std::vector<FullOpTuple>& ops, int slots,
+                                        const std::vector<Array<int>>& windows,
+                                        const std::vector<MatrixTuple>& matrices,
+                                        const std::vector<OpTuple>& head, int head_slots,
+                                        int outputs, const FullShapeTuple& shape,
+                                        const std::vector<Array<double>>& arrays) {
+  OwnedTables tables = owned_tables(arrays);
+  std::vector<OwnedWindow> owned_windows;
+  std::vector<OwnedMatrix> owned_matrices;
+  std::vector<int> window_reads, matrix_reads;
+  for (const auto& source : windows) {
+    auto [window, reads] = checked_window(source);
+    owned_windows.push_back(std::move(window));
+    window_reads.push_back(reads);
+  }
+  for (const auto& entries : matrices) {
+    auto [matrix, reads] = checked_matrix(entries);
+    owned_matrices.push_back(std::move(matrix));
+    matrix_reads.push_back(reads);
+  }
+  FullOpChecker checker(slots, head_slots, shape);
+  std::vector<FullOp> checked;
+  for (const auto& [name, dual, slot, other, p, positions, table] : ops) {
+    const Constants constants{{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0, 1};
+    if (name == "series") {
+      FullOp op{FullOpKind::pointwise, {}, slot, other, constants, positions, 0};
+      checker.follow(op, 0, 0);
+      append_series(tables, other, constants, [&](Pointwise part, const Constants& own) {
+        op.pointwise = part;
+        op.constants = own;
+        checked.push_back(op);
+      });
+      continue;
+    }
+    const auto [kind, pointwise] = kind_of(kFullOpKinds, name, dual, "full op");
+    const bool window = kind == FullOpKind::window, linear = kind == FullOpKind::linear;
+    const int count = int(window ? windows.size() : linear ? matrices.size() : 0);
+    require(!(window || linear) || (table >= 0 && table < count), "full op: table out of range");
+    checked.push_back({kind, pointwise, slot, other, constants, positions, table});
+    checker.follow(checked.back(),
+                   window   ? owned_windows[table].view().out
+                   : linear ? owned_matrices[table].view().out
+                            : 0,
+                   window   ? window_reads[table]
+                   : linear ? matrix_reads[table]
+                            : 0);
+  }
+  const auto [positions, channels, diagonal, flips] = shape;
+  std::vector<Op> head_ops = checked_ops(head, head_slots, outputs, tables);
+  OwnedProgram owned_head(std::move(head_ops), head_slots, outputs, std::move(tables));
+  return std::make_shared<FullSchedule>(std::move(checked), slots, std::move(owned_windows),
+                                        std::move(owned_matrices), std::move(owned_head),
+                                        FullShape{positions, channels, diagonal, flips});
+}
+
 }  // namespace
 
 void bind_programs(py::module_& m) {
@@ -258,6 +418,22 @@ void bind_programs(py::module_& m) {
       .def_property_readonly("flip_symmetric", &PlaneSchedule::flip_symmetric)
       .def_property_readonly("work", &PlaneSchedule::work)
       .def_property_readonly("table_size", &PlaneSchedule::table_size);
+  py::class_<FullSchedule, std::shared_ptr<FullSchedule>>(
+      m, "FullProgram", "Ops on full covariances, and a head; see csrc/program/full_program.h.")
+      .def(py::init(&make_full), py::arg("ops"), py::arg("slots"), py::arg("windows"),
+           py::arg("matrices"), py::arg("head"), py::arg("head_slots"), py::arg("outputs"),
+           py::arg("shape"), py::arg("tables") = std::vector<Array<double>>())
+      .def_property_readonly("head_needs_variance", &FullSchedule::head_needs_variance)
+      .def_property_readonly("homogeneous", &FullSchedule::homogeneous)
+      .def_property_readonly("flip_symmetric", &FullSchedule::flip_symmetric)
+      .def_property_readonly("work", &FullSchedule::work)
+      .def_property_readonly("table_size",
+                             [](const FullSchedule& full) {
+                               return full.table_rows() * pitch_of<double>(full.view());
+                             })
+      .def_property_readonly("thread_bytes", [](const FullSchedule& full) {
+        return backend_named("generic").full_bytes(full.view());
+      });
 }
 
 }  // namespace ntk

@@ -56,7 +56,7 @@ NTK_HD void chain_group(const Tile<T>& tile, const Chain<T>& chain, std::int64_t
   // The pairs' correlations.
   P y = T(1) - load_pack<n>(tile.dot + i * tile.dot_stride + j, L);
   for (int u = 0; u < n; ++u)
-    if (any_below(y.v[u], T(kNear)))
+    if (any_below(y.v[u], T(kNear)) && tile.row_points.unit != nullptr)
       y.v[u] = refine(y.v[u], tile.row_points.unit + row * width,
                       tile.col_points.unit + (col + u * L) * width, width, tile.cols - j - u * L);
   P t = chain.eps * (T(1) - y);

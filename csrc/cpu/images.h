@@ -1,25 +1,17 @@
 // Pairs of images: streams of planes, then the head of the network as vector ops on the read-outs.
 #pragma once
 
+#include "head.h"
 #include "stream.h"
-#include "strip.h"
 
 namespace ntk {
 namespace {
 
-inline void* carve(char*& memory, std::int64_t bytes) {
-  void* const taken = memory;
-  memory += (bytes + 63) / 64 * 64;
-  return taken;
-}
-
 // Scratch memory of one thread for a tile.
 template <class T>
-struct ImageScratch {
-  T *row_pixels, *row_table, *slots, *outputs;
+struct ImageScratch : HeadScratch<T> {
+  T *row_pixels, *row_table;
   std::int64_t *row_offset, *col_offset;
-  double* readouts;
-  T **nngp, **ntk;
   void* stream;
 };
 
@@ -27,19 +19,12 @@ template <class T>
 ImageScratch<T> make_scratch(const PlaneProgram& program, char*& memory) {
   std::int64_t table = 0;
   for (int k = 0; k < program.size; ++k) table += feature_count(program.ops[k]);
-  const int outputs = program.head.outputs;
-  ImageScratch<T> s;
+  ImageScratch<T> s{make_head_scratch<T>(program.head, memory), {}, {}, {}, {}, {}};
   s.row_pixels = static_cast<T*>(
       carve(memory, std::int64_t(program.h) * program.w * program.channels * sizeof(T)));
   s.row_table = static_cast<T*>(carve(memory, table * sizeof(T)));
-  s.slots = static_cast<T*>(carve(memory, 2 * program.head.slots * kStrip * sizeof(T)));
-  s.outputs = static_cast<T*>(carve(memory, 2 * outputs * kImageLanes<T> * sizeof(T)));
   s.row_offset = static_cast<std::int64_t*>(carve(memory, program.size * sizeof(std::int64_t)));
   s.col_offset = static_cast<std::int64_t*>(carve(memory, program.size * sizeof(std::int64_t)));
-  s.readouts =
-      static_cast<double*>(carve(memory, 2 * program.head.slots * kImageLanes<T> * sizeof(double)));
-  s.nngp = static_cast<T**>(carve(memory, outputs * sizeof(T*)));
-  s.ntk = static_cast<T**>(carve(memory, outputs * sizeof(T*)));
   s.stream = memory;
   return s;
 }
@@ -71,50 +56,6 @@ void load_row(const ImageTile<T>& tile, std::int64_t row, const ImageScratch<T>&
       to[i] = (i % 2 ? scale1 : scale0) * from[i * kImageLanes<T>];
     s.row_offset[k] = images.offset[k];
     s.col_offset[k] = images.offset[k] * kImageLanes<T>;
-  }
-}
-
-// The head: read-outs in, one vector of pairs of every output out.
-template <class T, bool kNtk>
-void run_head(const ImageTile<T>& tile, std::int64_t row, std::int64_t col,
-              const ImageScratch<T>& s) {
-  const Program& head = tile.program.head;
-  constexpr int L = kLanes<T>;
-  Tile<T> vectors{};
-  vectors.program = head;
-  vectors.row_points.table = tile.row_images.head_table;
-  vectors.row_points.stride = tile.row_images.head_stride;
-  vectors.col_points.table = tile.col_images.head_table;
-  vectors.col_points.stride = tile.col_images.head_stride;
-  for (int o = 0; o < head.outputs; ++o) {
-    s.nngp[o] = tile.nngp[o] ? s.outputs + 2 * o * L : nullptr;
-    s.ntk[o] = tile.ntk[o] ? s.outputs + (2 * o + 1) * L : nullptr;
-  }
-  vectors.nngp = s.nngp;
-  vectors.ntk = s.ntk;
-  const Strip<T> strip{s.slots, row, col, L};
-  for (int slot = 0; slot < head.slots; ++slot)
-    for (int l = 0; l < L; ++l) {
-      strip.K(slot)[l] = T(s.readouts[2 * L * slot + l]);
-      strip.Tk(slot)[l] = T(s.readouts[2 * L * slot + L + l]);
-    }
-  run_ops<T, kNtk>(vectors, strip, 0);
-}
-
-// Results of one row and one vector of columns to where they belong.
-template <class T>
-void scatter(const ImageTile<T>& tile, std::int64_t i, std::int64_t j0, const ImageScratch<T>& s) {
-  constexpr int L = kLanes<T>;
-  for (int o = 0; o < tile.program.head.outputs; ++o) {
-    T* const outs[2] = {tile.nngp[o], tile.ntk[o]};
-    T* const mirrors[2] = {tile.nngp_mirror[o], tile.ntk_mirror[o]};
-    for (int which = 0; which < 2; ++which)
-      for (std::int64_t j = j0; outs[which] && j < j0 + L && j < tile.cols; ++j) {
-        if (tile.diagonal && j <= i) continue;
-        const T value = s.outputs[(2 * o + which) * L + (j - j0)];
-        outs[which][i * tile.stride + j] = value;
-        if (mirrors[which]) mirrors[which][j * tile.stride + i] = value;
-      }
   }
 }
 

@@ -107,29 +107,39 @@ void plane_combine(PlaneOpKind kind, Plane<T>& to, const Plane<T>& from) {
   }
 }
 
-// Any filter, stride and zero padding: out(o) = sum over the window of in(s o + k - low).
+// The pixels x, x + step, … of a window that lie in [0, n): the first of them, and where they end.
+inline int first_inside(int x, int step) { return x < 0 ? x + (step - 1 - x) / step * step : x; }
+inline int end_inside(int x, int window, int step, int n) {
+  const int last = x + (window - 1) * step;
+  return last < n ? last + 1 : n;
+}
+
+// Any filter, stride, dilation and zero padding: out(o) = sum over the window of in(s o + k - low).
 template <class T, bool kNtk>
 void plane_conv(const PlaneOp& op, const Plane<T>& in, Plane<T>& out) {
   using V = typename Vector<T>::type;
   const Affine<T> map = of_window_sums(op).as<T>();
-  for_pixels(out, [&](std::int64_t i, std::int64_t o) __attribute__((always_inline)) {
-    const int top = int(o / out.w) * op.stride_h - op.low_h - in.row0(),
-              left = int(o % out.w) * op.stride_w - op.low_w - in.col0();
-    const int r0 = top < 0 ? 0 : top,
-              r1 = top + op.window_h < in.rows() ? top + op.window_h : in.rows();
-    const int c0 = left < 0 ? 0 : left,
-              c1 = left + op.window_w < in.cols() ? left + op.window_w : in.cols();
-    V k = V{}, t = V{};
-    for (int r = r0; r < r1; ++r)
-      for (int c = c0; c < c1; ++c) {
-        const std::int64_t at = (std::int64_t(r) * in.cols() + c) * kLanes<T>;
-        k += load(in.k + at);
-        if (kNtk) t += load(in.t + at);
-      }
-    map.template apply<kNtk>(k, t);
-    store(out.k + i * kLanes<T>, k);
-    if (kNtk) store(out.t + i * kLanes<T>, t);
-  });
+  std::int64_t to = 0;
+  for (int o = out.row0(); o < out.row0() + out.rows(); ++o) {
+    const int top = o * op.stride_h - op.low_h - in.row0();
+    const int r0 = first_inside(top, op.step_h),
+              r1 = end_inside(top, op.window_h, op.step_h, in.rows());
+    for (int q = out.col0(); q < out.col0() + out.cols(); ++q, to += kLanes<T>) {
+      const int left = q * op.stride_w - op.low_w - in.col0();
+      const int c0 = first_inside(left, op.step_w),
+                c1 = end_inside(left, op.window_w, op.step_w, in.cols());
+      V k = V{}, t = V{};
+      for (int r = r0; r < r1; r += op.step_h)
+        for (int c = c0; c < c1; c += op.step_w) {
+          const std::int64_t at = (std::int64_t(r) * in.cols() + c) * kLanes<T>;
+          k += load(in.k + at);
+          if (kNtk) t += load(in.t + at);
+        }
+      map.template apply<kNtk>(k, t);
+      store(out.k + to, k);
+      if (kNtk) store(out.t + to, t);
+    }
+  }
 }
 
 inline int wrapped(int x, int n) { return (x % n + n) % n; }
@@ -144,10 +154,11 @@ void plane_conv_circular(const PlaneOp& op, const Plane<T>* mates, int count, Pl
     V k = V{}, t = V{};
     for (int r = 0; r < op.window_h; ++r)
       for (int c = 0; c < op.window_w; ++c) {
-        const int ph = wrapped(oh * op.stride_h + r - op.low_h, op.h),
-                  pw = wrapped(ow * op.stride_w + c - op.low_w, op.w);
-        const int qh = wrapped((oh + out.dh) * op.stride_h + r - op.low_h, op.h);
-        const int qw = wrapped((ow + out.dw) * op.stride_w + c - op.low_w, op.w);
+        const int y = r * op.step_h - op.low_h, x = c * op.step_w - op.low_w;
+        const int ph = wrapped(oh * op.stride_h + y, op.h),
+                  pw = wrapped(ow * op.stride_w + x, op.w);
+        const int qh = wrapped((oh + out.dh) * op.stride_h + y, op.h);
+        const int qw = wrapped((ow + out.dw) * op.stride_w + x, op.w);
         for (int m = 0; m < count; ++m) {
           const Plane<T>& in = mates[m];
           if (in.dh != qh - ph || in.dw != qw - pw) continue;

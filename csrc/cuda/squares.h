@@ -183,7 +183,7 @@ struct ChainOp {
     P y = T(1) - job.dots(at, thread);
     T nearest = y.v[0];
     for (const T value : y.v) nearest = min(nearest, value);
-    if (nearest < T(kNear)) refine(at, thread, y);
+    if (nearest < T(kNear) && job.row_points.unit != nullptr) refine(at, thread, y);
     return {y, chain.eps * (T(1) - y)};
   }
   NTK_HD void refine(const At& at, int thread, P& y) const {

@@ -106,7 +106,8 @@ struct InputOp {
   }
 };
 
-// Any filter, stride and padding: sums over the window of in(s p + k - low, s p' + k - low).
+// Any filter, stride, dilation and padding: sums over the window of in(s p + k - low,
+// s p' + k - low), k in steps of the dilation.
 template <class T>
 struct ConvOp {
   PlaneOp op;
@@ -115,7 +116,7 @@ struct ConvOp {
 
   // Where pixel number k of the window at o lies, or -1 in the padding.
   NTK_HD int place(const Axis& axis, int o, int k) const {
-    const int x = o * axis.stride + k - axis.low, n = axis.n;
+    const int x = o * axis.stride + k * axis.step - axis.low, n = axis.n;
     return op.circular ? (x % n + n) % n : x < n ? x : -1;
   }
   NTK_HD void operator()(std::int64_t pair, int i) const {

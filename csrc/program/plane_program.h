@@ -27,8 +27,9 @@ enum class FastPath : int { none, conv3, conv3_relu, conv3_relu_positive, skippe
 // low.
 struct Axis {
   int n, out, window, stride, low;
+  int step;  // between neighbours in the window: of convolutions
 
-  // Pixels of the window at o that lie inside the image: [first, last).
+  // Pixels of the window at o, of step 1, that lie inside the image: [first, last).
   NTK_HD int first(int o) const { return o * stride - low > 0 ? o * stride - low : 0; }
   NTK_HD int last(int o) const {
     return o * stride - low + window < n ? o * stride - low + window : n;
@@ -47,16 +48,17 @@ struct PlaneOp {
   int low_h, low_w;     // padding before the first row, column
   int circular;         // conv: padding wraps around
   int normalize_edges;  // pool: divide by the number of pixels inside the image
+  int step_h, step_w;   // conv: dilation
   FastPath fast;        // conv, its followers: set by PlaneSchedule
 
-  NTK_HD Axis rows() const { return {h, out_h, window_h, stride_h, low_h}; }
-  NTK_HD Axis cols() const { return {w, out_w, window_w, stride_w, low_w}; }
+  NTK_HD Axis rows() const { return {h, out_h, window_h, stride_h, low_h, step_h}; }
+  NTK_HD Axis cols() const { return {w, out_w, window_w, stride_w, low_w, step_w}; }
 };
 
-// Strides from a segment's start; beyond 2^20, more than any image has pixels, they all skip
+// Strides from a segment's start; beyond 2^16, more than any side has pixels, they all skip
 // everything but d = 0.
 inline int capped_product(int a, int b) {
-  return std::int64_t(a) * b < (1 << 20) ? a * b : 1 << 20;
+  return std::int64_t(a) * b < (1 << 16) ? a * b : 1 << 16;
 }
 
 // Strides of every slot since the last pool.

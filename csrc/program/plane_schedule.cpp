@@ -15,8 +15,8 @@ bool pure_relu(const PlaneOp& op) {
 
 bool plain_conv3(const PlaneOp& op) {
   return op.kind == PlaneOpKind::conv && op.window_h == 3 && op.window_w == 3 && op.stride_h == 1 &&
-         op.stride_w == 1 && op.low_h == 1 && op.low_w == 1 && op.out_h == op.h &&
-         op.out_w == op.w && !op.circular;
+         op.stride_w == 1 && op.step_h == 1 && op.step_w == 1 && op.low_h == 1 && op.low_w == 1 &&
+         op.out_h == op.h && op.out_w == op.w && !op.circular;
 }
 
 }  // namespace
@@ -219,7 +219,8 @@ bool PlaneSchedule::flip_symmetric() const {
   for (const PlaneOp& op : ops_) {
     const bool window = op.kind == PlaneOpKind::conv || op.kind == PlaneOpKind::pool;
     const Axis cols = op.cols();
-    if (window && (cols.out - 1) * cols.stride + cols.window - cols.n != 2 * cols.low) return false;
+    const int reach = (cols.window - 1) * cols.step + 1;
+    if (window && (cols.out - 1) * cols.stride + reach - cols.n != 2 * cols.low) return false;
   }
   return true;
 }

@@ -59,10 +59,6 @@ void copy_lanes(const double* from, std::int64_t numbers, T* to, std::int64_t N)
     for (std::int64_t lane = 0; lane < kSelf; ++lane) to[i * N + lane] = T(from[i * kSelf + lane]);
 }
 
-// Products of two are finite, with room for a convolution's constant.
-template <class T>
-constexpr double kLargestInverse = sizeof(T) == 4 ? 1e17 : 1e150;
-
 // The tables of kSelf lanes into strips of N lanes.
 template <class T>
 void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::int64_t N) {
@@ -80,6 +76,34 @@ void copy_tables(const PlaneSchedule& schedule, const double* from, T* to, std::
 }
 
 }  // namespace
+
+template <class T>
+std::vector<T> head_table(const Program& head, const double* features, std::int64_t size,
+                          std::int64_t pitch, std::int64_t stride) {
+  std::vector<T> table(2 * head.size * stride, T(0));
+  for (int f = 0; features && f < 2 * head.size; ++f)
+    for (std::int64_t n = 0; n < size; ++n) {
+      const double value = features[f * pitch + n];
+      const bool inverse = f % 2 == 0 && holds_inverse(head.ops[f / 2]);
+      table[f * stride + n] =
+          inverse ? bounded_inverse<T>(value, std::numeric_limits<T>::max()) : T(value);
+    }
+  return table;
+}
+
+void follow_head(const Program& head, const double* readouts, int step, std::int64_t n,
+                 std::int64_t size, ImageDiagonal& out) {
+  std::vector<PointState> slots(head.slots);
+  for (int s = 0; s < head.slots; ++s)
+    slots[s] = {readouts[2 * s * step], readouts[(2 * s + 1) * step]};
+  follow_kernels(
+      head, slots.data(),
+      [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
+      [&](int output, double nngp, double ntk) {
+        out.nngp[output * size + n] = nngp;
+        out.ntk[output * size + n] = ntk;
+      });
+}
 
 template <class T>
 void image_strips(const PlaneSchedule& schedule, const Backend& backend, const T* x,
@@ -111,14 +135,7 @@ Images<T>::Images(const PlaneSchedule& schedule, const Backend& backend, const T
   pixels_.resize(strips * pixels_stride_);
   table_.resize(strips * table_stride_);
   image_strips(schedule, backend, x, size, pixels_.data(), table_.data());
-  head_.assign(2 * program.head.size * head_stride_, T(0));
-  for (int f = 0; head && f < 2 * program.head.size; ++f)
-    for (std::int64_t n = 0; n < size; ++n) {
-      const double value = head[f * head_pitch + n];
-      const bool inverse = f % 2 == 0 && holds_inverse(program.head.ops[f / 2]);
-      head_[f * head_stride_ + n] =
-          inverse ? bounded_inverse<T>(value, std::numeric_limits<T>::max()) : T(value);
-    }
+  head_ = head_table<T>(program.head, head, size, head_pitch, head_stride_);
 }
 
 template <class T>
@@ -136,26 +153,18 @@ ImageDiagonal image_diagonal(const PlaneSchedule& schedule, const Backend& backe
                     std::vector<double>(head.outputs * size),
                     std::vector<double>(2 * head.size * size)};
   SelfRunner runner(schedule, backend, true);
-  std::vector<PointState> slots(head.slots);
   for (std::int64_t first = 0; first < size; first += kSelf) {
     runner.run(x, first, size);
-    for (std::int64_t lane = 0; lane < kSelf && first + lane < size; ++lane) {
-      const std::int64_t n = first + lane;
-      for (int s = 0; s < head.slots; ++s)
-        slots[s] = {runner.readouts[2 * s * kSelf + lane],
-                    runner.readouts[(2 * s + 1) * kSelf + lane]};
-      follow_kernels(
-          head, slots.data(),
-          [&](int op, int which, double value) { out.head[(2 * op + which) * size + n] = value; },
-          [&](int output, double nngp, double ntk) {
-            out.nngp[output * size + n] = nngp;
-            out.ntk[output * size + n] = ntk;
-          });
-    }
+    for (std::int64_t lane = 0; lane < kSelf && first + lane < size; ++lane)
+      follow_head(head, runner.readouts.data() + lane, kSelf, first + lane, size, out);
   }
   return out;
 }
 
+template std::vector<float> head_table(const Program&, const double*, std::int64_t, std::int64_t,
+                                       std::int64_t);
+template std::vector<double> head_table(const Program&, const double*, std::int64_t, std::int64_t,
+                                        std::int64_t);
 template void image_strips(const PlaneSchedule&, const Backend&, const float*, std::int64_t, float*,
                            float*);
 template void image_strips(const PlaneSchedule&, const Backend&, const double*, std::int64_t,

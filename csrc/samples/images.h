@@ -14,6 +14,15 @@ struct ImageDiagonal {
   std::vector<double> nngp, ntk, head;
 };
 
+// The head's part of it, of sample n of `size`, from its read-outs [head slot][2][step].
+void follow_head(const Program& head, const double* readouts, int step, std::int64_t n,
+                 std::int64_t size, ImageDiagonal& out);
+
+// Its features [2 ops][pitch] as they stand in a table [2 ops][stride].
+template <class T>
+std::vector<T> head_table(const Program& head, const double* features, std::int64_t size,
+                          std::int64_t pitch, std::int64_t stride);
+
 // Strips of images x: [size][h][w][channels], C order; the lanes beyond the last image hold nothing
 // of use.
 template <class T>

@@ -28,6 +28,10 @@ T bounded_inverse(double value, double limit) {
   return value > limit ? T(0) : T(value);
 }
 
+// Of positions, up to which products of two are finite, with room for a convolution's constant.
+template <class T>
+constexpr double kLargestInverse = sizeof(T) == 4 ? 1e17 : 1e150;
+
 // Runs a program on the slots of one point: step(number, op, value, other) returns the slot's new
 // value, `other` being that of an op's other slot, and emit(op, value) receives what comes out.
 template <class Value, class Step, class Emit>

@@ -52,6 +52,8 @@ from .specs.branches import FanInConcat, FanInProd, FanInSum, FanOut, Parallel, 
 from .specs.convolutions import (
     AvgPool,
     Conv,
+    ConvLocal,
+    ConvTranspose,
     Flatten,
     GlobalAvgPool,
     GlobalSumPool,
@@ -61,6 +63,7 @@ from .specs.convolutions import (
 from .specs.elementwise import Elementwise
 from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
+from .specs.positions import DotGeneral, ImageResize, Index
 from .specs.text import from_json
 from .store.build import build, extend, resume
 from .store.planning import plan
@@ -79,8 +82,11 @@ __all__ = [
     "Cholesky",
     "Claim",
     "Conv",
+    "ConvLocal",
+    "ConvTranspose",
     "Cos",
     "Dense",
+    "DotGeneral",
     "Dropout",
     "Dynamics",
     "Eigh",
@@ -102,7 +108,9 @@ __all__ = [
     "GradientFlow",
     "Hermite",
     "Identity",
+    "ImageResize",
     "InMemory",
+    "Index",
     "LandmarkRegression",
     "LayerNorm",
     "LeakyRelu",

@@ -93,6 +93,43 @@ class Images:
         head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
 
+class FullProgram:
+    def __init__(
+        self,
+        ops: Sequence[tuple[str, str, int, int, Sequence[float], int, int]],
+        slots: int,
+        windows: Sequence[npt.NDArray[np.int32]],
+        matrices: Sequence[
+            tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
+        ],
+        head: Sequence[tuple[str, str, int, int, Sequence[float]]],
+        head_slots: int,
+        outputs: int,
+        shape: tuple[int, int, bool, bool],
+        tables: Sequence[npt.NDArray[np.float64]] = ...,
+    ) -> None: ...
+    @property
+    def head_needs_variance(self) -> bool: ...
+    @property
+    def homogeneous(self) -> bool: ...
+    @property
+    def flip_symmetric(self) -> bool: ...
+    @property
+    def work(self) -> float: ...
+    @property
+    def table_size(self) -> int: ...
+    @property
+    def thread_bytes(self) -> int: ...
+
+class FullSamples:
+    def __init__(
+        self,
+        program: FullProgram,
+        backend: str,
+        x: npt.NDArray[np.floating],
+        head: npt.NDArray[np.float64] | None = None,
+    ) -> None: ...
+
 def image_strips(
     program: ImageProgram,
     backend: str,
@@ -101,14 +138,14 @@ def image_strips(
     table: npt.NDArray[np.floating],
 ) -> None: ...
 def image_diagonal(
-    program: ImageProgram, backend: str, x: npt.NDArray[np.floating]
+    program: ImageProgram | FullProgram, backend: str, x: npt.NDArray[np.floating]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
 def extremes(backend: str, data: npt.NDArray[np.float32]) -> tuple[float, float]: ...
 def evaluate_images(
     backend: str,
-    rows: Images,
+    rows: Images | FullSamples,
     row: int,
-    cols: Images,
+    cols: Images | FullSamples,
     col: int,
     nngp: _Results,
     ntk: _Results,

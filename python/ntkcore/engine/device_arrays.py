@@ -86,7 +86,7 @@ def gathered(*data: Any) -> tuple[Any, list[Any]]:
     where tables are made.
     """
     given = [_as_cupy(x) if on_device(x) else x for x in data]
-    if any(on_device(x) and x.ndim != 4 for x in given):
+    if any(on_device(x) and x.ndim == 2 for x in given):
         return cupy_module(), given
     return np, [to_host(x) for x in given]
 

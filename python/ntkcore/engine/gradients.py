@@ -19,11 +19,10 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.engine.backends import cpu_backends, resolve
 from ntkcore.engine.inputs import Array, allocate, as_array, check_data, kernel_names, thread_count
-from ntkcore.engine.kernels import kernel
+from ntkcore.engine.kernels import kernel, program_for
 from ntkcore.engine.tiles import Tile, run, tiles
 from ntkcore.engine.vectors import BLOCK, points_of
 from ntkcore.specs.layers import Dense, Layer
-from ntkcore.engine.kernels import program_for
 from ntkcore.specs.parameters import (
     NAMES,
     dense_layers,
@@ -81,9 +80,7 @@ class _Pairs:
                 " connected network"
             )
         self.backend, self.threads = _backend(backend), thread_count(threads)
-        self.program = cast(
-            _core.Program, program_for(net, (self.a, self.b), self.get == "ntk")
-        )
+        self.program = cast(_core.Program, program_for(net, (self.a, self.b), self.get == "ntk"))
         rows = points_of(self.program, self.a)
         cols = rows if self.b is None else points_of(self.program, self.b)
         self._units = rows.unit, cols.unit

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.engine import near_pairs
-from ntkcore.engine.inputs import Array
+from ntkcore.engine.inputs import Array, free_bytes, size_text
 from ntkcore.engine.jobs import Job, Parts, Place, nowhere, views
 from ntkcore.engine.scales import check_tile
 from ntkcore.engine.tiles import Tile, run, tiles, workers
@@ -29,6 +29,15 @@ _TABLE_BYTES = 8 * 2**20  # of one block of images
 
 
 Float64 = npt.NDArray[np.float64]
+ImageProgram = _core.ImageProgram | _core.FullProgram
+Images = _core.Images | _core.FullSamples
+
+
+def images_of(program: ImageProgram, backend: str, x: Array, head: Float64 | None) -> Images:
+    """What depends on one image only, on planes or by full covariances."""
+    if isinstance(program, _core.FullProgram):
+        return _core.FullSamples(program, backend, x, head)
+    return _core.Images(program, backend, x, head)
 
 
 class _Blocks:
@@ -36,7 +45,7 @@ class _Blocks:
 
     def __init__(
         self,
-        program: _core.ImageProgram,
+        program: ImageProgram,
         backend: str,
         x: Array,
         size: int,
@@ -46,16 +55,16 @@ class _Blocks:
         self._program, self._backend, self._keep = program, backend, keep
         self._x, self._size, self._head = x, size, head
         self._lock = threading.Lock()
-        self._blocks: OrderedDict[int, _core.Images] = OrderedDict()
+        self._blocks: OrderedDict[int, Images] = OrderedDict()
 
-    def __getitem__(self, first: int) -> _core.Images:
+    def __getitem__(self, first: int) -> Images:
         with self._lock:
             if first in self._blocks:
                 self._blocks.move_to_end(first)
                 return self._blocks[first]
         last = first + self._size
         head = None if self._head is None else np.ascontiguousarray(self._head[:, first:last])
-        images = _core.Images(self._program, self._backend, self._x[first:last], head)
+        images = images_of(self._program, self._backend, self._x[first:last], head)
         with self._lock:
             self._blocks[first] = images
             while len(self._blocks) > self._keep:
@@ -72,10 +81,11 @@ def _tile_size(job: Job) -> int:
     by_time = (_SECONDS_PER_TILE / seconds) ** 0.5
     by_memory = _TABLE_BYTES / (program.table_size * itemsize + 1)
     by_threads = (len(job.a) * len(job.columns) / (4 * job.threads)) ** 0.5
-    return max(LANES, int(min(by_time, by_memory, by_threads, 1024)) // LANES * LANES)
+    step = 1 if isinstance(program, _core.FullProgram) else LANES
+    return max(step, int(min(by_time, by_memory, by_threads, 1024)) // step * step)
 
 
-def flipped(program: _core.ImageProgram, x: Array) -> Array:
+def flipped(program: ImageProgram, x: Array) -> Array:
     """The images turned left to right; ValueError for a network that tells left from right."""
     if not program.flip_symmetric:
         raise ValueError(
@@ -88,6 +98,7 @@ def flipped(program: _core.ImageProgram, x: Array) -> Array:
 
 def write(job: Job, backend: str) -> None:
     """Compute the job's kernels on the CPU."""
+    check_memory(job.program, job.threads)
     size = _tile_size(job)
     tasks = tiles(len(job.a), len(job.columns), size, size, job.symmetric)
     kernels = _Images(job, backend, size)
@@ -157,7 +168,9 @@ class _Images:
             heads = None if first is None else first[:, i], None if second is None else second[:, j]
             images = rows.sketches.x[i].reshape(-1, *self.job.a.shape[1:]), self.job.columns[j]
             places = out, near_pairs.transposed(mirror)
-            near_pairs.evaluate_images(self.job.program, self.backend, images, heads, near, *places)
+            near_pairs.evaluate_images(
+                self.job.program, self.backend, images_of, images, heads, near, *places
+            )
 
     def _average(self, turned: _Side, task: Tile, diagonal: bool) -> None:
         """The mean of a tile and of that of the turned images."""
@@ -191,7 +204,7 @@ class Diagonals:
     """The pairs (x, x), under way in the threads of `pool`."""
 
     def __init__(
-        self, program: _core.ImageProgram, x: Array, backend: str, pool: ThreadPoolExecutor
+        self, program: ImageProgram, x: Array, backend: str, pool: ThreadPoolExecutor
     ) -> None:
         self._failed: list[Future[Any]] = []
 
@@ -222,18 +235,30 @@ class Diagonals:
         }
 
 
-def diagonals_of(
-    program: _core.ImageProgram, x: Array, backend: str, threads: int
-) -> dict[str, Any]:
+def check_memory(program: ImageProgram, threads: int) -> None:
+    """MemoryError where the covariances of all pairs of positions would not fit."""
+    if not isinstance(program, _core.FullProgram):
+        return
+    need, free = program.thread_bytes * threads, free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(
+            "this network needs covariances between all pairs of positions,"
+            f" {size_text(program.thread_bytes)} for each of {threads} thread(s), but"
+            f" {size_text(free)} are free: use fewer threads, or samples with fewer positions"
+        )
+
+
+def diagonals_of(program: ImageProgram, x: Array, backend: str, threads: int) -> dict[str, Any]:
     """Kernels of every image with itself (outputs, n),
     and the features of the head's ops (2 ops, n), in float64.
     """
+    check_memory(program, threads)
     with workers(threads) as pool:
         return Diagonals(program, x, backend, pool).result()
 
 
 def diagonal(
-    program: _core.ImageProgram, x: Array, backend: str, threads: int, flip: bool
+    program: ImageProgram, x: Array, backend: str, threads: int, flip: bool
 ) -> dict[str, Any]:
     """Kernels of every image with itself, float64, shape (outputs, n)."""
     values = diagonals_of(program, x, backend, threads)

@@ -170,19 +170,11 @@ def check_data(
 
 
 def _checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
-    if array.ndim not in (2, 4):
-        hint = {
-            1: "use x.reshape(-1, 1) for one feature or x.reshape(1, -1) for one sample",
-            3: (
-                "for images without channels use x[..., None]; to treat them as vectors"
-                " x.reshape(len(x), -1)"
-            ),
-        }.get(
-            array.ndim, "vectors are (samples, features), images (samples, height, width, channels)"
-        )
+    if array.ndim < 2:
         raise ValueError(
-            f"{name} must be a matrix of vectors or a batch of images, got {array.ndim}"
-            f" dimension(s); {hint}"
+            f"{name} must be a matrix of vectors (samples, features) or a batch of images (samples,"
+            f" height, width, channels) or the like, got {array.ndim} dimension(s); use"
+            " x.reshape(-1, 1) for one feature or x.reshape(1, -1) for one sample"
         )
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: shape {array.shape}")

@@ -43,8 +43,8 @@ class Job:
 
     @property
     def of_images(self) -> bool:
-        """Are the samples images."""
-        return bool(self.a.ndim == 4)
+        """Are the samples images, or have they other positions."""
+        return bool(self.a.ndim > 2)
 
     def views(self, rows: slice, cols: slice) -> Place:
         """The part of the results in these rows and columns."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine import cuda, device_arrays, images, inputs, vectors
-from ntkcore.engine.backends import cpu_backends, resolve
+from ntkcore.engine.backends import check_backend, cpu_backends, resolve
 from ntkcore.engine.inputs import (
     Array,
     Get,
@@ -53,7 +53,8 @@ def kernel(
     net
         The network, e.g. ``Serial(Dense(2**0.5), Relu(), Dense())`` or `ntkcore.cntk`.
     x1, x2
-        Vectors (n, d) or images (n, height, width, channels), any real dtype and memory order.
+        Vectors (n, d), sequences (n, length, channels), images (n, height, width, channels), or
+        samples with more axes before the channels; any real dtype and memory order.
         ``x2=None`` means ``x1``: one triangle is computed and mirrored, and the diagonal is exact.
     get
         "ntk" or "nngp" for one matrix; a tuple such as ("nngp", "ntk")
@@ -124,6 +125,7 @@ def kernel(
         _check_augment(a, augment)
         leading = _leading(depths, pool_windows)
         program = program_for(net, (a, b), "ntk" in names, depths, pool_windows)
+        check_backend(program, name)
         workers = thread_count(threads)
         shape = (len(a), len(a if b is None else b))
         results = (device_arrays if on_device else inputs).allocate(

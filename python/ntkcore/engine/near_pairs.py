@@ -8,6 +8,7 @@ float64. Which those are depends on the pair alone, not on its tile.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -180,20 +181,21 @@ def evaluate_vectors(
 
 
 def evaluate_images(
-    program: _core.ImageProgram,
+    program: Any,
     backend: str,
+    make: Callable[..., Any],
     images: tuple[Array, Array],
     heads: tuple[Any, Any],
     near: Pairs,
     *places: Place,
 ) -> None:
     """The same of images (rows, columns), with the features of their heads, if any:
-    only groups with a near pair.
+    only groups with a near pair. `make` makes their tables.
     """
     rows, cols = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     near = near[np.ix_(rows, cols)]
     a, b = (
-        _core.Images(
+        make(
             program,
             backend,
             x[at].astype(np.float64),

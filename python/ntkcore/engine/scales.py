@@ -27,9 +27,10 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
     K(s x, s' x') = s s' K(x, x') where there is no bias and no nonlinearity but ReLU's kind,
     and powers of two are exact.
     """
-    if not isinstance(program, _core.ImageProgram):
+    if isinstance(program, _core.Program):
         return x, None
-    largest = np.maximum(x.max(axis=(1, 2, 3)), -x.min(axis=(1, 2, 3)))
+    axes = tuple(range(1, x.ndim))
+    largest = np.maximum(x.max(axis=axes), -x.min(axis=axes))
     _refuse_overflow(largest, x)
     if not program.homogeneous:
         return x, None
@@ -37,7 +38,7 @@ def near_one(program: Any, x: Array) -> tuple[Array, Exponents | None]:
     exponents[(largest == 0) | (np.abs(exponents) <= ORDINARY)] = 0
     if not exponents.any():
         return x, None
-    return np.ldexp(x, -exponents[:, None, None, None]), exponents
+    return np.ldexp(x, -np.expand_dims(exponents, axes)), exponents
 
 
 def range_of(a: Array, b: Array | None) -> Range:
@@ -53,7 +54,7 @@ def range_of(a: Array, b: Array | None) -> Range:
 
 
 def _refuse_overflow(largest: Array, x: Array) -> None:
-    limit = np.sqrt(np.finfo(x.dtype).max / x.shape[3])
+    limit = np.sqrt(np.finfo(x.dtype).max / x.shape[-1])
     if (largest > limit).any():
         raise ValueError(
             f"sample {int(np.argmax(largest > limit))} has a variance that is not finite in"

@@ -38,8 +38,8 @@ def kernel_of(model: Any) -> str:
 
 
 def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
-    """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels); (X, y)
-    if ``y`` is an option.
+    """Validated data: X (n_samples, n_features) or images (n_samples, h, w, channels) or the like;
+    (X, y) if ``y`` is an option.
     """
     refuse_no_array(X, "X")
     dtype = getattr(X, "dtype", None)
@@ -48,5 +48,5 @@ def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
     if "y" in options:
         refuse_no_array(options["y"], "y")
     return _validate_data(
-        model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) == 4, **options
+        model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) > 2, **options
     )

@@ -1,20 +1,26 @@
-"""The torch modules of a spec's layers. Images are (samples, channels, height, width) inside."""
+"""The torch modules of a spec's layers. Images are (samples, channels, height, width) inside,
+and other positions likewise.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ntkcore.finite.parameterizations import ABC
-from ntkcore.specs.program import Window
+from ntkcore.specs.full import together
+from ntkcore.specs.program import Matrix, Shape, Side, Window
 
 Tensors = Any  # a tensor, or a tuple of them between FanOut and what joins them
 
 _F = torch.nn.functional
+CONVOLUTIONS = {1: _F.conv1d, 2: _F.conv2d, 3: _F.conv3d}  # by the number of axes
+POOLS = {1: _F.avg_pool1d, 2: _F.avg_pool2d, 3: _F.avg_pool3d}
 
 
 class Affine(torch.nn.Module):
@@ -68,72 +74,151 @@ class Dense(Affine):
     """Fully connected; on images one for every pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(samples, in) to (samples, out), or (samples, in, h, w) to (samples, out, h, w)."""
+        """(samples, in) to (samples, out), or (samples, in, …) to (samples, out, …)."""
         weight = self.multiplier * self.weight
         if x.ndim == 2:
             return _F.linear(x, weight, self.scaled_bias())
-        return _F.conv2d(x, weight[:, :, None, None], self.scaled_bias())
+        if x.ndim == 4:
+            return _F.conv2d(x, weight[:, :, None, None], self.scaled_bias())
+        return _F.linear(x.movedim(1, -1), weight, self.scaled_bias()).movedim(-1, 1)
 
 
 class Conv(Affine):
-    """Convolution with SAME (zeros), VALID or CIRCULAR borders."""
+    """Convolution over one to three axes with SAME (zeros), VALID or CIRCULAR borders."""
 
-    def __init__(self, window: Window, circular: bool, image: tuple[int, int], *args: Any) -> None:
+    def __init__(self, window: Window, circular: bool, image: Shape, *args: Any) -> None:
         super().__init__(*args)
         self.window, self.circular, self.image = window, circular, image
 
     def forward(self, x: Tensor) -> Tensor:
-        """(samples, in, h, w) to (samples, out, h', w')."""
+        """(samples, in, h, w) to (samples, out, h', w'), or the like."""
         padded = (_around if self.circular else _padded)(x, self.window, self.image)
-        return _F.conv2d(
-            padded, self.multiplier * self.weight, self.scaled_bias(), self.window.strides
+        return CONVOLUTIONS[len(self.image)](
+            padded,
+            self.multiplier * self.weight,
+            self.scaled_bias(),
+            self.window.strides,
+            dilation=self.window.dilation or 1,
         )
 
 
-def _high(window: Window, image: tuple[int, int]) -> list[int]:
+class ConvByTaps(Affine):
+    """Convolution over any axes whose outputs read where `sides` say; -1 is nothing."""
+
+    def __init__(self, sides: Sequence[Side], image: Shape, *args: Any) -> None:
+        super().__init__(*args)
+        self.out = tuple(side.shape[1] for side in sides)
+        reads = torch.as_tensor(together(sides, image), dtype=torch.long)
+        self.register_buffer("reads", reads, persistent=False)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """(samples, in, taps, outputs)."""
+        padded = _F.pad(x.flatten(2), (0, 1))  # position -1 is the zero at the end
+        return padded[:, :, self.reads]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, in, …) to (samples, out, …)."""
+        weight = self.multiplier * self.weight.flatten(2)
+        y = torch.einsum("ncto,dct->ndo", self._patches(x), weight)
+        bias = self.scaled_bias()
+        return (y if bias is None else y + bias[:, None]).unflatten(2, self.out)
+
+
+class ConvLocal(ConvByTaps):
+    """The same with weights and biases of its own at every output."""
+
+    def __init__(self, sides: Sequence[Side], image: Shape, *args: Any) -> None:
+        super().__init__(sides, image, *args)
+        outputs = math.prod(self.out)
+        self.weight = torch.nn.Parameter(torch.empty(*self.weight.shape, outputs))
+        if self.bias is not None:
+            self.bias = torch.nn.Parameter(torch.empty(*self.bias.shape, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, in, …) to (samples, out, …)."""
+        weight = self.multiplier * self.weight.flatten(2, -2)
+        y = torch.einsum("ncto,dcto->ndo", self._patches(x), weight)
+        bias = self.scaled_bias()
+        return (y if bias is None else y + bias).unflatten(2, self.out)
+
+
+class Mix(torch.nn.Module):
+    """Constant matrices along axes of positions (None: nothing),
+    or one on all of them flattened.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix | None], shape: Shape, flat: bool) -> None:
+        super().__init__()
+        self.shape, self.flat = shape, flat
+        for axis, matrix in enumerate(matrices):
+            tensor = None if matrix is None else torch.as_tensor(matrix)
+            self.register_buffer(f"matrix{axis}", tensor, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, channels, …) to (samples, channels, …)."""
+        x = x.flatten(2) if self.flat else x
+        for axis, matrix in enumerate(self.buffers_in_order(x.ndim - 2), 2):
+            if matrix is not None:
+                x = torch.tensordot(x, matrix, ([axis], [1])).movedim(-1, axis)
+        return x.reshape(*x.shape[:2], *self.shape)
+
+    def buffers_in_order(self, count: int) -> list[Tensor | None]:
+        """The matrices, axis by axis."""
+        return [getattr(self, f"matrix{axis}") for axis in range(count)]
+
+
+class Scale(torch.nn.Module):
+    """scale x."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return self.scale * x
+
+
+def _high(window: Window, image: Shape) -> list[int]:
     """Rows and columns that windows reach beyond the image's last."""
-    sides = zip(window.out, window.strides, window.size, image, window.low, strict=True)
-    return [max((o - 1) * s + k - n - p, 0) for o, s, k, n, p in sides]
+    steps = window.dilation or (1,) * len(image)
+    sides = zip(window.out, window.strides, window.size, steps, image, window.low, strict=True)
+    return [max((o - 1) * s + (k - 1) * d + 1 - n - p, 0) for o, s, k, d, n, p in sides]
 
 
-def _padded(x: Tensor, window: Window, image: tuple[int, int]) -> Tensor:
+def _padded(x: Tensor, window: Window, image: Shape) -> Tensor:
     """Zeros so that every window lies inside; what no window reaches stays."""
-    low, high = window.low, _high(window, image)
-    return _F.pad(x, (low[1], high[1], low[0], high[0])) if any((*low, *high)) else x
+    pads = list(zip(window.low, _high(window, image), strict=True))
+    last_first = [pad for pair in reversed(pads) for pad in pair]
+    return _F.pad(x, last_first) if any(last_first) else x
 
 
-def _around(x: Tensor, window: Window, image: tuple[int, int]) -> Tensor:
+def _around(x: Tensor, window: Window, image: Shape) -> Tensor:
     """Borders that wrap around, as often as windows do."""
-    high = _high(window, image)
-    rows, cols = (
-        torch.arange(-low, n + up) % n for low, n, up in zip(window.low, image, high, strict=True)
-    )
-    return x[:, :, rows][:, :, :, cols]
+    sides = zip(window.low, image, _high(window, image), strict=True)
+    for axis, (low, n, up) in enumerate(sides, 2):
+        x = x.index_select(axis, torch.arange(-low, n + up, device=x.device) % n)
+    return x
 
 
 class Pool(torch.nn.Module):
-    """scale * mean over windows, zeros beyond the border;
+    """scale * mean over windows of one to three axes, zeros beyond the border unless circular;
     ``normalize_edges`` counts only pixels inside.
     """
 
     def __init__(
-        self, window: Window, image: tuple[int, int], scale: float, normalize_edges: bool
+        self, window: Window, image: Shape, scale: float, normalize_edges: bool, circular: bool
     ) -> None:
         super().__init__()
-        self.window, self.image, self.scale, self.normalize_edges = (
-            window,
-            image,
-            scale,
-            normalize_edges,
-        )
+        self.window, self.image, self.scale = window, image, scale
+        self.normalize_edges, self.circular = normalize_edges, circular
 
     def _mean(self, x: Tensor) -> Tensor:
-        return _F.avg_pool2d(
-            _padded(x, self.window, self.image), self.window.size, self.window.strides
-        )
+        padded = (_around if self.circular else _padded)(x, self.window, self.image)
+        return POOLS[len(self.image)](padded, self.window.size, self.window.strides)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(samples, channels, h, w) to (samples, channels, h', w')."""
+        """(samples, channels, h, w) to (samples, channels, h', w'), or the like."""
         mean = self.scale * self._mean(x)
         if not self.normalize_edges:
             return mean
@@ -148,8 +233,8 @@ class GlobalPool(torch.nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(samples, channels, h, w) to (samples, channels)."""
-        return self.scale * x.mean(dim=(2, 3))
+        """(samples, channels, …) to (samples, channels)."""
+        return self.scale * x.flatten(2).mean(dim=2)
 
 
 class LayerNorm(torch.nn.Module):

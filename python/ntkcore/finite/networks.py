@@ -24,11 +24,12 @@ from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.arrays import check_module
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
-from ntkcore.specs import activations, branches
+from ntkcore.specs import activations, branches, positions
 from ntkcore.specs import convolutions as images
 from ntkcore.specs import layers as specs
+from ntkcore.specs.full import pool_matrices, sides_of
 from ntkcore.specs.lowering import flat, lower
-from ntkcore.specs.program import Window, same_window, valid_window
+from ntkcore.specs.program import Shape, Side
 from ntkcore.theory.rules import not_negative, positive
 
 
@@ -76,8 +77,8 @@ def _initial(name: str) -> str:
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """NHWC to NCHW; vectors stay."""
-    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+    """NHWC to NCHW, or the like; vectors stay."""
+    return x.movedim(-1, 1)
 
 
 def to_torch(
@@ -102,7 +103,7 @@ def to_torch(
     width
         Units, or channels, of all other layers.
     input_shape
-        Of one sample: (features,) or (height, width, channels).
+        Of one sample: (features,), (height, width, channels), or other axes before the channels.
     parameterization
         "ntk", "standard", "mean_field" (one hidden layer), "mup", or an `ABC`. The spec's own
         ``parameterization`` is that of the infinite kernel and plays no part here.
@@ -129,7 +130,7 @@ def to_torch(
     lower(net, shape, wants_ntk=False)  # whatever has no kernel ends here, its layer named
     abc = parameterization_of(parameterization)
     _check_depth(net, parameterization)
-    start = Features(shape[-1], (shape[0], shape[1]) if len(shape) == 3 else None)
+    start = Features(shape[-1], shape[:-1] or None)
     body = _Maker(int(width), abc).network(net, start)
     body.to(torch_dtype(dtype))
     generator = torch.Generator().manual_seed(seed)
@@ -154,9 +155,9 @@ def torch_dtype(dtype: Any) -> Any:
 
 def _shape(given: Any) -> tuple[int, ...]:
     shape = (given,) if isinstance(given, Integral) else tuple(given)
-    if len(shape) not in (1, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in shape):
+    if not shape or not all(isinstance(n, Integral) and int(n) > 0 for n in shape):
         raise ValueError(
-            f"input_shape must be (features,) or (height, width, channels), not {given!r}"
+            f"input_shape must be (features,), (height, width, channels) or the like, not {given!r}"
         )
     return tuple(map(int, shape))
 
@@ -181,7 +182,7 @@ class Features:
     """What a layer is handed; ``pixels`` of a flattened image; ``raw``: the data themselves."""
 
     channels: int
-    image: tuple[int, int] | None = None
+    image: Shape | None = None
     pixels: int = 1
     raw: bool = True
 
@@ -229,27 +230,71 @@ class _Maker:
         return module, Features(out, signal.image, raw=False)
 
     def conv(self, layer: images.Conv, signal: Features) -> tuple[Module, Features]:
-        window, image = _window(layer, layer.filter_shape, signal), _image(signal)
-        shape = (layer.channels or self.width, signal.channels, *window.size)
-        weights = (
-            shape,
-            math.prod(window.size),
-            (layer.W_std, layer.b_std),
-            _role(signal),
-            False,
-            self.abc,
-        )
-        module = modules.Conv(window, layer.padding == "CIRCULAR", image, *weights)
-        return module, Features(shape[0], window.out, raw=False)
+        window, image = images.window_of(layer, _image(signal)), _image(signal)
+        around = layer.padding == "CIRCULAR"
+        if len(image) not in modules.CONVOLUTIONS:
+            return self.by_taps(layer, signal, sides_of(window, image, around))
+        module = modules.Conv(window, around, image, *self.weights(layer, signal))
+        return module, Features(module.weight.shape[0], window.out, raw=False)
+
+    def weights(self, layer: images.Convolution, signal: Features) -> tuple[Any, ...]:
+        """What `modules.Affine` takes of a convolution."""
+        shape = (layer.channels or self.width, signal.channels, *layer.window)
+        std = layer.W_std, layer.b_std
+        return shape, math.prod(layer.window), std, _role(signal), False, self.abc
+
+    def by_taps(
+        self, layer: images.Convolution, signal: Features, sides: list[Side]
+    ) -> tuple[Module, Features]:
+        local = isinstance(layer, images.ConvLocal)
+        kind = modules.ConvLocal if local else modules.ConvByTaps
+        module = kind(sides, _image(signal), *self.weights(layer, signal))
+        return module, Features(module.weight.shape[0], module.out, raw=False)
+
+    def local_conv(self, layer: images.ConvLocal, signal: Features) -> tuple[Module, Features]:
+        window = images.window_of(layer, _image(signal))
+        sides = sides_of(window, _image(signal), layer.padding == "CIRCULAR")
+        return self.by_taps(layer, signal, sides)
+
+    def transposed(self, layer: images.ConvTranspose, signal: Features) -> tuple[Module, Features]:
+        return self.by_taps(layer, signal, layer.sides(_image(signal)))
 
     def pool(self, layer: Any, signal: Features) -> tuple[Module, Features]:
-        window = _window(layer, layer.window_shape, signal)
+        image, around = _image(signal), layer.padding == "CIRCULAR"
+        window = images.window_of(layer, image)
         scale = math.prod(window.size) if isinstance(layer, images.SumPool) else 1.0
-        edges = getattr(layer, "normalize_edges", False)
-        return modules.Pool(window, _image(signal), scale, edges), replace(signal, image=window.out)
+        edges = getattr(layer, "normalize_edges", False) and not around
+        after = replace(signal, image=window.out)
+        if len(image) not in modules.POOLS:
+            averages = pool_matrices(window, image, edges, around)
+            scale = 1.0 if edges else scale / math.prod(window.size)
+            return modules.Mix([scale * averages[0], *averages[1:]], window.out, False), after
+        return modules.Pool(window, image, scale, edges, around), after
+
+    def resize(self, layer: positions.ImageResize, signal: Features) -> tuple[Module, Features]:
+        image = _image(signal)
+        sizes = zip(layer.shape, image, strict=True)
+        shape = tuple(n if size == -1 else size for size, n in sizes)
+        return modules.Mix(layer.matrices(image), shape, False), replace(signal, image=shape)
+
+    def index(self, layer: positions.Index, signal: Features) -> tuple[Module, Features]:
+        image, picked = _image(signal), layer.picked(_image(signal))
+        assert not isinstance(picked, str)  # lower() has looked
+        matrices = [np.eye(n)[at] for n, (at, _) in zip(image, picked, strict=True)]
+        shape = tuple(len(at) for at, kept in picked if kept)
+        return modules.Mix(matrices, shape, False), replace(signal, image=shape or None)
+
+    def dot(self, layer: positions.DotGeneral, signal: Features) -> tuple[Module, Features]:
+        if layer.scale is not None:
+            return modules.Scale(layer.scale), signal
+        found = layer.matrix(_image(signal))
+        assert not isinstance(found, str)  # lower() has looked
+        matrix, shape = found
+        return modules.Mix([matrix], shape, True), replace(signal, image=shape or None)
 
     def local(self, layer: images.LocalAvgPool, signal: Features) -> tuple[Module, Features]:
-        pool, signal = self.pool(images.AvgPool((layer.window,) * 2, (1, 1), "SAME"), signal)
+        window = (layer.window,) * len(_image(signal))
+        pool, signal = self.pool(images.AvgPool(window, padding="SAME"), signal)
         flat, signal = self.flatten(layer, signal)
         return torch.nn.Sequential(pool, flat), signal
 
@@ -322,6 +367,11 @@ MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]
     branches.FanInConcat: _Maker.concat,
     branches.Residual: _Maker.residual,
     images.Conv: _Maker.conv,
+    images.ConvLocal: _Maker.local_conv,
+    images.ConvTranspose: _Maker.transposed,
+    positions.ImageResize: _Maker.resize,
+    positions.Index: _Maker.index,
+    positions.DotGeneral: _Maker.dot,
     images.AvgPool: _Maker.pool,
     images.SumPool: _Maker.pool,
     images.LocalAvgPool: _Maker.local,
@@ -335,14 +385,9 @@ def _role(signal: Features) -> str:
     return "input" if signal.raw else "hidden"
 
 
-def _image(signal: Features) -> tuple[int, int]:
+def _image(signal: Features) -> Shape:
     assert signal.image is not None  # lower() has looked
     return signal.image
-
-
-def _window(layer: Any, size: tuple[int, int], signal: Features) -> Window:
-    place = valid_window if layer.padding == "VALID" else same_window
-    return place(size, _image(signal), layer.strides)
 
 
 def parameter_groups(

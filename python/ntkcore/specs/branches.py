@@ -73,16 +73,6 @@ class FanIn(Layer, abstract=True):
                 self,
                 f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}",
             )
-        strides = {part.steps for part in value if part.is_image}
-        if len(strides) > 1:
-            raise builder.error(
-                self,
-                "the branches reach the same image size by different strides,"
-                f" {' and '.join(map(str, strides))} since the last pool: pixels apart by d in one"
-                " are apart by another d in the input than in the other, and pairs of pixels are"
-                " computed displacement by displacement. Give all branches the same product of"
-                " strides",
-            )
         return self.join(builder, value)
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:

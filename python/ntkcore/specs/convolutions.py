@@ -1,4 +1,5 @@
-"""Layers of images (NHWC): convolutions, pools, and the read-outs that turn an image into a vector.
+"""Layers of images (NHWC), sequences (NWC), volumes (NDHWC): convolutions, pools, and the read-outs
+that turn them into vectors. How many axes a layer takes is the number of its window's sizes.
 
 With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of range being 0
 (Novak et al. 2019; Arora et al. 2019):
@@ -11,71 +12,166 @@ With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, field, replace
+from math import prod
 from typing import Any
 
-from ntkcore.specs.layers import Dense, Layer, Signal, single
-from ntkcore.specs.program import Builder, Pair, Value, Window, same_window, valid_window
+import numpy as np
+
+from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, single
+from ntkcore.specs.program import (
+    Builder,
+    Shape,
+    Side,
+    Value,
+    Window,
+    same_window,
+    valid_window,
+)
 
 PADDINGS = ("SAME", "VALID", "CIRCULAR")
 
 
-def _pair(layer: Layer, name: str, default: Pair | None = None) -> None:
-    given: Any = getattr(layer, name)
-    if given is None and default is not None:
-        given = default
-    try:
-        pair = (given, given) if isinstance(given, int) else tuple(int(n) for n in given)
-    except (TypeError, ValueError):
-        pair = ()
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(
-            f"{type(layer).__name__}: {name} must be two positive numbers (height, width), not"
-            f" {given!r}"
-        )
-    object.__setattr__(layer, name, pair)
+class Windowed(Layer, abstract=True):
+    """Base of the layers with windows: one number per axis of positions."""
+
+    strides: Shape
+    padding: str
+
+    @property
+    def window(self) -> Shape:
+        """Its sizes along the axes of positions."""
+        raise NotImplementedError
+
+    def _check(self, size: str, paddings: Sequence[str]) -> None:
+        """The field ``size`` and the others that say where windows lie, made plain."""
+        rank = self._sizes(size)
+        self._sizes("strides", rank)
+        padding = str(self.padding).upper()
+        if padding not in paddings:
+            raise ValueError(
+                f"{type(self).__name__}: padding must be one of {', '.join(paddings)}, not"
+                f" {padding!r}"
+            )
+        object.__setattr__(self, "padding", padding)
+
+    def _sizes(self, name: str, rank: int | None = None) -> int:
+        """A field as positive numbers, by default ones; how many."""
+        given: Any = getattr(self, name)
+        if rank and (given is None or given == ()):
+            given = (1,) * rank
+        try:
+            sizes = (given,) * (rank or 2) if isinstance(given, int) else tuple(map(int, given))
+        except (TypeError, ValueError):
+            sizes = ()
+        if not sizes or min(sizes) < 1 or len(sizes) != (rank or len(sizes)):
+            count = f"{rank}, one" if rank else "one"
+            raise ValueError(
+                f"{type(self).__name__}: {name} must hold positive numbers, {count} for every axis"
+                f" of its window, such as {(2,) * (rank or 2)}, not {given!r}"
+            )
+        object.__setattr__(self, name, sizes)
+        return len(sizes)
+
+    def _shown(self, field: Field[Any]) -> bool:
+        ones = field.name in ("strides", "dilation") and set(getattr(self, field.name)) == {1}
+        return not ones and super()._shown(field)
 
 
-def _check_padding(layer: Layer, allowed: Sequence[str]) -> None:
-    padding = str(getattr(layer, "padding")).upper()  # noqa: B009
-    if padding not in allowed:
-        raise ValueError(
-            f"{type(layer).__name__}: padding must be one of {', '.join(allowed)}, not {padding!r}"
-        )
-    object.__setattr__(layer, "padding", padding)
-
-
-def _image(layer: Layer, builder: Builder, value: Signal) -> Value:
+def image_of(layer: Layer, builder: Builder, value: Signal) -> Value:
+    """The signal of a layer that takes one with positions."""
     value = single(layer, builder, value)
     if not value.is_image:
         raise builder.error(
-            layer, f"needs images (height, width, channels), got vectors of shape {value.shape}"
+            layer,
+            "needs images (height, width, channels) or other positions with channels, got vectors"
+            f" of shape {value.shape}",
         )
     return value
 
 
-def _window(
-    layer: Layer, builder: Builder, value: Value, size: Pair, strides: Pair, padding: str
-) -> Window:
-    image = value.image
-    window = (valid_window if padding == "VALID" else same_window)(size, image, strides)
+def check_rank(layer: Layer, builder: Builder, value: Value, rank: int) -> None:
+    """ValueError naming the layer whose window has other axes than the data."""
+    if rank == len(value.image):
+        return
+    kinds = {1: "sequences (length, channels)", 2: "images (height, width, channels)"}
+    hint = "; images without channels are x[..., None]" if rank == len(value.image) + 1 else ""
+    raise builder.error(
+        layer,
+        f"has a window of {rank} ax{'is' if rank == 1 else 'es'}, for"
+        f" {kinds.get(rank, f'{rank} axes and channels')}, but gets samples of shape"
+        f" {value.shape}{hint}",
+    )
+
+
+def window_of(layer: Windowed, image: Shape) -> Window:
+    """Where the layer's windows lie in an image, of no pixel perhaps."""
+    size, steps = layer.window, getattr(layer, "dilation", ())
+    place = valid_window if layer.padding == "VALID" else same_window
+    if set(steps) <= {1}:
+        return place(size, image, layer.strides)
+    reach = tuple((k - 1) * d + 1 for k, d in zip(size, steps, strict=True))
+    return replace(place(reach, image, layer.strides), size=size, dilation=steps)
+
+
+def _window(layer: Windowed, builder: Builder, value: Value) -> Window:
+    """`window_of`; ValueError naming the layer where none fits."""
+    check_rank(layer, builder, value, len(layer.window))
+    window = window_of(layer, value.image)
     if min(window.out) < 1:
         raise builder.error(
-            layer, f"a window of {size} without padding leaves no pixel of an image of {image}"
+            layer,
+            f"a window of {layer.window} without padding leaves no pixel of an image of"
+            f" {value.image}",
         )
     return window
 
 
 @dataclass(frozen=True, repr=False)
-class Conv(Layer):
-    """2-D convolution over images of shape (h, w, channels).
+class Convolution(Windowed, abstract=True):
+    """What convolutions share: the fields of `Conv`."""
+
+    filter_shape: Shape
+    strides: Shape = ()
+    padding: str = "VALID"
+    W_std: float = 1.0
+    b_std: float | None = None
+    parameterization: str = "ntk"
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check("filter_shape", PADDINGS)
+        self._dense()
+
+    @property
+    def window(self) -> Shape:
+        return self.filter_shape
+
+    def _dense(self) -> Dense:
+        try:
+            return Dense(self.W_std, self.b_std, self.parameterization, self.channels)
+        except (TypeError, ValueError) as error:
+            text = str(error).replace("Dense: width", "Dense: channels")
+            raise type(error)(text.replace("Dense", type(self).__name__)) from None
+
+    def _coefficients(self, builder: Builder, value: Value) -> tuple[float, float, float, float]:
+        """Those of `Builder.conv`."""
+        a, b, e, f = self._dense().coefficients(self, builder, value)
+        # e K, the weights' own part, is a sum over the window's pixels where A takes their mean.
+        return a, b, e * prod(self.window) if self.parameterization == "standard" else e, f
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(Convolution):
+    """Convolution over images of shape (h, w, channels), or over any number of axes.
 
     Parameters
     ----------
     filter_shape : tuple of int
-        (height, width), any positive numbers.
-    strides : tuple of int, default=(1, 1)
-        (height, width).
+        One positive number for every axis of the data but the channels: (length,),
+        (height, width), (depth, height, width).
+    strides : tuple of int, optional
+        As many; by default ones.
     padding : {"VALID", "SAME", "CIRCULAR"}, default="VALID"
         As in neural-tangents. SAME adds zeros; CIRCULAR wraps around,
         a filter larger than the image more than once.
@@ -88,6 +184,8 @@ class Conv(Layer):
         n_in the width that the layer before declared.
     channels : int, optional
         Of the output; only needed by a following layer in "standard".
+    dilation : tuple of int, optional
+        Steps between neighbours in the window, as many; by default ones.
 
     Examples
     --------
@@ -97,75 +195,103 @@ class Conv(Layer):
     array([[1.]])
     """
 
-    filter_shape: Pair
-    strides: Pair = (1, 1)
-    padding: str = "VALID"
-    W_std: float = 1.0
-    b_std: float | None = None
-    parameterization: str = "ntk"
-    channels: int | None = None
+    dilation: Shape = field(default=(), metadata=QUIET)
 
     def __post_init__(self) -> None:
-        _pair(self, "filter_shape")
-        _pair(self, "strides", (1, 1))
-        _check_padding(self, PADDINGS)
-        self._dense()
-
-    def _dense(self) -> Dense:
-        try:
-            return Dense(self.W_std, self.b_std, self.parameterization, self.channels)
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                str(error).replace("Dense: width", "Conv: channels").replace("Dense", "Conv")
-            ) from None
+        super().__post_init__()
+        self._sizes("dilation", len(self.filter_shape))
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = _image(self, builder, value)
-        window = _window(self, builder, value, self.filter_shape, self.strides, self.padding)
-        a, b, e, f = self._dense().coefficients(self, builder, value)
-        # e K, the weights' own part, is a sum over the window's pixels where A takes their mean.
-        if self.parameterization == "standard":
-            e *= self.filter_shape[0] * self.filter_shape[1]
-        if self.padding == "CIRCULAR":
-            return self._around(builder, value, window, (a, b, e, f))
-        return builder.conv(value, window, False, (a, b, e, f), self.channels)
-
-    def _around(
-        self, builder: Builder, value: Value, window: Window, params: Sequence[float]
-    ) -> Value:
-        """Circular padding. Strides that do not divide the image pick
-        pixels of the convolution at every pixel.
-        """
-        if not _wraps(window, value.image):
-            return builder.conv(value, window, False, params, self.channels)
-        value = builder.start_segment(self, value)
-        if all(n % s == 0 for n, s in zip(value.image, window.strides, strict=True)):
-            return builder.conv(value, window, True, params, self.channels)
-        everywhere = replace(window, strides=(1, 1), out=value.image)
-        value = builder.conv(value, everywhere, True, params, self.channels)
-        return builder.window_mean(
-            value, Window((1, 1), window.strides, (0, 0), window.out), False, (1.0,)
-        )
-
-
-def _wraps(window: Window, image: Pair) -> bool:
-    """Does any of the windows reach beyond the image?"""
-    sides = zip(window.out, window.strides, window.size, window.low, image, strict=True)
-    return any(low > 0 or (out - 1) * s + k > n for out, s, k, low, n in sides)
+        value = image_of(self, builder, value)
+        window, params = _window(self, builder, value), self._coefficients(builder, value)
+        around = self.padding == "CIRCULAR"
+        return builder.conv(value, window, around, params, self.channels)
 
 
 @dataclass(frozen=True, repr=False)
-class AvgPool(Layer):
+class ConvLocal(Convolution):
+    """A convolution whose weights and biases are other ones at every position: K, T of `Conv` where
+    p = p', and 0 elsewhere.
+
+    Parameters
+    ----------
+    filter_shape, strides, padding, W_std, b_std, parameterization, channels
+        As for `Conv`.
+
+    Examples
+    --------
+    >>> from ntkcore import ConvLocal
+    >>> ConvLocal((3, 3), padding="SAME")
+    ConvLocal(filter_shape=(3, 3), padding='SAME')
+    """
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = image_of(self, builder, value)
+        window, params = _window(self, builder, value), self._coefficients(builder, value)
+        around = self.padding == "CIRCULAR"
+        return builder.conv_local(value, window, around, params, self.channels)
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTranspose(Convolution):
+    """Transposed convolution: every pixel of the input adds its filter to the output, ``strides``
+    apart (as in `jax.lax.conv_transpose`).
+
+    The output has n s + max(k - s, 0) positions along an axis of n under VALID, and n s else.
+    CIRCULAR wraps around what reaches beyond them.
+
+    Parameters
+    ----------
+    filter_shape, strides, padding, W_std, b_std, parameterization, channels
+        As for `Conv`. Weights are scaled as those of a convolution are.
+
+    Examples
+    --------
+    >>> from ntkcore import ConvTranspose
+    >>> ConvTranspose((2, 2), (2, 2))
+    ConvTranspose(filter_shape=(2, 2), strides=(2, 2))
+    """
+
+    def lower(self, builder: Builder, value: Signal) -> Value:
+        value = image_of(self, builder, value)
+        check_rank(self, builder, value, len(self.window))
+        params = self._coefficients(builder, value)
+        return builder.conv_by_taps(value, self.sides(value.image), params, self.channels)
+
+    def sides(self, image: Shape) -> list[Side]:
+        """Along every axis, what outputs read by each tap of the filter; -1 for nothing."""
+        axes = zip(image, self.window, self.strides, strict=True)
+        return [_transposed(n, k, s, self.padding) for n, k, s in axes]
+
+
+def _transposed(n: int, k: int, s: int, padding: str) -> Side:
+    """Output o reads by tap t the pixel (o + t - low)/s, where that is one."""
+    beyond = max(k - s, 0)
+    out = n * s + (beyond if padding == "VALID" else 0)
+    low = k - 1
+    if padding == "SAME" and s <= k - 1:
+        low = (k + s - 1) // 2
+    if padding == "CIRCULAR":
+        low -= beyond // 2
+    at = np.arange(k)[:, None] + np.arange(out) - low
+    if padding == "CIRCULAR":
+        at %= out
+    inside = (at >= 0) & (at % s == 0) & (at < n * s)
+    return np.where(inside, at // s, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, repr=False)
+class AvgPool(Windowed):
     """Mean over windows.
 
     Parameters
     ----------
     window_shape : tuple of int
-        (height, width).
-    strides : tuple of int, default=(1, 1)
-        None means 1, as in neural-tangents.
-    padding : {"VALID", "SAME"}, default="VALID"
-        SAME divides by the window's size.
+        One positive number for every axis of the data but the channels, such as (height, width).
+    strides : tuple of int, optional
+        As many; by default ones, as in neural-tangents.
+    padding : {"VALID", "SAME", "CIRCULAR"}, default="VALID"
+        SAME divides by the window's size; CIRCULAR wraps around.
     normalize_edges : bool, default=False
         With SAME: divide by the number of the window's pixels inside the image.
 
@@ -176,25 +302,27 @@ class AvgPool(Layer):
     AvgPool(window_shape=(2, 2), strides=(2, 2))
     """
 
-    window_shape: Pair
-    strides: Pair = (1, 1)
+    window_shape: Shape
+    strides: Shape = ()
     padding: str = "VALID"
     normalize_edges: bool = False
 
     def __post_init__(self) -> None:
-        _pair(self, "window_shape")
-        _pair(self, "strides", (1, 1))
-        _check_padding(self, PADDINGS[:2])
+        self._check("window_shape", PADDINGS)
+
+    @property
+    def window(self) -> Shape:
+        return self.window_shape
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = _image(self, builder, value)
-        window = _window(self, builder, value, self.window_shape, self.strides, self.padding)
-        area = self.window_shape[0] * self.window_shape[1]
-        return builder.pool(self, value, window, 1 / area**2, self.normalize_edges)
+        value = image_of(self, builder, value)
+        window, around = _window(self, builder, value), self.padding == "CIRCULAR"
+        scale, edges = 1 / prod(self.window) ** 2, self.normalize_edges and not around
+        return builder.pool(value, window, scale, edges, around)
 
 
 @dataclass(frozen=True, repr=False)
-class SumPool(Layer):
+class SumPool(Windowed):
     """Sum over windows.
 
     Parameters
@@ -209,30 +337,34 @@ class SumPool(Layer):
     SumPool(window_shape=(2, 2))
     """
 
-    window_shape: Pair
-    strides: Pair = (1, 1)
+    window_shape: Shape
+    strides: Shape = ()
     padding: str = "VALID"
 
     def __post_init__(self) -> None:
-        AvgPool.__post_init__(self)  # type: ignore[arg-type]
+        self._check("window_shape", PADDINGS)
+
+    @property
+    def window(self) -> Shape:
+        return self.window_shape
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = _image(self, builder, value)
-        window = _window(self, builder, value, self.window_shape, self.strides, self.padding)
-        return builder.pool(self, value, window, 1.0, False)
+        value = image_of(self, builder, value)
+        window, around = _window(self, builder, value), self.padding == "CIRCULAR"
+        return builder.pool(value, window, 1.0, False, around)
 
 
 class Readout(Layer, abstract=True):
     """Base of the layers that turn an image into a vector."""
 
-    def weights(self, image: Pair) -> tuple[int, float]:
+    def weights(self, image: Shape) -> tuple[int, float]:
         """Half width of the pixel pairs that count (-1: all of them),
         and the scale of their sum.
         """
         raise NotImplementedError
 
     def lower(self, builder: Builder, value: Signal, last: bool = True) -> Value:
-        value = _image(self, builder, value)
+        value = image_of(self, builder, value)
         half, scale = self.weights(value.image)
         return builder.readout(value, half, scale, last)
 
@@ -241,8 +373,8 @@ class Readout(Layer, abstract=True):
 class Flatten(Readout):
     """Image to vector: K, T <- mean over pixels p = p'. A vector stays what it is."""
 
-    def weights(self, image: Pair) -> tuple[int, float]:
-        return 0, 1 / (image[0] * image[1])
+    def weights(self, image: Shape) -> tuple[int, float]:
+        return 0, 1 / prod(image)
 
     def lower(self, builder: Builder, value: Signal, last: bool = True) -> Value:
         value = single(self, builder, value)
@@ -253,22 +385,22 @@ class Flatten(Readout):
 class GlobalAvgPool(Readout):
     """Image to vector: K, T <- mean over all pixel pairs (p, p')."""
 
-    def weights(self, image: Pair) -> tuple[int, float]:
-        return -1, 1 / (image[0] * image[1]) ** 2
+    def weights(self, image: Shape) -> tuple[int, float]:
+        return -1, 1 / prod(image) ** 2
 
 
 @dataclass(frozen=True, repr=False)
 class GlobalSumPool(Readout):
     """Image to vector: K, T <- sum over all pixel pairs (p, p')."""
 
-    def weights(self, image: Pair) -> tuple[int, float]:
+    def weights(self, image: Shape) -> tuple[int, float]:
         return -1, 1.0
 
 
 @dataclass(frozen=True, repr=False)
 class LocalAvgPool(Readout):
     """Local average pooling (Li et al. 2019): AvgPool((window, window), (1, 1), "SAME")
-    and Flatten() in one.
+    and Flatten() in one, of as many axes as there are.
 
     ``window`` is odd; window 1 is Flatten. At borders pixels outside the image count as 0 and the
     divisor stays window^2.
@@ -282,5 +414,5 @@ class LocalAvgPool(Readout):
                 f"LocalAvgPool: window must be an odd positive number, not {self.window!r}"
             )
 
-    def weights(self, image: Pair) -> tuple[int, float]:
-        return self.window // 2, 1 / (image[0] * image[1] * self.window**4)
+    def weights(self, image: Shape) -> tuple[int, float]:
+        return self.window // 2, 1 / (prod(image) * self.window ** (2 * len(image)))

@@ -34,18 +34,18 @@ class Named:
 
 
 def _softplus(z: Array) -> Array:
-    return np.logaddexp(0.0, z)
+    return np.asarray(np.logaddexp(0.0, z))
 
 
 def _sech2(z: Array) -> Array:
     """1/cosh(z)^2, which does not overflow."""
     e = np.exp(-2 * np.abs(z))
-    return 4 * e / (1 + e) ** 2
+    return np.asarray(4 * e / (1 + e) ** 2)
 
 
 def _mish_derivative(z: Array) -> Array:
     s = _softplus(z)
-    return np.tanh(s) + z * _sech2(s) * expit(z)
+    return np.asarray(np.tanh(s) + z * _sech2(s) * expit(z))
 
 
 def _elu(scale: float, alpha: float) -> Named:
@@ -132,14 +132,14 @@ class Elementwise(Activation):
     dphi: Function | None = None
 
     dual = "series"
-    tabulated: ClassVar[bool] = True  # type: ignore[misc]
+    tabulated: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.phi, str):
             if self.phi not in NAMED:
                 raise ValueError(
-                    f"Elementwise: unknown phi {self.phi!r}; named ones: {', '.join(NAMED)}; or give"
-                    " a function of a NumPy array"
+                    f"Elementwise: unknown phi {self.phi!r}; named ones: {', '.join(NAMED)};"
+                    " or give a function of a NumPy array"
                 )
             if self.dphi is not None:
                 raise ValueError(f"Elementwise: {self.phi!r} has its derivative: leave dphi out")
@@ -167,7 +167,8 @@ class Elementwise(Activation):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = self.gaussian(builder, value)
         try:
-            made = _tabulated(self, value.variance, builder.single)
+            # A table ends below its variance, which rounding must not pass.
+            made = _tabulated(self, 1.01 * value.variance, builder.single)
         except ValueError as problem:
             raise builder.error(self, str(problem)) from None
         return builder.series(self, value, made)
@@ -223,8 +224,8 @@ def _checked(function: Function, name: str, root: float) -> Function:
         if np.iscomplexobj(value) or not np.isfinite(value).all():
             at = z.flat[int(np.argmax(~np.isfinite(value)))]
             raise ValueError(
-                f"{name}({at:.6g}) is not a finite number: phi must be defined everywhere and have a"
-                " finite second moment"
+                f"{name}({at:.6g}) is not a finite number: phi must be defined everywhere and"
+                " have a finite second moment"
             )
         return value.astype(np.float64)
 

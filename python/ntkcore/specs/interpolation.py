@@ -1,4 +1,4 @@
-"""Derivatives of a scalar function that only its values are known of: piecewise Chebyshev series."""
+"""Derivatives of a scalar function by its values alone: piecewise Chebyshev series."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def derivative(function: Function, reach: float) -> Function:
     def at(z: Array) -> Array:
         number = np.clip(np.floor(z / WIDTH), -count, count - 1)
         x = np.clip(2 * (z / WIDTH - number) - 1, -1, 1)
-        return chebyshev.chebval(x, slopes[:, number.astype(int) + count], tensor=False)
+        own = slopes[:, number.astype(int) + count]
+        return np.asarray(chebyshev.chebval(x, own, tensor=False))
 
     return at
 
@@ -59,8 +60,8 @@ def _check_continuous(pieces: Array, count: int) -> None:
     right = chebyshev.chebval(-1.0, pieces[:, count])
     if abs(left - right) > 1e-9 * (1 + abs(left)):
         raise ValueError(
-            f"phi jumps at 0, from {left:.6g} to {right:.6g}: the derivative of a step has no second"
-            " moment and the NTK is infinite; see ArcCosine(0) for a step's NNGP"
+            f"phi jumps at 0, from {left:.6g} to {right:.6g}: the derivative of a step has no"
+            " second moment and the NTK is infinite; see ArcCosine(0) for a step's NNGP"
         )
 
 

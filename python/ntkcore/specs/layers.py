@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,6 +26,7 @@ from ntkcore.specs.program import Builder, Law, Value
 Signal = Value | tuple[Value, ...]
 
 LAYERS: dict[str, type[Layer]] = {}
+QUIET = {"quiet": True}  # metadata of a field that JSON leaves out at its default
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,12 +64,12 @@ class Layer:
             )
 
     def __repr__(self) -> str:
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in fields(self)
-            if getattr(self, f.name) != f.default
-        ]
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if self._shown(f)]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _shown(self, field: Field[Any]) -> bool:
+        """Does the spelling name this field?"""
+        return bool(getattr(self, field.name) != field.default)
 
     def __str__(self) -> str:
         return "\n".join(self._tree(0))
@@ -80,7 +81,11 @@ class Layer:
         """The spec as plain values: {"layer": name, field: value, …}."""
         return {
             "layer": type(self).__name__,
-            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
+            **{
+                f.name: _plain(getattr(self, f.name))
+                for f in fields(self)
+                if self._shown(f) or f.metadata != QUIET
+            },
         }
 
     def to_json(self) -> str:

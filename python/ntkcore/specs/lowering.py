@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
-from ntkcore import _core
 from ntkcore.specs.branches import FanIn, FanOut
 from ntkcore.specs.convolutions import GlobalAvgPool, LocalAvgPool, Readout
+from ntkcore.specs.full import FullBuilder
 from ntkcore.specs.layers import Dense, Identity, Layer, Serial, Signal, single
-from ntkcore.specs.program import Builder, Range, Shape, Value
+from ntkcore.specs.program import BeyondPlanesError, Builder, Program, Range, Shape, Value
 
 PoolWindow = int | str
-Program = _core.Program | _core.ImageProgram
 
 
 def flat(net: Layer) -> list[Layer]:
@@ -82,9 +82,10 @@ def _emit(
             signal = layer.lower(builder, signal)
         value = builder.read(single(rest[-1] if rest else Identity(), builder, signal))
         if value.is_image:
+            hint = "; images without channels are x[..., None]" if len(value.shape) == 2 else ""
             raise ValueError(
                 f"the network ends with an image of shape {value.shape}, but a kernel needs a"
-                " vector: end it with Flatten() or GlobalAvgPool()"
+                f" vector: end it with Flatten() or GlobalAvgPool(){hint}"
             )
         builder.emit(value, output)
     if owned and not last:
@@ -129,7 +130,18 @@ def lower(
     )
     if not readouts:
         raise ValueError("pool_windows must name at least one window: odd numbers or 'global'")
-    builder = Builder(input_shape, wants_ntk, data)
+    with contextlib.suppress(BeyondPlanesError):
+        return _built(Builder(input_shape, wants_ntk, data), parts, wanted, readouts)
+    return _built(FullBuilder(input_shape, wants_ntk, data), parts, wanted, readouts)
+
+
+def _built(
+    builder: Builder,
+    parts: Sequence[list[Layer]],
+    wanted: Sequence[int],
+    readouts: Sequence[list[Layer]],
+) -> Program:
+    """The program of the stages, and after each that is wanted all read-outs."""
     value: Signal = builder.input
     number = 0
     for depth, stage in enumerate([[], *parts[: max(wanted)]]):

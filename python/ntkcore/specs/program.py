@@ -1,8 +1,9 @@
 """A program of plain ops under construction: what a layer calls to say what it does to K and T.
 
-A signal is a vector (shape ``(d,)``) or an image (shape ``(h, w, channels)``): vector ops act on
-the slots of a `Program` or of an image program's head, plane ops on displacement planes. See
-``csrc/program/program.h`` and ``csrc/program/plane_program.h``.
+A signal is a vector (shape ``(d,)``) or has features at positions, an image (shape
+``(h, w, channels)``) or a sequence (``(length, channels)``): vector ops act on the slots of a
+`Program` or of an image program's head, plane ops on displacement planes. A sequence is an image
+one pixel high. See ``csrc/program/program.h`` and ``csrc/program/plane_program.h``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.specs.series import Array, Series
@@ -41,7 +44,7 @@ class Unread:
     pixels of an image on displacement planes.
     """
 
-    image: Pair
+    image: Shape
     half: int  # half width of the pixel pairs that count (-1: all of them)
     scale: float  # of their sum
 
@@ -69,18 +72,18 @@ class Value:
     variance: float = math.inf  # bound on q of any sample, pixel by pixel
     pixels: int = 1
     # Of an image, since the last pool: the step in the displacement planes between two pixels.
-    stride: Pair = (1, 1)
+    stride: Shape = ()
     unread: Unread | None = None
 
     @property
-    def image(self) -> Pair:
-        """Height and width."""
-        return self.unread.image if self.unread else (self.shape[0], self.shape[1])
+    def image(self) -> Shape:
+        """Sizes of the axes of positions, such as height and width."""
+        return self.unread.image if self.unread else self.shape[:-1]
 
     @property
     def is_image(self) -> bool:
-        """Is it an image, to a layer?"""
-        return len(self.shape) == 3
+        """Is it an image, or has it other positions, to a layer?"""
+        return len(self.shape) > 1
 
     @property
     def on_planes(self) -> bool:
@@ -88,14 +91,16 @@ class Value:
         return self.is_image or self.unread is not None
 
     @property
-    def steps(self) -> Pair:
+    def steps(self) -> Shape:
         """Its strides; a side of one pixel has displacement 0 alone,
         which is the same whatever the stride.
         """
-        h, w = (s if n > 1 else 1 for n, s in zip(self.image, self.stride, strict=True))
-        return h, w
+        return tuple(s if n > 1 else 1 for n, s in zip(self.image, self.stride, strict=True))
 
 
+Program = _core.Program | _core.ImageProgram | _core.FullProgram
+Side = npt.NDArray[np.int32]  # (taps, outputs) of one axis: which position is read, -1 for none
+Matrix = npt.NDArray[np.float64]  # (outputs, positions)
 Op = tuple[str, str, int, int, Sequence[float]]
 PlaneOp = tuple[str, str, int, int, Sequence[float], Sequence[int]]
 
@@ -120,18 +125,40 @@ class _Slots:
 
 @dataclass(frozen=True)
 class Window:
-    """Geometry of a convolution or a pool: per axis (height, width)."""
+    """Geometry of a convolution or a pool: per axis, such as (height, width)."""
 
-    size: Pair
-    strides: Pair
-    low: Pair  # padding before the first row, column
-    out: Pair  # image size after it
+    size: Shape
+    strides: Shape
+    low: Shape  # padding before the first row, column
+    out: Shape  # image size after it
+    dilation: Shape = ()  # steps between neighbours in the window, if any skip some
+
+    @classmethod
+    def of_one(cls, image: Shape) -> Window:
+        """Of one pixel, which changes nothing."""
+        ones = (1,) * len(image)
+        return cls(ones, ones, (0,) * len(image), image)
+
+    def wraps(self, image: Shape) -> bool:
+        """Does any of the windows reach beyond the image?"""
+        sides = zip(self.out, self.strides, self.reach, self.low, image, strict=True)
+        return any(low > 0 or (out - 1) * s + k > n for out, s, k, low, n in sides)
+
+    @property
+    def reach(self) -> Shape:
+        """Pixels from a window's first to its last, both counted."""
+        steps = self.dilation or (1,) * len(self.size)
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, steps, strict=True))
+
+
+class BeyondPlanesError(Exception):
+    """Something that displacement planes cannot do: full covariances can."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """What tables of a program must hold: variances |x|^2/channels of the data up to this, to double
-    or to single precision.
+    """What tables of a program must hold: variances |x|^2/channels of the data up to this, to
+    double or to single precision.
     """
 
     variance: float = 1.0
@@ -139,7 +166,11 @@ class Range:
 
 
 class Builder:
-    """Collects ops for an input of shape ``(d,)`` or ``(h, w, channels)``."""
+    """Collects ops for an input of shape ``(d,)``, ``(length, channels)`` or
+    ``(h, w, channels)``.
+    """
+
+    most_axes: ClassVar[float] = 2  # of positions
 
     def __init__(self, input_shape: Shape, wants_ntk: bool, data: Range | None = None) -> None:
         self.wants_ntk = wants_ntk
@@ -149,13 +180,18 @@ class Builder:
         self._plane_ops: list[PlaneOp] = []
         self._vectors, self._planes = _Slots(), _Slots()
         self._tables: list[Array] = []
-        variance = (data or Range()).variance
+        if len(input_shape) - 1 > self.most_axes:
+            raise BeyondPlanesError
+        self._start(input_shape, (data or Range()).variance)
+
+    def _start(self, input_shape: Shape, variance: float) -> None:
+        ones = (1,) * (len(input_shape) - 1)
         self.input = Value(
-            0, input_shape, alike=False, width=input_shape[-1], variance=variance
+            0, input_shape, alike=False, width=input_shape[-1], stride=ones, variance=variance
         )
         self._slots_of(self.input).take()
-        self._segment = self.input.shape[:2]  # image size after the last pool
-        self._period: Pair = (0, 0)  # of circular padding since then, in its pixels
+        self._segment = self.input.image  # image size after the last pool
+        self._period = (0,) * len(ones)  # of circular padding since then, in its pixels
         self._affine_layers = 0
 
     def error(self, layer: object, problem: str) -> ValueError:
@@ -167,9 +203,8 @@ class Builder:
     ) -> Value:
         """K <- a K + b, T <- a T + e K + f."""
         if value.is_image:
-            return self.conv(
-                value, Window((1, 1), (1, 1), (0, 0), value.image), False, (a, b, e, f), width
-            )
+            window = Window.of_one(value.image)
+            return self._with_weights(self._window_mean(value, window, False, (a, b, e, f)), width)
         value = self.read(value)
         self._append("affine", value, params=(a, b, e, f))
         return self._with_weights(replace(value, variance=a * value.variance + b), width)
@@ -182,20 +217,62 @@ class Builder:
         params: Sequence[float],
         width: int | None,
     ) -> Value:
-        """K <- a A[K] + b, T <- a A[T] + e A[K] + f, A the mean over the filter window."""
-        return self._with_weights(self.window_mean(value, window, circular, params), width)
+        """K <- a A[K] + b, T <- a A[T] + e A[K] + f, A the mean over the filter window.
 
-    def window_mean(
+        Circular padding with strides that do not divide the image picks pixels of the convolution
+        at every pixel.
+        """
+        if not (circular and window.wraps(value.image)):
+            value = self._window_mean(value, window, False, params)
+        else:
+            value = self._start_segment(value)
+            if all(n % s == 0 for n, s in zip(value.image, window.strides, strict=True)):
+                value = self._window_mean(value, window, True, params)
+            else:
+                ones = (1,) * len(value.image)
+                everywhere = replace(window, strides=ones, out=value.image)
+                value = self._window_mean(value, everywhere, True, params)
+                picked = replace(window, size=ones, low=(0,) * len(ones), dilation=())
+                value = self._window_mean(value, picked, False, (1.0,))
+        return self._with_weights(value, width)
+
+    def conv_by_taps(
+        self, value: Value, sides: Sequence[Side], params: Sequence[float], width: int | None
+    ) -> Value:
+        """The same, A the mean over taps that read where `sides` say, one for each axis."""
+        raise BeyondPlanesError
+
+    def conv_local(
+        self,
+        value: Value,
+        window: Window,
+        circular: bool,
+        params: Sequence[float],
+        width: int | None,
+    ) -> Value:
+        """`conv` with weights and biases of its own at every position: K = T = 0 off p = p'."""
+        raise BeyondPlanesError
+
+    def pick(self, value: Value, sides: Sequence[Side], shape: Shape) -> Value:
+        """Positions picked along every axis; of this shape then. () leaves a vector."""
+        raise BeyondPlanesError
+
+    def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
+        """K, T <- L K L', L T L', L acting on one axis of positions, or on all of them flattened;
+        of this shape then. () leaves a vector.
+        """
+        raise BeyondPlanesError
+
+    def _window_mean(
         self, value: Value, window: Window, circular: bool, params: Sequence[float]
     ) -> Value:
-        """The op of `conv`, for a layer that needs several of them."""
         self._append("conv", value, params=params, window=window, circular=circular)
-        shape, (h, w) = (*window.out, value.shape[2]), window.strides
+        stride = tuple(a * b for a, b in zip(value.stride, window.strides, strict=True))
         a, b = (*params, 0.0)[:2]
         return replace(
             value,
-            shape=shape,
-            stride=(value.stride[0] * h, value.stride[1] * w),
+            shape=(*window.out, value.shape[-1]),
+            stride=stride,
             variance=a * value.variance + b,
         )
 
@@ -212,7 +289,7 @@ class Builder:
             pixels=1,
         )
 
-    def start_segment(self, layer: object, value: Value) -> Value:
+    def _start_segment(self, value: Value) -> Value:
         """Circular padding pairs a plane d with its mates d +- period,
         the size times the strides before it.
 
@@ -222,55 +299,47 @@ class Builder:
         period = self._period_of(value)
         sides = zip(period, self._period, self._segment, strict=True)
         if not all(p == 0 or (p >= size and known in (0, p)) for p, known, size in sides):
-            around = " and ".join(str(p) for p in dict.fromkeys([self._period, period]) if any(p))
-            what = (
-                f"circular padding around {around} pixels (size times strides) of an image of"
-                f" {self._segment}"
-            )
-            value = self.pool(
-                layer, value, Window((1, 1), (1, 1), (0, 0), value.image), 1.0, False, what
-            )
+            value = self.pool(value, Window.of_one(value.image), 1.0, False)
             period = self._period_of(value)
-        h, w = (known or p for p, known in zip(period, self._period, strict=True))
-        self._period = h, w
+        self._period = tuple(known or p for p, known in zip(period, self._period, strict=True))
         return value
 
     @staticmethod
-    def _period_of(value: Value) -> Pair:
+    def _period_of(value: Value) -> Shape:
         """0 for a side of one pixel, which wraps onto itself."""
-        h, w = (n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
-        return h, w
+        return tuple(n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
 
     def dual(self, layer: object, value: Value, name: str, params: Sequence[float]) -> Value:
         """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel,
         before its read-out.
         """
-        value = self._before_dual(layer, value)
+        value = self._before_dual(value)
         self._append("dual", value, dual=name, params=params)
         return self._after_dual(value, largest_variance(name, tuple(params), value.variance))
 
     def series(self, layer: object, value: Value, series: Series) -> Value:
         """The same of an activation that a table holds."""
-        value = self._before_dual(layer, value)
+        value = self._before_dual(value)
         self._append("series", value, len(self._tables), params=series.kinks)
         self._tables.append(series.table)
         return self._after_dual(value, series.largest)
 
-    def _before_dual(self, layer: object, value: Value) -> Value:
+    def _before_dual(self, value: Value) -> Value:
         if value.unread and value.unread.half > 0:
-            return self._pool_unread(layer, value, value.unread)
+            return self._pool_unread(value, value.unread)
         return value
 
     @staticmethod
     def _after_dual(value: Value, variance: float) -> Value:
         return replace(value, law=Law.OTHER, centred=False, variance=variance)
 
-    def _pool_unread(self, layer: object, value: Value, unread: Unread) -> Value:
+    def _pool_unread(self, value: Value, unread: Unread) -> Value:
         """Local average pooling as a pool and the read-out of a flattened image."""
         size, pixels = 2 * unread.half + 1, math.prod(unread.image)
         image = replace(value, shape=(*unread.image, value.shape[0]), unread=None)
-        window = same_window((size, size), unread.image, (1, 1))
-        pooled = self.pool(layer, image, window, unread.scale * pixels, False)
+        rank = len(unread.image)
+        window = same_window((size,) * rank, unread.image, (1,) * rank)
+        pooled = self.pool(image, window, unread.scale * pixels, False)
         return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
 
     def normalize(
@@ -293,31 +362,28 @@ class Builder:
 
     def pool(
         self,
-        layer: object,
         value: Value,
         window: Window,
         scale: float,
         normalize_edges: bool,
-        what: str = "pooling",
+        circular: bool = False,
     ) -> Value:
         """Windows in p and in p': their sum times `scale`,
         or divided by the pixels inside the image.
+
+        A pool needs the displacement planes of its signal in another order than what lives beside
+        it.
         """
-        if not self._may_pool(value):
-            raise self.error(
-                layer,
-                f"{what} is not supported inside parallel branches (or in a read-out under"
-                " depths=), because it needs the displacement planes of one signal in another"
-                " order than the other's: put it before FanOut or after the layer that joins the"
-                " branches",
-            )
+        if circular or not self._may_pool(value):
+            raise BeyondPlanesError
         self._append("pool", value, params=(scale,), window=window, normalize_edges=normalize_edges)
-        self._segment, self._period = window.out, (0, 0)
+        rank = len(window.out)
+        self._segment, self._period = window.out, (0,) * rank
         most = 1.0 if normalize_edges else scale * math.prod(window.size) ** 2
         return replace(
             value,
-            shape=(*window.out, value.shape[2]),
-            stride=(1, 1),
+            shape=(*window.out, value.shape[-1]),
+            stride=(1,) * rank,
             variance=most * value.variance,
         )
 
@@ -335,12 +401,11 @@ class Builder:
         pixels = math.prod(value.image) if half >= 0 else 1
         width = None if value.width is None else value.width * pixels
         # Pairs of pixels that a window of side 2 half + 1 holds, at every pixel.
-        count = math.prod(value.image) * (
-            (2 * half + 1) ** 4 if half >= 0 else math.prod(value.image)
-        )
+        side = (2 * half + 1) ** (2 * len(value.image)) if half >= 0 else math.prod(value.image)
+        count = math.prod(value.image) * side
         flat = replace(
             value,
-            shape=(value.shape[2],),
+            shape=value.shape[-1:],
             width=width,
             pixels=pixels,
             unread=Unread(value.image, half, scale),
@@ -354,25 +419,28 @@ class Builder:
         """
         if value.unread is None:
             return value
-        (h, w), half = value.unread.image, value.unread.half
         # All read-outs are filled before the head's first op runs.
-        slot = self._vectors.take(fresh=True)
-        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0)
-        self._plane_ops.append(
-            ("readout", "", value.slot, slot, (value.unread.scale, 0.0, 0.0, 0.0), geometry)
-        )
+        slot, half = self._vectors.take(fresh=True), value.unread.half
+        self._append_readout(value, value.unread, slot)
         if last:
             self.release(value)
-        alike = value.alike and not (half >= 0 and h * w > 1)
+        alike = value.alike and not (half >= 0 and math.prod(value.image) > 1)
         law = Law.MIXED if value.law is Law.GAUSSIAN and not alike else value.law
-        return replace(value, slot=slot, unread=None, stride=(1, 1), law=law, alike=alike)
+        return replace(value, slot=slot, unread=None, stride=(), law=law, alike=alike)
+
+    def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
+        (h, w), half = _on_plane(unread.image, 1), unread.half
+        geometry = (h, w, h, w, half, half, 1, 1, 0, 0, 0, 0, 1, 1)
+        self._plane_ops.append(
+            ("readout", "", value.slot, slot, (unread.scale, 0.0, 0.0, 0.0), geometry)
+        )
 
     def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
         """The same signal ``num`` times; local pooling, which a branch could not do any more,
         comes first.
         """
         if value.unread and value.unread.half > 0 and self._may_pool(value):
-            value = self._pool_unread(layer, value, value.unread)
+            value = self._pool_unread(value, value.unread)
         return (value, *(self.copy(value) for _ in range(num - 1)))
 
     def copy(self, value: Value) -> Value:
@@ -387,6 +455,9 @@ class Builder:
         """
         if value.unread != other.unread or (value.unread and value.steps != other.steps):
             value, other = self.read(value), self.read(other)
+        # Pixels apart by d are apart by another d in the input where strides differ.
+        if value.on_planes and value.steps != other.steps:
+            raise BeyondPlanesError
         self._append("add", value, other.slot)
         self.release(other)
         laws = {value.law, other.law}
@@ -458,18 +529,18 @@ class Builder:
         """
         self._append("emit", value, output, params=affine)
 
-    def build(self, outputs: int) -> _core.Program | _core.ImageProgram:
+    def build(self, outputs: int) -> Program:
         """The finished program."""
         if not self.input.is_image:
             return _core.Program(self._ops, self._vectors.count, outputs, self._tables)
-        h, w, channels = self.input.shape
+        h, w = _on_plane(self.input.image, 1)
         return _core.ImageProgram(
             self._plane_ops,
             self._planes.count,
             self._ops,
             self._vectors.count,
             outputs,
-            (h, w, channels),
+            (h, w, self.input.shape[-1]),
             self._tables,
         )
 
@@ -490,19 +561,42 @@ class Builder:
         padded = (*map(float, params), 0.0, 0.0, 0.0, 0.0)[:4]
         if not value.on_planes:
             self._ops.append((kind, dual, value.slot, other, padded))
-            return
-        size = value.image
-        at = window or Window((1, 1), (1, 1), (0, 0), size)
+        else:
+            op = kind, dual, value.slot, other, padded
+            self._append_plane_op(op, value, window, circular, normalize_edges)
+
+    def _append_plane_op(
+        self, op: Op, value: Value, window: Window | None, circular: bool, normalize_edges: bool
+    ) -> None:
+        at = window or Window.of_one(value.image)
+        size, low = _on_plane(at.size, 1), _on_plane(at.low, 0)
+        if op[0] == "conv" and not circular and _three_in_a_row(at, value.image):
+            # The fast path is 3 x 3: on one row the same sums, of three times as many pixels.
+            kind, dual, slot, other, (a, b, e, f) = op
+            op = kind, dual, slot, other, (3 * a, b, 3 * e, f)
+            size, low = (3, 3), (1, 1)
         geometry = (
+            *_on_plane(value.image, 1),
+            *_on_plane(at.out, 1),
             *size,
-            *at.out,
-            *at.size,
-            *at.strides,
-            *at.low,
+            *_on_plane(at.strides, 1),
+            *low,
             int(circular),
             int(normalize_edges),
+            *_on_plane(at.dilation or (1,) * len(at.size), 1),
         )
-        self._plane_ops.append((kind, dual, value.slot, other, padded, geometry))
+        self._plane_ops.append((*op, geometry))
+
+
+def _three_in_a_row(window: Window, image: Shape) -> bool:
+    """Is it a filter of 3 along a sequence, under SAME and without strides?"""
+    return len(image) == 1 and window == same_window((3,), image, (1,))
+
+
+def _on_plane(sides: Shape, one: int) -> Pair:
+    """(height, width) of an image, or of a sequence, which is `one` pixel high."""
+    h, w = (one,) * (2 - len(sides)) + sides
+    return h, w
 
 
 @functools.lru_cache(maxsize=1024)
@@ -511,7 +605,10 @@ def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> f
     if not math.isfinite(variance):
         return math.inf
     program = _core.Program(
-        [("dual", dual, 0, 0, (*params, 0.0, 0.0, 0.0, 0.0)[:4]), ("emit", "", 0, 0, (1.0, 0, 0, 0))],
+        [
+            ("dual", dual, 0, 0, (*params, 0.0, 0.0, 0.0, 0.0)[:4]),
+            ("emit", "", 0, 0, (1.0, 0, 0, 0)),
+        ],
         1,
         1,
     )
@@ -520,18 +617,18 @@ def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> f
     return 1.01 * float(found.max()) if np.isfinite(found).all() else math.inf
 
 
-def same_window(size: Pair, image: Pair, strides: Pair) -> Window:
+def same_window(size: Shape, image: Shape, strides: Shape) -> Window:
     """SAME padding: out = ceil(n / stride);
     the smaller half of the padding stands before the first pixel.
     """
-    out = (math.ceil(image[0] / strides[0]), math.ceil(image[1] / strides[1]))
+    out = tuple(math.ceil(n / s) for n, s in zip(image, strides, strict=True))
     totals = [
         max((o - 1) * s + k - n, 0) for o, s, k, n in zip(out, strides, size, image, strict=True)
     ]
-    return Window(size, strides, (totals[0] // 2, totals[1] // 2), out)
+    return Window(size, strides, tuple(total // 2 for total in totals), out)
 
 
-def valid_window(size: Pair, image: Pair, strides: Pair) -> Window:
+def valid_window(size: Shape, image: Shape, strides: Shape) -> Window:
     """No padding: out = (n - k) // stride + 1, which is below 1 where the window does not fit."""
-    out = ((image[0] - size[0]) // strides[0] + 1, (image[1] - size[1]) // strides[1] + 1)
-    return Window(size, strides, (0, 0), out)
+    out = tuple((n - k) // s + 1 for n, k, s in zip(image, size, strides, strict=True))
+    return Window(size, strides, (0,) * len(image), out)

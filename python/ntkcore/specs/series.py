@@ -1,4 +1,4 @@
-"""Hermite coefficients of any activation, tabulated over the variance: what csrc/math/series.h sums.
+"""Hermite coefficients of any activation, tabulated over the variance, for csrc/math/series.h.
 
 With normalised Hermite polynomials h_n, d_n(q) = E[phi'(sqrt(q) z) h_n(z)] and a_0(q) = E[phi]:
 
@@ -97,7 +97,7 @@ class _Octave:
 
     @property
     def terms(self) -> int:
-        return self.smooth.shape[1]
+        return len(self.smooth.T)
 
     def functions(self, shown: tuple[list[int], list[int]], kinked: bool) -> Array:
         """[variance][function] in the table's order, an even number of functions."""
@@ -141,7 +141,8 @@ def _nodes(root: float, terms: int) -> tuple[Array, Array]:
 def kink_part(z: Array, kinks: tuple[float, ...]) -> Array:
     """u(z)."""
     sign, size = np.sign(z), np.abs(z)
-    return kinks[0] * sign + kinks[1] * size + kinks[2] * sign * size**2 + kinks[3] * size**3
+    even, odd = kinks[1] * size + kinks[3] * size**3, kinks[0] * sign + kinks[2] * sign * size**2
+    return np.asarray(even + odd)
 
 
 def _octave(
@@ -202,9 +203,7 @@ def _coefficients(
     the `goal` is reached.
     """
     # Even and odd parts, of r and of r + 2u: h_n is even or odd. What terms leave of them shrinks.
-    halves = [
-        np.concatenate([slope - u, slope + u]) for slope, u in zip(slopes, kink, strict=True)
-    ]
+    halves = [np.concatenate([slope - u, slope + u]) for slope, u in zip(slopes, kink, strict=True)]
     left = [(halves[0] + sign * halves[1]) / 2 for sign in (1, -1)]
     full = (slopes[0] ** 2 + slopes[1] ** 2) @ weight
     before, here = np.zeros_like(z), root_density

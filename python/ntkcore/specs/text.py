@@ -6,10 +6,16 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from ntkcore.specs import activations, branches, convolutions, elementwise
+from ntkcore.specs import activations, branches, convolutions, elementwise, positions
 from ntkcore.specs.layers import LAYERS, Container, Layer
 
-WRITTEN_IN = activations, branches, convolutions, elementwise  # imported, their layers are known by name
+WRITTEN_IN = (
+    activations,
+    branches,
+    convolutions,
+    elementwise,
+    positions,
+)  # imported, their layers are known by name
 
 
 def _layer(value: Any) -> Any:

@@ -4,24 +4,29 @@
     init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512), stax.Relu(), stax.Dense(1))
     ntk = kernel_fn(x1, x2, "ntk")
 
-Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020); the
-work is done by `ntkcore.kernel`. An argument that ntkcore does not know raises NotImplementedError,
-saying what to do instead. So do ``init_fn`` and ``apply_fn``: finite networks are `ntkcore.finite`,
-which takes ``kernel_fn.net``.
+Names, order and defaults of arguments are those of neural-tangents 0.6.5 (Novak et al. 2020);
+kernels are computed by `ntkcore.kernel`, the finite layers of ``init_fn`` and ``apply_fn`` are
+those of `ntkcore.finite`. docs/neural-tangents.md says of every name whether it is here and what
+differs. An argument that ntkcore does not know raises NotImplementedError, saying what to do.
 
 An argument that would have no effect is refused likewise. ``do_stabilize`` may be either: it keeps
 covariances from overflowing before a dual, as the duals here, working on correlations with
 variances in float64, always do.
 """
 
-from ntkcore.stax.kernel_fn import Kernel, KernelFn
+from ntkcore.stax.combinators import Layer, batch, parallel, repeat, serial
+from ntkcore.stax.kernel import Kernel
+from ntkcore.stax.kernel_fn import KernelFn
 from ntkcore.stax.layers import (
     ABRelu,
     Abs,
     AvgPool,
     Conv,
+    ConvLocal,
+    ConvTranspose,
     Cos,
     Dense,
+    DotGeneral,
     Dropout,
     Erf,
     Exp,
@@ -38,7 +43,8 @@ from ntkcore.stax.layers import (
     GlobalSumPool,
     Hermite,
     Identity,
-    Layer,
+    ImageResize,
+    Index,
     LayerNorm,
     LeakyRelu,
     Monomial,
@@ -50,19 +56,20 @@ from ntkcore.stax.layers import (
     Sign,
     Sin,
     SumPool,
-    batch,
-    parallel,
-    repeat,
-    serial,
 )
+from ntkcore.stax.moving import Slice
+from ntkcore.stax.support import Padding
 
 __all__ = [
     "ABRelu",
     "Abs",
     "AvgPool",
     "Conv",
+    "ConvLocal",
+    "ConvTranspose",
     "Cos",
     "Dense",
+    "DotGeneral",
     "Dropout",
     "Erf",
     "Exp",
@@ -79,12 +86,15 @@ __all__ = [
     "GlobalSumPool",
     "Hermite",
     "Identity",
+    "ImageResize",
+    "Index",
     "Kernel",
     "KernelFn",
     "Layer",
     "LayerNorm",
     "LeakyRelu",
     "Monomial",
+    "Padding",
     "Polynomial",
     "Rbf",
     "RectifiedMonomial",
@@ -92,6 +102,7 @@ __all__ = [
     "Sigmoid_like",
     "Sign",
     "Sin",
+    "Slice",
     "SumPool",
     "batch",
     "parallel",

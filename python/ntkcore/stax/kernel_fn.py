@@ -1,62 +1,49 @@
-"""`kernel_fn` of a network, and what it gives."""
+"""`kernel_fn` of a network."""
 
 from __future__ import annotations
 
 import functools
-from collections import namedtuple
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.inputs import KERNELS, check_data
+from ntkcore.engine import fields
+from ntkcore.engine.fields import Field
+from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
-from ntkcore.specs.program import Builder, Law, Shape
-from ntkcore.stax.support import check
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """What ``kernel_fn(x1, x2)`` gives without ``get``.
-
-    ``nngp``, ``ntk``: shape (n1, n2). ``cov1``, ``cov2``: every sample's NNGP variance, shape (n1,)
-    and (n2,); ``cov2`` is None for ``x2=None``. ``x1_is_x2``: are both data sets equal.
-    ``is_gaussian``: are the outputs jointly Gaussian, i.e. does the network end with an affine
-    layer. ``shape1``, ``shape2``: shapes of the network's outputs.
-    """
-
-    nngp: Array
-    ntk: Array
-    cov1: Array
-    cov2: Array | None
-    x1_is_x2: bool
-    is_gaussian: bool
-    shape1: Shape
-    shape2: Shape
-
-
-FIELDS = tuple(field.name for field in fields(Kernel))
+from ntkcore.specs.full import FullBuilder
+from ntkcore.specs.program import BeyondPlanesError, Builder, Law, Shape, Value
+from ntkcore.stax.axes import Axes, axes_of
+from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
+from ntkcore.stax.kernel import Kernel, names_of, packed
+from ntkcore.stax.masks import masked
+from ntkcore.stax.parts import Part
+from ntkcore.stax.support import check_diagonals, refuse_masks
 
 
 @dataclass(frozen=True)
 class KernelFn:
-    """``kernel_fn`` of a network; ``net`` is its ntkcore spec."""
+    """``kernel_fn`` of a network."""
 
-    net: layers.Layer
+    part: Part
+
+    @property
+    def net(self) -> layers.Layer:
+        """The network's ntkcore spec, of samples first and channels last."""
+        return self.part.net
 
     def __call__(
         self,
-        x1: npt.ArrayLike,
+        x1: npt.ArrayLike | Kernel,
         x2: npt.ArrayLike | None = None,
         get: str | Sequence[str] | None = None,
         *,
         pattern: None = None,
-        mask_constant: None = None,
+        mask_constant: float | None = None,
         diagonal_batch: bool | None = None,
         diagonal_spatial: bool | None = None,
         threads: int | None = None,
@@ -64,95 +51,227 @@ class KernelFn:
         backend: str | None = None,
         progress: bool | None = None,
     ) -> Any:
-        """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors (n, d) or images (n,
-        height, width, channels).
+        """The kernel between ``x1`` and ``x2`` (None: ``x1``), vectors or images.
 
-        ``get``: the name of a `Kernel` field ("ntk", "nngp", "cov1", …; any case) for its value, a
-        tuple of names for a namedtuple in that order, None for a `Kernel`. Only what is asked for
-        is computed. ``diagonal_batch``: None or True, ``cov1`` and ``cov2`` being diagonals;
-        ``diagonal_spatial``: None or False, covariances between pixels being followed wherever the
-        network needs them. ``threads``, ``dtype``, ``backend``, ``progress``: as for
-        `ntkcore.kernel`, whose errors are raised.
+        A network that ends with an image has a kernel for every pair of pixels, (n1, n2, height,
+        height, width, width), which is computed in NumPy: for few samples and small images. So is
+        one of a `Kernel` and one of masked data.
 
-        KeyError for an unknown name; ValueError for an empty or repeated one; TypeError for a
-        `Kernel` as ``x1``; NotImplementedError for ``pattern`` and ``mask_constant``, and for other
-        diagonals.
+        Parameters
+        ----------
+        x1, x2
+            Data, samples and channels lying on the axes of the network's first layer: by default
+            (n, d) and (n, height, width, channels). Or, as ``x1`` alone, the `Kernel` of the
+            network before.
+        get
+            The name of a `Kernel` attribute ("ntk", "nngp", "cov1", …; any case) for its value, a
+            tuple of names for a namedtuple in that order, None for a `Kernel`. Only what is asked
+            for is computed.
+        mask_constant
+            Entries of the data that equal it (NaN too) are masked: they count as 0, and so do
+            covariances of pixels, or samples, of which all channels are masked.
+        diagonal_batch
+            False: cov1 and cov2 are the covariances of all samples.
+        diagonal_spatial
+            True: covariances between pixels are left out, (n1, n2, height, width), for networks
+            without pools, which need them.
+        threads, dtype, backend, progress
+            As for `ntkcore.kernel`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown name.
+        ValueError, TypeError
+            For an empty or repeated name, samples or channels on an axis where a layer does not
+            look for them, a `Kernel` that is none; and as of `ntkcore.kernel`.
+        NotImplementedError
+            For ``pattern``, for masks before layers that mix pixels (but convolutions and pools),
+            for ``diagonal_spatial=True`` of a network with pools.
         """
-        if pattern is not None or mask_constant is not None:
-            raise NotImplementedError(
-                "kernel_fn: pattern and mask_constant (graphs, masked inputs) are not supported:"
-                " leave them None"
-            )
-        check("kernel_fn", diagonal_batch=diagonal_batch, diagonal_spatial=diagonal_spatial)
-        if isinstance(x1, Kernel) or isinstance(x2, Kernel):
-            raise TypeError(
-                "kernel_fn takes data, not a Kernel:"
-                " join the layers with stax.serial and call its kernel_fn once"
-            )
-        names = FIELDS if get is None else _names(get)
-        values = self._values(
-            names, x1, x2, dtype, progress, {"threads": threads, "backend": backend}
-        )
-        if get is None:
-            return Kernel(**values)
-        return (
-            values[names[0]]
-            if isinstance(get, str)
-            else _tuple_type(names)(*(values[name] for name in names))
-        )
+        refuse_masks("kernel_fn", pattern=pattern)
+        names = names_of(get)
+        check_diagonals(self.net, diagonal_batch, diagonal_spatial)
+        options = {"threads": threads, "backend": backend, "progress": progress}
+        if isinstance(x1, Kernel):
+            extra = (x2, mask_constant, dtype)
+            if diagonal_batch is False or any(one is not None for one in extra):
+                raise TypeError(
+                    "kernel_fn of a Kernel takes no x2, mask_constant, dtype or"
+                    " diagonal_batch=False: the Kernel says which samples there are, in float64"
+                )
+            values = self._behind(x1, names, bool(diagonal_spatial), options)
+        elif isinstance(x2, Kernel):
+            raise TypeError("kernel_fn takes a Kernel as x1, alone")
+        else:
+            diagonals = diagonal_batch is not False, bool(diagonal_spatial)
+            values = self._of_data(names, x1, x2, dtype, mask_constant, diagonals, options)
+        return packed(get, values)
 
-    def _values(
+    def _of_data(
         self,
         names: Sequence[str],
         x1: Any,
         x2: Any,
         dtype: Any,
-        progress: bool | None,
+        mask_constant: float | None,
+        diagonals: tuple[bool, bool],
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        a, b = check_data(x1, x2, dtype)
+        first, axes = self._ordered(x1, "x1")
+        second = first if x2 is x1 else None if x2 is None else self._ordered(x2, "x2")[0]
+        first = self._picked(first)
+        second = first if x2 is x1 else self._picked(second)
+        first, mask1 = masked(first, mask_constant)
+        second, mask2 = (first, mask1) if x2 is x1 else masked(second, mask_constant)
+        a, b = check_data(first, second, dtype)
+        same = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
+        alike = same and (mask1 is None or mask2 is None or np.array_equal(mask1, mask2))
+        other = None if alike else b
+        after, end = self.part.after(axes), _end(self.net, a.shape[1:])
+        if mask1 is None and not end.is_image:
+            found = self._whole(names, a, b, other, diagonals[0], options)
+        else:
+            sides = [(a, mask1), (other, None if alike else mask2)]
+            found = self._by_pixels(names, sides, after, diagonals, options)
+            if alike and b is not None:
+                found |= {"cov2": found["cov1"], "mask2": found["mask1"]}
+            found = {name: _in_dtype(value, a.dtype) for name, value in found.items()}
+        sizes = len(a), len(a if b is None else b)
+        pixels = end.is_image or a.ndim == 2
+        kept = {
+            "x1_is_x2": same,
+            "diagonal_batch": diagonals[0],
+            "diagonal_spatial": diagonals[1] and pixels,
+        }
+        return {"mask1": None, "mask2": None, **found, **kept, **_facts(end, after, sizes)}
+
+    def _whole(
+        self,
+        names: Sequence[str],
+        a: Any,
+        b: Any,
+        other: Any,
+        diagonal_batch: bool,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Kernels of vectors, by the engine."""
         found: dict[str, Any] = {}
         matrices = tuple(name for name in names if name in KERNELS)
-        same = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
         if matrices:
-            found.update(
-                kernel(
-                    self.net, a, None if same else b, matrices, progress=progress, **options
-                )._asdict()
-            )
+            found.update(kernel(self.net, a, other, matrices, **options)._asdict())
+        given = {name: value for name, value in options.items() if name != "progress"}
         for name, x in (("cov1", a), ("cov2", b)):
-            if name in names:
-                found[name] = None if x is None else kernel_diag(self.net, x, "nngp", **options)
-        if "x1_is_x2" in names:
-            found["x1_is_x2"] = same
-        if not found.keys() >= set(names):
-            gaussian, shape = self._output(a.shape[1:])
-            found.update(
-                is_gaussian=gaussian,
-                shape1=(len(a), *shape),
-                shape2=(len(a if b is None else b), *shape),
-            )
+            if name in names and x is not None and diagonal_batch:
+                found[name] = kernel_diag(self.net, x, "nngp", **given)
+            elif name in names:
+                found[name] = None if x is None else kernel(self.net, x, None, "nngp", **options)
         return found
 
-    def _output(self, input_shape: Shape) -> tuple[bool, Shape]:
-        """Is the output Gaussian, and its shape for one sample."""
-        builder = Builder(input_shape, wants_ntk=False)
-        end = builder.read(layers.single(self.net, builder, self.net.lower(builder, builder.input)))
-        return end.law is Law.GAUSSIAN, (*end.shape[:-1], end.width or end.shape[-1])
+    def _by_pixels(
+        self,
+        names: Sequence[str],
+        sides: Sequence[tuple[Any, Any]],
+        after: Axes,
+        diagonals: tuple[bool, bool],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Kernels of two data sets with their masks, over pixels where the network ends so."""
+
+        def values(one: tuple[Any, Any], two: tuple[Any, Any], wants_ntk: bool) -> dict[str, Any]:
+            start = fields.of_data(one[0], two[0], wants_ntk)
+            start = replace(start, mask1=one[1], mask2=two[1])
+            shape = one[0].shape[1:]
+            return _values(self.net, shape, start, after, diagonals[1], options)
+
+        found = values(sides[0], sides[1], "ntk" in names)
+        if not diagonals[0]:
+            for name, side in zip(("cov1", "cov2"), sides, strict=True):
+                if side[0] is not None:
+                    found[name] = values(side, (None, None), False)["nngp"]
+        return found
+
+    def _behind(
+        self, before: Kernel, names: Sequence[str], diagonal: bool, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What follows a Kernel."""
+        axes, shape = inputs_of(before)
+        start = field_of(before, "ntk" in names)
+        start = start.of_samples(*(self.part.picked(np.arange(n)) for n in start.nngp.shape[:2]))
+        net = layers.Serial(Given(before.is_gaussian), self.net)
+        after, end = self.part.after(axes), _end(net, shape)
+        sizes = start.nngp.shape[0], start.nngp.shape[1]
+        alone = before.diagonal_spatial and len(shape) > 1
+        if alone:
+            check_diagonals(self.net, None, True, ValueError)
+        diagonal = diagonal or alone
+        found = _values(net, shape, start, after, diagonal, options)
+        kept = {
+            "x1_is_x2": before.x1_is_x2,
+            "diagonal_batch": True,
+            "diagonal_spatial": diagonal and (end.is_image or len(shape) == 1),
+        }
+        return {**found, **kept, **_facts(end, after, sizes)}
+
+    def _picked(self, x: Any) -> Any:
+        """The samples that the network keeps, of which all others know nothing."""
+        if x is None or np.ndim(x) < 2:
+            return x
+        rows = np.arange(len(x))
+        kept = self.part.picked(rows)
+        return x if kept is rows else as_array(x, "x")[kept]
+
+    def _ordered(self, x: Any, name: str) -> tuple[Any, Axes]:
+        """The data with samples first and channels last, and where they were."""
+        x = x if hasattr(x, "ndim") else as_array(x, name)
+        if x.ndim < 2:
+            return x, Axes()  # `check_data` says what to do
+        axes = axes_of(self.part.takes, x.ndim, self.part.name)
+        if (axes.batch, axes.channel) == (0, x.ndim - 1):
+            return x, axes
+        return np.moveaxis(as_array(x, name), (axes.batch, axes.channel), (0, -1)), axes
 
 
-def _names(get: str | Sequence[str]) -> tuple[str, ...]:
-    names = tuple(str(name).lower() for name in ((get,) if isinstance(get, str) else get))
-    if not names or names == ("",):
-        raise ValueError(f'"get" must be non-empty: one of {", ".join(FIELDS)}, or a tuple of them')
-    if len(set(names)) < len(names):
-        raise ValueError(f'All entries in "get" must be unique. Got {get!r}')
-    unknown = [name for name in names if name not in FIELDS]
-    if unknown:
-        raise KeyError(f"{', '.join(unknown)}: kernel_fn gives {', '.join(FIELDS)}")
-    return names
+def _values(
+    net: layers.Layer,
+    shape: Shape,
+    start: Field,
+    after: Axes,
+    diagonal: bool,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """A Kernel's arrays after a network, by all pairs of pixels."""
+    field, end = fields.after(net, shape, start, **options)
+    return values_of(field, after, end.shape[:-1] if end.is_image else (), diagonal)
 
 
-@functools.cache
-def _tuple_type(names: tuple[str, ...]) -> Callable[..., Any]:
-    return cast(Callable[..., Any], namedtuple("AnalyticKernel", names))
+@functools.lru_cache(maxsize=64)
+def _end(net: layers.Layer, input_shape: Shape) -> Value:
+    """What is known of a network's outputs."""
+    try:
+        return _followed(net, Builder(input_shape, wants_ntk=False))
+    except BeyondPlanesError:
+        return _followed(net, FullBuilder(input_shape, wants_ntk=False))
+
+
+def _followed(net: layers.Layer, builder: Builder) -> Value:
+    return builder.read(layers.single(net, builder, net.lower(builder, builder.input)))
+
+
+def _in_dtype(value: Any, dtype: Any) -> Any:
+    return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype != bool else value
+
+
+def _facts(end: Value, after: Axes, sizes: tuple[int, int]) -> dict[str, Any]:
+    """What a Kernel says of the outputs."""
+    width = (end.width or end.shape[-1]) * after.scale
+    shape1, shape2 = (after.outside((n, *end.shape[:-1], width)) for n in sizes)
+    return {
+        "is_gaussian": end.law is Law.GAUSSIAN,
+        "is_reversed": False,
+        "is_input": False,
+        "shape1": shape1,
+        "shape2": shape2,
+        "batch_axis": after.batch,
+        "channel_axis": after.channel,
+    }

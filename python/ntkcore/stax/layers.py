@@ -1,91 +1,17 @@
-"""The layers and combinators, by neural-tangents' names and arguments."""
+"""The layers, by neural-tangents' names and arguments."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-from ntkcore.specs import activations, branches, convolutions, layers
-from ntkcore.stax.kernel_fn import KernelFn
-from ntkcore.stax.support import check
-
-MOST_LAYERS = 100_000
-
-
-class Layer(NamedTuple):
-    """The triple of neural-tangents."""
-
-    init_fn: Callable[..., NoReturn]
-    apply_fn: Callable[..., NoReturn]
-    kernel_fn: KernelFn
-
-
-def _no_finite_network(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError(
-        "init_fn and apply_fn belong to finite networks: ntkcore.stax computes the infinite"
-        " network's kernel_fn; ntkcore.finite.to_torch(kernel_fn.net, width) makes a finite one"
-    )
-
-
-def _layer(net: layers.Layer) -> Layer:
-    return Layer(_no_finite_network, _no_finite_network, KernelFn(net))
-
-
-def _net(part: Layer, combinator: str) -> layers.Layer:
-    kernel_fn = part[2] if isinstance(part, tuple) and len(part) == 3 else None
-    if not isinstance(kernel_fn, KernelFn):
-        raise TypeError(
-            f"stax.{combinator} takes layers such as stax.Relu() (called:"
-            f" mind the brackets), not {part!r}"
-        )
-    return kernel_fn.net
-
-
-def serial(*parts: Layer) -> Layer:
-    """Layers one after another. ValueError without any."""
-    if not parts:
-        raise ValueError("stax.serial needs at least one layer")
-    return _layer(layers.Serial(*(_net(part, "serial") for part in parts)))
-
-
-def parallel(*parts: Layer) -> Layer:
-    """One layer for every branch of `FanOut`."""
-    return _layer(branches.Parallel(*(_net(part, "parallel") for part in parts)))
-
-
-def repeat(layer: Layer, n: int) -> Layer:
-    """The layer ``n`` times, one after another; 0 times: the identity.
-    ValueError for a negative ``n``.
-    """
-    if not 0 <= operator.index(n) <= MOST_LAYERS:
-        raise ValueError(
-            f"stax.repeat: n must be a number of times from 0 to {MOST_LAYERS}, not {n!r}"
-        )
-    return _layer(layers.Serial(*[_net(layer, "repeat")] * n) if n else layers.Identity())
-
-
-def batch(
-    kernel_fn: KernelFn, batch_size: int = 0, device_count: int = -1, store_on_device: bool = True
-) -> KernelFn:
-    """The same ``kernel_fn``: any number of samples goes,
-    because `ntkcore.kernel` always works tile by tile.
-
-    ``batch_size``: a number of samples, which bounds memory in neural-tangents; tiles do here,
-    whatever it is. ``device_count``: -1 or 0. TypeError for anything but a ``kernel_fn`` of this
-    module, ValueError for a negative size, NotImplementedError for a number of devices.
-    """
-    check("batch", device_count=device_count, store_on_device=store_on_device)
-    if operator.index(batch_size) < 0:
-        raise ValueError(
-            f"stax.batch: batch_size must be a number of samples, 0 or more, not {batch_size!r}"
-        )
-    if not isinstance(kernel_fn, KernelFn):
-        raise TypeError(
-            "stax.batch takes a kernel_fn, the last of a layer's three, not"
-            f" {type(kernel_fn).__name__}"
-        )
-    return kernel_fn
+from ntkcore.specs import activations, branches, convolutions, layers, positions
+from ntkcore.stax import moving, parts
+from ntkcore.stax.axes import axes_of
+from ntkcore.stax.combinators import Layer, triple
+from ntkcore.stax.combinators import layer_of as _layer
+from ntkcore.stax.support import check, in_order, letters, padding_name, scales
 
 
 def Dense(
@@ -98,10 +24,14 @@ def Dense(
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
     """Fully connected layer, see `ntkcore.Dense`.
-    ``out_dim`` matters for a following "standard" layer only.
+
+    ``out_dim``: units of the finite layer; for the kernel it matters for a following "standard"
+    layer only. ``s``: of "standard" alone: the input is s[0] times as wide as declared (as the
+    layer before says), the finite layer has s[1] out_dim units (Sohl-Dickstein et al. 2020).
     """
-    check("Dense", batch_axis=batch_axis, channel_axis=channel_axis, s=s)
-    return _layer(layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim)))
+    standard = parameterization.lower() == "standard"
+    net = layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim))
+    return triple(parts.Affine(net, batch_axis, channel_axis, s=scales(s, standard, "Dense")))
 
 
 def Conv(
@@ -115,23 +45,122 @@ def Conv(
     parameterization: str = "ntk",
     s: tuple[int, int] = (1, 1),
 ) -> Layer:
-    """2-D convolution over NHWC images, see `ntkcore.Conv`.
-    ``out_chan`` matters as ``out_dim`` does in `Dense`.
+    """Convolution over any number of axes, see `ntkcore.Conv`.
+
+    ``dimension_numbers``: letters of the axes of inputs, weights and outputs, ("NHWC", "HWIO",
+    "NHWC") by default for images; ``filter_shape`` and ``strides`` follow the weights' letters.
+    ``out_chan``, ``s``: as out_dim and s in `Dense`. NotImplementedError for outputs whose spatial
+    letters stand in another order than the inputs'.
     """
-    check("Conv", dimension_numbers=dimension_numbers, s=s)
-    shape, steps = cast(Any, (filter_shape, strides))
-    channels = operator.index(out_chan)
-    return _layer(
-        convolutions.Conv(shape, steps, padding, W_std, b_std, parameterization.lower(), channels)
+    given = out_chan, filter_shape, strides, padding, W_std, b_std, parameterization
+    return _convolution(convolutions.Conv, given, dimension_numbers, s)
+
+
+def ConvLocal(
+    out_chan: int,
+    filter_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str = "VALID",
+    W_std: float = 1.0,
+    b_std: float | None = None,
+    dimension_numbers: Sequence[str] | None = None,
+    parameterization: str = "ntk",
+    s: tuple[int, int] = (1, 1),
+) -> Layer:
+    """`Conv` with weights and biases of its own at every position, see `ntkcore.ConvLocal`.
+
+    Its ``params`` have shapes of their own: (out, in, …, positions) and (out, positions).
+    """
+    given = out_chan, filter_shape, strides, padding, W_std, b_std, parameterization
+    return _convolution(convolutions.ConvLocal, given, dimension_numbers, s)
+
+
+def ConvTranspose(
+    out_chan: int,
+    filter_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str = "VALID",
+    W_std: float = 1.0,
+    b_std: float | None = None,
+    dimension_numbers: Sequence[str] | None = None,
+    parameterization: str = "ntk",
+    s: tuple[int, int] = (1, 1),
+) -> Layer:
+    """Transposed convolution, see `ntkcore.ConvTranspose`; arguments as of `Conv`."""
+    given = out_chan, filter_shape, strides, padding, W_std, b_std, parameterization
+    return _convolution(convolutions.ConvTranspose, given, dimension_numbers, s)
+
+
+def _convolution(
+    kind: Any, given: tuple[Any, ...], numbers: Sequence[str] | None, s: Sequence[int]
+) -> Layer:
+    out_chan, filter_shape, strides, padding, W_std, b_std, parameterization = given
+    rank = 2 if isinstance(filter_shape, int) else len(filter_shape)
+    lhs, rhs, out = letters(numbers, rank, kind.__name__)
+    sizes, steps = (in_order(one, rhs, lhs) for one in (filter_shape, strides or (1,) * rank))
+    way = parameterization.lower()
+    width = operator.index(out_chan)
+    if rank:
+        net = kind(sizes, steps, padding_name(padding), W_std, b_std, way, width)
+    else:  # of vectors
+        net = layers.Dense(W_std, b_std, way, width)
+    places = lhs.index("N"), lhs.index("C"), rhs, lhs.replace("N", "").replace("C", "")
+    local = rank > 0 and kind is convolutions.ConvLocal
+    gives = out.index("N"), out.index("C")
+    part = (parts.AffineLocal if local else parts.Affine)(
+        net, *places, scales(s, way == "standard", kind.__name__), gives
     )
+    return triple(part)
 
 
-def _pool_padding(layer: str, padding: str) -> str:
-    if padding.upper() == "CIRCULAR":
+def ImageResize(
+    shape: Sequence[int],
+    method: str,
+    antialias: bool = True,
+    precision: Any = None,
+    batch_axis: int = 0,
+    channel_axis: int = -1,
+) -> Layer:
+    """Resizes images as `jax.image.resize`, see `ntkcore.ImageResize`; ``precision`` is of no
+    effect. ``shape``: of the whole batch, -1 for what stays: samples and channels at least.
+    """
+    sizes = list(shape)
+    axes = axes_of((batch_axis, channel_axis), len(sizes), "ImageResize")
+    if sizes[axes.batch] != -1 or sizes[axes.channel] != -1:
         raise NotImplementedError(
-            f"stax.{layer}: padding='CIRCULAR' is not supported: use 'SAME' or 'VALID'"
+            f"stax.ImageResize: shape={tuple(shape)} must hold -1 for samples (axis {axes.batch})"
+            f" and channels (axis {axes.channel}): only positions are resized"
         )
-    return padding
+    left = [size for at, size in enumerate(sizes) if at not in (axes.batch, axes.channel)]
+    net = positions.ImageResize(tuple(left), padding_name(method).lower(), antialias)
+    return triple(parts.Placed(net, batch_axis, channel_axis))
+
+
+def Index(idx: Any, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
+    """``x[idx]`` of a whole batch, see `ntkcore.Index`; ``idx`` as `Slice` makes it.
+
+    NotImplementedError for an index of channels but ``:``, and a number for samples.
+    """
+    return triple(moving.Indexed.of(idx, batch_axis, channel_axis))
+
+
+def DotGeneral(
+    *,
+    lhs: Any = None,
+    rhs: Any = None,
+    dimension_numbers: Any = (((), ()), ((), ())),
+    precision: Any = None,
+    batch_axis: int = 0,
+    channel_axis: int = -1,
+) -> Layer:
+    """The product with a constant array, see `ntkcore.DotGeneral`; ``precision`` is of no effect.
+
+    ``dimension_numbers``: axes of a whole batch, counted from its first, neither samples nor
+    channels among them (NotImplementedError).
+    """
+    if lhs is None and rhs is None:
+        return Identity()
+    return triple(moving.Dotted.of(lhs, rhs, dimension_numbers, batch_axis, channel_axis))
 
 
 def AvgPool(
@@ -143,11 +172,9 @@ def AvgPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Mean over windows, see `ntkcore.AvgPool`."""
-    check("AvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
-    shape, steps = cast(Any, (window_shape, strides))
-    return _layer(
-        convolutions.AvgPool(shape, steps, _pool_padding("AvgPool", padding), normalize_edges)
-    )
+    shape, steps = cast(Any, (window_shape, strides or ()))
+    net = convolutions.AvgPool(shape, steps, padding_name(padding), normalize_edges)
+    return triple(parts.Placed(net, batch_axis, channel_axis))
 
 
 def SumPool(
@@ -158,27 +185,29 @@ def SumPool(
     channel_axis: int = -1,
 ) -> Layer:
     """Sum over windows, see `ntkcore.SumPool`."""
-    check("SumPool", batch_axis=batch_axis, channel_axis=channel_axis)
-    shape, steps = cast(Any, (window_shape, strides))
-    return _layer(convolutions.SumPool(shape, steps, _pool_padding("SumPool", padding)))
+    shape, steps = cast(Any, (window_shape, strides or ()))
+    net = convolutions.SumPool(shape, steps, padding_name(padding))
+    return triple(parts.Placed(net, batch_axis, channel_axis))
 
 
 def GlobalAvgPool(batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Mean over all pixels, see `ntkcore.GlobalAvgPool`."""
-    check("GlobalAvgPool", batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(convolutions.GlobalAvgPool())
+    return triple(parts.GlobalPool(convolutions.GlobalAvgPool(), batch_axis, channel_axis))
 
 
 def GlobalSumPool(batch_axis: int = 0, channel_axis: int = -1) -> Layer:
     """Sum over all pixels, see `ntkcore.GlobalSumPool`."""
-    check("GlobalSumPool", batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(convolutions.GlobalSumPool())
+    return triple(parts.GlobalPool(convolutions.GlobalSumPool(), batch_axis, channel_axis))
 
 
 def Flatten(batch_axis: int = 0, batch_axis_out: int = 0) -> Layer:
-    """Image to vector, see `ntkcore.Flatten`."""
-    check("Flatten", batch_axis=batch_axis, batch_axis_out=batch_axis_out)
-    return _layer(convolutions.Flatten())
+    """Image to vector, see `ntkcore.Flatten`.
+
+    ``batch_axis_out``: 0 or 1, the axis of the samples after it; ValueError for others.
+    """
+    if batch_axis_out not in (0, 1, -1, -2):
+        raise ValueError(f"stax.Flatten: batch_axis_out must be 0 or 1, not {batch_axis_out!r}")
+    return triple(parts.Flat(convolutions.Flatten(), batch_axis, batch_axis_out=batch_axis_out % 2))
 
 
 def LayerNorm(
@@ -187,8 +216,16 @@ def LayerNorm(
     """Normalisation over features or channels, and rows and columns of images if so said, see
     `ntkcore.LayerNorm`.
     """
-    check("LayerNorm", batch_axis=batch_axis, channel_axis=channel_axis)
-    return _layer(layers.LayerNorm(eps, axis if isinstance(axis, int) else tuple(axis)))
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    if axes == (channel_axis,):
+        return triple(parts.Placed(layers.LayerNorm(eps), batch_axis, channel_axis))
+    if (batch_axis, channel_axis) != (0, -1):
+        raise NotImplementedError(
+            f"stax.LayerNorm: axis={axis!r} with batch_axis={batch_axis} and"
+            f" channel_axis={channel_axis} is not supported: over more than channels only images of"
+            " (samples, height, width, channels) are normalised"
+        )
+    return triple(parts.Placed(layers.LayerNorm(eps, axes), batch_axis, channel_axis))
 
 
 def Dropout(rate: float, mode: str = "train") -> Layer:
@@ -231,9 +268,9 @@ def Sigmoid_like() -> Layer:
 
 
 def Gelu(approximate: bool = False) -> Layer:
-    """x Phi(x); ``approximate`` is for finite networks, so that only False goes."""
-    check("Gelu", approximate=approximate)
-    return _layer(activations.Gelu())
+    """x Phi(x); ``approximate``: by a tanh in the finite layer, while the kernel is exact."""
+    net = activations.Gelu()
+    return triple((parts.ApproximateGelu if approximate else parts.Part)(net))
 
 
 def Sin(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Layer:

@@ -1,36 +1,28 @@
-"""Arguments of neural-tangents that have one value here, and what to do instead of others."""
+"""Arguments of neural-tangents: their values here, and what to do instead of others."""
 
 from __future__ import annotations
 
+import enum
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from ntkcore.specs import branches, convolutions, layers, positions
+from ntkcore.specs.activations import Activation
+
+
+class Padding(enum.Enum):
+    """Borders of images: cut off, of zeros, or wrapped around."""
+
+    CIRCULAR = "CIRCULAR"
+    SAME = "SAME"
+    VALID = "VALID"
+
 
 # What an argument may be, and what to do for other values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "batch_axis": ((0,), "samples lie along axis 0; move them there with np.moveaxis"),
-    "batch_axis_out": ((0,), "samples stay along axis 0"),
-    "channel_axis": (
-        (-1,),
-        "features or channels lie along the last axis; move them there with np.moveaxis",
-    ),
-    "dimension_numbers": (
-        (None, ("NHWC", "HWIO", "NHWC")),
-        "images are NHWC; move their channels to the end with np.moveaxis(x, 1, -1)",
-    ),
-    "s": (((1, 1),), "give every layer its own width as out_dim or out_chan, and leave s out"),
-    "diagonal_batch": (
-        (None, True),
-        "cov1 is every sample's variance; for all pairs ask for 'nngp' of x1 alone",
-    ),
-    "diagonal_spatial": (
-        (None, False),
-        "pixels are followed as the network needs them: leave it out",
-    ),
     "do_stabilize": ((False, True), "say True or False"),
     "do_clip": ((False, True), "say True or False"),
-    "approximate": (
-        (False,),
-        "it concerns finite networks, which are not here, and leaves the kernel as it is",
-    ),
     "device_count": (
         (-1, 0),
         "name GPUs by backend='cuda' and devices= of ntkcore.kernel, and leave it out",
@@ -48,3 +40,111 @@ def check(layer: str, **arguments: Any) -> None:
             value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed
         ):
             raise NotImplementedError(f"stax.{layer}: {name}={value!r} is not supported: {advice}")
+
+
+def refuse_masks(call: str, **arguments: Any) -> None:
+    """NotImplementedError for masked inputs and graphs."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise NotImplementedError(
+            f"{call}: {' and '.join(given)} (masked inputs, graphs) are not supported:"
+            " leave them None"
+        )
+
+
+def scales(s: Any, standard: bool, layer: str) -> tuple[int, int]:
+    """``s`` of a layer in the standard parameterization; (1, 1) elsewhere, where it plays no part.
+    ValueError for anything but two positive numbers.
+    """
+    before, after = map(operator.index, s) if len(s) == 2 else (0, 0)
+    if before < 1 or after < 1:
+        raise ValueError(f"stax.{layer}: s must be two positive numbers (before, after), not {s!r}")
+    return (before, after) if standard else (1, 1)
+
+
+def padding_name(padding: Any) -> str:
+    """The name of a padding, which may be one of `Padding`."""
+    return str(padding.value if isinstance(padding, enum.Enum) else padding)
+
+
+def letters(given: Sequence[str] | None, rank: int, layer: str) -> tuple[str, str, str]:
+    """dimension_numbers of a convolution over ``rank`` axes: those given, or channels last.
+
+    ValueError for letters that do not name the axes;
+    NotImplementedError for spatial axes that change places.
+    """
+    if given is None:
+        default = "DHW"[-rank:] if rank > 1 else "H" * rank
+        return f"N{default}C", f"{default}IO", f"N{default}C"
+    lhs, rhs, out = given
+    space = [letter for letter in lhs if letter not in "NC"]
+    fits = (
+        sorted(lhs) == sorted(out) == sorted(["N", "C", *space])
+        and sorted(rhs) == sorted(["I", "O", *space])
+        and len(set(space)) == len(space) == rank
+    )
+    if not fits:
+        raise ValueError(
+            f"stax.{layer}: dimension_numbers={tuple(given)} must name the axes of inputs, weights"
+            f" and outputs, {rank} of them spatial, such as ('NHWC', 'HWIO', 'NHWC')"
+        )
+    if [letter for letter in out if letter not in "NC"] != space:
+        raise NotImplementedError(
+            f"stax.{layer}: dimension_numbers={tuple(given)} changes the order of the spatial axes:"
+            " give the outputs that of the inputs, and transpose the data instead"
+        )
+    return lhs, rhs, out
+
+
+def in_order(given: Any, rhs: str, lhs: str) -> Any:
+    """Sizes that stand in the order of the weights' letters in that of the inputs'."""
+    if not isinstance(given, (list, tuple)):
+        return given
+    weights = [letter for letter in rhs if letter not in "IO"]
+    if len(given) != len(weights):
+        return tuple(given)  # the spec says what is wrong with it
+    return tuple(given[weights.index(letter)] for letter in lhs if letter not in "NC")
+
+
+# Layers through which pixels go one by one: covariances between them do not matter behind these.
+PIXEL_BY_PIXEL = (
+    Activation,
+    branches.FanInSum,
+    branches.FanOut,
+    convolutions.Convolution,
+    convolutions.Flatten,
+    layers.Container,
+    layers.Dense,
+    layers.Identity,
+    layers.LayerNorm,
+    positions.Index,
+)
+
+SHARED = (convolutions.Conv, convolutions.ConvTranspose)
+
+
+def check_diagonals(
+    net: layers.Layer, batch: Any, spatial: Any, error: type[Exception] = NotImplementedError
+) -> None:
+    """ValueError for values that are none; the error where covariances between pixels are needed,
+    but not wanted.
+    """
+    for name, value in (("diagonal_batch", batch), ("diagonal_spatial", spatial)):
+        if value not in (None, True, False):
+            raise ValueError(f"kernel_fn: {name} must be None, True or False, not {value!r}")
+    inner = list(_inner(net))
+    pools = [layer for layer in inner if not isinstance(layer, PIXEL_BY_PIXEL)]
+    # Weights of their own at every pixel leave nothing between pixels.
+    local = any(isinstance(layer, convolutions.ConvLocal) for layer in inner)
+    shared = any(isinstance(layer, SHARED) for layer in inner)
+    if spatial and pools and (shared or not local):
+        raise error(
+            f"kernel_fn: diagonal_spatial=True leaves out the covariances between pixels that"
+            f" {pools[0]!r} takes means of: leave diagonal_spatial out"
+        )
+
+
+def _inner(net: layers.Layer) -> Iterator[layers.Layer]:
+    yield net
+    for layer in net._inner():
+        yield from _inner(layer)

@@ -179,7 +179,8 @@ def furnish(group: Any, a: Array, b: Array | None, exact: dict[str, Array]) -> N
     for name, values in exact.items():
         _array(group, f"diagonal_{name}", "sample", (n,), (n,), a.dtype)[:] = values
     _array(group, "done", "tile tile2", (-(-n // tile), -(-m // tile)), (1, 1), np.uint8)
-    inner = "feature" if a.ndim == 2 else "height width channel"
+    axes = ["depth", "height", "width"] if a.ndim < 6 else [f"axis{i}" for i in range(a.ndim - 2)]
+    inner = "feature" if a.ndim == 2 else " ".join([*axes[2 - a.ndim :], "channel"])
     for name, axis, data in (("x", "sample", a), ("x2", "sample2", b)):
         if data is not None:
             _array(group, name, f"{axis} {inner}", data.shape, (tile, *data.shape[1:]), data.dtype)[

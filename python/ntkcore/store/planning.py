@@ -121,7 +121,7 @@ def estimate(
 
 def _seconds_per_pair(net: Layer, a: Array, names: tuple[str, ...], backend: str) -> float:
     """Of a few pairs, then more and more, until they take long enough to be measured."""
-    columns, most = a[: 16 if a.ndim == 4 else 512], min(len(a), 512)
+    columns, most = a[: 512 if a.ndim == 2 else 16], min(len(a), 512)
     kernel(net, a[:1], a[:1], names, threads=1, backend=backend, progress=False)  # warms up
     rows = 1
     while True:

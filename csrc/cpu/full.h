@@ -1,0 +1,431 @@
+// Pairs of samples by full covariances: dense matrices over all pairs of positions, one pair of
+// samples at a time, positions p' side by side in vectors.
+#pragma once
+
+#include "../program/full_program.h"
+#include "../stop.h"
+#include "head.h"
+
+namespace ntk {
+namespace {
+
+// K and T over the pairs (p, p') of a slot; where only p = p' is kept, over these in row 0.
+template <class T>
+struct Field {
+  T *k, *t;
+  int positions;
+  bool diagonal;
+  int rows() const { return diagonal ? 1 : positions; }
+};
+
+// Two samples: values [channel][pitch], and features [row of the table][pitch].
+template <class T>
+struct FullPair {
+  const T *row, *col;
+  const T *row_table, *col_table;
+  double* record;  // of a sample with itself: where its table is written
+};
+
+template <class T, bool kNtk, bool kSelf>
+class FullRun {
+ public:
+  using V = typename Vector<T>::type;
+  using Integers = typename Vector<T>::integer;
+  static constexpr int L = kLanes<T>;
+
+  // Without memory (not `real`) only its size is found out.
+  FullRun(const FullProgram& program, const std::int64_t* offset, char*& memory, bool real)
+      : program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
+    const std::int64_t size = pitch_ * program.largest, beyond = pitch_ + L;
+    fields_ = static_cast<Field<T>*>(carve(memory, (program.slots + 1) * sizeof(Field<T>)));
+    for (int s = 0; s <= program.slots; ++s) {
+      // A row's neighbours are read along with it, those of the first and last row too.
+      T* const k = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
+      T* const t = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
+      if (real) fields_[s] = {k, t, 0, false};
+    }
+    shifted_ = static_cast<Shifted*>(carve(memory, program.most_taps * sizeof(Shifted)));
+  }
+
+  // Adds to readouts [head slot][2][step].
+  void run(const FullPair<T>& pair, double* readouts, int step) {
+    load_input(pair);
+    for (int i = 0; i < program_.size && !stopped();) {
+      const FullOp& op = program_.ops[i];
+      Field<T>& field = fields_[op.slot];
+      const int last = row_ops_end(i);
+      switch (op.kind) {
+        case FullOpKind::affine:
+        case FullOpKind::pointwise:
+          by_rows(i, last, pair, field);
+          break;
+        case FullOpKind::window:
+          window(op, field, i + 1, last, pair);
+          break;
+        case FullOpKind::linear:
+          linear(op, field);
+          break;
+        case FullOpKind::copy:
+        case FullOpKind::add:
+        case FullOpKind::multiply:
+          join(op.kind, field, fields_[op.other]);
+          break;
+        case FullOpKind::diagonal:
+          to_diagonal(field);
+          break;
+        case FullOpKind::spread:
+          to_all(field);
+          break;
+        case FullOpKind::readout:
+        case FullOpKind::trace:
+          read_out(op, field, readouts + 2 * step * op.other, step);
+          break;
+      }
+      i = last;
+    }
+  }
+
+ private:
+  // A tap's rows, moved to where outputs read, and which outputs do.
+  struct Shifted {
+    const T *k, *t;
+    const std::int32_t* mask;
+  };
+
+  T* row(T* matrix, int p) const { return matrix + p * pitch_; }
+  Field<T>& spare() { return fields_[program_.slots]; }
+
+  // K = <x(p), x'(p')>/channels, T = 0.
+  void load_input(const FullPair<T>& pair) {
+    Field<T>& field = fields_[0];
+    field.positions = program_.positions;
+    field.diagonal = program_.diagonal;
+    const T scale = T(1.0 / program_.channels);
+    for (int p = 0; p < field.rows(); ++p) {
+      T *const k = row(field.k, p), *const t = row(field.t, p);
+      for (int q = 0; q < field.positions; q += L) {
+        V sum = V{};
+        for (int c = 0; c < program_.channels; ++c) {
+          const T *const x = pair.row + c * pitch_, *const y = pair.col + c * pitch_;
+          sum += (field.diagonal ? load(x + q) : splat(x[p])) * load(y + q);
+        }
+        store(k + q, scale * sum);
+        if (kNtk) store(t + q, V{});
+      }
+    }
+  }
+
+  // Affine and pointwise ops act on every row by itself: those that follow op i on its slot run
+  // while a row is in the cache. A sample with itself needs all variances first: op by op.
+  int row_ops_end(int i) const {
+    const FullOpKind kind = program_.ops[i].kind;
+    int end = i + 1;
+    if (!kSelf && (is_row_op(kind) || kind == FullOpKind::window))
+      while (end < program_.size && is_row_op(program_.ops[end].kind) &&
+             program_.ops[end].slot == program_.ops[i].slot)
+        ++end;
+    return end;
+  }
+  static bool is_row_op(FullOpKind kind) {
+    return kind == FullOpKind::affine || kind == FullOpKind::pointwise;
+  }
+
+  void by_rows(int first, int last, const FullPair<T>& pair, Field<T>& field) {
+    const bool features = kSelf && program_.ops[first].kind == FullOpKind::pointwise;
+    if (features) record(program_.ops[first], pair.record + offset_[first] * pitch_, field);
+    for (int p = 0; p < field.rows(); ++p) apply_row(first, last, pair, field, p);
+    if (features) finish_self(field);
+  }
+  void apply_row(int first, int last, const FullPair<T>& pair, Field<T>& field, int p) {
+    for (int i = first; i < last; ++i)
+      if (program_.ops[i].kind == FullOpKind::affine)
+        affine_row(program_.ops[i], field, p);
+      else if (acts(program_.ops[i].pointwise))
+        pointwise_row(i, pair, field, p);
+  }
+
+  void affine_row(const FullOp& op, Field<T>& field, int p) {
+    const Affine<T> map = op.constants.affine().as<T>();
+    T *const k = row(field.k, p), *const t = row(field.t, p);
+    for (int q = 0; q < field.positions; q += L) {
+      V a = load(k + q), b = kNtk ? load(t + q) : V{};
+      map.template apply<kNtk>(a, b);
+      store(k + q, a);
+      if (kNtk) store(t + q, b);
+    }
+  }
+
+  void pointwise_row(int number, const FullPair<T>& pair, Field<T>& field, int p) {
+    const FullOp& op = program_.ops[number];
+    const std::int64_t at = offset_[number] * pitch_;
+    const T *const rows = pair.row_table + at, *const cols = pair.col_table + at;
+    T *const k = row(field.k, p), *const t = row(field.t, p);
+    const bool diagonal = field.diagonal;
+    visit_pointwise<T>(op.pointwise, op.constants,
+                       [&](const auto& phi) __attribute__((always_inline)) {
+                         int q = 0;
+                         const auto of_row = [&](int which) __attribute__((always_inline)) {
+                           const T* const f = rows + which * pitch_;
+                           return diagonal ? load(f + q) : splat(f[p]);
+                         };
+                         const auto of_col = [&](int which) __attribute__((always_inline)) {
+                           return load(cols + which * pitch_ + q);
+                         };
+                         int terms = 0;
+                         if constexpr (is_series<std::decay_t<decltype(phi)>>) {
+                           V need = V{};
+                           for (; q < field.positions; q += L)
+                             need = max(need, phi.need(of_row, of_col));
+                           terms = phi.terms_of(need);
+                         }
+                         for (q = 0; q < field.positions; q += L) {
+                           V e, d;
+                           pair_of(phi, load(k + q), of_row, of_col, terms, e, d);
+                           store(k + q, e);
+                           if (kNtk) store(t + q, d * load(t + q));
+                         }
+                       });
+  }
+
+  // A sample with itself: features of its positions, and what becomes of p = p', where the
+  // correlation is exactly 1.
+  void record(const FullOp& op, double* features, const Field<T>& field) {
+    own_.k = row(spare().k, 0);
+    own_.t = row(spare().t, 0);
+    for (int p = 0; p < field.positions; ++p) {
+      const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
+      const WithItself<double> r = with_itself(op.pointwise, op.constants, double(field.k[at]));
+      for (int f = 0; f < features_at(op); ++f) features[f * pitch_ + p] = r.f[f];
+      own_.k[p] = T(r.E);
+      own_.t[p] = T(r.D * double(field.t[at]));
+    }
+  }
+  void finish_self(Field<T>& field) {
+    for (int p = 0; p < field.positions; ++p) {
+      const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
+      field.k[at] = own_.k[p];
+      field.t[at] = own_.t[p];
+    }
+  }
+
+  // Ops first … last of rows follow.
+  void window(const FullOp& op, Field<T>& field, int first, int last, const FullPair<T>& pair) {
+    const WindowTable& table = program_.windows[op.table];
+    Field<T>& out = spare();
+    out.positions = table.out;
+    out.diagonal = field.diagonal;
+    for (int o = 0; o < out.rows(); ++o) {
+      sum_of_taps(table, field, o, row(out.k, o), row(out.t, o));
+      affine_row(op, out, o);
+      apply_row(first, last, pair, out, o);
+    }
+    swap(field, out);
+  }
+
+  // K(o') = sum over taps t of K(source_t(o), source_t(o')), and T; on the diagonal o is o'.
+  void sum_of_taps(const WindowTable& table, const Field<T>& field, int o, T* k, T* t) {
+    int count = 0;
+    for (int tap = 0; tap < table.taps; ++tap) {
+      const int p = source_row(table, field, tap, o);
+      if (p < 0 || has_runs(table, tap)) continue;
+      const std::int64_t at = p * pitch_ + table.shift[tap];
+      shifted_[count++] = {field.k + at, field.t + at, table.mask + tap * table.mask_pitch};
+    }
+    sum_of_shifted(count, table.out, k, t);
+    for (int tap = 0; tap < table.taps; ++tap) {
+      const int p = source_row(table, field, tap, o);
+      if (p < 0) continue;
+      for (int r = table.first_run[tap]; r < table.first_run[tap + 1]; ++r) {
+        add_run(table.runs[r], row(field.k, p), k);
+        if (kNtk) add_run(table.runs[r], row(field.t, p), t);
+      }
+    }
+  }
+  static int source_row(const WindowTable& table, const Field<T>& field, int tap, int o) {
+    return field.diagonal ? 0 : table.source[std::int64_t(tap) * table.out + o];
+  }
+  static bool has_runs(const WindowTable& table, int tap) {
+    return table.first_run[tap] < table.first_run[tap + 1];
+  }
+
+  // What lies beyond a row is read too, and masked.
+  void sum_of_shifted(int count, int out, T* k, T* t) {
+    for (int q = 0; q < out; q += L) {
+      V sum_k = V{}, sum_t = V{};
+      for (int i = 0; i < count; ++i) {
+        const Shifted& from = shifted_[i];
+        const Integers mask = wide_mask(from.mask + q);
+        sum_k += (V)((Integers)load(from.k + q) & mask);
+        if (kNtk) sum_t += (V)((Integers)load(from.t + q) & mask);
+      }
+      store(k + q, sum_k);
+      if (kNtk) store(t + q, sum_t);
+    }
+  }
+  static NTK_HD Integers wide_mask(const std::int32_t* mask) {
+    typedef std::int32_t Narrow __attribute__((vector_size(L * 4)));
+    Narrow narrow;
+    __builtin_memcpy(&narrow, mask, sizeof narrow);
+    return __builtin_convertvector(narrow, Integers);
+  }
+  static void add_run(const Run& run, const T* from, T* sum) {
+    T* const to = sum + run.to;
+    from += run.from;
+    if (run.step == 1) {
+      int i = 0;
+      for (; i + L <= run.count; i += L) store(to + i, load(to + i) + load(from + i));
+      for (; i < run.count; ++i) to[i] += from[i];
+    } else {
+      for (int i = 0; i < run.count; ++i) to[i] += from[std::int64_t(i) * run.step];
+    }
+  }
+
+  void linear(const FullOp& op, Field<T>& field) {
+    const MatrixTable& table = program_.matrices[op.table];
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T *const matrix = which ? field.t : field.k, *const other = spare().k;
+      if (field.diagonal)
+        on_diagonal(table, matrix, other);
+      else
+        from_both_sides(table, field.positions, matrix, other);
+    }
+    field.positions = table.out;
+  }
+
+  // M <- L M L' as (L (L M)')'.
+  void from_both_sides(const MatrixTable& table, int in, T* matrix, T* other) {
+    times(table, in, matrix, other);
+    transpose(other, matrix, pitch_, table.out, in);
+    times(table, table.out, matrix, other);
+    transpose(other, matrix, pitch_, table.out, table.out);
+  }
+  // out <- L M, M of so many columns.
+  void times(const MatrixTable& table, int columns, T* matrix, T* out) {
+    for (int o = 0; o < table.out; ++o) {
+      T* const to = row(out, o);
+      for (int q = 0; q < columns; q += L) store(to + q, V{});
+      for (int e = table.start[o]; e < table.start[o + 1]; ++e) {
+        const T weight = T(table.value[e]);
+        const T* const from = row(matrix, table.column[e]);
+        for (int q = 0; q < columns; q += L) store(to + q, load(to + q) + weight * load(from + q));
+      }
+    }
+  }
+  // M <- L M L' on the diagonal, where L has one entry a row.
+  static void on_diagonal(const MatrixTable& table, T* matrix, T* other) {
+    for (int o = 0; o < table.out; ++o) {
+      other[o] = 0;
+      for (int e = table.start[o]; e < table.start[o + 1]; ++e)
+        other[o] += T(table.value[e] * table.value[e]) * matrix[table.column[e]];
+    }
+    for (int o = 0; o < table.out; ++o) matrix[o] = other[o];
+  }
+
+  void join(FullOpKind kind, Field<T>& to, const Field<T>& from) {
+    to.positions = from.positions;
+    to.diagonal = from.diagonal;
+    for (int p = 0; p < from.rows(); ++p) {
+      T *const k = row(to.k, p), *const t = row(to.t, p);
+      const T *const other_k = row(from.k, p), *const other_t = row(from.t, p);
+      for (int q = 0; q < from.positions; q += L) {
+        V a = load(k + q), b = kNtk ? load(t + q) : V{};
+        combine(kind, a, b, load(other_k + q), kNtk ? load(other_t + q) : V{});
+        store(k + q, a);
+        if (kNtk) store(t + q, b);
+      }
+    }
+  }
+
+  void to_diagonal(Field<T>& field) {
+    for (int p = 1; p < field.positions; ++p) {
+      field.k[p] = row(field.k, p)[p];
+      if (kNtk) field.t[p] = row(field.t, p)[p];
+    }
+    field.diagonal = true;
+  }
+  void to_all(Field<T>& field) {
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T* const matrix = which ? field.t : field.k;
+      for (int p = 1; p < field.positions; ++p) {
+        T* const to = row(matrix, p);
+        for (int q = 0; q < field.positions; q += L) store(to + q, V{});
+        to[p] = matrix[p];
+        matrix[p] = 0;
+      }
+    }
+    field.diagonal = false;
+  }
+
+  void read_out(const FullOp& op, const Field<T>& field, double* readouts, int step) {
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T* const matrix = which ? field.t : field.k;
+      const bool few = op.kind == FullOpKind::trace && !field.diagonal;
+      double total = 0;
+      for (int p = 0; p < field.rows(); ++p)
+        total += few ? double(row(matrix, p)[p]) : double(sum_of(row(matrix, p), field.positions));
+      readouts[which * step] += op.constants.scale() * total;
+    }
+  }
+  static T sum_of(const T* values, int count) {
+    V sums = V{};
+    int i = 0;
+    for (; i + L <= count; i += L) sums += load(values + i);
+    T total = 0;
+    for (; i < count; ++i) total += values[i];
+    for (int l = 0; l < L; ++l) total += sums[l];
+    return total;
+  }
+
+  static void swap(Field<T>& a, Field<T>& b) {
+    const Field<T> kept = a;
+    a = b;
+    b = kept;
+  }
+
+  const FullProgram program_;
+  const std::int64_t* offset_;
+  const std::int64_t pitch_;
+  Field<T>* fields_;  // of the slots, and a spare one
+  Shifted* shifted_;  // of one row of outputs
+  Field<T> own_{};
+};
+
+template <class T, bool kNtk>
+void run_full(const FullTile<T>& tile) {
+  constexpr int L = kLanes<T>;
+  char* memory = static_cast<char*>(tile.workspace);
+  const HeadScratch<T> s = make_head_scratch<T>(tile.program.head, memory);
+  const ImagesView<T>&rows = tile.row_images, &cols = tile.col_images;
+  FullRun<T, kNtk, false> run(tile.program, rows.offset, memory, true);
+  for (std::int64_t i = 0; i < tile.rows && !stopped(); ++i)
+    for (std::int64_t j = 0; j < tile.cols && !stopped(); j += L) {
+      if (tile.diagonal && j + L - 1 <= i) continue;
+      for (int k = 0; k < 2 * tile.program.head.slots * L; ++k) s.readouts[k] = 0;
+      for (int l = 0; l < L && j + l < tile.cols; ++l) {
+        if (tile.diagonal && j + l <= i) continue;
+        const std::int64_t r = tile.row + i, c = tile.col + j + l;
+        run.run({rows.pixels + r * rows.pixels_stride, cols.pixels + c * cols.pixels_stride,
+                 rows.table + r * rows.table_stride, cols.table + c * cols.table_stride, nullptr},
+                s.readouts + l, L);
+      }
+      run_head<T, kNtk>(tile, tile.row + i, tile.col + j, s);
+      scatter(tile, i, j, s);
+    }
+}
+
+// A sample with itself: its table, and its read-outs.
+inline void run_full_self(const FullSelf& self) {
+  char* memory = static_cast<char*>(self.workspace);
+  FullRun<double, true, true> run(self.program, self.offset, memory, true);
+  run.run({self.values, self.values, self.table, self.table, self.table}, self.readouts, 1);
+}
+
+inline std::int64_t full_scratch_bytes(const FullProgram& program) {
+  char* memory = nullptr;
+  make_head_scratch<double>(program.head, memory);
+  FullRun<double, true, true>(program, nullptr, memory, false);
+  return memory - static_cast<char*>(nullptr);
+}
+
+}  // namespace
+}  // namespace ntk

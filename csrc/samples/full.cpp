@@ -1,0 +1,110 @@
+#include "full.h"
+
+#include "../scratch.h"
+#include "../stop.h"
+#include "points.h"
+
+namespace ntk {
+namespace {
+
+// Samples one after another through the backend's full_self.
+class SelfRunner {
+ public:
+  SelfRunner(const FullSchedule& schedule, const Backend& backend)
+      : backend_(backend),
+        program_(schedule.view()),
+        pitch_(pitch_of<double>(program_)),
+        values_(program_.channels * pitch_),
+        table(schedule.table_rows() * pitch_),
+        readouts(2 * program_.head.slots) {
+    self_ = {program_,     schedule.offset(), values_.data(),
+             table.data(), readouts.data(),   kept_memory(backend.full_bytes(program_))};
+  }
+
+  // One sample [positions][channels].
+  template <class T>
+  void run(const T* x) {
+    for (std::int64_t p = 0; p < program_.positions; ++p)
+      for (std::int64_t c = 0; c < program_.channels; ++c)
+        values_[c * pitch_ + p] = double(x[p * program_.channels + c]);
+    readouts.assign(readouts.size(), 0);
+    backend_.full_self(self_);
+    if (stopped()) throw Stopped();
+  }
+
+ private:
+  const Backend& backend_;
+  FullProgram program_;
+  std::int64_t pitch_;
+  FullSelf self_;
+  std::vector<double> values_;
+
+ public:
+  std::vector<double> table, readouts;
+};
+
+}  // namespace
+
+template <class T>
+FullSamples<T>::FullSamples(const FullSchedule& schedule, const Backend& backend, const T* x,
+                            std::int64_t size, const double* head, std::int64_t head_pitch)
+    : size_(size), offset_(schedule.offset(), schedule.offset() + schedule.view().size) {
+  const FullProgram program = schedule.view();
+  const std::int64_t from = pitch_of<double>(program), to = pitch_of<T>(program);
+  const std::int64_t width = std::int64_t(program.positions) * program.channels;
+  pixels_stride_ = program.channels * to;
+  table_stride_ = schedule.table_rows() * to;
+  head_stride_ = (size + kImageLanes<T> - 1) / kImageLanes<T> * kImageLanes<T> + kImageLanes<T>;
+  pixels_.resize(size * pixels_stride_);
+  table_.resize(size * table_stride_);
+  SelfRunner runner(schedule, backend);
+  for (std::int64_t n = 0; n < size; ++n) {
+    runner.run(x + n * width);
+    // Its values, channel by channel.
+    for (std::int64_t i = 0; i < width; ++i)
+      pixels_[n * pixels_stride_ + i % program.channels * to + i / program.channels] =
+          x[n * width + i];
+    // Its features.
+    for (int k = 0; k < program.size; ++k)
+      for (int f = 0; f < features_at(program.ops[k]); ++f)
+        for (int p = 0; p < program.ops[k].positions; ++p) {
+          const std::int64_t row = offset_[k] + f;
+          const double value = runner.table[row * from + p];
+          const bool inverse = f == 0 && holds_inverse(program.ops[k]);
+          table_[n * table_stride_ + row * to + p] =
+              inverse ? bounded_inverse<T>(value, kLargestInverse<T>) : T(value);
+        }
+  }
+  head_ = head_table<T>(program.head, head, size, head_pitch, head_stride_);
+}
+
+template <class T>
+ImagesView<T> FullSamples<T>::view() const {
+  return {size_,         pixels_.data(), pixels_stride_, table_.data(),
+          table_stride_, offset_.data(), head_.data(),   head_stride_};
+}
+
+template <class T>
+ImageDiagonal full_diagonal(const FullSchedule& schedule, const Backend& backend, const T* x,
+                            std::int64_t size) {
+  const FullProgram program = schedule.view();
+  const Program& head = program.head;
+  ImageDiagonal out{std::vector<double>(head.outputs * size),
+                    std::vector<double>(head.outputs * size),
+                    std::vector<double>(2 * head.size * size)};
+  SelfRunner runner(schedule, backend);
+  for (std::int64_t n = 0; n < size; ++n) {
+    runner.run(x + n * program.positions * program.channels);
+    follow_head(head, runner.readouts.data(), 1, n, size, out);
+  }
+  return out;
+}
+
+template class FullSamples<float>;
+template class FullSamples<double>;
+template ImageDiagonal full_diagonal(const FullSchedule&, const Backend&, const float*,
+                                     std::int64_t);
+template ImageDiagonal full_diagonal(const FullSchedule&, const Backend&, const double*,
+                                     std::int64_t);
+
+}  // namespace ntk

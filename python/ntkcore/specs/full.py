@@ -1,0 +1,314 @@
+"""The builder of programs by full covariances: what displacement planes cannot do,
+over all pairs of positions. See ``csrc/program/full_program.h``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore import _core
+from ntkcore.specs.program import Builder, Matrix, Op, Shape, Side, Unread, Value, Window
+
+NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
+Csr = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
+
+
+@dataclass
+class _Op:
+    """An op on a slot that has so many positions after it."""
+
+    kind: str
+    dual: str
+    slot: int
+    other: int
+    params: Sequence[float]
+    positions: int
+    table: int = 0
+
+
+class FullBuilder(Builder):
+    """Collects ops for an input of shape ``(…, channels)``, with any axes of positions."""
+
+    most_axes = math.inf
+
+    def _start(self, input_shape: Shape, variance: float) -> None:
+        super()._start(input_shape, variance)
+        self._full_ops: list[_Op] = []
+        self._windows: list[Side] = []
+        self._matrices: list[Csr] = []
+        self._flips = len(input_shape) == 3  # are left and right alike, so far
+
+    def conv(
+        self,
+        value: Value,
+        window: Window,
+        circular: bool,
+        params: Sequence[float],
+        width: int | None,
+    ) -> Value:
+        return self.conv_by_taps(value, sides_of(window, value.image, circular), params, width)
+
+    def conv_by_taps(
+        self, value: Value, sides: Sequence[Side], params: Sequence[float], width: int | None
+    ) -> Value:
+        return self._with_weights(self._by_taps(value, sides, params), width)
+
+    def conv_local(
+        self,
+        value: Value,
+        window: Window,
+        circular: bool,
+        params: Sequence[float],
+        width: int | None,
+    ) -> Value:
+        value = self._by_taps(value, sides_of(window, value.image, circular), params)
+        self._append("spread", value)
+        return self._with_weights(value, width)
+
+    def pick(self, value: Value, sides: Sequence[Side], shape: Shape) -> Value:
+        return self._shaped(self._by_taps(value, sides, NOTHING), shape)
+
+    def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
+        image = value.image
+        self._flips &= _flip_matrix(matrix, image, shape, axis)
+        before, after = (1, 1) if axis is None else _around(image, axis)
+        slot = value.slot
+        self._matrices.append(_csr(matrix, before, after))
+        positions = before * len(matrix) * after
+        self._full_ops.append(
+            _Op("linear", "", slot, 0, NOTHING, positions, len(self._matrices) - 1)
+        )
+        most = float(np.abs(matrix).sum(axis=1).max()) ** 2
+        return self._shaped(replace(value, variance=most * value.variance), shape)
+
+    def pool(
+        self,
+        value: Value,
+        window: Window,
+        scale: float,
+        normalize_edges: bool,
+        circular: bool = False,
+    ) -> Value:
+        matrices = pool_matrices(window, value.image, normalize_edges, circular)
+        if not normalize_edges:
+            matrices[0] *= math.sqrt(scale)
+        for axis, matrix in enumerate(matrices):
+            if not np.array_equal(matrix, np.eye(matrix.shape[1])):
+                shape = *value.image[:axis], len(matrix), *value.image[axis + 1 :]
+                value = self.mix(value, matrix, shape, axis)
+        return value
+
+    def _may_pool(self, image: Value) -> bool:
+        return True
+
+    def normalize(
+        self, value: Value, eps: float, over_h: bool = False, over_w: bool = False
+    ) -> Value:
+        if value.is_image and (over_h or over_w):
+            raise self.error(
+                "LayerNorm",
+                "over rows or columns it is known on images of networks without layers that need"
+                " full covariances (sequences, volumes, pools in branches, …): normalise over the"
+                " channels alone, axis=-1",
+            )
+        return super().normalize(value, eps)
+
+    def read(self, value: Value, last: bool = True) -> Value:
+        if value.unread and value.unread.half > 0:
+            unread = value.unread
+            value, last = value if last else self.copy(value), True
+            value = self._pool_unread(value, unread)
+        return super().read(value, last)
+
+    def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
+        kind = "readout" if unread.half < 0 else "trace"
+        positions = math.prod(unread.image)
+        self._full_ops.append(_Op(kind, "", value.slot, slot, (unread.scale, 0, 0, 0), positions))
+
+    def _window_mean(
+        self, value: Value, window: Window, circular: bool, params: Sequence[float]
+    ) -> Value:
+        return self._by_taps(value, sides_of(window, value.image, circular), params)
+
+    def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
+        """Axis by axis, for sums over windows are sums over their sides."""
+        image = value.image
+        taps = math.prod(len(side) for side in sides)
+        a, b, e, f = (*params, 0.0, 0.0, 0.0)[:4]
+        mean = (a / taps, b, e / taps, f)
+        axes = [
+            axis
+            for axis, side in enumerate(sides)
+            if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
+        ]
+        self._flips &= len(image) < 2 or _flip_side(sides[-1], image[-1])
+        for axis in axes:
+            self._windows.append(_everywhere(sides[axis], image, axis))
+            image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
+            constants = mean if axis == axes[-1] else NOTHING
+            self._full_ops.append(
+                _Op(
+                    "window",
+                    "",
+                    value.slot,
+                    0,
+                    constants,
+                    math.prod(image),
+                    len(self._windows) - 1,
+                )
+            )
+        if not axes and mean != NOTHING:
+            self._append("affine", value, params=mean)
+        return self._shaped(replace(value, variance=a * value.variance + b), image)
+
+    def _shaped(self, value: Value, image: Shape) -> Value:
+        """With these axes of positions; a vector without any."""
+        one = image or (1,)
+        value = replace(value, shape=(*one, value.shape[-1]), stride=(1,) * len(one))
+        return value if image else self.readout(value, 0, 1.0, True)
+
+    def _append_plane_op(
+        self, op: Op, value: Value, window: Window | None, circular: bool, normalize_edges: bool
+    ) -> None:
+        self._full_ops.append(_Op(*op, math.prod(value.image)))
+
+    def build(self, outputs: int) -> _core.FullProgram:
+        """The finished program, which keeps p = p' alone wherever no more is wanted."""
+        ops, diagonal = _with_forms(self._full_ops, self._matrices)
+        return _core.FullProgram(
+            [
+                (op.kind, op.dual, op.slot, op.other, op.params, op.positions, op.table)
+                for op in ops
+            ],
+            self._planes.count,
+            self._windows,
+            self._matrices,
+            self._ops,
+            self._vectors.count,
+            outputs,
+            (math.prod(self.input.image), self.input.shape[-1], diagonal, self._flips),
+            self._tables,
+        )
+
+
+def _with_forms(ops: Sequence[_Op], matrices: Sequence[Csr]) -> tuple[list[_Op], bool]:
+    """The ops with those that change what their slot holds, and whether p = p' of the data is all
+    that is wanted: found from the end, where read-outs say what they need.
+    """
+    out: list[_Op] = []  # last first
+    every: dict[int, bool] = {}  # does what follows need all pairs of the slot
+
+    def diagonal(op: _Op, slot: int) -> _Op:
+        return replace(op, kind="diagonal", dual="", slot=slot, other=0)
+
+    for op in reversed(ops):
+        after = every.get(op.slot, False)
+        before = after
+        if op.kind in ("readout", "trace"):
+            before = after or op.kind == "readout"
+            out.append(op)
+        elif op.kind == "spread":
+            before = False
+            out.extend([op] if after else [])
+        elif op.kind == "linear":
+            single = bool((np.diff(matrices[op.table][0]) <= 1).all())
+            before = after or not single
+            out.extend([op] if after == before else [diagonal(op, op.slot), op])
+        elif op.kind == "copy":
+            source = every.get(op.other, False)
+            both = source or after
+            for slot, wanted in ((op.slot, after), (op.other, source)):
+                if wanted != both:
+                    out.append(diagonal(op, slot))
+            out.append(op)
+            every[op.other], before = both, False
+        else:
+            if op.kind in ("add", "multiply"):
+                every[op.other] = after
+            out.append(op)
+        every[op.slot] = before
+    return out[::-1], not every.get(0, False)
+
+
+def sides_of(window: Window, image: Shape, circular: bool) -> list[Side]:
+    """Where a window reads along every axis; outside the image nothing, or around it."""
+    sides = []
+    steps = window.dilation or (1,) * len(image)
+    axes = zip(window.size, window.strides, window.low, window.out, steps, image, strict=True)
+    for size, stride, low, out, step, n in axes:
+        at = np.arange(size)[:, None] * step + np.arange(out) * stride - low
+        side = at % n if circular else np.where((at >= 0) & (at < n), at, -1)
+        sides.append(side.astype(np.int32))
+    return sides
+
+
+def pool_matrices(
+    window: Window, image: Shape, normalize_edges: bool, circular: bool
+) -> list[Matrix]:
+    """Sums over windows along every axis, or means over what of them is inside the image."""
+    matrices = []
+    for side, n in zip(sides_of(window, image, circular), image, strict=True):
+        matrix = np.zeros((side.shape[1], n))
+        for tap in side:
+            inside = np.flatnonzero(tap >= 0)
+            matrix[inside, tap[inside]] += 1
+        matrices.append(matrix / matrix.sum(axis=1, keepdims=True) if normalize_edges else matrix)
+    return matrices
+
+
+def _around(image: Shape, axis: int) -> tuple[int, int]:
+    """Positions along the axes before one, and after it."""
+    return math.prod(image[:axis]), math.prod(image[axis + 1 :])
+
+
+def _everywhere(side: Side, image: Shape, axis: int) -> Side:
+    """What one axis does, at every place along the others: (taps, outputs)."""
+    before, after = _around(image, axis)
+    rows = np.arange(before)[:, None, None] * image[axis] + side[:, None, :, None]
+    at = rows * after + np.arange(after)
+    everywhere = np.where(side[:, None, :, None] < 0, -1, at)
+    return np.ascontiguousarray(everywhere.reshape(len(side), -1), dtype=np.int32)
+
+
+def together(sides: Sequence[Side], image: Shape) -> Side:
+    """What all axes do: (taps, outputs)."""
+    at = np.zeros((1, 1), np.int32)
+    for side, n in zip(sides, image, strict=True):
+        both = at[:, None, :, None] * n + side[None, :, None, :]
+        outside = (at[:, None, :, None] < 0) | (side[None, :, None, :] < 0)
+        at = np.where(outside, -1, both).reshape(len(at) * len(side), -1)
+    return np.ascontiguousarray(at, dtype=np.int32)
+
+
+def _csr(matrix: Matrix, before: int, after: int) -> Csr:
+    """I x matrix x I, sparse: where rows start, columns, values."""
+    row, column = np.nonzero(matrix)
+    outer, inner = np.arange(before)[:, None, None], np.arange(after)
+    rows = ((outer * len(matrix) + row[:, None]) * after + inner).ravel()
+    columns = ((outer * matrix.shape[1] + column[:, None]) * after + inner).ravel()
+    values = np.broadcast_to(matrix[row, column][:, None], (before, len(row), after)).ravel()
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows, minlength=before * len(matrix) * after)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    return start.astype(np.int32), columns[order].astype(np.int32), values[order]
+
+
+def _flip_side(side: Side, n: int) -> bool:
+    """Does an axis treat left and right alike?"""
+    turned = np.where(side < 0, -1, n - 1 - side)[::-1, ::-1]
+    return np.array_equal(side, turned)
+
+
+def _flip_matrix(matrix: Matrix, image: Shape, shape: Shape, axis: int | None) -> bool:
+    """The same of the last axis of positions that a matrix acts on."""
+    if axis is not None:
+        return axis < len(image) - 1 or np.allclose(matrix, matrix[::-1, ::-1], 1e-14, 1e-14)
+    if not shape or len(shape) != len(image):
+        return False
+    whole = matrix.reshape(*shape, *image)
+    return np.allclose(whole, np.flip(whole, (len(shape) - 1, whole.ndim - 1)), 1e-14, 1e-14)

@@ -1,0 +1,23 @@
+"""Masked data: entries that count as 0, and positions without any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.inputs import as_array
+
+Mask = npt.NDArray[np.bool_]
+
+
+def masked(x: Any, constant: float | None) -> tuple[Any, Mask | None]:
+    """The data (samples first, channels last) with masked entries 0, and which positions have no
+    channel that is not masked, (n, P).
+    """
+    if x is None or constant is None or np.ndim(x) < 2:
+        return x, None
+    array = as_array(x, "x")
+    hidden = np.isnan(array) if np.isnan(constant) else array == constant
+    return np.where(hidden, 0, array), hidden.all(axis=-1).reshape(len(array), -1)

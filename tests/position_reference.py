@@ -1,0 +1,212 @@
+"""Slow and obvious, like reference.py, for samples with any axes of positions: full matrices over
+all pairs of positions, and every layer a dense matrix acting on both sides.
+
+Positions are flattened: a signal of reference.py P pixels high and 1 wide, beside its axes. Layers
+that do not look at axes are reference.py's own.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+import ntkcore as nk
+import reference as plain
+
+
+class Axes(plain.Signal):
+    """A signal whose rows are positions along these axes."""
+
+    def __init__(self, signal, axes):
+        super().__init__(
+            signal.k, signal.t, signal.left, signal.right, signal.width, getattr(signal, "flat", 0)
+        )
+        self.axes = tuple(axes)
+
+
+def places(n, window, stride, padding, step=1):
+    """For every output: the positions of its window, None where there is none."""
+    reach = (window - 1) * step + 1
+    out = (n - reach) // stride + 1 if padding == "VALID" else -(-n // stride)
+    low = 0 if padding == "VALID" else max((out - 1) * stride + reach - n, 0) // 2
+    inside = (lambda p: p % n) if padding == "CIRCULAR" else (lambda p: p if 0 <= p < n else None)
+    return [[inside(o * stride + k * step - low) for k in range(window)] for o in range(out)]
+
+
+def scattered(n, window, stride, padding):
+    """The same of a transposed convolution: position i adds tap t, mirrored, to an output."""
+    length = n * stride + max(window - stride, 0)  # under VALID
+    cut = {"VALID": 0, "CIRCULAR": (length - n * stride) // 2}.get(padding)
+    if cut is None:  # SAME: the output of VALID without its borders
+        cut = max(window - 1 - (window + stride - 1) // 2, 0) if stride <= window - 1 else 0
+    out = length if padding == "VALID" else n * stride
+    found = [[None] * window for _ in range(out)]
+    for i, t in itertools.product(range(n), range(window)):
+        o = i * stride + (window - 1 - t) - cut
+        if padding == "CIRCULAR":
+            o %= out
+        if 0 <= o < out:
+            found[o][t] = i
+    return found
+
+
+def tap_matrices(axes, sides):
+    """One matrix (outputs, positions) for each place of the window, 1 where it reads."""
+    out = [len(side) for side in sides]
+    matrices = []
+    for taps in itertools.product(*(range(len(side[0])) for side in sides)):
+        matrix = np.zeros((*out, *axes))
+        for o in np.ndindex(*out):
+            at = [side[i][t] for side, i, t in zip(sides, o, taps, strict=True)]
+            if None not in at:
+                matrix[(*o, *at)] += 1
+        matrices.append(matrix.reshape(math.prod(out), -1))
+    return matrices, out
+
+
+def both_sides(matrix, m):
+    """L M L' of M[i, j, p, 1, p', 1]."""
+    return np.einsum("op,ijpaqb,rq->ijoarb", matrix, m, matrix, optimize=True)
+
+
+def sides_of(layer, axes, window):
+    padding, steps = layer.padding, getattr(layer, "dilation", (1,) * len(axes))
+    each = zip(axes, window, layer.strides, steps, strict=True)
+    return [places(n, k, s, padding, d) for n, k, s, d in each]
+
+
+def conv(layer, signal):
+    name, window = type(layer).__name__, layer.filter_shape
+    if name == "ConvTranspose":
+        each = zip(signal.axes, window, layer.strides, strict=True)
+        sides = [scattered(n, k, s, layer.padding) for n, k, s in each]
+    else:
+        sides = sides_of(layer, signal.axes, window)
+    taps, out = tap_matrices(signal.axes, sides)
+
+    def mean(m):
+        return sum(both_sides(tap, m) for tap in taps) / len(taps)
+
+    done = plain._affine(layer, signal, mean, len(taps), layer.channels)
+    if name == "ConvLocal":
+        same = np.eye(math.prod(out))[:, None, :, None]
+        done = plain.Signal(
+            *(m * same for m in (done.k, done.t, done.left, done.right)), done.width
+        )
+    return Axes(done, out)
+
+
+def pool(layer, signal):
+    taps, out = tap_matrices(signal.axes, sides_of(layer, signal.axes, layer.window_shape))
+    matrix = sum(taps)
+    if type(layer).__name__ == "AvgPool":
+        edges = layer.normalize_edges
+        matrix = matrix / (matrix.sum(1, keepdims=True) if edges else len(taps))
+    return Axes(signal.plain(lambda m: both_sides(matrix, m)), out)
+
+
+def by_constants(function):
+    """A layer that is a function of arrays (samples, …, channels), linear in positions."""
+
+    def apply(layer, signal):
+        basis = np.eye(math.prod(signal.axes)).reshape(-1, *signal.axes, 1)
+        done = function(layer, basis)[..., 0]
+        matrix = done.reshape(len(basis), -1).T
+        return Axes(signal.plain(lambda m: both_sides(matrix, m)), done.shape[1:])
+
+    return apply
+
+
+def resized(layer, x):
+    """Sums over the distance in samples, one output after another."""
+    for axis, size in enumerate(layer.shape, 1):
+        n = x.shape[axis]
+        size = n if size == -1 else size
+        rows = []
+        for o in range(size):
+            middle = (o + 0.5) * n / size
+            spread = max(n / size, 1) if layer.antialias else 1
+            far = [abs(middle - 0.5 - i) / spread for i in range(n)]
+            hats = [max(0, 1 - d) for d in far]
+            if layer.method == "nearest":
+                hats = [float(i == math.floor(middle)) for i in range(n)]
+            rows.append(np.array(hats) / sum(hats))
+        x = np.moveaxis(np.tensordot(np.array(rows), x, (1, axis)), 0, axis)
+    return x
+
+
+def indexed(layer, x):
+    given = [
+        ... if item == "..." else slice(*item) if isinstance(item, tuple) else item
+        for item in layer.items
+    ]
+    return x[(slice(None), *given, *([slice(None)] if ... in given else [...]))]
+
+
+def dotted(layer, x):
+    """Contractions of one axis each, and no batch axes."""
+    ((left, right), _) = layer.dimension_numbers
+    if layer.lhs is None:
+        return np.moveaxis(
+            np.tensordot(x, np.array(layer.rhs), (left, right)), x.ndim - 1 - len(left), -1
+        )
+    done = np.tensordot(np.array(layer.lhs), x, (left, right))
+    return np.moveaxis(done, np.ndim(layer.lhs) - len(left), 0)
+
+
+def apply(layer, signal):
+    name = type(layer).__name__
+    if name in ("Serial", "Residual", "Parallel"):
+        return branches(layer, signal)
+    if name == "LocalAvgPool":
+        window = (layer.window,) * len(signal.axes)
+        return apply(nk.Serial(nk.AvgPool(window, padding="SAME"), nk.Flatten()), signal)
+    if name == "FanInSum":
+        axes = signal[0].axes
+        return Axes(plain._sum(signal), axes)
+    if name in LAYERS and getattr(signal, "axes", ()):
+        return LAYERS[name](layer, signal)
+    done = plain.apply(layer, signal)
+    if isinstance(done, list):
+        return done
+    readout = name in ("Flatten", "GlobalAvgPool", "GlobalSumPool")
+    return Axes(done, () if readout else signal.axes)
+
+
+def branches(layer, signal):
+    name = type(layer).__name__
+    if name == "Serial":
+        for inner in layer.layers:
+            signal = apply(inner, signal)
+        return signal
+    if name == "Parallel":
+        return [apply(branch, part) for branch, part in zip(layer.branches, signal, strict=True)]
+    shortcut, done = apply(layer.shortcut, signal), signal
+    for inner in layer.branch:
+        done = apply(inner, done)
+    return Axes(plain._sum([shortcut, done]), shortcut.axes)
+
+
+LAYERS = {
+    **dict.fromkeys(("Conv", "ConvLocal", "ConvTranspose"), conv),
+    **dict.fromkeys(("AvgPool", "SumPool"), pool),
+    "Index": by_constants(indexed),
+    "ImageResize": by_constants(resized),
+    "DotGeneral": by_constants(dotted),
+}
+
+
+def reference(net, x1, x2=None):
+    """(nngp, ntk) of shape (n1, n2) for samples (n, …, channels)."""
+    a = np.asarray(x1, float)
+    b = a if x2 is None else np.asarray(x2, float)
+    axes = a.shape[1:-1]
+    a, b = (x.reshape(len(x), -1, x.shape[-1]) for x in (a, b))
+    k, left, right = (
+        (np.einsum("ipc,jqc->ijpq", x, y) / x.shape[-1])[:, :, :, None, :, None]
+        for x, y in ((a, b), (a, a), (b, b))
+    )
+    start = Axes(plain.Signal(k, np.zeros_like(k), left, right, a.shape[-1]), axes)
+    out = apply(net, start).vector()
+    assert out.k.shape[2:] == (1, 1, 1, 1)
+    return out.k[:, :, 0, 0, 0, 0], out.t[:, :, 0, 0, 0, 0]
