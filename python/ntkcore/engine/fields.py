@@ -298,7 +298,8 @@ def _joined(field: Field, other: Field, product: bool) -> Field:
         if getattr(field, name) is not None
     }
     nngp, own1 = join(field.nngp, other.nngp), join(field.own1, other.own1)
-    assert nngp is not None and own1 is not None
+    assert nngp is not None
+    assert own1 is not None
     return replace(field, nngp=nngp, ntk=ntk, own1=own1, own2=join(field.own2, other.own2), **masks)
 
 

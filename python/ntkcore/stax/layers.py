@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ntkcore.specs import activations, branches, convolutions, layers, positions
+from ntkcore.specs import activations, branches, convolutions, elementwise, layers, positions
 from ntkcore.stax import moving, parts
 from ntkcore.stax.axes import axes_of
 from ntkcore.stax.combinators import Layer, triple
@@ -336,6 +336,28 @@ def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) ->
 def Gabor() -> Layer:
     """exp(-x^2) sin(x)."""
     return _layer(activations.Gabor())
+
+
+def Elementwise(fn: Any = None, nngp_fn: Any = None, d_nngp_fn: Any = None) -> Layer:
+    """Any activation, by its function of arrays or its name, see `ntkcore.Elementwise`, which finds
+    the kernel itself.
+
+    NotImplementedError for ``nngp_fn`` and ``d_nngp_fn``, kernels as functions of three numbers,
+    and without ``fn``. ``apply_fn`` needs a name, or a ``fn`` of torch tensors.
+    """
+    if fn is None or nngp_fn is not None or d_nngp_fn is not None:
+        raise NotImplementedError(
+            "stax.Elementwise: nngp_fn and d_nngp_fn are not supported: give fn, whose kernel is"
+            " found from its Hermite coefficients"
+        )
+    return _layer(elementwise.Elementwise(fn))
+
+
+def ElementwiseNumerical(fn: Any, deg: int, df: Any = None) -> Layer:
+    """Any activation, see `ntkcore.Elementwise`; ``deg`` is not needed: the error is bounded."""
+    if operator.index(deg) < 1:
+        raise ValueError(f"stax.ElementwiseNumerical: deg must be positive, not {deg!r}")
+    return _layer(elementwise.Elementwise(fn, df))
 
 
 def Identity() -> Layer:
