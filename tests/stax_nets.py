@@ -239,28 +239,6 @@ def nets(stax):
             ),
             (5, 3, 4, 3),
         ),
-        "scaled": (
-            stax.serial(
-                stax.DotGeneral(lhs=0.7),
-                stax.Dense(6, 1.2, 0.1),
-                stax.DotGeneral(rhs=-0.5),
-                stax.Relu(),
-                stax.DotGeneral(rhs=3.0),
-                stax.Dense(2),
-            ),
-            (3, 4),
-        ),
-        "scaled and flattened": (
-            stax.serial(
-                stax.Conv(6, (2, 2), b_std=0.1),
-                stax.DotGeneral(rhs=-0.5),
-                stax.Relu(),
-                stax.Flatten(),
-                stax.DotGeneral(rhs=3.0),
-                stax.Dense(2),
-            ),
-            (3, 4, 3, 2),
-        ),
         "no axes": (stax.serial(stax.Conv(5, (), b_std=0.1), stax.Relu(), stax.Dense(2)), (3, 4)),
         "indexed, channels first": (
             stax.serial(

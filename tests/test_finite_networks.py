@@ -260,7 +260,7 @@ def test_seeds_and_dtypes():
         (nk.mlp(1), {"width": 0}, "width must be a positive number"),
         (nk.mlp(1), {"width": True}, "width must be a positive number"),
         (nk.mlp(1), {"alpha": math.nan}, "alpha must be a positive finite number"),
-        (nk.mlp(1), {"input_shape": (3, 4)}, "input_shape must be"),
+        (nk.mlp(1), {"input_shape": (3, 4)}, "ends with an image"),
         (nk.mlp(1), {"parameterization": "neural"}, "parameterization must be one of ntk"),
         (nk.mlp(1), {"dtype": "float16"}, "dtype must be float32 or float64"),
         (nk.mlp(2), {"parameterization": "mean_field"}, "one hidden layer, and this network has 2"),

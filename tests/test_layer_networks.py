@@ -103,7 +103,7 @@ def gated(one, other, join=nk.FanInProd()):  # noqa: B008
         ([nk.Index((0, 0, 0)), nk.Flatten()], IMAGES, "layer 0, Index.*3 items.* 2 axes"),
         ([nk.Index((0,))], VECTORS, "layer 0, Index.*needs images"),
         ([nk.ImageResize((4,)), nk.Flatten()], IMAGES, "layer 0, ImageResize.*1 sizes.* 2 axes"),
-        ([nk.DotGeneral(rhs=2.0), nk.Dense()], VECTORS, "layer 0, DotGeneral.*needs images"),
+        ([dot(1), nk.Dense()], VECTORS, "layer 0, DotGeneral.*needs images"),
         ([dot(3), nk.Flatten()], IMAGES, "layer 0, DotGeneral.*channels are infinitely many"),
         ([dot(1), nk.Flatten()], IMAGES, "layer 0, DotGeneral.*differ in size"),
         (

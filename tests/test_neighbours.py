@@ -172,6 +172,10 @@ ANSWERED = {
     "Points.loss: a number",
     "NTKRegressor.predict: both kernels, unnamed",
     "kernel: both kernels, unnamed",
+    "kernel_fn: both kernels, unnamed",
+    "kernel_fn: three dimensions",
+    "kernel_fn: a Kernel of stax",
+    "ensemble: a Kernel of stax",
 }
 NO_ARRAYS = (
     "a path",

@@ -71,7 +71,7 @@ def test_what_runs_where():
             assert type(lower(net, shape, wants_ntk=True)) is kind
 
 
-@pytest.mark.parametrize("name", IMAGE_NETS)
+@pytest.mark.parametrize("name", IMAGE_NETS.keys() - {"normalised over pixels"})
 def test_full_covariances_are_those_of_planes(name):
     """Networks that run on planes, through the other engine."""
     x = samples(3, (5, 4, 2))

@@ -44,7 +44,7 @@ def of_covariances(
         check_variances({"nngp": side.nngp, "ntk": side.ntk}, nngp.dtype)
     rows, cols = points[0], points[-1]
     correlation = _correlation(nngp, sides[0], sides[-1])
-    found = {kernel: np.empty_like(nngp) for kernel in names}
+    found = {kernel: np.empty(nngp.shape) for kernel in names}
 
     def evaluate(task: Tile) -> None:
         i0, i1, j0, j1 = task

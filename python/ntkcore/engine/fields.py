@@ -111,6 +111,7 @@ class _Recorder(FullBuilder):
         super()._start(input_shape, variance)
         self.sources: list[Any] = []
         self._pooling = False
+        self._waiting: Any = None
         self.recorded, self.windows, self.matrices = self._full_ops, self._windows, self._matrices
 
     @property
@@ -124,8 +125,13 @@ class _Recorder(FullBuilder):
         return self._tables
 
     def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
-        self._record_masks(value, sides)
+        self._waiting = self._middles(value, sides)
         return super()._by_taps(value, sides, params)
+
+    def _shaped(self, value: Value, image: Shape) -> Value:
+        if self._waiting is not None:  # all axes are done, and no read-out has begun
+            self._record(value, self._waiting)
+        return super()._shaped(value, image)
 
     def pool(
         self,
@@ -135,23 +141,25 @@ class _Recorder(FullBuilder):
         normalize_edges: bool,
         circular: bool = False,
     ) -> Value:
-        self._record_masks(value, sides_of(window, value.image, circular))
         self._pooling = True
-        value = super().pool(value, window, scale, normalize_edges, circular)
+        out = super().pool(value, window, scale, normalize_edges, circular)
         self._pooling = False
-        return value
+        self._record(out, self._middles(value, sides_of(window, value.image, circular)))
+        return out
 
     def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
-        if not self._pooling:
-            self._record(value, len(self._matrices))
+        self._waiting = None if self._pooling else len(self._matrices)
         return super().mix(value, matrix, shape, axis)
 
-    def _record_masks(self, value: Value, sides: Sequence[Side]) -> None:
+    @staticmethod
+    def _middles(value: Value, sides: Sequence[Side]) -> Side:
         """An output is masked where the middle of its window is."""
         middle = [side[(len(side) - 1) // 2][None] for side in sides]
-        self._record(value, together(middle, value.image)[0])
+        source: Side = together(middle, value.image)[0]
+        return source
 
     def _record(self, value: Value, source: Any) -> None:
+        self._waiting = None
         self.sources.append(source)
         number = len(self.sources) - 1
         self._full_ops.append(_Op("masks", "", value.slot, 0, (), math.prod(value.image), number))
@@ -196,17 +204,17 @@ class _Run:
             return _joined(field, slots[op.other], product=False)
         if op.kind == "multiply":
             return _joined(field, slots[op.other], product=True)
-        if op.kind == "masks":
-            return self.move_masks(field, self.builder.sources[op.table])
+        if op.kind == "masks":  # once all axes of a layer are done
+            return self.move_masks(field, self.builder.sources[op.table]).masked()
         if op.kind == "spread":
             return field.each(lambda m: m * np.eye(m.shape[-1]))
         if op.kind == "affine":
             return _affine(field, op.params).masked()
         if op.kind == "window":
-            return _affine(_window(field, self.builder.windows[op.table]), op.params).masked()
+            return _affine(_window(field, self.builder.windows[op.table]), op.params)
         if op.kind == "linear":
             matrix = _dense(self.builder.matrices[op.table], field.own1.shape[-1])
-            return field.each(lambda m: matrix @ m @ matrix.T).masked()
+            return field.each(lambda m: matrix @ m @ matrix.T)
         return self.pointwise(field, op).masked()
 
     def move_masks(self, field: Field, source: Any) -> Field:
@@ -216,7 +224,7 @@ class _Run:
         if field.mask1 is None:
             return field
         if isinstance(source, int):
-            weights = _dense(self.builder.matrices[source], field.own1.shape[-1]) != 0
+            weights = _dense(self.builder.matrices[source], field.mask1.shape[-1]) != 0
             return field.masks(lambda mask: ~((~mask).astype(float) @ weights.T > 0))
         if (source < 0).any():
             raise NotImplementedError(

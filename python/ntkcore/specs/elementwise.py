@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, log_expit
-
 from ntkcore.specs import interpolation, series
 from ntkcore.specs.activations import Activation
 from ntkcore.specs.layers import Signal
@@ -21,7 +19,7 @@ Array = npt.NDArray[np.float64]
 Function = Callable[[Array], Array]
 
 WORST = 1e-6  # relative error of a series beyond which a kernel is refused
-LARGEST_VARIANCE = 1e6
+LEAST_VARIANCE, LARGEST_VARIANCE = 1e-30, 1e6  # of a table
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,11 @@ class Named:
     phi: Function
     derivative: Function
     kinks: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+
+def expit(z: Array) -> Array:
+    """The logistic function, to all digits on either side."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -z)))
 
 
 def _softplus(z: Array) -> Array:
@@ -70,7 +73,7 @@ NAMED: dict[str, Named] = {
     "softplus": Named(_softplus, expit),
     "silu": Named(lambda z: z * expit(z), lambda z: expit(z) * (1 + z * expit(-z))),
     "mish": Named(lambda z: z * np.tanh(_softplus(z)), _mish_derivative),
-    "logsigmoid": Named(log_expit, lambda z: expit(-z)),
+    "logsigmoid": Named(lambda z: -_softplus(-z), lambda z: expit(-z)),
     "tanhshrink": Named(lambda z: z - np.tanh(z), lambda z: np.tanh(z) ** 2),
     "arctan": Named(np.arctan, lambda z: 1 / (1 + z**2)),
     "softsign": Named(
@@ -181,10 +184,11 @@ Elementwise.__doc__ = Elementwise.__doc__.replace("{most}", f"{series.MOST_TERMS
 @functools.lru_cache(maxsize=256)
 def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Series:
     """The layer's series; ValueError says why there is none."""
-    if not 0 < variance < LARGEST_VARIANCE:
+    variance = max(variance, LEAST_VARIANCE)
+    if not variance < LARGEST_VARIANCE:
         raise ValueError(
-            f"its variances reach {variance:.3g}, which no table holds: rescale the data or"
-            " reduce W_std"
+            f"its variances reach {variance:.3g}, which no table holds: the kernel is not finite or"
+            " too steep; rescale the data or reduce W_std"
         )
     named = _functions(layer, math.sqrt(variance))
     wanted = 1e-7 if single else 1e-8 if any(named.kinks) else 1e-13

@@ -223,7 +223,7 @@ class KernelFn:
 
     def _ordered(self, x: Any, name: str) -> tuple[Any, Axes]:
         """The data with samples first and channels last, and where they were."""
-        x = x if hasattr(x, "ndim") else as_array(x, name)
+        x = x if hasattr(x, "__dlpack__") else as_array(x, name)
         if x.ndim < 2:
             return x, Axes()  # `check_data` says what to do
         axes = axes_of(self.part.takes, x.ndim, self.part.name)
