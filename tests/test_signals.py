@@ -15,6 +15,7 @@ import reference as plain
 from conftest import relative_error
 from examples import FULL_NETS, IMAGE_NETS, PLANE_SIGNAL_NETS, SIGNAL_NETS
 from ntkcore import _core
+from ntkcore.engine.scales import range_of
 from ntkcore.specs import lowering
 from ntkcore.specs.lowering import lower
 from position_reference import reference
@@ -71,15 +72,24 @@ def test_what_runs_where():
             assert type(lower(net, shape, wants_ntk=True)) is kind
 
 
-@pytest.mark.parametrize("name", IMAGE_NETS.keys() - {"normalised over pixels"})
+CONV = nk.Conv((3, 3), (1, 1), "SAME", 1.2, 0.1)
+ON_PLANES = {
+    **{name: net for name, net in IMAGE_NETS.items() if name != "normalised over pixels"},
+    "any activation": nk.Serial(
+        CONV, nk.Elementwise("mish"), CONV, nk.Elementwise("elu"), nk.GlobalAvgPool(), nk.Dense()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_PLANES)
 def test_full_covariances_are_those_of_planes(name):
     """Networks that run on planes, through the other engine."""
     x = samples(3, (5, 4, 2))
-    net = IMAGE_NETS[name]
+    net = ON_PLANES[name]
     ours = nk.kernel(net, x, None, ("nngp", "ntk"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lowering, "Builder", lowering.FullBuilder)
-        program = lower(net, x.shape[1:], wants_ntk=True)
+        program = lower(net, x.shape[1:], wants_ntk=True, data=range_of(x, None))
     assert type(program) is _core.FullProgram
     for backend in BACKENDS:
         block = _core.FullSamples(program, backend, x, _core.image_diagonal(program, backend, x)[2])

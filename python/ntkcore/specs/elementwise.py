@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
 from ntkcore.specs import interpolation, series
 from ntkcore.specs.activations import Activation
 from ntkcore.specs.layers import Signal
