@@ -342,3 +342,72 @@ def dual(phi, q, k, r, rules=FINE):
         other = math.sqrt(r) * np.outer(radius, np.cos(angle - theta))
         total += (high - low) / 2 * np.einsum("r,a,ra->", weight, node_weight, phi(z) * phi(other))
     return total
+
+
+# Functions with kinks beside 0: a + b z + sum of alpha (z - t)_+ + beta (z - t)_+^2, by name:
+# phi itself, a, b, then (t, alpha, beta).
+KINKED = {
+    "relu6": (lambda z: np.clip(z, 0, 6), 0, 0, ((0, 1, 0), (6, -1, 0))),
+    "hardtanh": (lambda z: np.clip(z, -1, 1), -1, 0, ((-1, 1, 0), (1, -1, 0))),
+    "hardsigmoid": (
+        lambda z: np.clip(z / 6 + 0.5, 0, 1),
+        0,
+        0,
+        ((-3, 1 / 6, 0), (3, -1 / 6, 0)),
+    ),
+    "hardswish": (
+        lambda z: z * np.clip(z / 6 + 0.5, 0, 1),
+        0,
+        0,
+        ((-3, -1 / 2, 1 / 6), (3, -1 / 2, -1 / 6)),
+    ),
+    "softshrink": (
+        lambda z: np.sign(z) * np.maximum(np.abs(z) - 0.5, 0),
+        0.5,
+        1,
+        ((-0.5, -1, 0), (0.5, 1, 0)),
+    ),
+}
+
+
+def _mean_of_kinked(name, mean, deviation):
+    """E[phi], E[phi'] of a Gaussian, by its density and distribution function."""
+    _, a, b, kinks = KINKED[name]
+    value, slope = a + b * mean, b + 0 * mean
+    for t, alpha, beta in kinks:
+        x = (mean - t) / deviation
+        inside, edge = ndtr(x), deviation * _normal_density(x)
+        first = edge + (mean - t) * inside
+        value = value + alpha * first + beta * ((mean - t) * first + deviation**2 * inside)
+        slope = slope + alpha * inside + 2 * beta * first
+    return value, slope
+
+
+def kinked_dual(name, q, k, r):
+    """E[phi phi'], E[dphi dphi'] by one integral over z, the mean over z' given z being known."""
+    phi, _, b, kinks = KINKED[name]
+    if min(q, r) == 0:  # independent
+        # Slopes on a kink: the mean of its sides, as of a small deviation.
+        deviations = [max(math.sqrt(v), 1e-150) for v in (q, r)]
+        values = [
+            _mean_of_kinked(name, np.zeros(1), d)[0][0] if d > 1e-150 else phi(np.zeros(1))[0]
+            for d in deviations
+        ]
+        slopes = [_mean_of_kinked(name, np.zeros(1), d)[1][0] for d in deviations]
+        return float(values[0] * values[1]), float(slopes[0] * slopes[1])
+    c = k / math.sqrt(q * r)
+    deviation = math.sqrt(max(r - k**2 / q, 1e-24 * r))
+    # Panels that end at z's kinks, and crowd where z' crosses one.
+    edges = [*np.linspace(-12, 12, 97), *(t / math.sqrt(q) for t, *_ in kinks)]
+    if abs(c) > 0.01:
+        steps = np.outer([-1, 1], np.geomspace(0.05, 50, 40)).ravel() * deviation / math.sqrt(r)
+        edges += [(t / math.sqrt(r) + step) / c for t, *_ in kinks for step in (0, *steps)]
+    edges = np.unique([edge for edge in edges if abs(edge) <= 12])
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    half = np.diff(edges)[:, None] / 2
+    z = (edges[:-1, None] + half * (1 + nodes)).ravel()
+    weight = (half * weights).ravel() * _normal_density(z)
+    x = math.sqrt(q) * z
+    slope = b + sum(alpha * (x > t) + 2 * beta * np.maximum(x - t, 0) for t, alpha, beta in kinks)
+    value, other = _mean_of_kinked(name, c * math.sqrt(r) * z, deviation)
+    return float(weight @ (phi(x) * value)), float(weight @ (slope * other))

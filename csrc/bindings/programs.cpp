@@ -12,7 +12,7 @@
 #include "../program/plane_schedule.h"
 #include "bind.h"
 #include "checks.h"
-#include "series.h"
+#include "tabulated.h"
 
 namespace ntk {
 namespace {
@@ -82,10 +82,11 @@ std::vector<Op> checked_ops(const std::vector<OpTuple>& ops, int slots, int outp
   for (const auto& [name, dual, slot, other, p] : ops) {
     require(slot >= 0 && slot < slots, "op: slot out of range");
     const Constants constants{{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0, 1};
-    if (name == "series") {
-      append_series(tables, other, constants, [&, slot = slot](Pointwise part, const Constants& c) {
-        checked.push_back({OpKind::pointwise, part, slot, 0, c});
-      });
+    if (is_tabulated(name)) {
+      const auto append = [&, slot = slot](Pointwise part, const Constants& own) {
+        checked.push_back({OpKind::pointwise, part, slot, 0, own});
+      };
+      append_tabulated(name, tables, other, constants, append);
       continue;
     }
     const auto [kind, pointwise] = kind_of(kOpKinds, name, dual, "op");
@@ -121,7 +122,7 @@ std::vector<int> dense_ops(const OwnedProgram& owned) {
 PlaneOp plane_op(const PlaneOpTuple& from) {
   const auto& [name, dual, slot, other, p, g] = from;
   PlaneOp op{};
-  if (name == "series")
+  if (is_tabulated(name))
     op.kind = PlaneOpKind::pointwise;
   else
     std::tie(op.kind, op.pointwise) = kind_of(kPlaneOpKinds, name, dual, "plane op");
@@ -244,15 +245,17 @@ std::shared_ptr<PlaneSchedule> make_schedule(const std::vector<PlaneOpTuple>& op
   for (const PlaneOpTuple& tuple : ops) {
     PlaneOp op = plane_op(tuple);
     checker.follow(op);
-    if (std::get<0>(tuple) != "series") {
+    const std::string& name = std::get<0>(tuple);
+    if (!is_tabulated(name)) {
       checked.push_back(op);
       continue;
     }
-    append_series(tables, op.other, op.constants, [&](Pointwise part, const Constants& constants) {
+    const auto append = [&](Pointwise part, const Constants& own) {
       op.pointwise = part;
-      op.constants = constants;
+      op.constants = own;
       checked.push_back(op);
-    });
+    };
+    append_tabulated(name, tables, op.other, op.constants, append);
   }
   std::vector<Op> head_ops = checked_ops(head, head_slots, outputs, tables);
   OwnedProgram owned_head(std::move(head_ops), head_slots, outputs, std::move(tables));
@@ -366,14 +369,15 @@ std::shared_ptr<FullSchedule> make_full(const std::vector<FullOpTuple>& ops, int
   std::vector<FullOp> checked;
   for (const auto& [name, dual, slot, other, p, positions, table] : ops) {
     const Constants constants{{p[0], p[1], p[2], p[3]}, nullptr, 0, 0, 0, 1};
-    if (name == "series") {
+    if (is_tabulated(name)) {
       FullOp op{FullOpKind::pointwise, {}, slot, other, constants, positions, 0};
       checker.follow(op, 0, 0);
-      append_series(tables, other, constants, [&](Pointwise part, const Constants& own) {
+      const auto append = [&](Pointwise part, const Constants& own) {
         op.pointwise = part;
         op.constants = own;
         checked.push_back(op);
-      });
+      };
+      append_tabulated(name, tables, other, constants, append);
       continue;
     }
     const auto [kind, pointwise] = kind_of(kFullOpKinds, name, dual, "full op");

@@ -73,6 +73,7 @@ struct Jet {
     return a.chain(c * inverse, -c * inverse * inverse);
   }
   friend NTK_HD auto operator<(Jet a, Jet b) { return a.v < b.v; }
+  friend NTK_HD auto operator>(Jet a, Jet b) { return a.v > b.v; }
   friend NTK_HD auto operator<(Jet a, T c) { return a.v < V{} + c; }
   friend NTK_HD auto operator>(Jet a, T c) { return a.v > V{} + c; }
 };
@@ -101,8 +102,11 @@ NTK_HD int highest(Jet<V, N> x, int limit) {
 }
 template <class V, int N>
 NTK_HD Jet<V, N> max(Jet<V, N> a, Jet<V, N> b) {
-  const auto less = a.v < b.v;
-  return select(less, b, a);
+  return select(a < b, b, a);
+}
+template <class V, int N>
+NTK_HD Jet<V, N> min(Jet<V, N> a, Jet<V, N> b) {
+  return select(a > b, b, a);
 }
 template <class V, int N>
 NTK_HD Jet<V, N> exp(Jet<V, N> x) {

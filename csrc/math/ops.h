@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "dual.h"
+#include "kinks.h"
 #include "series.h"
 
 namespace ntk {
@@ -82,12 +83,16 @@ struct Dropout {
   }
 };
 
-// The registry: name in programs, struct. A series is several ops (series.h).
+// The registry: name in programs, struct. Those of tables are made by bindings/series.h; a series
+// is several ops (series.h).
 #define NTK_FOR_EACH_POINTWISE_LAYER(X) \
   X(normalize, Normalize)               \
   X(scale, Scale)                       \
   X(dropout, Dropout)
-#define NTK_FOR_EACH_SERIES(X) X(series_terms, SeriesTerms) X(series, Series)
+#define NTK_FOR_EACH_SERIES(X) \
+  X(series_terms, SeriesTerms) \
+  X(series, Series)            \
+  X(kinks, Kinks)
 #define NTK_FOR_EACH_POINTWISE(X) \
   NTK_FOR_EACH_DUAL(X) NTK_FOR_EACH_POINTWISE_LAYER(X) NTK_FOR_EACH_SERIES(X)
 

@@ -98,6 +98,11 @@ NAMED: dict[str, Function] = {
     "elu": _F.elu,
     "celu": _F.celu,
     "selu": _F.selu,
+    "relu6": _F.relu6,
+    "hardtanh": _F.hardtanh,
+    "hardsigmoid": _F.hardsigmoid,
+    "hardswish": _F.hardswish,
+    "softshrink": _F.softshrink,
 }
 
 

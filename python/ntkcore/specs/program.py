@@ -317,12 +317,19 @@ class Builder:
         self._append("dual", value, dual=name, params=params)
         return self._after_dual(value, largest_variance(name, tuple(params), value.variance))
 
-    def series(self, layer: object, value: Value, series: Series) -> Value:
+    def series(self, value: Value, series: Series) -> Value:
         """The same of an activation that a table holds."""
         value = self._before_dual(value)
         self._append("series", value, len(self._tables), params=series.kinks)
         self._tables.append(series.table)
         return self._after_dual(value, series.largest)
+
+    def kinks(self, value: Value, table: tuple[float, ...]) -> Value:
+        """The same of a polynomial with two kinks, whose table is csrc/math/kinks.h's."""
+        value = self._before_dual(value)
+        self._append("kinks", value, len(self._tables))
+        self._tables.append(np.asarray(table, np.float64))
+        return self._after_dual(value, largest_variance("kinks", table, value.variance))
 
     def _before_dual(self, value: Value) -> Value:
         if value.unread and value.unread.half > 0:
@@ -604,14 +611,11 @@ def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> f
     """Bound on E[phi(z)^2] of z with variances up to this one: an exact dual's, on a fine grid."""
     if not math.isfinite(variance):
         return math.inf
-    program = _core.Program(
-        [
-            ("dual", dual, 0, 0, (*params, 0.0, 0.0, 0.0, 0.0)[:4]),
-            ("emit", "", 0, 0, (1.0, 0, 0, 0)),
-        ],
-        1,
-        1,
-    )
+    kinks = dual == "kinks"
+    kind, name, constants = ("kinks", "", ()) if kinks else ("dual", dual, params)
+    p0, p1, p2, p3 = (*constants, 0.0, 0.0, 0.0, 0.0)[:4]
+    ops = [(kind, name, 0, 0, (p0, p1, p2, p3)), ("emit", "", 0, 0, (1.0, 0.0, 0.0, 0.0))]
+    program = _core.Program(ops, 1, 1, [np.array(params)] if kinks else [])
     roots = np.sqrt(np.linspace(0.0, variance, 257))
     found = _core.Vectors(program, roots[:, None]).nngp
     return 1.01 * float(found.max()) if np.isfinite(found).all() else math.inf

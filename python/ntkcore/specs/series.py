@@ -26,6 +26,7 @@ Function = Callable[[Array], Array]
 OCTAVES = 80  # of the variance; below them functions of it are taken as linear
 SIZE = 16  # Chebyshev coefficients per octave of the variance
 MOST_TERMS = 1024
+WORST = 1e-6  # error beyond which a kernel is refused
 NODES, WEIGHTS = legendre.leggauss(16)
 # A sum of n terms or more is good enough with such an error: few functions need many terms.
 ENOUGH = ((192, 1e-11), (384, 1e-9), (768, 1e-7))
@@ -57,12 +58,20 @@ def tabulate(
     Of as few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
     """
     goal = ((0, wanted), *ENOUGH)
-    tables = [_octave(phi, derivative, kinks, variance / 2, MOST_TERMS, goal)]
-    terms = tables[0].terms
-    for octave in range(1, OCTAVES):
-        # Against a variance near the top, what is left out here counts by its root.
+    tables: list[_Octave] = []
+    for octave in range(OCTAVES):
         low = variance / 2 ** (octave + 1)
-        tables.append(_octave(phi, derivative, kinks, low, terms, ((0, wanted**2),)))
+        if octave == 0:
+            table = _octave(phi, derivative, kinks, low, MOST_TERMS, goal)
+        else:  # against a variance near the top, what is left out here counts by its root
+            table = _octave(phi, derivative, kinks, low, tables[0].terms, ((0, wanted**2),))
+        if not table.error <= WORST:
+            raise ValueError(
+                f"at variances up to {2 * low:.3g} {table.terms} Hermite coefficients leave an"
+                f" error of {table.error:.1e}: phi has a kink beside 0 or is too steep for them;"
+                " rescale the data or reduce W_std"
+            )
+        tables.append(table)
     shown = _parities(tables[0])
     octaves = np.stack([table.functions(shown, any(kinks)) for table in reversed(tables)])
     zero = _at_zero(phi, derivative, kinks, shown, octaves.shape[2])

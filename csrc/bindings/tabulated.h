@@ -1,8 +1,9 @@
-// From a table of Python's to the ops of a series (math/series.h).
+// From a table of Python's to the ops of a series (math/series.h) or of kinks (math/kinks.h).
 #pragma once
 
 #include <cmath>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -33,7 +34,6 @@ inline OwnedTables owned_tables(const std::vector<Array<double>>& arrays) {
   OwnedTables tables;
   for (const Array<double>& array : arrays) {
     std::vector<double> values(array.data(), array.data() + array.size());
-    check_table(values);
     tables.push_back(std::make_shared<const std::vector<double>>(std::move(values)));
   }
   return tables;
@@ -44,7 +44,7 @@ inline OwnedTables owned_tables(const std::vector<Array<double>>& arrays) {
 template <class Append>
 void append_series(const OwnedTables& tables, int which, const Constants& kinks,
                    const Append& append) {
-  require(which >= 0 && which < int(tables.size()), "series: table out of range");
+  check_table(*tables[which]);
   const SeriesTable table{tables[which]->data()};
   bool kinked = false;
   for (double k : kinks.p) kinked |= k != 0;
@@ -61,6 +61,19 @@ void append_series(const OwnedTables& tables, int which, const Constants& kinks,
     constants.pairs = pairs;
     append(n < pairs - 1 ? Pointwise::series_terms : Pointwise::series, constants);
   }
+}
+
+inline bool is_tabulated(const std::string& name) { return name == "series" || name == "kinks"; }
+
+// The same of either, by its name.
+template <class Append>
+void append_tabulated(const std::string& name, const OwnedTables& tables, int which,
+                      Constants constants, const Append& append) {
+  require(which >= 0 && which < int(tables.size()), name + ": table out of range");
+  if (name == "series") return append_series(tables, which, constants, append);
+  require(tables[which]->size() == Kinks<double>::kTable, "kinks: its table has another size");
+  constants.table = tables[which]->data();
+  append(Pointwise::kinks, constants);
 }
 
 }  // namespace ntk
