@@ -146,6 +146,15 @@ def test_rows_of_different_variance_meet():
     assert abs(nk.kernel(net, both[1:], both[:1])[0, 0] - exact[0, 1]) < 1e-12 * exact[0, 1]
 
 
+def test_a_table_holds_what_falls_again_with_the_variance():
+    """E[phi^2] of Gabor has its peak far below the largest variance of such data."""
+    x = np.geomspace(1e-2, 1e3, 200)[:, None]
+    layers = nk.Dense(), nk.Gabor(), nk.Dense(3.0)
+    largest = nk.kernel_diag(nk.Serial(*layers), x, "nngp").max()
+    assert largest > 20 * nk.kernel_diag(nk.Serial(*layers), x[-1:], "nngp")[0]
+    assert np.isfinite(nk.kernel(nk.Serial(*layers, Elementwise("silu"), nk.Dense()), x)).all()
+
+
 def test_spec():
     silu = Elementwise("silu")
     assert repr(silu) == "Elementwise(phi='silu')"

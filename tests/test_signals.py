@@ -103,6 +103,23 @@ def test_full_covariances_are_those_of_planes(name):
             assert np.abs(kernel - expected)[off].max() < 1e-12 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("axis", [-1, 2, (1, 2), (-2, -1)])
+@pytest.mark.parametrize("first", [nk.Identity(), nk.Index((slice(None, None, -1),))])
+def test_sequences_are_normalised_over_their_own_axes(axis, first):
+    """Over channels alone, or over the length as well: by a formula for the data's covariances."""
+    x = samples(2, (5, 3))
+    net = nk.Serial(first, nk.Dense(), nk.LayerNorm(0.1, axis), nk.GlobalAvgPool())
+    if axis not in (-1, 2) and first != nk.Identity():
+        with pytest.raises(ValueError, match="layer 2, LayerNorm.*over the channels alone"):
+            nk.kernel(net, x)
+        return
+    K = np.einsum("ipc,jqc->ijpq", x, x) / 3
+    q = np.einsum("iipp->ip", K)
+    q = q if axis in (-1, 2) else np.broadcast_to(q.mean(1, keepdims=True), q.shape)
+    expected = np.einsum("ijpq,ip,jq->ij", K, (q + 0.1) ** -0.5, (q + 0.1) ** -0.5) / 25
+    assert relative_error(nk.kernel(net, x, get="nngp"), expected) < 1e-13
+
+
 FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch"]
 
 

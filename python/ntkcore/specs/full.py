@@ -106,17 +106,15 @@ class FullBuilder(Builder):
     def _may_pool(self, image: Value) -> bool:
         return True
 
-    def normalize(
-        self, value: Value, eps: float, over_h: bool = False, over_w: bool = False
-    ) -> Value:
-        if value.is_image and (over_h or over_w):
+    def normalize(self, layer: object, value: Value, eps: float, over: Sequence[bool]) -> Value:
+        if any(over):
             raise self.error(
-                "LayerNorm",
-                "over rows or columns it is known on images of networks without layers that need"
+                layer,
+                "over positions it is known on images of networks without layers that need"
                 " full covariances (sequences, volumes, pools in branches, …): normalise over the"
                 " channels alone, axis=-1",
             )
-        return super().normalize(value, eps)
+        return super().normalize(layer, value, eps, over)
 
     def read(self, value: Value, last: bool = True) -> Value:
         if value.unread and value.unread.half > 0:

@@ -319,7 +319,8 @@ class LayerNorm(Layer):
             raise builder.error(
                 self, "needs a Gaussian input: put an affine layer (Dense) before it"
             )
-        return builder.normalize(value, self.eps, value.is_image and 1 in axes, 2 in axes)
+        over = tuple(axis in axes for axis in range(1, len(value.shape)))
+        return builder.normalize(self, value, self.eps, over)
 
 
 @dataclass(frozen=True, repr=False)

@@ -349,17 +349,15 @@ class Builder:
         pooled = self.pool(image, window, unread.scale * pixels, False)
         return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
 
-    def normalize(
-        self, value: Value, eps: float, over_h: bool = False, over_w: bool = False
-    ) -> Value:
-        """K, T <- K, T / sqrt((q + eps)(q' + eps)), q of images the mean over rows, columns or
-        both, if so said.
+    def normalize(self, layer: object, value: Value, eps: float, over: Sequence[bool]) -> Value:
+        """K, T <- K, T / sqrt((q + eps)(q' + eps)), q the mean over those axes of positions of
+        which `over` says so.
         """
         value = self.read(value)
-        self._append("normalize", value, params=(eps, over_h, over_w))
+        self._append("normalize", value, params=(eps, *_on_plane(tuple(map(int, over)), 0)))
         # A pixel's q is at most the sum of those whose mean divides it.
-        sides = zip(value.shape, (over_h, over_w), strict=False) if value.is_image else ()
-        return replace(value, variance=float(math.prod(n for n, over in sides if over)))
+        most = math.prod(n for n, mean in zip(value.shape[:-1], over, strict=True) if mean)
+        return replace(value, variance=float(most))
 
     def dropout(self, value: Value, rate: float) -> Value:
         """q, T <- q/rate, T/rate of a sample with itself, of an image pixel by pixel."""
@@ -608,7 +606,9 @@ def _on_plane(sides: Shape, one: int) -> Pair:
 
 @functools.lru_cache(maxsize=1024)
 def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> float:
-    """Bound on E[phi(z)^2] of z with variances up to this one: an exact dual's, on a fine grid."""
+    """Bound on E[phi(z)^2] of z with variances up to this one: an exact dual's, on a grid that is
+    fine near 0 too, where functions that fall again have their peak.
+    """
     if not math.isfinite(variance):
         return math.inf
     kinks = dual == "kinks"
@@ -616,8 +616,8 @@ def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> f
     p0, p1, p2, p3 = (*constants, 0.0, 0.0, 0.0, 0.0)[:4]
     ops = [(kind, name, 0, 0, (p0, p1, p2, p3)), ("emit", "", 0, 0, (1.0, 0.0, 0.0, 0.0))]
     program = _core.Program(ops, 1, 1, [np.array(params)] if kinks else [])
-    roots = np.sqrt(np.linspace(0.0, variance, 257))
-    found = _core.Vectors(program, roots[:, None]).nngp
+    grid = np.concatenate([np.linspace(0, 1, 257), np.geomspace(1e-20, 1, 1025)]) * variance
+    found = _core.Vectors(program, np.sqrt(grid)[:, None]).nngp
     return 1.01 * float(found.max()) if np.isfinite(found).all() else math.inf
 
 
