@@ -354,7 +354,8 @@ class Builder:
         which `over` says so.
         """
         value = self.read(value)
-        self._append("normalize", value, params=(eps, *_on_plane(tuple(map(int, over)), 0)))
+        on_plane = _on_plane(tuple(map(int, over)), 0) if any(over) else (0, 0)
+        self._append("normalize", value, params=(eps, *on_plane))
         # A pixel's q is at most the sum of those whose mean divides it.
         most = math.prod(n for n, mean in zip(value.shape[:-1], over, strict=True) if mean)
         return replace(value, variance=float(most))
