@@ -5,6 +5,7 @@
 #include "../program/full_program.h"
 #include "../stop.h"
 #include "head.h"
+#include "pointwise.h"
 
 namespace ntk {
 namespace {
@@ -161,30 +162,17 @@ class FullRun {
     const T *const rows = pair.row_table + at, *const cols = pair.col_table + at;
     T *const k = row(field.k, p), *const t = row(field.t, p);
     const bool diagonal = field.diagonal;
-    visit_pointwise<T>(op.pointwise, op.constants,
-                       [&](const auto& phi) __attribute__((always_inline)) {
-                         int q = 0;
-                         const auto of_row = [&](int which) __attribute__((always_inline)) {
-                           const T* const f = rows + which * pitch_;
-                           return diagonal ? load(f + q) : splat(f[p]);
-                         };
-                         const auto of_col = [&](int which) __attribute__((always_inline)) {
-                           return load(cols + which * pitch_ + q);
-                         };
-                         int terms = 0;
-                         if constexpr (is_series<std::decay_t<decltype(phi)>>) {
-                           V need = V{};
-                           for (; q < field.positions; q += L)
-                             need = max(need, phi.need(of_row, of_col));
-                           terms = phi.terms_of(need);
-                         }
-                         for (q = 0; q < field.positions; q += L) {
-                           V e, d;
-                           pair_of(phi, load(k + q), of_row, of_col, terms, e, d);
-                           store(k + q, e);
-                           if (kNtk) store(t + q, d * load(t + q));
-                         }
-                       });
+    const auto of_row = [&](int which, std::int64_t i) __attribute__((always_inline)) {
+      const T* const f = rows + which * pitch_;
+      return diagonal ? load(f + i * L) : splat(f[p]);
+    };
+    const auto of_col = [&](int which, std::int64_t i) __attribute__((always_inline)) {
+      return load(cols + which * pitch_ + i * L);
+    };
+    visit_pointwise<T>(
+        op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
+          pointwise_pairs<T, kNtk, false>(phi, (field.positions + L - 1) / L, of_row, of_col, k, t);
+        });
   }
 
   // A sample with itself: features of its positions, and what becomes of p = p', where the

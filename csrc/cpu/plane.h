@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../program/plane_program.h"
+#include "pointwise.h"
 #include "tile.h"
 
 namespace ntk {
@@ -68,31 +69,18 @@ NTK_HD void for_pixels(const Plane<T>& plane, F&& f) {
 
 template <class T, bool kNtk, bool kSelf>
 void plane_pointwise(const PlaneOp& op, int number, const Tables<T>& tables, Plane<T>& plane) {
-  using V = typename Vector<T>::type;
   const Features<T, kSelf> f(tables, number, op, plane);
   visit_pointwise<T>(
       op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
-        T *k = plane.k, *t = plane.t;
+        const int cols = plane.cols();
         for (int r = 0; r < plane.rows(); ++r) {
           const std::int64_t first = std::int64_t(plane.row0() + r) * plane.w + plane.col0(),
-                             last = first + plane.cols();
-          std::int64_t p = first;
-          const auto row = [&](int which)
-                               __attribute__((always_inline)) { return f.row_value(which, p); };
-          const auto col = [&](int which)
-                               __attribute__((always_inline)) { return f.col_value(which, p); };
-          int terms = 0;
-          if constexpr (is_series<std::decay_t<decltype(phi)>>) {
-            V need = V{};
-            for (; p < last; ++p) need = max(need, phi.need(row, col));
-            terms = phi.terms_of(need);
-          }
-          for (p = first; p < last; ++p, k += kLanes<T>, t += kLanes<T>) {
-            V e, d;
-            pair_of(phi, load(k), row, col, terms, e, d);
-            store(k, e);
-            if (kNtk) store(t, d * load(t));
-          }
+                             at = std::int64_t(r) * cols * kLanes<T>;
+          const auto row = [&](int k, std::int64_t i)
+                               __attribute__((always_inline)) { return f.row_value(k, first + i); };
+          const auto col = [&](int k, std::int64_t i)
+                               __attribute__((always_inline)) { return f.col_value(k, first + i); };
+          pointwise_pairs<T, kNtk, false>(phi, cols, row, col, plane.k + at, plane.t + at);
         }
       });
 }

@@ -109,14 +109,19 @@ NTK_HD bool any_below(V x, typename Scalar<V>::type t) {
 }
 #endif
 
+#if defined(__AVX512F__)
+NTK_HD float largest_lane(FloatV x) { return _mm512_reduce_max_ps((__m512)x); }
+NTK_HD double largest_lane(DoubleV x) { return _mm512_reduce_max_pd((__m512d)x); }
+#else
 template <class V>
-NTK_HD int highest_lane(V x, int limit) {
+NTK_HD auto largest_lane(V x) {
   auto top = x[0];
   for (unsigned i = 1; i < sizeof(V) / sizeof(x[0]); ++i) top = top > x[i] ? top : x[i];
-  return highest(top, limit);
+  return top;
 }
-NTK_HD int highest(FloatV x, int limit) { return highest_lane(x, limit); }
-NTK_HD int highest(DoubleV x, int limit) { return highest_lane(x, limit); }
+#endif
+NTK_HD int highest(FloatV x, int limit) { return highest(largest_lane(x), limit); }
+NTK_HD int highest(DoubleV x, int limit) { return highest(largest_lane(x), limit); }
 
 NTK_HD FloatV abs(FloatV x) { return (FloatV)((Int32V)x & 0x7fffffff); }
 NTK_HD DoubleV abs(DoubleV x) { return (DoubleV)((Int64V)x & 0x7fffffffffffffffLL); }

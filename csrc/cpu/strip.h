@@ -1,6 +1,7 @@
 // Any program, op by op, on one row against a strip of columns; the slots of a strip stay in L1.
 #pragma once
 
+#include "pointwise.h"
 #include "tile.h"
 
 namespace ntk {
@@ -29,32 +30,20 @@ void apply_affine(const Op& op, const Strip<T>& s) {
 
 template <class T, bool kNtk>
 void apply_pointwise(const Op& op, int number, const Tile<T>& tile, const Strip<T>& s) {
-  using V = typename Vector<T>::type;
   const PointsView<T>&rows = tile.row_points, &cols = tile.col_points;
-  T *K = s.K(op.slot), *t = s.Tk(op.slot);
-  const V r0 = splat(rows.feature(number, 0)[s.row]), r1 = splat(rows.feature(number, 1)[s.row]);
-  const auto row = [&](int which) __attribute__((always_inline)) {
-    return which == 0 ? r0 : which == 1 ? r1 : splat(rows.feature(number, which)[s.row]);
+  const T *const of_row = rows.feature(number, 0) + s.row, *const of_col =
+                                                               cols.feature(number, 0) + s.col;
+  const std::int64_t row_step = rows.stride, col_step = cols.stride;
+  const auto row = [=](int k, std::int64_t)
+                       __attribute__((always_inline)) { return splat(of_row[k * row_step]); };
+  const auto col = [=](int k, std::int64_t i) __attribute__((always_inline)) {
+    return load(of_col + k * col_step + i * kLanes<T>);
   };
-  visit_pointwise<T>(op.pointwise, op.constants,
-                     [&](const auto& phi) __attribute__((always_inline)) {
-                       std::int64_t j = 0;
-                       const auto col = [&](int which) __attribute__((always_inline)) {
-                         return load(cols.feature(number, which) + s.col + j);
-                       };
-                       int terms = 0;
-                       if constexpr (is_series<std::decay_t<decltype(phi)>>) {
-                         V need = V{};
-                         for (; j < s.count; j += kLanes<T>) need = max(need, phi.need(row, col));
-                         terms = phi.terms_of(need);
-                       }
-                       for (j = 0; j < s.count; j += kLanes<T>) {
-                         V e, d;
-                         pair_of(phi, load(K + j), row, col, terms, e, d);
-                         store(K + j, e);
-                         if (kNtk) store(t + j, d * load(t + j));
-                       }
-                     });
+  const std::int64_t vectors = (s.count + kLanes<T> - 1) / kLanes<T>;
+  visit_pointwise<T>(
+      op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
+        pointwise_pairs<T, kNtk, true>(phi, vectors, row, col, s.K(op.slot), s.Tk(op.slot));
+      });
 }
 
 template <class T>

@@ -143,7 +143,7 @@ NTK_HD void pair_of(const Phi& phi, V K, const Row& row, const Col& col, int ter
 template <class Phi, class Row, class Col>
 NTK_HD int terms_of(const Phi& phi, const Row& row, const Col& col) {
   if constexpr (is_series<Phi>)
-    return phi.terms_of(phi.need(row, col));
+    return phi.terms_of(max(row(phi.needed()), col(phi.needed())));
   else
     return 0;
 }

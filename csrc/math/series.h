@@ -9,6 +9,7 @@
 
 #include "constants.h"
 #include "dual.h"
+#include "pack.h"
 
 namespace ntk {
 
@@ -94,6 +95,11 @@ struct SeriesTerms {
   }
 };
 
+template <class V, int n>
+NTK_HD void kappa(const Pack<V, n>& c, Pack<V, n>& k0, Pack<V, n>& k1) {
+  for (int i = 0; i < n; ++i) kappa(c.v[i], k0.v[i], k1.v[i]);
+}
+
 template <class T>
 struct Series {
   T k0, k1, k2, k3;
@@ -122,11 +128,8 @@ struct Series {
     D = features.table.at(1, q);
   }
 
-  // Terms of each parity that a pair needs; row(k) and col(k) are the features.
-  template <class Row, class Col>
-  NTK_HD auto need(const Row& row, const Col& col) const {
-    return max(row(3 - shift), col(3 - shift));
-  }
+  // The feature that says how many terms of each parity a point needs: a pair takes the larger.
+  NTK_HD int needed() const { return 3 - shift; }
   template <class V>
   NTK_HD int terms_of(V need) const {
     return highest(need, even > odd ? even : odd);
@@ -135,10 +138,13 @@ struct Series {
   template <class V, class Row, class Col>
   NTK_HD void pair(V K, const Row& row, const Col& col, int terms, V& E, V& D) const {
     const V c = K * row(-shift) * col(-shift), w = c * c;
-    V S, dS;
-    sum(4 - shift, even < terms ? even : terms, w, row, col, S, dS);
-    V integral = S;
-    D = S + T(2) * w * dS;
+    V S, dS, integral = V{};
+    D = V{};
+    if (even > 0) {
+      sum(4 - shift, even < terms ? even : terms, w, row, col, S, dS);
+      integral = S;
+      D = S + T(2) * w * dS;
+    }
     const int used = kinked ? 2 * even : even;
     if (odd > 0) {
       sum(4 - shift + used, odd < terms ? odd : terms, w, row, col, S, dS);
@@ -150,22 +156,21 @@ struct Series {
   }
 
  private:
-  // S = sum of products of features over powers of w, and its derivative.
+  // S = sum of products of features over powers of w, one at least, and its derivative.
   template <class V, class Row, class Col>
   NTK_HD void sum(int first, int count, V w, const Row& row, const Col& col, V& S, V& dS) const {
-    S = V{};
     dS = V{};
-    for (int k = count - 1; k >= 0; --k) {
-      V g;
-      if (kinked) {
-        const int at = first + 2 * k;
-        g = row(at) * col(at + 1) + row(at + 1) * col(at);
-      } else {
-        g = row(first + k) * col(first + k);
-      }
+    S = term<V>(first, count - 1, row, col);
+    for (int k = count - 2; k >= 0; --k) {
       dS = dS * w + S;
-      S = S * w + g;
+      S = S * w + term<V>(first, k, row, col);
     }
+  }
+  template <class V, class Row, class Col>
+  NTK_HD V term(int first, int k, const Row& row, const Col& col) const {
+    if (!kinked) return row(first + k) * col(first + k);
+    const int at = first + 2 * k;
+    return row(at) * col(at + 1) + row(at + 1) * col(at);
   }
 
   // E[u u'] and its integral over c, from alpha = (2/pi) asin c and sigma = (2/pi) sqrt(1 - c^2);

@@ -182,15 +182,14 @@ class Elementwise(Activation):
         """
         if isinstance(self.phi, str) and self.phi in KINKED:
             return float(np.finfo(dtype).eps)  # a closed form
-        return _tabulated(self, float(variance), np.dtype(dtype) == np.float32).error
+        return _tabulated(self, _end_of_table(variance), np.dtype(dtype) == np.float32).error
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = self.gaussian(builder, value)
         if isinstance(self.phi, str) and self.phi in KINKED:
             return builder.kinks(value, KINKED[self.phi])
         try:
-            # A table ends below its variance, which rounding must not pass.
-            made = _tabulated(self, 1.01 * value.variance, builder.single)
+            made = _tabulated(self, _end_of_table(value.variance), builder.single)
         except ValueError as problem:
             raise builder.error(self, str(problem)) from None
         return builder.series(value, made)
@@ -201,10 +200,16 @@ Elementwise.__doc__ = Elementwise.__doc__.replace("{kinked}", ", ".join(KINKED))
 Elementwise.__doc__ = Elementwise.__doc__.replace("{most}", f"{series.MOST_TERMS} terms")
 
 
+def _end_of_table(variance: float) -> float:
+    """Above a variance, which rounding must not pass, and the same for many: tables are kept."""
+    if not variance < LARGEST_VARIANCE:
+        return variance
+    return float(2 ** (math.ceil(4 * math.log2(1.01 * max(variance, LEAST_VARIANCE))) / 4))
+
+
 @functools.lru_cache(maxsize=256)
 def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Series:
     """The layer's series; ValueError says why there is none."""
-    variance = max(variance, LEAST_VARIANCE)
     if not variance < LARGEST_VARIANCE:
         raise ValueError(
             f"its variances reach {variance:.3g}, which no table holds: the kernel is not finite or"

@@ -57,14 +57,15 @@ def tabulate(
 
     Of as few terms as hold the error `wanted`, or what is ENOUGH, and at most MOST_TERMS.
     """
-    goal = ((0, wanted), *ENOUGH)
+    goal: Goal = ((0, wanted), *ENOUGH)
     tables: list[_Octave] = []
     for octave in range(OCTAVES):
         low = variance / 2 ** (octave + 1)
         if octave == 0:
-            table = _octave(phi, derivative, kinks, low, MOST_TERMS, goal)
+            table = _octave(phi, derivative, kinks, low, MOST_TERMS, goal, wanted)
         else:  # against a variance near the top, what is left out here counts by its root
-            table = _octave(phi, derivative, kinks, low, tables[0].terms, ((0, wanted**2),))
+            most, goal = tables[0].terms, ((0, wanted**2),)
+            table = _octave(phi, derivative, kinks, low, most, goal, wanted)
         if not table.error <= WORST:
             raise ValueError(
                 f"at variances up to {2 * low:.3g} {table.terms} Hermite coefficients leave an"
@@ -149,6 +150,8 @@ def _nodes(root: float, terms: int) -> tuple[Array, Array]:
 
 def kink_part(z: Array, kinks: tuple[float, ...]) -> Array:
     """u(z)."""
+    if not any(kinks):
+        return np.zeros_like(z)
     sign, size = np.sign(z), np.abs(z)
     even, odd = kinks[1] * size + kinks[3] * size**3, kinks[0] * sign + kinks[2] * sign * size**2
     return np.asarray(even + odd)
@@ -161,8 +164,11 @@ def _octave(
     low: float,
     most: int,
     goal: Goal,
+    wanted: float,
 ) -> _Octave:
-    """The variances low (1 + (1 + x)/2) of Chebyshev's points x."""
+    """The variances low (1 + (1 + x)/2) of Chebyshev's points x: terms that reach the goal, and
+    how many of them hold the error `wanted` of a pair of such variances.
+    """
     roots = np.sqrt(low * (1.5 + _POINTS / 2))
     for terms in sorted({min(128, most), most}):
         z, weight = _nodes(float(roots.max()), terms)
@@ -178,7 +184,7 @@ def _octave(
         (values[0] ** 2 + values[1] ** 2) @ weight,
         (slopes[0] ** 2 + slopes[1] ** 2) @ weight,
         (values[0] + values[1]) @ (weight * root_density),
-        _needed(r, u, slopes, weight, max(error, goal[0][1])),
+        _needed(r, u, slopes, weight, max(error, wanted)),
     ]
     return _Octave(np.stack(moments, axis=1), r, u, error)
 
