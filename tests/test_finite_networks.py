@@ -22,7 +22,7 @@ from ntkcore.finite import (
     train,
 )
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
-from ntkcore.finite.networks import MAKERS
+from ntkcore.finite.making import MAKERS
 from ntkcore.specs.activations import ACTIVATIONS
 from reference_duals import PHI
 
