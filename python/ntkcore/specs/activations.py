@@ -193,14 +193,13 @@ def _check_degree(layer: Activation, name: str = "degree") -> None:
     degree = getattr(layer, name)
     if type(degree) is not int or not 0 <= degree <= MOST_DEGREE:
         raise ValueError(
-            f"{type(layer).__name__}: {name} must be a whole number from 0 to {MOST_DEGREE},"
-            " not"
+            f"{type(layer).__name__}: {name} must be a whole number from 0 to {MOST_DEGREE}, not"
             f" {degree!r}"
         )
 
 
-def _check_frozen(layer: Activation) -> None:
-    if type(getattr(layer, "frozen")) is not bool:  # noqa: B009
+def _check_frozen(layer: ArcCosine | RectifiedMonomial | Sign) -> None:
+    if type(layer.frozen) is not bool:
         raise TypeError(f"{type(layer).__name__}: frozen must be True or False")
 
 

@@ -12,22 +12,15 @@ With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, replace
+from dataclasses import Field, dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, single
-from ntkcore.specs.program import (
-    Builder,
-    Shape,
-    Side,
-    Value,
-    Window,
-    same_window,
-    valid_window,
-)
+from ntkcore.specs.program import Builder, Side, Value
+from ntkcore.specs.windows import Shape, Window, same_window, valid_window
 
 PADDINGS = ("SAME", "VALID", "CIRCULAR")
 
@@ -106,12 +99,8 @@ def check_rank(layer: Layer, builder: Builder, value: Value, rank: int) -> None:
 
 def window_of(layer: Windowed, image: Shape) -> Window:
     """Where the layer's windows lie in an image, of no pixel perhaps."""
-    size, steps = layer.window, getattr(layer, "dilation", ())
     place = valid_window if layer.padding == "VALID" else same_window
-    if set(steps) <= {1}:
-        return place(size, image, layer.strides)
-    reach = tuple((k - 1) * d + 1 for k, d in zip(size, steps, strict=True))
-    return replace(place(reach, image, layer.strides), size=size, dilation=steps)
+    return place(layer.window, image, layer.strides, getattr(layer, "dilation", ()))
 
 
 def _window(layer: Windowed, builder: Builder, value: Value) -> Window:

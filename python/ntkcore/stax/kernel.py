@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
-from ntkcore.specs.program import Shape
+from ntkcore.specs.windows import Shape
 
 Array = npt.NDArray[Any]
 
