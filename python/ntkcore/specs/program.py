@@ -281,7 +281,7 @@ class Builder:
         """0 for a side of one pixel, which wraps onto itself."""
         return tuple(n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
 
-    def dual(self, layer: object, value: Value, name: str, params: Sequence[float]) -> Value:
+    def dual(self, value: Value, name: str, params: Sequence[float]) -> Value:
         """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel,
         before its read-out.
         """
@@ -413,7 +413,7 @@ class Builder:
             ("readout", "", value.slot, slot, (unread.scale, 0.0, 0.0, 0.0), geometry)
         )
 
-    def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
+    def fan_out(self, value: Value, num: int) -> tuple[Value, ...]:
         """The same signal ``num`` times; local pooling, which a branch could not do any more,
         comes first.
         """
