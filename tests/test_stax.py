@@ -187,6 +187,13 @@ def test_parallel():
     assert relative_error(ours, alone) < 1e-15
 
 
+@pytest.mark.parametrize("x", [X, IMAGES])
+def test_samples_alone_are_indexed(x):
+    net = stax.serial(stax.Index(stax.Slice[1:]), stax.Flatten(), stax.Dense(1))
+    expected = stax.serial(stax.Flatten(), stax.Dense(1)).kernel_fn(x[1:], x[1:], "ntk")
+    assert (net.kernel_fn(x, x, "ntk") == expected).all()
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 7}, {"device_count": 0, "store_on_device": False}]
 )

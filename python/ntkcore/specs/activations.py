@@ -335,8 +335,7 @@ class Polynomial(Activation):
         names = [name for name in parts if any(parts[name])] or ["even"]
         copies = builder.fan_out(value, len(names))
         total, *rest = (
-            builder.dual(copy, name, parts[name])
-            for copy, name in zip(copies, names, strict=True)
+            builder.dual(copy, name, parts[name]) for copy, name in zip(copies, names, strict=True)
         )
         return builder.add(total, rest[0]) if rest else total
 
