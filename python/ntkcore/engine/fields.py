@@ -72,14 +72,14 @@ class Field:
             return self
         see1 = ~self.mask1
         see2 = see1 if self.mask2 is None else ~self.mask2
-        both = see1[:, None, :, None] & see2[None, :, None, :]
-        return replace(
-            self,
-            nngp=self.nngp * both,
-            ntk=None if self.ntk is None else self.ntk * both,
-            own1=self.own1 * (see1[:, :, None] & see1[:, None, :]),
-            own2=None if self.own2 is None else self.own2 * (see2[:, :, None] & see2[:, None, :]),
-        )
+        own = [see[:, :, None] & see[:, None, :] for see in (see1, see2)]
+        return self.times(see1[:, None, :, None] & see2[None, :, None, :], *own)
+
+    def times(self, pairs: Any, one: Any, two: Any) -> Field:
+        """All times factors: of pairs of samples, and of those of each data set with themselves."""
+        ntk = None if self.ntk is None else self.ntk * pairs
+        own2 = None if self.own2 is None else self.own2 * two
+        return replace(self, nngp=self.nngp * pairs, ntk=ntk, own1=self.own1 * one, own2=own2)
 
 
 def of_data(x1: Array, x2: Array | None, wants_ntk: bool) -> Field:
@@ -344,11 +344,5 @@ def _means_of_seen(out: Field, field: Field, positions: int) -> Field:
         positions / np.maximum((~mask).sum(1), 1)
         for mask in (field.mask1, field.mask1 if field.mask2 is None else field.mask2)
     ]
-    pairs = np.outer(*share)[..., None, None]
-    return replace(
-        out,
-        nngp=out.nngp * pairs,
-        ntk=None if out.ntk is None else out.ntk * pairs,
-        own1=out.own1 * (share[0] ** 2)[:, None, None],
-        own2=None if out.own2 is None else out.own2 * (share[1] ** 2)[:, None, None],
-    )
+    own = [s[:, None, None] ** 2 for s in share]
+    return out.times(np.outer(*share)[..., None, None], *own)
