@@ -153,6 +153,15 @@ def test_magnitudes():
     assert relative_error(nk.kernel(net, x * np.float32(2.0**-60)) * 2.0**120, k) < 1e-6
 
 
+@pytest.mark.parametrize("layer", [nk.Conv((2, 2)), nk.ConvLocal((2, 2))])
+def test_products_grow_faster_than_their_input(layer):
+    net = nk.Serial(nk.FanOut(2), nk.Parallel(layer, layer), nk.FanInProd(), nk.GlobalAvgPool())
+    x = samples(3, (3, 4, 2))
+    for kernel in ("nngp", "ntk"):
+        large = nk.kernel(net, 2.0**30 * x, get=kernel)
+        assert relative_error(large / 2.0**120, nk.kernel(net, x, get=kernel)) < 1e-14
+
+
 def test_flips():
     """Of networks that treat left and right alike."""
     x = samples(5, (3, 4, 2))
