@@ -83,7 +83,7 @@ def _pointwise(signal, function, whole=False):
     return Signal(new, factor * signal.t, left, right, signal.width, signal.flat)
 
 
-MANY = 2000  # entries of K, from which on quadrature would take too long
+MANY = 500  # entries of K, from which on quadrature would take too long
 
 
 def _activation(layer, signal):
