@@ -24,15 +24,6 @@ class Axes(plain.Signal):
         self.axes = tuple(axes)
 
 
-def places(n, window, stride, padding, step=1):
-    """For every output: the positions of its window, None where there is none."""
-    reach = (window - 1) * step + 1
-    out = (n - reach) // stride + 1 if padding == "VALID" else -(-n // stride)
-    low = 0 if padding == "VALID" else max((out - 1) * stride + reach - n, 0) // 2
-    inside = (lambda p: p % n) if padding == "CIRCULAR" else (lambda p: p if 0 <= p < n else None)
-    return [[inside(o * stride + k * step - low) for k in range(window)] for o in range(out)]
-
-
 def scattered(n, window, stride, padding):
     """The same of a transposed convolution: position i adds tap t, mirrored, to an output."""
     length = n * stride + max(window - stride, 0)  # under VALID
@@ -72,7 +63,7 @@ def both_sides(matrix, m):
 def sides_of(layer, axes, window):
     padding, steps = layer.padding, getattr(layer, "dilation", (1,) * len(axes))
     each = zip(axes, window, layer.strides, steps, strict=True)
-    return [places(n, k, s, padding, d) for n, k, s, d in each]
+    return [plain.windows(n, k, s, padding, d) for n, k, s, d in each]
 
 
 def conv(layer, signal):

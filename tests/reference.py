@@ -5,6 +5,7 @@ images), in plain loops; dual activations stand in reference_duals.py.
 """
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -82,7 +83,7 @@ def _pointwise(signal, function, whole=False):
     return Signal(new, factor * signal.t, left, right, signal.width, signal.flat)
 
 
-MANY = 2000  # entries of K, from which on quadrature would take too long
+MANY = 500  # entries of K, from which on quadrature would take too long
 
 
 def _activation(layer, signal):
@@ -136,19 +137,19 @@ def _dropout(layer, signal):
     return Signal(k, t, drop(signal.left), drop(signal.right), signal.width, signal.flat)
 
 
-def _geometry(n, window, stride, padding):
-    """(output size, padding before the first pixel) as XLA has it."""
-    if padding == "VALID":
-        return (n - window) // stride + 1, 0
-    out = -(-n // stride)
-    return out, max((out - 1) * stride + window - n, 0) // 2
-
-
-def _windows(n, window, stride, padding):
-    """For every output: the inputs in its window, by offset (None where outside the image)."""
-    out, low = _geometry(n, window, stride, padding)
+def windows(n, window, stride, padding, step=1):
+    """For every output the positions of its window, None where there is none (XLA's padding)."""
+    reach = (window - 1) * step + 1
+    out = (n - reach) // stride + 1 if padding == "VALID" else -(-n // stride)
+    low = 0 if padding == "VALID" else max((out - 1) * stride + reach - n, 0) // 2
     inside = (lambda p: p % n) if padding == "CIRCULAR" else (lambda p: p if 0 <= p < n else None)
-    return [[inside(o * stride + k - low) for k in range(window)] for o in range(out)]
+    return [[inside(o * stride + k * step - low) for k in range(window)] for o in range(out)]
+
+
+def _reads(side, k):
+    """The outputs whose windows have a position number k, and those positions."""
+    found = [(o, at[k]) for o, at in enumerate(side) if at[k] is not None]
+    return [o for o, _ in found], [p for _, p in found]
 
 
 def _box(shape, window, strides, padding, paired):
@@ -156,22 +157,20 @@ def _box(shape, window, strides, padding, paired):
 
     paired: the same offset on both sides (convolution); else all pairs of offsets (pooling).
     """
-    rows, cols = (
-        _windows(n, k, s, padding) for n, k, s in zip(shape, window, strides, strict=True)
-    )
+    rows, cols = (windows(n, k, s, padding) for n, k, s in zip(shape, window, strides, strict=True))
+    offsets = list(itertools.product(range(window[0]), range(window[1])))
+    pairs = [(o, o) for o in offsets] if paired else itertools.product(offsets, repeat=2)
+    taps = [
+        [_reads(side, k) for side, k in ((rows, a), (cols, b), (rows, c), (cols, d))]
+        for (a, b), (c, d) in pairs
+    ]
 
     def linear(m):
         out = np.zeros((*m.shape[:2], len(rows), len(cols), len(rows), len(cols)))
-        offsets = [(a, b) for a in range(window[0]) for b in range(window[1])]
-        pairs = [(o, o) for o in offsets] if paired else [(o, p) for o in offsets for p in offsets]
-        for (a, b), (c, d) in pairs:
-            for h in range(len(rows)):
-                for w in range(len(cols)):
-                    for g in range(len(rows)):
-                        for v in range(len(cols)):
-                            at = rows[h][a], cols[w][b], rows[g][c], cols[v][d]
-                            if None not in at:
-                                out[:, :, h, w, g, v] += m[(slice(None), slice(None), *at)]
+        samples = [range(n) for n in m.shape[:2]]
+        for tap in taps:
+            to, at = zip(*tap, strict=True)
+            out[np.ix_(*samples, *to)] += m[np.ix_(*samples, *at)]
         return out
 
     return linear

@@ -22,7 +22,7 @@ from ntkcore.finite import (
     train,
 )
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
-from ntkcore.finite.networks import MAKERS
+from ntkcore.finite.making import MAKERS
 from ntkcore.specs.activations import ACTIVATIONS
 from reference_duals import PHI
 
@@ -63,7 +63,7 @@ POSITIONS += ["transposed, circular", "resized", "cropped", "a pixel", "mixed", 
 def test_kernels_scatter_about_the_infinite_ones(name):
     """The mean of a few draws, within 4.5 of its standard errors and a bias of order 1/width."""
     net, x = samples_of(name)
-    width = 512 if x.ndim == 2 else 128
+    width = 256 if x.ndim == 2 else 96
     nets = [
         to_torch(net, width, input_shape=x.shape[1:], seed=seed, dtype="float64")
         for seed in range(DRAWS)
@@ -74,7 +74,7 @@ def test_kernels_scatter_about_the_infinite_ones(name):
         assert np.isfinite(draws).all()
         mean, error = draws.mean(0), draws.std(0, ddof=1) / DRAWS**0.5
         scale = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))
-        assert (error < 0.1 * scale).all()
+        assert (error < 0.12 * scale).all()
         assert (np.abs(mean - kernel) < 4.5 * error + 4 / width * scale).all()
 
 

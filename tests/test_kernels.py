@@ -27,13 +27,13 @@ def data(n, d=5, seed=0, dtype=np.float64):
 
 @pytest.mark.parametrize("backend", nk.backends())
 @pytest.mark.parametrize("net", VECTOR_NETS.values(), ids=VECTOR_NETS)
-def test_against_the_reference(net, backend):
+def test_against_the_reference(net, backend, once):
     x, z = data(7), data(4, seed=1)
     # There T is not 0 where K is, and ReLU's slope at 0 is a convention.
     if net is not RELU_NETS["standard"]:
         x[2] = 0
     for other in (None, z):
-        expected = reference(net, x, other)
+        expected = once(reference, net, x, other)
         double = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend)
         single = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend, dtype="float32")
         for k in (0, 1):

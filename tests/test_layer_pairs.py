@@ -14,7 +14,6 @@ from numpy_nets import scatters_about
 from reference import reference
 from test_image_layers import plain
 
-WIDTH = 192
 DENSE, CONV = nk.Dense(1.2, 0.3), nk.Conv((2, 1), (1, 1), "SAME", 1.2, 0.3)
 LAYERS = {
     "Dense": DENSE,
@@ -53,12 +52,12 @@ NEEDS_IMAGES = {
 READOUTS = {"Flatten", "LocalAvgPool", "GlobalAvgPool", "GlobalSumPool"}
 
 
-def images():
-    """Two images of 3 pixels unlike in size, WIDTH channels with the inner products of 2."""
+def images(width):
+    """Two images of 3 pixels unlike in size, so many channels with the inner products of 2."""
     rng = np.random.default_rng(0)
     few = rng.standard_normal((2, 3, 1, 2)) * np.array([2.0, 1.0, 0.3])[:, None, None]
-    basis = np.linalg.qr(rng.standard_normal((WIDTH, 2)))[0]
-    return few @ basis.T * (WIDTH / 2) ** 0.5
+    basis = np.linalg.qr(rng.standard_normal((width, 2)))[0]
+    return few @ basis.T * (width / 2) ** 0.5
 
 
 def has_kernel(names):
@@ -90,9 +89,9 @@ def has_kernel(names):
     return True
 
 
-def check(names):
+def check(names, width):
     """Right, or refused by an error that names the layer."""
-    x = images()
+    x = images(width)
     closing = [DENSE] if READOUTS & set(names) else [nk.Flatten(), DENSE]
     net = nk.Serial(*(LAYERS[name] for name in names), *closing)
     if not has_kernel(names):
@@ -105,7 +104,7 @@ def check(names):
     if names.count("Gated") > 1:
         return  # products of products: their tails are too heavy for a mean of draws
     draws, error = (48, 0.2) if {"Gated", "Dropout"} & set(names) else (16, 0.1)
-    assert scatters_about(net, x, width=WIDTH, draws=draws, error=error, errors=5, seed=seed), names
+    assert scatters_about(net, x, width=width, draws=draws, error=error, errors=5, seed=seed), names
 
 
 PAIRS = list(itertools.product(LAYERS, repeat=2))
@@ -114,12 +113,12 @@ PAIRS = list(itertools.product(LAYERS, repeat=2))
 @pytest.mark.parametrize("first", LAYERS)
 def test_every_layer_after_every_layer(first):
     for second in LAYERS:
-        check((first, second))
-        check(("Conv", first, second))
+        check((first, second), 128)
+        check(("Conv", first, second), 128)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_every_layer_after_every_pair(first, second):
     for third in LAYERS:
-        check(("Conv", first, second, third))
+        check(("Conv", first, second, third), 192)

@@ -4,22 +4,18 @@ its calls their shapes and names.
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ntkcore as nk
-from conftest import ROOT, relative_error
+from conftest import relative_error
 from ntkcore import stax
 
-FOLDERS = (
-    Path(__file__).parent / "data",
-    Path(os.environ.get("NTKCORE_DATA", ROOT.parent / "shared" / "data")),
-)
-FOLDER = next((folder for folder in FOLDERS if (folder / "nt_reference.json").is_file()), None)
-NETS = json.loads((FOLDER / "nt_reference.json").read_text()) if FOLDER else {}
+DATA = Path(__file__).parent / "data"
+NETS = json.loads((DATA / "nt_reference.json").read_text())
+LAYERS = json.loads((DATA / "nt_layers.json").read_text())
 X = np.random.default_rng(0).standard_normal((5, 4))
 Z = np.random.default_rng(1).standard_normal((3, 4))
 IMAGES = np.random.default_rng(2).standard_normal((2, 6, 6, 3))
@@ -29,23 +25,14 @@ def mlp():
     return stax.serial(stax.Dense(512, W_std=1.5, b_std=0.1), stax.Relu(), stax.Dense(1))
 
 
-@pytest.fixture(scope="module")
-def reference():
-    """Data and float64 kernels of neural-tangents 0.6.5."""
-    return np.load(FOLDER / "nt_reference.npz")
-
-
-@pytest.mark.skipif(
-    FOLDER is None, reason=f"nt_reference.json in none of {', '.join(map(str, FOLDERS))}"
-)
 def test_reference_is_complete():
     assert len(NETS) == 24
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", NETS)
-def test_parity_with_neural_tangents(reference, name, dtype):
-    _, _, kernel_fn = eval(NETS[name], {"stax": stax})
+def test_parity_with_neural_tangents(nt_reference, name, dtype):
+    (_, _, kernel_fn), reference = eval(NETS[name], {"stax": stax}), nt_reference[1]
     x1, x2 = reference[f"{name}/x1"], reference.get(f"{name}/x2")
     near = np.zeros((len(x1), len(x1 if x2 is None else x2)), dtype=bool)
     # Neural-tangents' own error at rho = 1, and between its near-duplicates x1[0] and x1[1].
@@ -61,9 +48,6 @@ def test_parity_with_neural_tangents(reference, name, dtype):
         error = np.abs(got - expected) / np.abs(expected).max()
         assert error[~near].max() <= (1e-12 if dtype == "float64" else 1e-6)
         assert not near.any() or error[near].max() <= (2e-8 if dtype == "float64" else 2e-5)
-
-
-LAYERS = json.loads((Path(__file__).parent / "data" / "nt_layers.json").read_text())
 
 
 @pytest.mark.parametrize("layers", LAYERS)
@@ -201,6 +185,13 @@ def test_parallel():
     ours = stax.serial(stax.Dense(8), *fan)[2](X, Z, "ntk")
     alone = stax.Dense(8)[2](X, Z, "ntk") + stax.serial(stax.Dense(8), branch)[2](X, Z, "ntk")
     assert relative_error(ours, alone) < 1e-15
+
+
+@pytest.mark.parametrize("x", [X, IMAGES])
+def test_samples_alone_are_indexed(x):
+    net = stax.serial(stax.Index(stax.Slice[1:]), stax.Flatten(), stax.Dense(1))
+    expected = stax.serial(stax.Flatten(), stax.Dense(1)).kernel_fn(x[1:], x[1:], "ntk")
+    assert (net.kernel_fn(x, x, "ntk") == expected).all()
 
 
 @pytest.mark.parametrize(

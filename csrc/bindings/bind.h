@@ -12,6 +12,8 @@ namespace ntk {
 void bind_backends(pybind11::module_& m);
 void bind_stops(pybind11::module_& m);
 void bind_programs(pybind11::module_& m);
+void bind_image_programs(pybind11::module_& m);
+void bind_full_programs(pybind11::module_& m);
 void bind_vectors(pybind11::module_& m);
 void bind_gradients(pybind11::module_& m);
 void bind_images(pybind11::module_& m);

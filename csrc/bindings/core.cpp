@@ -11,6 +11,8 @@ PYBIND11_MODULE(_core_of_main_interpreter, m, pybind11::mod_gil_not_used(),
   ntk::bind_backends(m);
   ntk::bind_stops(m);
   ntk::bind_programs(m);
+  ntk::bind_image_programs(m);
+  ntk::bind_full_programs(m);
   ntk::bind_vectors(m);
   ntk::bind_gradients(m);
   ntk::bind_images(m);

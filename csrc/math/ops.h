@@ -83,7 +83,7 @@ struct Dropout {
   }
 };
 
-// The registry: name in programs, struct. Those of tables are made by bindings/series.h; a series
+// The registry: name in programs, struct. Those of tables are made by bindings/tabulated.h; a series
 // is several ops (series.h).
 #define NTK_FOR_EACH_POINTWISE_LAYER(X) \
   X(normalize, Normalize)               \

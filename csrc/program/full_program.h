@@ -23,6 +23,10 @@ enum class FullOpKind : int {
   trace,      // the same over p = p' only
 };
 
+inline bool is_affine(FullOpKind kind) {
+  return kind == FullOpKind::affine || kind == FullOpKind::window;
+}
+
 // Outputs to, to + 1, … that read from, from + step, …
 struct Run {
   int to, from, count, step;

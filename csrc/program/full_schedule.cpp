@@ -85,12 +85,6 @@ FullProgram FullSchedule::view() const {
           most_taps_,           shape_.diagonal,  head_.view()};
 }
 
-bool FullSchedule::head_needs_variance() const {
-  const Program head = head_.view();
-  return std::any_of(head.ops, head.ops + head.size,
-                     [](const Op& op) { return op.kind == OpKind::pointwise; });
-}
-
 double FullSchedule::work() const {
   std::vector<bool> diagonal(slots_, shape_.diagonal);
   double total = 0;
@@ -110,23 +104,8 @@ double FullSchedule::work() const {
 }
 
 bool FullSchedule::homogeneous() const {
-  const auto unbiased = [](const auto& op) {
-    const Affine<double> map = op.constants.affine();
-    return map.b == 0 && map.f == 0;
-  };
-  const auto scales = [&](const FullOp& op) {
-    if (op.kind == FullOpKind::pointwise) return is_abrelu(op);
-    const bool affine = op.kind == FullOpKind::affine || op.kind == FullOpKind::window;
-    return !affine || unbiased(op);
-  };
-  const auto head_scales = [&](const Op& op) {
-    if (op.kind == OpKind::pointwise) return is_abrelu(op);
-    const bool affine = op.kind == OpKind::affine || op.kind == OpKind::emit;
-    return !affine || unbiased(op);
-  };
-  const Program head = head_.view();
-  return std::all_of(ops_.begin(), ops_.end(), scales) &&
-         std::all_of(head.ops, head.ops + head.size, head_scales);
+  return head_.homogeneous() &&
+         std::all_of(ops_.begin(), ops_.end(), [](const FullOp& op) { return keeps_scale(op); });
 }
 
 }  // namespace ntk

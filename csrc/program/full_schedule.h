@@ -53,7 +53,7 @@ class FullSchedule {
   // Rows of positions of one sample's table, and where each op's features start.
   std::int64_t table_rows() const { return table_rows_; }
   const std::int64_t* offset() const { return offset_.data(); }
-  bool head_needs_variance() const;
+  bool head_needs_variance() const { return head_.needs_variance(); }
   // Elements that all ops on a pair write or read, about.
   double work() const;
   // As of PlaneSchedule.

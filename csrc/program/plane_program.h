@@ -19,6 +19,8 @@ enum class PlaneOpKind : int {
   readout,    // head slot `other` <- weighted sum over all pixel pairs of `slot`
 };
 
+inline bool is_affine(PlaneOpKind kind) { return kind == PlaneOpKind::conv; }
+
 // How a convolution runs: any shape; 3x3 in place; 3x3 with the ReLU that follows, whose op is
 // skipped then.
 enum class FastPath : int { none, conv3, conv3_relu, conv3_relu_positive, skipped };

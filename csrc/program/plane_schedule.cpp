@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <type_traits>
 #include <utility>
 
 namespace ntk {
@@ -181,12 +180,6 @@ PlaneProgram PlaneSchedule::near(int last) const {
   return program;
 }
 
-bool PlaneSchedule::head_needs_variance() const {
-  const Program head = head_.view();
-  return std::any_of(head.ops, head.ops + head.size,
-                     [](const Op& op) { return op.kind == OpKind::pointwise; });
-}
-
 double PlaneSchedule::work() const {
   double total = 0;
   for (const Segment& s : full_) {
@@ -199,20 +192,8 @@ double PlaneSchedule::work() const {
 }
 
 bool PlaneSchedule::homogeneous() const {
-  const auto scales = [](const auto& op) {  // of plane ops and vector ops
-    using Kind = decltype(op.kind);
-    if (op.kind == Kind::pointwise) return is_abrelu(op);
-    if (op.kind == Kind::multiply) return false;
-    bool affine = false;
-    if constexpr (std::is_same_v<Kind, OpKind>)
-      affine = op.kind == Kind::affine || op.kind == Kind::emit;
-    else
-      affine = op.kind == Kind::conv;
-    return !affine || (op.constants.affine().b == 0 && op.constants.affine().f == 0);
-  };
-  const Program head = head_.view();
-  return std::all_of(ops_.begin(), ops_.end(), scales) &&
-         std::all_of(head.ops, head.ops + head.size, scales);
+  return head_.homogeneous() &&
+         std::all_of(ops_.begin(), ops_.end(), [](const PlaneOp& op) { return keeps_scale(op); });
 }
 
 bool PlaneSchedule::flip_symmetric() const {

@@ -43,7 +43,7 @@ class PlaneSchedule {
   // Elements of a strip's table, and where each op's features start.
   std::int64_t table_size() const { return table_size_; }
   const std::int64_t* offset() const { return offset_.data(); }
-  bool head_needs_variance() const;
+  bool head_needs_variance() const { return head_.needs_variance(); }
   // Points of all planes of a pair times the ops on them.
   double work() const;
   // Is K(s x, s' x') = s s' K(x, x') for all s, s' > 0: convolutions without bias, ReLU and its

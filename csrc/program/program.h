@@ -30,6 +30,18 @@ bool is_abrelu(const AnyOp& op) {
   return op.kind == decltype(op.kind)::pointwise && op.pointwise == Pointwise::abrelu;
 }
 
+inline bool is_affine(OpKind kind) { return kind == OpKind::affine || kind == OpKind::emit; }
+
+// Of an op of any program: does K(s x, s' x') = s s' K(x, x') for all s, s' > 0 outlive it? Without
+// bias, and of nonlinearities the ReLU's kind alone.
+template <class AnyOp>
+bool keeps_scale(const AnyOp& op) {
+  using Kind = decltype(op.kind);
+  if (op.kind == Kind::pointwise) return is_abrelu(op);
+  if (op.kind == Kind::multiply) return false;
+  return !is_affine(op.kind) || (op.constants.affine().b == 0 && op.constants.affine().f == 0);
+}
+
 struct Program {
   const Op* ops;
   int size;

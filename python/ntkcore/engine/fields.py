@@ -15,9 +15,11 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.engine.covariances import of_covariances
 from ntkcore.engine.inputs import free_bytes, size_text
-from ntkcore.specs.full import Csr, FullBuilder, _Op, sides_of, together
-from ntkcore.specs.layers import Layer, single
-from ntkcore.specs.program import Matrix, Op, Range, Shape, Side, Value, Window
+from ntkcore.specs.full import Csr, FullBuilder, FullOp, sides_of, together
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.lowering import end_of
+from ntkcore.specs.program import Matrix, Op, Range, Side, Value
+from ntkcore.specs.windows import Shape, Window
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -70,14 +72,14 @@ class Field:
             return self
         see1 = ~self.mask1
         see2 = see1 if self.mask2 is None else ~self.mask2
-        both = see1[:, None, :, None] & see2[None, :, None, :]
-        return replace(
-            self,
-            nngp=self.nngp * both,
-            ntk=None if self.ntk is None else self.ntk * both,
-            own1=self.own1 * (see1[:, :, None] & see1[:, None, :]),
-            own2=None if self.own2 is None else self.own2 * (see2[:, :, None] & see2[:, None, :]),
-        )
+        own = [see[:, :, None] & see[:, None, :] for see in (see1, see2)]
+        return self.times(see1[:, None, :, None] & see2[None, :, None, :], *own)
+
+    def times(self, pairs: Any, one: Any, two: Any) -> Field:
+        """All times factors: of pairs of samples, and of those of each data set with themselves."""
+        ntk = None if self.ntk is None else self.ntk * pairs
+        own2 = None if self.own2 is None else self.own2 * two
+        return replace(self, nngp=self.nngp * pairs, ntk=ntk, own1=self.own1 * one, own2=own2)
 
 
 def of_data(x1: Array, x2: Array | None, wants_ntk: bool) -> Field:
@@ -162,7 +164,9 @@ class _Recorder(FullBuilder):
         self._waiting = None
         self.sources.append(source)
         number = len(self.sources) - 1
-        self._full_ops.append(_Op("masks", "", value.slot, 0, (), math.prod(value.image), number))
+        self._full_ops.append(
+            FullOp("masks", "", value.slot, 0, (), math.prod(value.image), number)
+        )
 
 
 def after(net: Layer, input_shape: Shape, field: Field, **options: Any) -> tuple[Field, Value]:
@@ -174,7 +178,7 @@ def after(net: Layer, input_shape: Shape, field: Field, **options: Any) -> tuple
     own = (field.own1, *(() if field.own2 is None else (field.own2,)))
     variance = max(float(_variances(m).max()) for m in own)
     builder = _Recorder(input_shape, field.ntk is not None, Range(max(variance, 1e-30)))
-    end = builder.read(single(net, builder, net.lower(builder, builder.input)))
+    end = end_of(net, builder)
     run = _Run(builder, options)
     places, heads = ({0: field}, {}) if builder.input.is_image else ({}, {0: field})
     for op in builder.recorded:
@@ -183,7 +187,7 @@ def after(net: Layer, input_shape: Shape, field: Field, **options: Any) -> tuple
         else:
             places[op.slot] = run.step(op, places)
     for kind, dual, slot, other, params in builder.head:
-        heads[slot] = run.step(_Op(kind, dual, slot, other, params, 1), heads)
+        heads[slot] = run.step(FullOp(kind, dual, slot, other, params, 1), heads)
     return (places if end.is_image else heads)[end.slot], end
 
 
@@ -194,7 +198,7 @@ class _Run:
     builder: _Recorder
     options: dict[str, Any]
 
-    def step(self, op: _Op, slots: dict[int, Field]) -> Field:
+    def step(self, op: FullOp, slots: dict[int, Field]) -> Field:
         """What an op leaves in its slot."""
         field = slots.get(op.slot)
         if op.kind == "copy":
@@ -233,7 +237,7 @@ class _Run:
             )
         return field.masks(lambda mask: mask[:, source])
 
-    def pointwise(self, field: Field, op: _Op) -> Field:
+    def pointwise(self, field: Field, op: FullOp) -> Field:
         """K, T <- E, D T, with the variances at both positions; T = 1 before it gives D."""
         ops: list[Op] = [
             ("affine", "", 0, 0, (1.0, 0.0, 0.0, 1.0)),
@@ -322,7 +326,7 @@ def _window(field: Field, source: Side) -> Field:
     return field.each(lambda m: sum((taken(m, tap) for tap in source[1:]), taken(m, source[0])))
 
 
-def _read_out(field: Field, op: _Op) -> Field:
+def _read_out(field: Field, op: FullOp) -> Field:
     """Sums over all pairs, or over p = p'; means are those of positions that are not masked."""
     scale, positions = op.params[0], op.positions
     if op.kind == "trace":
@@ -340,11 +344,5 @@ def _means_of_seen(out: Field, field: Field, positions: int) -> Field:
         positions / np.maximum((~mask).sum(1), 1)
         for mask in (field.mask1, field.mask1 if field.mask2 is None else field.mask2)
     ]
-    pairs = np.outer(*share)[..., None, None]
-    return replace(
-        out,
-        nngp=out.nngp * pairs,
-        ntk=None if out.ntk is None else out.ntk * pairs,
-        own1=out.own1 * (share[0] ** 2)[:, None, None],
-        own2=None if out.own2 is None else out.own2 * (share[1] ** 2)[:, None, None],
-    )
+    own = [s[:, None, None] ** 2 for s in share]
+    return out.times(np.outer(*share)[..., None, None], *own)

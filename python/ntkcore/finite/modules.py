@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ntkcore.finite.parameterizations import ABC
 from ntkcore.specs.full import together
-from ntkcore.specs.program import Matrix, Shape, Side, Window
+from ntkcore.specs.program import Matrix, Side
+from ntkcore.specs.windows import Shape, Window
 
 Tensors = Any  # a tensor, or a tuple of them between FanOut and what joins them
 
@@ -98,7 +99,7 @@ class Conv(Affine):
             self.multiplier * self.weight,
             self.scaled_bias(),
             self.window.strides,
-            dilation=self.window.dilation or 1,
+            dilation=self.window.dilation,
         )
 
 
@@ -181,9 +182,8 @@ class Scale(torch.nn.Module):
 
 def _high(window: Window, image: Shape) -> list[int]:
     """Rows and columns that windows reach beyond the image's last."""
-    steps = window.dilation or (1,) * len(image)
-    sides = zip(window.out, window.strides, window.size, steps, image, window.low, strict=True)
-    return [max((o - 1) * s + (k - 1) * d + 1 - n - p, 0) for o, s, k, d, n, p in sides]
+    sides = zip(window.out, window.strides, window.reach, image, window.low, strict=True)
+    return [max((o - 1) * s + k - n - p, 0) for o, s, k, n, p in sides]
 
 
 def _padded(x: Tensor, window: Window, image: Shape) -> Tensor:

@@ -10,8 +10,7 @@ In the NTK parameterization the module's empirical kernels converge to ``ntkcore
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,15 +20,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from ntkcore.finite import modules
-from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.arrays import check_module
+from ntkcore.finite.making import Features, Maker
 from ntkcore.finite.parameterizations import ABC, ADAM, SGD, parameterization_of
-from ntkcore.specs import activations, branches, positions
-from ntkcore.specs import convolutions as images
+from ntkcore.specs import activations
 from ntkcore.specs import layers as specs
-from ntkcore.specs.full import pool_matrices, sides_of
-from ntkcore.specs.lowering import flat, lower
-from ntkcore.specs.program import Shape, Side
+from ntkcore.specs.lowering import lower
 from ntkcore.theory.rules import not_negative, positive
 
 
@@ -131,7 +127,7 @@ def to_torch(
     abc = parameterization_of(parameterization)
     _check_depth(net, parameterization)
     start = Features(shape[-1], shape[:-1] or None)
-    body = _Maker(int(width), abc).network(net, start)
+    body = Maker(int(width), abc).network(net, start)
     body.to(torch_dtype(dtype))
     generator = torch.Generator().manual_seed(seed)
     for module in body.modules():
@@ -163,231 +159,12 @@ def _shape(given: Any) -> tuple[int, ...]:
 
 
 def _check_depth(net: specs.Layer, parameterization: str | ABC) -> None:
-    depth = sum(isinstance(layer, activations.Activation) for layer in _walk(net))
+    depth = sum(isinstance(layer, activations.Activation) for layer in net.walk())
     if parameterization == "mean_field" and depth != 1:
         raise ValueError(
             f"'mean_field' is the limit of one hidden layer, and this network has {depth}: use"
             " 'mup', the same for one and going on to deep ones (Yang & Hu 2021)"
         )
-
-
-def _walk(layer: specs.Layer) -> Iterator[specs.Layer]:
-    yield layer
-    for inner in layer._inner():
-        yield from _walk(inner)
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a layer is handed; ``pixels`` of a flattened image; ``raw``: the data themselves."""
-
-    channels: int
-    image: Shape | None = None
-    pixels: int = 1
-    raw: bool = True
-
-
-class _Maker:
-    """Modules of layers, following the signal's shape."""
-
-    def __init__(self, width: int, abc: ABC) -> None:
-        self.width, self.abc = width, abc
-
-    def network(self, net: specs.Layer, signal: Any) -> Module:
-        """All layers, the last being the read-out;
-        ValueError where the network does not end with a Dense.
-        """
-        *hidden, last = flat(net) or [net]
-        if not isinstance(last, specs.Dense):
-            raise ValueError(
-                f"a finite network ends with Dense(), its outputs; this one ends with {last!r}"
-            )
-        body, signal = self.serial(specs.Serial(*hidden), signal)
-        shape = (last.width or 1, signal.channels * signal.pixels)
-        std = last.W_std, last.b_std
-        readout = modules.Dense(shape, signal.pixels, std, "output", signal.raw, self.abc)
-        readout.on_vectors = True
-        return body.append(readout)
-
-    def make(self, layer: specs.Layer, signal: Any) -> tuple[Module, Any]:
-        """The layer's module and the signal after it;
-        ValueError naming a layer without a finite counterpart.
-        """
-        if isinstance(layer, activations.Activation) and type(layer).__name__ in FUNCTIONS:
-            return Nonlinearity(layer), signal
-        maker = MAKERS.get(type(layer))
-        if maker is None:
-            raise ValueError(
-                f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}"
-            )
-        return maker(self, layer, signal)
-
-    def dense(self, layer: specs.Dense, signal: Features) -> tuple[Module, Features]:
-        out = layer.width or self.width
-        shape, std = (out, signal.channels * signal.pixels), (layer.W_std, layer.b_std)
-        module = modules.Dense(shape, signal.pixels, std, _role(signal), False, self.abc)
-        module.on_vectors = signal.image is None
-        return module, Features(out, signal.image, raw=False)
-
-    def conv(self, layer: images.Conv, signal: Features) -> tuple[Module, Features]:
-        window, image = images.window_of(layer, _image(signal)), _image(signal)
-        around = layer.padding == "CIRCULAR"
-        if len(image) not in modules.CONVOLUTIONS:
-            return self.by_taps(layer, signal, sides_of(window, image, around))
-        module = modules.Conv(window, around, image, *self.weights(layer, signal))
-        return module, Features(module.weight.shape[0], window.out, raw=False)
-
-    def weights(self, layer: images.Convolution, signal: Features) -> tuple[Any, ...]:
-        """What `modules.Affine` takes of a convolution."""
-        shape = (layer.channels or self.width, signal.channels, *layer.window)
-        std = layer.W_std, layer.b_std
-        return shape, math.prod(layer.window), std, _role(signal), False, self.abc
-
-    def by_taps(
-        self, layer: images.Convolution, signal: Features, sides: list[Side]
-    ) -> tuple[Module, Features]:
-        local = isinstance(layer, images.ConvLocal)
-        kind = modules.ConvLocal if local else modules.ConvByTaps
-        module = kind(sides, _image(signal), *self.weights(layer, signal))
-        return module, Features(module.weight.shape[0], module.out, raw=False)
-
-    def local_conv(self, layer: images.ConvLocal, signal: Features) -> tuple[Module, Features]:
-        window = images.window_of(layer, _image(signal))
-        sides = sides_of(window, _image(signal), layer.padding == "CIRCULAR")
-        return self.by_taps(layer, signal, sides)
-
-    def transposed(self, layer: images.ConvTranspose, signal: Features) -> tuple[Module, Features]:
-        return self.by_taps(layer, signal, layer.sides(_image(signal)))
-
-    def pool(self, layer: Any, signal: Features) -> tuple[Module, Features]:
-        image, around = _image(signal), layer.padding == "CIRCULAR"
-        window = images.window_of(layer, image)
-        scale = math.prod(window.size) if isinstance(layer, images.SumPool) else 1.0
-        edges = getattr(layer, "normalize_edges", False) and not around
-        after = replace(signal, image=window.out)
-        if len(image) not in modules.POOLS:
-            averages = pool_matrices(window, image, edges, around)
-            scale = 1.0 if edges else scale / math.prod(window.size)
-            return modules.Mix([scale * averages[0], *averages[1:]], window.out, False), after
-        return modules.Pool(window, image, scale, edges, around), after
-
-    def resize(self, layer: positions.ImageResize, signal: Features) -> tuple[Module, Features]:
-        image = _image(signal)
-        sizes = zip(layer.shape, image, strict=True)
-        shape = tuple(n if size == -1 else size for size, n in sizes)
-        return modules.Mix(layer.matrices(image), shape, False), replace(signal, image=shape)
-
-    def index(self, layer: positions.Index, signal: Features) -> tuple[Module, Features]:
-        image, picked = _image(signal), layer.picked(_image(signal))
-        assert not isinstance(picked, str)  # lower() has looked
-        matrices = [np.eye(n)[at] for n, (at, _) in zip(image, picked, strict=True)]
-        shape = tuple(len(at) for at, kept in picked if kept)
-        return modules.Mix(matrices, shape, False), replace(signal, image=shape or None)
-
-    def dot(self, layer: positions.DotGeneral, signal: Features) -> tuple[Module, Features]:
-        if layer.scale is not None:
-            return modules.Scale(layer.scale), signal
-        found = layer.matrix(_image(signal))
-        assert not isinstance(found, str)  # lower() has looked
-        matrix, shape = found
-        return modules.Mix([matrix], shape, True), replace(signal, image=shape or None)
-
-    def local(self, layer: images.LocalAvgPool, signal: Features) -> tuple[Module, Features]:
-        window = (layer.window,) * len(_image(signal))
-        pool, signal = self.pool(images.AvgPool(window, padding="SAME"), signal)
-        flat, signal = self.flatten(layer, signal)
-        return torch.nn.Sequential(pool, flat), signal
-
-    def flatten(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
-        pixels = math.prod(signal.image) if signal.image else signal.pixels
-        return torch.nn.Flatten(), replace(signal, image=None, pixels=pixels)
-
-    def global_pool(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
-        scale = math.prod(_image(signal)) if isinstance(layer, images.GlobalSumPool) else 1.0
-        return modules.GlobalPool(scale), replace(signal, image=None)
-
-    def serial(self, layer: specs.Serial, signal: Any) -> tuple[Module, Any]:
-        made = []
-        for inner in layer.layers:
-            module, signal = self.make(inner, signal)
-            made.append(module)
-        return torch.nn.Sequential(*made), signal
-
-    def parallel(self, layer: branches.Parallel, signal: Any) -> tuple[Module, Any]:
-        made = [
-            self.make(branch, part) for branch, part in zip(layer.branches, signal, strict=True)
-        ]
-        return modules.Parallel([module for module, _ in made]), tuple(after for _, after in made)
-
-    def fan_in(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
-        if len({(part.channels, part.pixels) for part in signal}) > 1:
-            raise ValueError(
-                f"{layer!r}: the branches have {', '.join(str(part.channels) for part in signal)}"
-                " channels and cannot be joined feature by feature: a shortcut from the data needs"
-                " a Dense or Conv of its own, and declared widths must agree"
-            )
-        join = modules.FanInSum if isinstance(layer, branches.FanInSum) else modules.FanInProd
-        return join(), replace(signal[0], raw=all(part.raw for part in signal))
-
-    def concat(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
-        pixels = {part.pixels for part in signal}
-        common = pixels.pop() if len(pixels) == 1 else 1
-        channels = sum(part.channels * part.pixels for part in signal) // common
-        raw = all(part.raw for part in signal)
-        joined = Features(channels, signal[0].image, common, raw)
-        return modules.FanInConcat(), joined
-
-    def layer_norm(self, layer: specs.LayerNorm, signal: Features) -> tuple[Module, Features]:
-        axes = layer.axes(2 if signal.image is None else 4)  # of (samples, height, width, channels)
-        inside = {3: 1, 1: 2, 2: 3} if signal.image else {1: 1}
-        return modules.LayerNorm(layer.eps, tuple(inside[a] for a in sorted(axes))), signal
-
-    def dropout(self, layer: specs.Dropout, signal: Features) -> tuple[Module, Features]:
-        dropped = layer.mode == "train"
-        return (modules.Dropout(layer.rate) if dropped else torch.nn.Identity()), signal
-
-    def residual(self, layer: branches.Residual, signal: Features) -> tuple[Module, Features]:
-        both = branches.Parallel(layer.shortcut, specs.Serial(*layer.branch))
-        return self.serial(specs.Serial(branches.FanOut(2), both, branches.FanInSum()), signal)
-
-
-MAKERS: dict[type[specs.Layer], Callable[[_Maker, Any, Any], tuple[Module, Any]]] = {
-    specs.Dense: _Maker.dense,
-    specs.Identity: lambda maker, layer, signal: (torch.nn.Identity(), signal),
-    specs.LayerNorm: _Maker.layer_norm,
-    specs.Dropout: _Maker.dropout,
-    specs.Serial: _Maker.serial,
-    branches.FanOut: lambda maker, layer, signal: (
-        modules.FanOut(layer.num),
-        (signal,) * layer.num,
-    ),
-    branches.Parallel: _Maker.parallel,
-    branches.FanInSum: _Maker.fan_in,
-    branches.FanInProd: _Maker.fan_in,
-    branches.FanInConcat: _Maker.concat,
-    branches.Residual: _Maker.residual,
-    images.Conv: _Maker.conv,
-    images.ConvLocal: _Maker.local_conv,
-    images.ConvTranspose: _Maker.transposed,
-    positions.ImageResize: _Maker.resize,
-    positions.Index: _Maker.index,
-    positions.DotGeneral: _Maker.dot,
-    images.AvgPool: _Maker.pool,
-    images.SumPool: _Maker.pool,
-    images.LocalAvgPool: _Maker.local,
-    images.Flatten: _Maker.flatten,
-    images.GlobalAvgPool: _Maker.global_pool,
-    images.GlobalSumPool: _Maker.global_pool,
-}
-
-
-def _role(signal: Features) -> str:
-    return "input" if signal.raw else "hidden"
-
-
-def _image(signal: Features) -> Shape:
-    assert signal.image is not None  # lower() has looked
-    return signal.image
 
 
 def parameter_groups(

@@ -41,7 +41,7 @@ class Activation(Layer, abstract=True):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = self.gaussian(builder, value)
-        return builder.dual(self, value, self.dual, self.constants())
+        return builder.dual(value, self.dual, self.constants())
 
     def gaussian(self, builder: Builder, value: Signal) -> Value:
         """The signal, if a dual activation may follow it."""
@@ -193,14 +193,13 @@ def _check_degree(layer: Activation, name: str = "degree") -> None:
     degree = getattr(layer, name)
     if type(degree) is not int or not 0 <= degree <= MOST_DEGREE:
         raise ValueError(
-            f"{type(layer).__name__}: {name} must be a whole number from 0 to {MOST_DEGREE},"
-            " not"
+            f"{type(layer).__name__}: {name} must be a whole number from 0 to {MOST_DEGREE}, not"
             f" {degree!r}"
         )
 
 
-def _check_frozen(layer: Activation) -> None:
-    if type(getattr(layer, "frozen")) is not bool:  # noqa: B009
+def _check_frozen(layer: ArcCosine | RectifiedMonomial | Sign) -> None:
+    if type(layer.frozen) is not bool:
         raise TypeError(f"{type(layer).__name__}: frozen must be True or False")
 
 
@@ -334,10 +333,9 @@ class Polynomial(Activation):
         value = self.gaussian(builder, value)
         parts = {"even": self.coef[::2], "odd": self.coef[1::2]}
         names = [name for name in parts if any(parts[name])] or ["even"]
-        copies = builder.fan_out(self, value, len(names))
+        copies = builder.fan_out(value, len(names))
         total, *rest = (
-            builder.dual(self, copy, name, parts[name])
-            for copy, name in zip(copies, names, strict=True)
+            builder.dual(copy, name, parts[name]) for copy, name in zip(copies, names, strict=True)
         )
         return builder.add(total, rest[0]) if rest else total
 

@@ -28,7 +28,7 @@ class FanOut(Layer):
             )
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
-        return builder.fan_out(self, single(self, builder, value), self.num)
+        return builder.fan_out(single(self, builder, value), self.num)
 
 
 @dataclass(frozen=True, repr=False, init=False)

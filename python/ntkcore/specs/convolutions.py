@@ -11,23 +11,15 @@ With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, replace
+from dataclasses import Field, dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, single
-from ntkcore.specs.program import (
-    Builder,
-    Shape,
-    Side,
-    Value,
-    Window,
-    same_window,
-    valid_window,
-)
+from ntkcore.specs.program import Builder, Side, Value
+from ntkcore.specs.windows import Shape, Window, same_window, valid_window
 
 PADDINGS = ("SAME", "VALID", "CIRCULAR")
 
@@ -43,14 +35,14 @@ class Windowed(Layer, abstract=True):
         """Its sizes along the axes of positions."""
         raise NotImplementedError
 
-    def _check(self, size: str, paddings: Sequence[str]) -> None:
+    def _check(self, size: str) -> None:
         """The field ``size`` and the others that say where windows lie, made plain."""
         rank = self._sizes(size)
         self._sizes("strides", rank)
         padding = str(self.padding).upper()
-        if padding not in paddings:
+        if padding not in PADDINGS:
             raise ValueError(
-                f"{type(self).__name__}: padding must be one of {', '.join(paddings)}, not"
+                f"{type(self).__name__}: padding must be one of {', '.join(PADDINGS)}, not"
                 f" {padding!r}"
             )
         object.__setattr__(self, "padding", padding)
@@ -106,12 +98,8 @@ def check_rank(layer: Layer, builder: Builder, value: Value, rank: int) -> None:
 
 def window_of(layer: Windowed, image: Shape) -> Window:
     """Where the layer's windows lie in an image, of no pixel perhaps."""
-    size, steps = layer.window, getattr(layer, "dilation", ())
     place = valid_window if layer.padding == "VALID" else same_window
-    if set(steps) <= {1}:
-        return place(size, image, layer.strides)
-    reach = tuple((k - 1) * d + 1 for k, d in zip(size, steps, strict=True))
-    return replace(place(reach, image, layer.strides), size=size, dilation=steps)
+    return place(layer.window, image, layer.strides, getattr(layer, "dilation", ()))
 
 
 def _window(layer: Windowed, builder: Builder, value: Value) -> Window:
@@ -140,7 +128,7 @@ class Convolution(Windowed, abstract=True):
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        self._check("filter_shape", PADDINGS)
+        self._check("filter_shape")
         self._dense()
 
     @property
@@ -155,10 +143,16 @@ class Convolution(Windowed, abstract=True):
             raise type(error)(text.replace("Dense", type(self).__name__)) from None
 
     def _coefficients(self, builder: Builder, value: Value) -> tuple[float, float, float, float]:
-        """Those of `Builder.conv`."""
+        """The constants of its op."""
         a, b, e, f = self._dense().coefficients(self, builder, value)
         # e K, the weights' own part, is a sum over the window's pixels where A takes their mean.
         return a, b, e * prod(self.window) if self.parameterization == "standard" else e, f
+
+    def _arguments(self, builder: Builder, value: Signal) -> tuple[Any, ...]:
+        """Those of `Builder.conv`."""
+        value = image_of(self, builder, value)
+        window, params = _window(self, builder, value), self._coefficients(builder, value)
+        return value, window, self.padding == "CIRCULAR", params, self.channels
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,10 +196,7 @@ class Conv(Convolution):
         self._sizes("dilation", len(self.filter_shape))
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = image_of(self, builder, value)
-        window, params = _window(self, builder, value), self._coefficients(builder, value)
-        around = self.padding == "CIRCULAR"
-        return builder.conv(value, window, around, params, self.channels)
+        return builder.conv(*self._arguments(builder, value))
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,10 +217,7 @@ class ConvLocal(Convolution):
     """
 
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = image_of(self, builder, value)
-        window, params = _window(self, builder, value), self._coefficients(builder, value)
-        around = self.padding == "CIRCULAR"
-        return builder.conv_local(value, window, around, params, self.channels)
+        return builder.conv_local(*self._arguments(builder, value))
 
 
 @dataclass(frozen=True, repr=False)
@@ -281,7 +269,29 @@ def _transposed(n: int, k: int, s: int, padding: str) -> Side:
 
 
 @dataclass(frozen=True, repr=False)
-class AvgPool(Windowed):
+class Pool(Windowed, abstract=True):
+    """What pools share."""
+
+    window_shape: Shape
+    strides: Shape = ()
+    padding: str = "VALID"
+
+    def __post_init__(self) -> None:
+        self._check("window_shape")
+
+    @property
+    def window(self) -> Shape:
+        return self.window_shape
+
+    def _pooled(self, builder: Builder, value: Signal, scale: float, edges: bool) -> Value:
+        """Sums over windows times `scale`, or means over what of them is inside the image."""
+        value = image_of(self, builder, value)
+        window, around = _window(self, builder, value), self.padding == "CIRCULAR"
+        return builder.pool(value, window, scale, edges and not around, around)
+
+
+@dataclass(frozen=True, repr=False)
+class AvgPool(Pool):
     """Mean over windows.
 
     Parameters
@@ -302,27 +312,14 @@ class AvgPool(Windowed):
     AvgPool(window_shape=(2, 2), strides=(2, 2))
     """
 
-    window_shape: Shape
-    strides: Shape = ()
-    padding: str = "VALID"
     normalize_edges: bool = False
 
-    def __post_init__(self) -> None:
-        self._check("window_shape", PADDINGS)
-
-    @property
-    def window(self) -> Shape:
-        return self.window_shape
-
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = image_of(self, builder, value)
-        window, around = _window(self, builder, value), self.padding == "CIRCULAR"
-        scale, edges = 1 / prod(self.window) ** 2, self.normalize_edges and not around
-        return builder.pool(value, window, scale, edges, around)
+        return self._pooled(builder, value, 1 / prod(self.window) ** 2, self.normalize_edges)
 
 
 @dataclass(frozen=True, repr=False)
-class SumPool(Windowed):
+class SumPool(Pool):
     """Sum over windows.
 
     Parameters
@@ -337,21 +334,8 @@ class SumPool(Windowed):
     SumPool(window_shape=(2, 2))
     """
 
-    window_shape: Shape
-    strides: Shape = ()
-    padding: str = "VALID"
-
-    def __post_init__(self) -> None:
-        self._check("window_shape", PADDINGS)
-
-    @property
-    def window(self) -> Shape:
-        return self.window_shape
-
     def lower(self, builder: Builder, value: Signal) -> Value:
-        value = image_of(self, builder, value)
-        window, around = _window(self, builder, value), self.padding == "CIRCULAR"
-        return builder.pool(value, window, 1.0, False, around)
+        return self._pooled(builder, value, 1.0, False)
 
 
 class Readout(Layer, abstract=True):

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
-from ntkcore.specs.program import Builder, Matrix, Op, Shape, Side, Unread, Value, Window
+from ntkcore.specs.program import Builder, Matrix, Op, Side, Unread, Value
+from ntkcore.specs.windows import Shape, Window
 
 NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 Csr = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
 
 @dataclass
-class _Op:
+class FullOp:
     """An op on a slot that has so many positions after it."""
 
     kind: str
@@ -38,7 +39,7 @@ class FullBuilder(Builder):
 
     def _start(self, input_shape: Shape, variance: float) -> None:
         super()._start(input_shape, variance)
-        self._full_ops: list[_Op] = []
+        self._full_ops: list[FullOp] = []
         self._windows: list[Side] = []
         self._matrices: list[Csr] = []
         self._flips = len(input_shape) == 3  # are left and right alike, so far
@@ -81,7 +82,7 @@ class FullBuilder(Builder):
         self._matrices.append(_csr(matrix, before, after))
         positions = before * len(matrix) * after
         self._full_ops.append(
-            _Op("linear", "", slot, 0, NOTHING, positions, len(self._matrices) - 1)
+            FullOp("linear", "", slot, 0, NOTHING, positions, len(self._matrices) - 1)
         )
         most = float(np.abs(matrix).sum(axis=1).max()) ** 2
         return self._shaped(replace(value, variance=most * value.variance), shape)
@@ -126,7 +127,9 @@ class FullBuilder(Builder):
     def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
         kind = "readout" if unread.half < 0 else "trace"
         positions = math.prod(unread.image)
-        self._full_ops.append(_Op(kind, "", value.slot, slot, (unread.scale, 0, 0, 0), positions))
+        self._full_ops.append(
+            FullOp(kind, "", value.slot, slot, (unread.scale, 0, 0, 0), positions)
+        )
 
     def _window_mean(
         self, value: Value, window: Window, circular: bool, params: Sequence[float]
@@ -150,7 +153,7 @@ class FullBuilder(Builder):
             image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
             constants = mean if axis == axes[-1] else NOTHING
             self._full_ops.append(
-                _Op(
+                FullOp(
                     "window",
                     "",
                     value.slot,
@@ -173,7 +176,7 @@ class FullBuilder(Builder):
     def _append_plane_op(
         self, op: Op, value: Value, window: Window | None, circular: bool, normalize_edges: bool
     ) -> None:
-        self._full_ops.append(_Op(*op, math.prod(value.image)))
+        self._full_ops.append(FullOp(*op, math.prod(value.image)))
 
     def build(self, outputs: int) -> _core.FullProgram:
         """The finished program, which keeps p = p' alone wherever no more is wanted."""
@@ -194,14 +197,14 @@ class FullBuilder(Builder):
         )
 
 
-def _with_forms(ops: Sequence[_Op], matrices: Sequence[Csr]) -> tuple[list[_Op], bool]:
+def _with_forms(ops: Sequence[FullOp], matrices: Sequence[Csr]) -> tuple[list[FullOp], bool]:
     """The ops with those that change what their slot holds, and whether p = p' of the data is all
     that is wanted: found from the end, where read-outs say what they need.
     """
-    out: list[_Op] = []  # last first
+    out: list[FullOp] = []  # last first
     every: dict[int, bool] = {}  # does what follows need all pairs of the slot
 
-    def diagonal(op: _Op, slot: int) -> _Op:
+    def diagonal(op: FullOp, slot: int) -> FullOp:
         return replace(op, kind="diagonal", dual="", slot=slot, other=0)
 
     for op in reversed(ops):
@@ -236,9 +239,8 @@ def _with_forms(ops: Sequence[_Op], matrices: Sequence[Csr]) -> tuple[list[_Op],
 def sides_of(window: Window, image: Shape, circular: bool) -> list[Side]:
     """Where a window reads along every axis; outside the image nothing, or around it."""
     sides = []
-    steps = window.dilation or (1,) * len(image)
-    axes = zip(window.size, window.strides, window.low, window.out, steps, image, strict=True)
-    for size, stride, low, out, step, n in axes:
+    fields = window.size, window.strides, window.low, window.out, window.dilation
+    for size, stride, low, out, step, n in zip(*fields, image, strict=True):
         at = np.arange(size)[:, None] * step + np.arange(out) * stride - low
         side = at % n if circular else np.where((at >= 0) & (at < n), at, -1)
         sides.append(side.astype(np.int32))

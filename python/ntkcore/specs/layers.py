@@ -63,6 +63,12 @@ class Layer:
                 if isinstance(part, Layer)
             )
 
+    def walk(self) -> Iterator[Layer]:
+        """The layer, and all that it holds."""
+        yield self
+        for layer in self._inner():
+            yield from layer.walk()
+
     def __repr__(self) -> str:
         shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if self._shown(f)]
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ntkcore.specs.branches import FanIn, FanOut
 from ntkcore.specs.convolutions import GlobalAvgPool, LocalAvgPool, Readout
 from ntkcore.specs.full import FullBuilder
 from ntkcore.specs.layers import Dense, Identity, Layer, Serial, Signal, single
-from ntkcore.specs.program import BeyondPlanesError, Builder, Program, Range, Shape, Value
+from ntkcore.specs.program import BeyondPlanesError, Builder, Program, Range, Value
+from ntkcore.specs.windows import Shape
 
 PoolWindow = int | str
+Built = TypeVar("Built")
 
 
 def flat(net: Layer) -> list[Layer]:
@@ -130,9 +132,27 @@ def lower(
     )
     if not readouts:
         raise ValueError("pool_windows must name at least one window: odd numbers or 'global'")
-    with contextlib.suppress(BeyondPlanesError):
-        return _built(Builder(input_shape, wants_ntk, data), parts, wanted, readouts)
-    return _built(FullBuilder(input_shape, wants_ntk, data), parts, wanted, readouts)
+    return on_planes_or_not(
+        lambda builder: _built(builder, parts, wanted, readouts), input_shape, wants_ntk, data
+    )
+
+
+def on_planes_or_not(
+    build: Callable[[Builder], Built],
+    input_shape: Shape,
+    wants_ntk: bool,
+    data: Range | None = None,
+) -> Built:
+    """What `build` makes with a builder for displacement planes, wherever these will do."""
+    try:
+        return build(Builder(input_shape, wants_ntk, data))
+    except BeyondPlanesError:
+        return build(FullBuilder(input_shape, wants_ntk, data))
+
+
+def end_of(net: Layer, builder: Builder) -> Value:
+    """What is known of a network's outputs; flattened images are vectors now."""
+    return builder.read(single(net, builder, net.lower(builder, builder.input)))
 
 
 def _built(

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ntkcore.specs.convolutions import image_of
 from ntkcore.specs.layers import Layer, Signal, single
-from ntkcore.specs.program import Builder, Matrix, Shape, Value
+from ntkcore.specs.program import Builder, Matrix, Value
+from ntkcore.specs.windows import Shape
 
 Slice = tuple[int | None, int | None, int | None]
 Item = int | Slice | str

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.specs.series import Array, Series
+from ntkcore.specs.windows import Shape, Window, same_window
 
-Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
 
@@ -123,34 +123,6 @@ class _Slots:
         return self.count - len(self.free)
 
 
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a convolution or a pool: per axis, such as (height, width)."""
-
-    size: Shape
-    strides: Shape
-    low: Shape  # padding before the first row, column
-    out: Shape  # image size after it
-    dilation: Shape = ()  # steps between neighbours in the window, if any skip some
-
-    @classmethod
-    def of_one(cls, image: Shape) -> Window:
-        """Of one pixel, which changes nothing."""
-        ones = (1,) * len(image)
-        return cls(ones, ones, (0,) * len(image), image)
-
-    def wraps(self, image: Shape) -> bool:
-        """Does any of the windows reach beyond the image?"""
-        sides = zip(self.out, self.strides, self.reach, self.low, image, strict=True)
-        return any(low > 0 or (out - 1) * s + k > n for out, s, k, low, n in sides)
-
-    @property
-    def reach(self) -> Shape:
-        """Pixels from a window's first to its last, both counted."""
-        steps = self.dilation or (1,) * len(self.size)
-        return tuple((k - 1) * d + 1 for k, d in zip(self.size, steps, strict=True))
-
-
 class BeyondPlanesError(Exception):
     """Something that displacement planes cannot do: full covariances can."""
 
@@ -232,7 +204,7 @@ class Builder:
                 ones = (1,) * len(value.image)
                 everywhere = replace(window, strides=ones, out=value.image)
                 value = self._window_mean(value, everywhere, True, params)
-                picked = replace(window, size=ones, low=(0,) * len(ones), dilation=())
+                picked = replace(window, size=ones, low=(0,) * len(ones), dilation=ones)
                 value = self._window_mean(value, picked, False, (1.0,))
         return self._with_weights(value, width)
 
@@ -309,7 +281,7 @@ class Builder:
         """0 for a side of one pixel, which wraps onto itself."""
         return tuple(n * s if n > 1 else 0 for n, s in zip(value.image, value.stride, strict=True))
 
-    def dual(self, layer: object, value: Value, name: str, params: Sequence[float]) -> Value:
+    def dual(self, value: Value, name: str, params: Sequence[float]) -> Value:
         """K, T <- E[phi phi'], E[dphi dphi'] T; of a flattened image pixel by pixel,
         before its read-out.
         """
@@ -441,7 +413,7 @@ class Builder:
             ("readout", "", value.slot, slot, (unread.scale, 0.0, 0.0, 0.0), geometry)
         )
 
-    def fan_out(self, layer: object, value: Value, num: int) -> tuple[Value, ...]:
+    def fan_out(self, value: Value, num: int) -> tuple[Value, ...]:
         """The same signal ``num`` times; local pooling, which a branch could not do any more,
         comes first.
         """
@@ -589,7 +561,7 @@ class Builder:
             *low,
             int(circular),
             int(normalize_edges),
-            *_on_plane(at.dilation or (1,) * len(at.size), 1),
+            *_on_plane(at.dilation, 1),
         )
         self._plane_ops.append((*op, geometry))
 
@@ -620,20 +592,3 @@ def largest_variance(dual: str, params: tuple[float, ...], variance: float) -> f
     grid = np.concatenate([np.linspace(0, 1, 257), np.geomspace(1e-20, 1, 1025)]) * variance
     found = _core.Vectors(program, np.sqrt(grid)[:, None]).nngp
     return 1.01 * float(found.max()) if np.isfinite(found).all() else math.inf
-
-
-def same_window(size: Shape, image: Shape, strides: Shape) -> Window:
-    """SAME padding: out = ceil(n / stride);
-    the smaller half of the padding stands before the first pixel.
-    """
-    out = tuple(math.ceil(n / s) for n, s in zip(image, strides, strict=True))
-    totals = [
-        max((o - 1) * s + k - n, 0) for o, s, k, n in zip(out, strides, size, image, strict=True)
-    ]
-    return Window(size, strides, tuple(total // 2 for total in totals), out)
-
-
-def valid_window(size: Shape, image: Shape, strides: Shape) -> Window:
-    """No padding: out = (n - k) // stride + 1, which is below 1 where the window does not fit."""
-    out = tuple((n - k) // s + 1 for n, k, s in zip(image, size, strides, strict=True))
-    return Window(size, strides, (0,) * len(image), out)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ntkcore.engine.fields import Field
 from ntkcore.specs import layers
-from ntkcore.specs.program import Builder, Law, Shape, Value
+from ntkcore.specs.program import Builder, Law, Value
+from ntkcore.specs.windows import Shape
 from ntkcore.stax.axes import Axes
 from ntkcore.stax.kernel import Kernel
 
@@ -26,7 +27,7 @@ class Given(layers.Layer, abstract=True):
     def lower(self, builder: Builder, value: layers.Signal) -> Value:
         """Weights that change nothing."""
         value = layers.single(self, builder, value)
-        value = replace(builder.affine(value, 1.0, 0.0, 0.0, 0.0, value.width))
+        value = builder.affine(value, 1.0, 0.0, 0.0, 0.0, value.width)
         return value if self.gaussian else replace(value, law=Law.OTHER, centred=False)
 
 

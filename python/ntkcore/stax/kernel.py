@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
-from ntkcore.specs.program import Shape
+from ntkcore.specs.windows import Shape
 
 Array = npt.NDArray[Any]
 
@@ -22,10 +22,12 @@ class Kernel:
     Attributes
     ----------
     nngp, ntk : ndarray
-        Shape (n1, n2).
+        Shape (n1, n2); of outputs that are images (n1, n2, height, height, width, width), of every
+        pair of pixels, or with ``diagonal_spatial`` (n1, n2, height, width), of p = p'.
     cov1, cov2 : ndarray
-        Every sample's NNGP variance, shape (n1,) and (n2,); ``cov2`` is None for ``x2=None``. With
-        ``diagonal_batch=False`` the covariances of all samples, (n1, n1) and (n2, n2).
+        Every sample's NNGP variance, shape (n1,) and (n2,), and axes of pixels likewise; ``cov2``
+        is None for ``x2=None``. With ``diagonal_batch=False`` the covariances of all samples,
+        (n1, n1) and (n2, n2).
     x1_is_x2 : bool
         Are both data sets equal.
     is_gaussian : bool
@@ -39,7 +41,8 @@ class Kernel:
     batch_axis, channel_axis : int
         Their axes of samples and of channels.
     mask1, mask2 : ndarray of bool, optional
-        Which samples are masked, shape (n1, 1) and (n2, 1), where ``mask_constant`` was given.
+        Which samples, or pixels of which, are masked, where ``mask_constant`` was given: of the
+        outputs' shape, with one channel, (n1, 1) or (n1, height, width, 1).
     """
 
     nngp: Array

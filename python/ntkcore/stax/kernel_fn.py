@@ -15,8 +15,9 @@ from ntkcore.engine.fields import Field
 from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
-from ntkcore.specs.full import FullBuilder
-from ntkcore.specs.program import BeyondPlanesError, Builder, Law, Shape, Value
+from ntkcore.specs.lowering import end_of, on_planes_or_not
+from ntkcore.specs.program import Law, Value
+from ntkcore.specs.windows import Shape
 from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
 from ntkcore.stax.kernel import Kernel, names_of, packed
@@ -248,14 +249,7 @@ def _values(
 @functools.lru_cache(maxsize=64)
 def _end(net: layers.Layer, input_shape: Shape) -> Value:
     """What is known of a network's outputs."""
-    try:
-        return _followed(net, Builder(input_shape, wants_ntk=False))
-    except BeyondPlanesError:
-        return _followed(net, FullBuilder(input_shape, wants_ntk=False))
-
-
-def _followed(net: layers.Layer, builder: Builder) -> Value:
-    return builder.read(layers.single(net, builder, net.lower(builder, builder.input)))
+    return on_planes_or_not(functools.partial(end_of, net), input_shape, wants_ntk=False)
 
 
 def _in_dtype(value: Any, dtype: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.specs import positions
+from ntkcore.specs import layers, positions
 from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.parts import Placed
 
@@ -56,7 +56,7 @@ class Indexed(Placed):
                 spatial[place] = None
             samples = item if name == "samples" else samples
         left = tuple(item for item in spatial if item is not None)
-        net = positions.Index(left)
+        net = layers.Identity() if left == ("...",) else positions.Index(left)
         return cls(net, batch_axis, channel_axis, tuple(head), tuple(tail), samples)
 
     def picked(self, samples: Any) -> Any:

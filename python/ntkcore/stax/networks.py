@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ntkcore.finite import arrays, modules, torch  # an error of its own without PyTorch
-from ntkcore.finite.networks import Features, _Maker
+from ntkcore.finite.making import Features, Maker
 from ntkcore.finite.parameterizations import parameterization_of
 from ntkcore.specs.full import FullBuilder
 from ntkcore.specs.program import Law
@@ -160,7 +160,7 @@ def _module(part: Any, x: Tree) -> torch.nn.Module:
     if isinstance(signal, Features):
         _check(part, (*(signal.image or ()), signal.channels))
     abc = parameterization_of(getattr(part.net, "parameterization", "ntk"))
-    made = _Maker(1, abc).make(part.finite, tuple(signal) if isinstance(x, list) else signal)
+    made = Maker(1, abc).make(part.finite, tuple(signal) if isinstance(x, list) else signal)
     return made[0].to(leaves(x)[0])
 
 

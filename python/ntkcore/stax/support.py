@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ntkcore.specs import branches, convolutions, layers, positions
@@ -132,7 +132,7 @@ def check_diagonals(
     for name, value in (("diagonal_batch", batch), ("diagonal_spatial", spatial)):
         if value not in (None, True, False):
             raise ValueError(f"kernel_fn: {name} must be None, True or False, not {value!r}")
-    inner = list(_inner(net))
+    inner = list(net.walk())
     pools = [layer for layer in inner if not isinstance(layer, PIXEL_BY_PIXEL)]
     # Weights of their own at every pixel leave nothing between pixels.
     local = any(isinstance(layer, convolutions.ConvLocal) for layer in inner)
@@ -142,9 +142,3 @@ def check_diagonals(
             f"kernel_fn: diagonal_spatial=True leaves out the covariances between pixels that"
             f" {pools[0]!r} takes means of: leave diagonal_spatial out"
         )
-
-
-def _inner(net: layers.Layer) -> Iterator[layers.Layer]:
-    yield net
-    for layer in net._inner():
-        yield from _inner(layer)
