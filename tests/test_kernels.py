@@ -293,7 +293,7 @@ def test_calls_at_the_same_time_do_not_disturb_each_other():
 @pytest.mark.parametrize("last", [0, 1])  # threadpoolctl lets one thread only change the setting
 def test_blas_gets_its_threads_back_whichever_caller_ends_last(last):
     before = blas_threads()
-    limit = tiles._one_blas_thread
+    limit = tiles.one_blas_thread
     callers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]
     try:
         for caller in callers:

@@ -22,6 +22,7 @@ from ntkcore.engine.inputs import (
 )
 from ntkcore.engine.jobs import Job
 from ntkcore.engine.scales import check_finite, near_one, range_of, scale_back
+from ntkcore.engine.tiles import one_blas_thread
 from ntkcore.engine.vectors import check_variances
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.lowering import PoolWindow, lower
@@ -217,8 +218,10 @@ def program_for(
     """`lower`, of what was lowered lately not again; for these data, where a table needs them."""
     cached = _lowered if isinstance(net, Layer) else _lowered.__wrapped__
     asked = (None if given is None else tuple(given) for given in (depths, pool_windows))
-    needed = range_of(*data) if isinstance(net, Layer) and net.tabulated else None
-    return cached(net, data[0].shape[1:], wants_ntk, *asked, needed)
+    if not (isinstance(net, Layer) and net.tabulated):
+        return cached(net, data[0].shape[1:], wants_ntk, *asked, None)
+    with one_blas_thread:  # products for tables are slim
+        return cached(net, data[0].shape[1:], wants_ntk, *asked, range_of(*data))
 
 
 @functools.lru_cache(maxsize=32)

@@ -127,7 +127,7 @@ class _OneBlasThread:
                     _set_threads(library, count)
 
 
-_one_blas_thread = _OneBlasThread()
+one_blas_thread = _OneBlasThread()
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def run(
     queue, lock, stop = iter(work), threading.Lock(), _stop()
     count = min(threads, len(work))
     main = threading.current_thread() is threading.main_thread()
-    with progress_bar(sum(map(pairs_in, work)), progress) as advance, _one_blas_thread:
+    with progress_bar(sum(map(pairs_in, work)), progress) as advance, one_blas_thread:
 
         def worker() -> None:
             do = make_worker()

@@ -222,20 +222,21 @@ def _coefficients(
     left = [(halves[0] + sign * halves[1]) / 2 for sign in (1, -1)]
     full = (slopes[0] ** 2 + slopes[1] ** 2) @ weight
     before, here = np.zeros_like(z), root_density
-    found: list[Array] = []
+    terms = np.empty((2 * SIZE, 0))
     error = math.inf
-    while len(found) < most:
-        n = len(found)
-        found.append(2 * left[n % 2] @ (weight * here))
-        left[n % 2] -= found[n][:, None] * here
-        before, here = here, (z * here - math.sqrt(n) * before) / math.sqrt(n + 1)
-        if n % 8 < 7:
-            continue
+    while (first := terms.shape[1]) < most and not _reached(goal, first, error):
+        hermite = np.empty((min(8 + first // 32 * 8, most - first), len(z)))
+        for n, row in enumerate(hermite, first):
+            row[:] = here
+            before, here = here, (z * here - math.sqrt(n) * before) / math.sqrt(n + 1)
+        found = np.empty((2 * SIZE, len(hermite)))
+        for parity in (0, 1):
+            functions = hermite[parity::2]
+            found[:, parity::2] = 2 * left[parity] @ (weight * functions).T
+            left[parity] -= found[:, parity::2] @ functions
+        terms = np.concatenate([terms, found], axis=1)
         tail = 2 * sum((part**2) @ weight for part in left)
         error = float((np.sqrt(tail[:SIZE] * tail[SIZE:]) / np.maximum(full, 1e-300)).max())
-        if _reached(goal, n + 1, error):
-            break
-    terms = np.stack(found, axis=1)
     r = terms[:SIZE]
     return r, (terms[SIZE:] - r) / 2, error
 
