@@ -112,6 +112,10 @@ def test_against_differences(phi, make):
             nk.Gelu(),
             nk.Dense(1.1, 0.2),
         ),
+        nk.Serial(
+            *(nk.Dense(1.2, 0.3), nk.DotGeneral(lhs=2.0), nk.Erf(), nk.Dense(0.7, 0.1)),
+            *(nk.DotGeneral(rhs=-0.5), nk.Elementwise("hardswish"), nk.Dense(1.1)),
+        ),
         *(OTHER_NETS[name] for name in ("gated", "concatenated", "dropout")),
     ],
     ids=repr,

@@ -144,7 +144,7 @@ class FullBuilder(Builder):
             for axis, side in enumerate(sides)
             if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
         ]
-        self._flips &= len(image) < 2 or _flip_side(sides[-1], image[-1])
+        self._flips &= _flip_side(sides[-1], image[-1])
         for axis in axes:
             self._windows.append(_everywhere(sides[axis], image, axis))
             image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
