@@ -159,6 +159,17 @@ def test_magnitudes():
     assert relative_error(nk.kernel(net, x * np.float32(2.0**-60)) * 2.0**120, k) < 1e-6
 
 
+def test_products_do_not_scale_as_their_data_do():
+    """The fourth power of a magnitude beyond which data are scaled."""
+    conv, dense = nk.Conv((2, 1, 1)), nk.Dense()
+    pair = [nk.Parallel(conv, conv), nk.Parallel(dense, dense)]
+    gated, head = ([nk.FanOut(2), both, nk.FanInProd()] for both in pair)
+    pool, x = nk.GlobalAvgPool(), samples(3, (2, 3, 2, 2))
+    for layers in ([*gated, nk.Flatten()], [conv, nk.Relu(), pool, *head]):
+        k = nk.kernel(nk.Serial(*layers), x)
+        assert relative_error(nk.kernel(nk.Serial(*layers), x * 2.0**20) / 2.0**80, k) < 1e-12
+
+
 def test_flips():
     """Of networks that treat left and right alike."""
     x = samples(5, (3, 4, 2))
@@ -167,7 +178,9 @@ def test_flips():
         turned = [x, x[:, :, ::-1]]
         expected = sum(nk.kernel(net, a, b) for a in turned for b in turned) / 4
         assert relative_error(nk.kernel(net, x, augment="hflip"), expected) < 1e-8
-    for layer in (nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2), padding="SAME")):
+    row = nk.Serial(nk.Index((1,)), nk.Conv((2,), padding="SAME"))
+    one_sided = nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2), padding="SAME"), row
+    for layer in one_sided:
         with pytest.raises(ValueError, match="left and right"):
             nk.kernel(nk.Serial(layer, nk.Flatten()), x, augment="hflip")
     with pytest.raises(ValueError, match="needs images"):
@@ -180,7 +193,7 @@ def test_long_sequences():
     for readout in (nk.Flatten(), nk.GlobalAvgPool()):
         layers = (nk.Conv((3,), padding="SAME", b_std=0.1), nk.Relu(), readout)
         planes = nk.kernel(nk.Serial(*layers), x)
-        full = nk.kernel(nk.Serial(nk.DotGeneral(rhs=1.0), *layers), x)
+        full = nk.kernel(nk.Serial(nk.Index((slice(None),)), *layers), x)
         assert relative_error(planes, full) < 1e-12
 
 

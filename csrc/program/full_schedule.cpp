@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 namespace ntk {
@@ -110,23 +111,20 @@ double FullSchedule::work() const {
 }
 
 bool FullSchedule::homogeneous() const {
-  const auto unbiased = [](const auto& op) {
-    const Affine<double> map = op.constants.affine();
-    return map.b == 0 && map.f == 0;
-  };
-  const auto scales = [&](const FullOp& op) {
-    if (op.kind == FullOpKind::pointwise) return is_abrelu(op);
-    const bool affine = op.kind == FullOpKind::affine || op.kind == FullOpKind::window;
-    return !affine || unbiased(op);
-  };
-  const auto head_scales = [&](const Op& op) {
-    if (op.kind == OpKind::pointwise) return is_abrelu(op);
-    const bool affine = op.kind == OpKind::affine || op.kind == OpKind::emit;
-    return !affine || unbiased(op);
+  const auto scales = [](const auto& op) {  // of ops on positions and vector ops
+    using Kind = decltype(op.kind);
+    if (op.kind == Kind::pointwise) return is_abrelu(op);
+    if (op.kind == Kind::multiply) return false;
+    bool affine = op.kind == Kind::affine;
+    if constexpr (std::is_same_v<Kind, OpKind>)
+      affine |= op.kind == Kind::emit;
+    else
+      affine |= op.kind == Kind::window;
+    return !affine || (op.constants.affine().b == 0 && op.constants.affine().f == 0);
   };
   const Program head = head_.view();
   return std::all_of(ops_.begin(), ops_.end(), scales) &&
-         std::all_of(head.ops, head.ops + head.size, head_scales);
+         std::all_of(head.ops, head.ops + head.size, scales);
 }
 
 }  // namespace ntk

@@ -154,6 +154,15 @@ def kink_part(z: Array, kinks: tuple[float, ...]) -> Array:
     return np.asarray(even + odd)
 
 
+def cancellation(derivative: Function, kinks: tuple[float, ...], variance: float) -> float:
+    """E[u^2]/E[phi'^2] at a variance: how much larger than phi' that is which cancels in a sum."""
+    z, weight = _nodes(math.sqrt(variance), 1)
+    both = np.concatenate([-z, z]) * math.sqrt(variance)
+    density = np.tile(weight * np.exp(-(z**2) / 2), 2)
+    size, whole = (density @ f(both) ** 2 for f in (lambda x: kink_part(x, kinks), derivative))
+    return float(size / max(whole, 1e-300))
+
+
 def _octave(
     phi: Function,
     derivative: Function,
