@@ -79,6 +79,11 @@ class MatrixFree(KernelOperator):
         block: npt.NDArray[Any] = kernel(
             self._net, self._a[rows], None if same else self._b[cols], self._get, **self._options
         )
+        if self.symmetric and not same:  # a point with itself: exact on the diagonal alone
+            sides = (np.arange(*side.indices(len(self._a))) for side in (rows, cols))
+            both, i, j = (self.xp.asarray(n) for n in np.intersect1d(*sides, return_indices=True))
+            if len(both):
+                block[i, j] = self.xp.asarray(self.diagonal_of(both))
         return block
 
     def diagonal(self) -> Array:  # noqa: D102
