@@ -268,6 +268,20 @@ def test_parallel_vectors(phi):
     assert_close(dK[..., -1] * 1.3, 2 * K, 1e-8)
 
 
+@pytest.mark.parametrize("distance", [0.0, 1e-8, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("name", ["relu6", "hardtanh", "hardswish"])
+def test_almost_parallel_vectors_beside_kinks(name, distance):
+    """Slopes that are infinite at a correlation of 1 cancel in the NNGP kernel's."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 4))
+    other = rng.uniform(0.5, 2, (8, 1)) * (x + distance * rng.standard_normal((8, 4)))
+    net = nk.Serial(nk.Dense(1.3), nk.Elementwise(name), nk.Dense())
+    found = input_gradient(net, x, other, "nngp")
+    for i, step in enumerate(1e-5 * np.eye(4)):
+        up, down = (nk.kernel(net, x + sign * step, other, "nngp") for sign in (1, -1))
+        assert np.abs(found[..., i] - (up - down) / 2e-5).max() < 1e-6
+
+
 def test_names_and_values():
     net = nk.Serial(
         nk.Dense(1.1),

@@ -110,7 +110,7 @@ def test_sequences_are_normalised_over_their_own_axes(axis, first):
     x = samples(2, (5, 3))
     net = nk.Serial(first, nk.Dense(), nk.LayerNorm(0.1, axis), nk.GlobalAvgPool())
     if axis not in (-1, 2) and first != nk.Identity():
-        with pytest.raises(ValueError, match="layer 2, LayerNorm.*over the channels alone"):
+        with pytest.raises(ValueError, match=r"layer 2, LayerNorm.*over the channels alone"):
             nk.kernel(net, x)
         return
     K = np.einsum("ipc,jqc->ijpq", x, x) / 3
@@ -185,6 +185,19 @@ def test_flips():
             nk.kernel(nk.Serial(layer, nk.Flatten()), x, augment="hflip")
     with pytest.raises(ValueError, match="needs images"):
         nk.kernel(PLANE_SIGNAL_NETS["sequence, gap"][0], samples(2, (7, 2)), augment="hflip")
+
+
+def test_all_pairs_are_read_before_a_layer_that_needs_fewer():
+    x, conv = samples(3, (4, 2)), nk.ConvLocal((2,), padding="SAME", b_std=0.2)
+    layers = [conv, nk.Relu(), conv, nk.Erf()]
+    found = nk.kernel(
+        nk.Serial(*layers, nk.Flatten()), x, depths=[0, 1, 2], pool_windows=[1, 3, "global"]
+    )
+    for depth, kernels in enumerate(found):
+        pools = nk.Flatten(), nk.LocalAvgPool(3), nk.GlobalAvgPool()
+        for k, pool in zip(kernels, pools, strict=True):
+            net = nk.Serial(*layers[: 2 * depth], pool)
+            assert np.abs(k - nk.kernel(net, x)).max() < 1e-14
 
 
 def test_long_sequences():

@@ -117,7 +117,8 @@ NTK_HD SeenKink<V> seen(T t, V inverse) {
 template <class V, class T>
 NTK_HD Corner<V> corner(T t, T u, V K, V r, V o, V c, V s, const SeenKink<V>& x,
                         const SeenKink<V>& y) {
-  const V b = (y.h - c * x.h) / s, d = (x.h - c * y.h) / s;
+  // (h' - c h)/s and (h - c h')/s, whose slopes are large where c is near 1.
+  const V defect = T(1) - c, b = (y.h - x.h + defect * x.h) / s, d = (x.h - y.h + defect * y.h) / s;
   const V tail_b = normal_tail(abs(b)), tail_d = normal_tail(abs(d));
   const V zero = V{}, one = V{} + T(1), minus = V{} - T(1);
   const V own = select(b < zero, minus, one) * owen_of(x.h, abs(b), x.tail, tail_b) +
@@ -162,7 +163,8 @@ struct Kinks {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
-    const V c = max(min(K * r0 * c0, V{} + T(1)), V{} - T(1)), y = T(1) - abs(c);
+    // At a bound c is a constant: its slopes, infinite there, cancel.
+    const V c = max(V{} - T(1), min(V{} + T(1), K * r0 * c0)), y = T(1) - abs(c);
     between(K, c, sqrt(max(y * (T(2) - y), V{})), r0, r1, c0, c1, E, D);
   }
   template <class S>

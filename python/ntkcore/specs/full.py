@@ -209,6 +209,8 @@ def _with_forms(ops: Sequence[_Op], matrices: Sequence[Csr]) -> tuple[list[_Op],
         before = after
         if op.kind in ("readout", "trace"):
             before = after or op.kind == "readout"
+            if before != after and op.slot in every:  # ops that follow need p = p' alone
+                out.append(diagonal(op, op.slot))
             out.append(op)
         elif op.kind == "spread":
             before = False
@@ -224,7 +226,9 @@ def _with_forms(ops: Sequence[_Op], matrices: Sequence[Csr]) -> tuple[list[_Op],
                 if wanted != both:
                     out.append(diagonal(op, slot))
             out.append(op)
-            every[op.other], before = both, False
+            every[op.other] = both
+            every.pop(op.slot, None)  # what it held before is gone
+            continue
         else:
             if op.kind in ("add", "multiply"):
                 every[op.other] = after
