@@ -159,8 +159,8 @@ def cancellation(derivative: Function, kinks: tuple[float, ...], variance: float
     z, weight = _nodes(math.sqrt(variance), 1)
     both = np.concatenate([-z, z]) * math.sqrt(variance)
     density = np.tile(weight * np.exp(-(z**2) / 2), 2)
-    size, whole = (density @ f(both) ** 2 for f in (lambda x: kink_part(x, kinks), derivative))
-    return float(size / max(whole, 1e-300))
+    size, whole = (density @ f**2 for f in (kink_part(both, kinks), derivative(both)))
+    return float(size) / max(float(whole), 1e-300)
 
 
 def _octave(
