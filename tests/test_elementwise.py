@@ -168,6 +168,39 @@ def test_rows_of_different_variance_meet():
     assert abs(nk.kernel(net, both[1:], both[:1])[0, 0] - exact[0, 1]) < 1e-12 * exact[0, 1]
 
 
+@pytest.mark.parametrize("backend", nk.backends())
+@pytest.mark.parametrize(("name", "scale"), [("hardtanh", 100), ("hardswish", 100), ("relu6", 255)])
+def test_large_variances_beside_kinks_in_single_precision(name, scale, backend):
+    """Parts as large as the variance cancel: pixels from 0 to 255, say."""
+    conv = nk.Conv((3, 3), padding="SAME")
+    net = nk.Serial(conv, Elementwise(name), nk.GlobalAvgPool(), nk.Dense())
+    x = (scale * np.random.default_rng(0).standard_normal((6, 4, 4, 3))).astype(np.float32)
+    ours, exact = (
+        nk.kernel(net, x, get=("nngp", "ntk"), dtype=dtype, backend=backend)
+        for dtype in ("float32", "float64")
+    )
+    for K, expected in zip(ours, exact, strict=True):
+        assert error(K, expected) < 2e-6
+
+
+LARGEST_IN_SINGLE = {"elu": 1.8, "selu": 1.3, "softsign": 0.5}  # scales of data
+
+
+@pytest.mark.parametrize("name", LARGEST_IN_SINGLE)
+def test_kinks_that_cancel_in_single_precision(name):
+    """To 2e-6, or refused: powers of the variance cancel where a kink's part of phi' is large."""
+    net = nk.Serial(nk.Dense(), Elementwise(name), nk.Dense())
+    x = np.random.default_rng(0).standard_normal((30, 12)).astype(np.float32)
+    for scale in (0.3, 0.7, 1.0, 1.6, 2.5):
+        data = x * np.float32(scale)
+        if scale > LARGEST_IN_SINGLE[name]:
+            with pytest.raises(ValueError, match=f"{name}.*or use dtype='float64'"):
+                nk.kernel(net, data)
+        else:
+            exact = nk.kernel(net, data, dtype="float64")
+            assert error(nk.kernel(net, data), exact) < 2e-6
+
+
 def test_a_table_holds_what_falls_again_with_the_variance():
     """E[phi^2] of Gabor has its peak far below the largest variance of such data."""
     x = np.geomspace(1e-2, 1e3, 200)[:, None]
@@ -208,6 +241,9 @@ def test_variances_beyond_all_terms():
     with pytest.raises(ValueError, match=r"layer 1, .*variances up to .* rescale"):
         nk.kernel(net, 1.5 * points())
     with pytest.raises(ValueError, match=r"layer 1, .*which no table holds"):
+        nk.kernel(net, 1e6 * points())
+    net = nk.Serial(nk.Dense(), Elementwise("hardtanh"), nk.Dense())
+    with pytest.raises(ValueError, match=r"layer 1, .*hardtanh.*too few digits.*rescale"):
         nk.kernel(net, 1e6 * points())
 
 

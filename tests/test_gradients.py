@@ -126,6 +126,10 @@ def test_against_differences(phi, make):
             nk.Gelu(),
             nk.Dense(1.1, 0.2),
         ),
+        nk.Serial(
+            *(nk.Dense(1.2, 0.3), nk.DotGeneral(lhs=2.0), nk.Erf(), nk.Dense(0.7, 0.1)),
+            *(nk.DotGeneral(rhs=-0.5), nk.Elementwise("hardswish"), nk.Dense(1.1)),
+        ),
         *(OTHER_NETS[name] for name in ("gated", "concatenated", "dropout")),
     ],
     ids=repr,
@@ -276,6 +280,20 @@ def test_parallel_vectors(phi):
     K, dK = kernel_gradient(net, x[:3], x[1:])
     assert_close(dK, by_parameters(net, x[:3], x[1:], "ntk"), 1e-7)
     assert_close(dK[..., -1] * 1.3, 2 * K, 1e-8)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-8, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("name", ["relu6", "hardtanh", "hardswish"])
+def test_almost_parallel_vectors_beside_kinks(name, distance):
+    """Slopes that are infinite at a correlation of 1 cancel in the NNGP kernel's."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 4))
+    other = rng.uniform(0.5, 2, (8, 1)) * (x + distance * rng.standard_normal((8, 4)))
+    net = nk.Serial(nk.Dense(1.3), nk.Elementwise(name), nk.Dense())
+    found = input_gradient(net, x, other, "nngp")
+    for i, step in enumerate(1e-5 * np.eye(4)):
+        up, down = (nk.kernel(net, x + sign * step, other, "nngp") for sign in (1, -1))
+        assert np.abs(found[..., i] - (up - down) / 2e-5).max() < 1e-6
 
 
 def test_names_and_values():

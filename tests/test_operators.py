@@ -201,3 +201,17 @@ def test_an_array_that_is_its_whole_store():
 def problem_matrix(n=20):
     x = np.random.default_rng(0).standard_normal((n, 3))
     return nk.kernel(nk.mlp(1), x)
+
+
+def test_any_block_holds_samples_with_themselves():
+    """Which Dropout tells apart from samples equal to them."""
+    net = nk.Serial(nk.Dense(), nk.Relu(), nk.Dropout(0.5), nk.Dense())
+    x = data(12)
+    operator, K = MatrixFree(net, x), nk.kernel(net, x)
+    for rows, cols in (
+        (slice(0, 8), slice(3, 12)),
+        (slice(5, 6), slice(0, 12)),
+        (slice(None),) * 2,
+    ):
+        assert relative_error(operator.read(rows, cols), K[rows, cols]) < 1e-12
+    assert relative_error(operator.rows([3, 1, 3]), K[[3, 1, 3]]) < 1e-12

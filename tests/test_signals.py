@@ -162,6 +162,17 @@ def test_products_grow_faster_than_their_input(layer):
         assert relative_error(large / 2.0**120, nk.kernel(net, x, get=kernel)) < 1e-14
 
 
+def test_products_do_not_scale_as_their_data_do():
+    """The fourth power of a magnitude beyond which data are scaled."""
+    conv, dense = nk.Conv((2, 1, 1)), nk.Dense()
+    pair = [nk.Parallel(conv, conv), nk.Parallel(dense, dense)]
+    gated, head = ([nk.FanOut(2), both, nk.FanInProd()] for both in pair)
+    pool, x = nk.GlobalAvgPool(), samples(3, (2, 3, 2, 2))
+    for layers in ([*gated, nk.Flatten()], [conv, nk.Relu(), pool, *head]):
+        k = nk.kernel(nk.Serial(*layers), x)
+        assert relative_error(nk.kernel(nk.Serial(*layers), x * 2.0**20) / 2.0**80, k) < 1e-12
+
+
 def test_flips():
     """Of networks that treat left and right alike."""
     x = samples(5, (3, 4, 2))
@@ -170,11 +181,26 @@ def test_flips():
         turned = [x, x[:, :, ::-1]]
         expected = sum(nk.kernel(net, a, b) for a in turned for b in turned) / 4
         assert relative_error(nk.kernel(net, x, augment="hflip"), expected) < 1e-8
-    for layer in (nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2), padding="SAME")):
+    row = nk.Serial(nk.Index((1,)), nk.Conv((2,), padding="SAME"))
+    one_sided = nk.Index((slice(None), slice(0, 3))), nk.ConvTranspose((1, 2), padding="SAME"), row
+    for layer in one_sided:
         with pytest.raises(ValueError, match="left and right"):
             nk.kernel(nk.Serial(layer, nk.Flatten()), x, augment="hflip")
     with pytest.raises(ValueError, match="needs images"):
         nk.kernel(PLANE_SIGNAL_NETS["sequence, gap"][0], samples(2, (7, 2)), augment="hflip")
+
+
+def test_all_pairs_are_read_before_a_layer_that_needs_fewer():
+    x, conv = samples(3, (4, 2)), nk.ConvLocal((2,), padding="SAME", b_std=0.2)
+    layers = [conv, nk.Relu(), conv, nk.Erf()]
+    found = nk.kernel(
+        nk.Serial(*layers, nk.Flatten()), x, depths=[0, 1, 2], pool_windows=[1, 3, "global"]
+    )
+    for depth, kernels in enumerate(found):
+        pools = nk.Flatten(), nk.LocalAvgPool(3), nk.GlobalAvgPool()
+        for k, pool in zip(kernels, pools, strict=True):
+            net = nk.Serial(*layers[: 2 * depth], pool)
+            assert np.abs(k - nk.kernel(net, x)).max() < 1e-14
 
 
 def test_long_sequences():
@@ -183,7 +209,7 @@ def test_long_sequences():
     for readout in (nk.Flatten(), nk.GlobalAvgPool()):
         layers = (nk.Conv((3,), padding="SAME", b_std=0.1), nk.Relu(), readout)
         planes = nk.kernel(nk.Serial(*layers), x)
-        full = nk.kernel(nk.Serial(nk.DotGeneral(rhs=1.0), *layers), x)
+        full = nk.kernel(nk.Serial(nk.Index((slice(None),)), *layers), x)
         assert relative_error(planes, full) < 1e-12
 
 

@@ -173,6 +173,21 @@ NTK_HD V interleave(V a, V b) {
 
 namespace ntk {
 
+// The lanes' lower and upper half in double, and back.
+typedef float HalfV __attribute__((vector_size(NTK_VECTOR_BYTES / 2)));
+NTK_HD Pack<DoubleV, 2> doubles(FloatV x) {
+  HalfV half[2];
+  __builtin_memcpy(half, &x, sizeof x);
+  return {{__builtin_convertvector(half[0], DoubleV), __builtin_convertvector(half[1], DoubleV)}};
+}
+NTK_HD FloatV floats(const Pack<DoubleV, 2>& x) {
+  const HalfV half[2] = {__builtin_convertvector(x.v[0], HalfV),
+                         __builtin_convertvector(x.v[1], HalfV)};
+  FloatV both;
+  __builtin_memcpy(&both, half, sizeof both);
+  return both;
+}
+
 // Vector i from p + i * step.
 template <int n, class T>
 NTK_HD Pack<typename Vector<T>::type, n> load_pack(const T* p, std::int64_t step) {

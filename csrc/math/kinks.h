@@ -8,12 +8,12 @@
 
 #include "constants.h"
 #include "dual.h"
+#include "pack.h"
 
 namespace ntk {
 
 // Q(x)/phi(x) (x + 1) of the normal distribution's tail Q and density phi, x >= 0: Chebyshev
-// coefficients in (4 - x)/(4 + x), by tools/fit_tail.py. Largest relative error 2e-15; of the first
-// 12 1e-8.
+// coefficients in (4 - x)/(4 + x), by tools/fit_tail.py. Largest relative error 2e-15.
 struct Tail {
   static NTK_HD constexpr double at(int k) {
     constexpr double values[] = {
@@ -44,7 +44,7 @@ NTK_HD V normal_tail(V x) {
   using T = typename Scalar<V>::type;
   const V ax = abs(x), y = (T(4) - ax) / (T(4) + ax);
   V b1 = V{}, b2 = V{};
-  for (int k = sizeof(T) == 4 ? 11 : 23; k > 0; --k) {
+  for (int k = 23; k > 0; --k) {
     const V b = T(2) * y * b1 - b2 + T(Tail::at(k));
     b2 = b1;
     b1 = b;
@@ -117,7 +117,8 @@ NTK_HD SeenKink<V> seen(T t, V inverse) {
 template <class V, class T>
 NTK_HD Corner<V> corner(T t, T u, V K, V r, V o, V c, V s, const SeenKink<V>& x,
                         const SeenKink<V>& y) {
-  const V b = (y.h - c * x.h) / s, d = (x.h - c * y.h) / s;
+  // (h' - c h)/s and (h - c h')/s, whose slopes are large where c is near 1.
+  const V defect = T(1) - c, b = (y.h - x.h + defect * x.h) / s, d = (x.h - y.h + defect * y.h) / s;
   const V tail_b = normal_tail(abs(b)), tail_d = normal_tail(abs(d));
   const V zero = V{}, one = V{} + T(1), minus = V{} - T(1);
   const V own = select(b < zero, minus, one) * owen_of(x.h, abs(b), x.tail, tail_b) +
@@ -162,7 +163,8 @@ struct Kinks {
   }
   template <class V>
   NTK_HD void pair(V K, V r0, V r1, V c0, V c1, V& E, V& D) const {
-    const V c = max(min(K * r0 * c0, V{} + T(1)), V{} - T(1)), y = T(1) - abs(c);
+    // At a bound c is a constant: its slopes, infinite there, cancel.
+    const V c = max(V{} - T(1), min(V{} + T(1), K * r0 * c0)), y = T(1) - abs(c);
     between(K, c, sqrt(max(y * (T(2) - y), V{})), r0, r1, c0, c1, E, D);
   }
   template <class S>
@@ -215,6 +217,38 @@ struct Kinks {
         E = E + (aa * m.m11 + ab * m.m12 + ba * m.m21 + bb * m.m22);
         D = D + turn * (aa * m.m00 + T(2) * (ab * m.m01 + ba * m.m10) + T(4) * bb * m.m11);
       }
+  }
+};
+
+// In double: parts of phi as large as q cancel where it is bounded.
+template <>
+struct Kinks<float> {
+  Kinks<double> exact;
+  explicit NTK_HD Kinks(const Constants& c) : exact(c) {}
+
+  template <class S>
+  NTK_HD void side(S q, S* f) const {
+    exact.side(q, f);
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    exact.diag(q, E, D);
+  }
+  template <class V>
+  NTK_HD void pair(V K, V, V r, V, V o, V& E, V& D) const {
+    const auto ks = doubles(K), rs = doubles(r), os = doubles(o);
+    auto es = ks, ds = ks;
+    for (int i = 0; i < count(ks); ++i) in_double(ks.v[i], rs.v[i], os.v[i], es.v[i], ds.v[i]);
+    E = floats(es);
+    D = floats(ds);
+  }
+
+ private:
+  // From the roots of variances as they were rounded, which bound K.
+  template <class V>
+  NTK_HD void in_double(V K, V r, V o, V& E, V& D) const {
+    const V most = r * o, least = V{} + 1e-17;
+    exact.pair(max(min(K, most), -most), 1.0 / max(r, least), r, 1.0 / max(o, least), o, E, D);
   }
 };
 

@@ -16,6 +16,14 @@ template <class V, int n>
 struct Scalar<Pack<V, n>> {
   using type = typename Scalar<V>::type;
 };
+template <class V, int n>
+NTK_HD int count(const Pack<V, n>&) {
+  return n;
+}
+
+// A float in double, and back; vectors have overloads of their own.
+NTK_HD Pack<double, 1> doubles(float x) { return {{x}}; }
+NTK_HD float floats(const Pack<double, 1>& x) { return float(x.v[0]); }
 
 #define NTK_PACK_OPERATOR(op)                                                      \
   template <class V, int n>                                                        \

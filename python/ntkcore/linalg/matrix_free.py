@@ -79,6 +79,12 @@ class MatrixFree(KernelOperator):
         block: npt.NDArray[Any] = kernel(
             self._net, self._a[rows], None if same else self._b[cols], self._get, **self._options
         )
+        if self.symmetric and not same:  # a point with itself: exact on the diagonal alone
+            one, two = (np.arange(*side.indices(len(self._a))) for side in (rows, cols))
+            found = np.intersect1d(one, two, return_indices=True)
+            both, i, j = (self.xp.asarray(numbers) for numbers in found)
+            if len(both):
+                block[i, j] = self.xp.asarray(self.diagonal_of(both))
         return block
 
     def diagonal(self) -> Array:  # noqa: D102

@@ -20,6 +20,7 @@ Array = npt.NDArray[np.float64]
 Function = Callable[[Array], Array]
 
 LEAST_VARIANCE, LARGEST_VARIANCE = 1e-30, 1e6  # of a table
+LARGEST_OF_KINKED = 1e9  # parts as large as it cancel in their closed form, to 1e-7
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,12 @@ class Elementwise(Activation):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = self.gaussian(builder, value)
         if isinstance(self.phi, str) and self.phi in KINKED:
+            if not value.variance < LARGEST_OF_KINKED:
+                raise builder.error(
+                    self,
+                    f"at variances up to {value.variance:.3g} too few digits are left of its"
+                    " kernel: rescale the data or reduce W_std",
+                )
             return builder.kinks(value, KINKED[self.phi])
         try:
             made = _tabulated(self, _end_of_table(value.variance), builder.single)
@@ -207,7 +214,7 @@ def _end_of_table(variance: float) -> float:
     return float(2 ** (math.ceil(4 * math.log2(1.01 * max(variance, LEAST_VARIANCE))) / 4))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)  # one may be 20 MB
 def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Series:
     """The layer's series; ValueError says why there is none."""
     if not variance < LARGEST_VARIANCE:
@@ -217,7 +224,25 @@ def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Seri
         )
     named = _functions(layer, math.sqrt(variance))
     wanted = 1e-7 if single else 1e-8 if any(named.kinks) else 1e-13
-    return series.tabulate(named.phi, named.derivative, named.kinks, variance, wanted)
+    kinks = _mild(named, variance) if single else named.kinks
+    try:
+        return series.tabulate(named.phi, named.derivative, kinks, variance, wanted)
+    except ValueError as error:
+        hint = ", or use dtype='float64'" if kinks != named.kinks else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _mild(named: Named, variance: float) -> tuple[float, ...]:
+    """As many of the kinks, those of the lowest derivatives first, as single precision bears to
+    take out of the sum: what cancels then is rounded.
+    """
+    rounding = np.finfo(np.float32).eps / 2
+    for count in range(len(named.kinks), 0, -1):
+        kinks = (*named.kinks[:count], *(0.0,) * (len(named.kinks) - count))
+        lost = rounding * series.cancellation(named.derivative, kinks, variance)
+        if lost < 2 * series.WORST:
+            break
+    return kinks
 
 
 def _functions(layer: Elementwise, root: float) -> Named:

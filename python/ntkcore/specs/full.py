@@ -147,7 +147,7 @@ class FullBuilder(Builder):
             for axis, side in enumerate(sides)
             if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
         ]
-        self._flips &= len(image) < 2 or _flip_side(sides[-1], image[-1])
+        self._flips &= _flip_side(sides[-1], image[-1])
         for axis in axes:
             self._windows.append(_everywhere(sides[axis], image, axis))
             image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
@@ -212,6 +212,8 @@ def _with_forms(ops: Sequence[FullOp], matrices: Sequence[Csr]) -> tuple[list[Fu
         before = after
         if op.kind in ("readout", "trace"):
             before = after or op.kind == "readout"
+            if before != after and op.slot in every:  # ops that follow need p = p' alone
+                out.append(diagonal(op, op.slot))
             out.append(op)
         elif op.kind == "spread":
             before = False
@@ -227,7 +229,9 @@ def _with_forms(ops: Sequence[FullOp], matrices: Sequence[Csr]) -> tuple[list[Fu
                 if wanted != both:
                     out.append(diagonal(op, slot))
             out.append(op)
-            every[op.other], before = both, False
+            every[op.other] = both
+            every.pop(op.slot, None)  # what it held before is gone
+            continue
         else:
             if op.kind in ("add", "multiply"):
                 every[op.other] = after

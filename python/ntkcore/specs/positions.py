@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -241,9 +241,7 @@ class DotGeneral(Layer):
     def lower(self, builder: Builder, value: Signal) -> Value:
         scale = self.scale
         if scale is not None:  # of vectors, too
-            value = builder.read(single(self, builder, value))
-            scaled = builder.affine(value, scale**2, 0.0, 0.0, 0.0, value.width)
-            return replace(scaled, law=value.law, sources=value.sources, centred=value.centred)
+            return builder.scaled(single(self, builder, value), scale**2)
         value = image_of(self, builder, value)
         found = self.matrix(value.image)
         if isinstance(found, str):

@@ -477,7 +477,7 @@ class Builder:
         """The features of all of them, ``sizes`` many of each: K, T <- their weighted means."""
         shares = [size / sum(sizes) for size in sizes]
         parts = [
-            self._scaled(self.read(part), share) for part, share in zip(values, shares, strict=True)
+            self.scaled(self.read(part), share) for part, share in zip(values, shares, strict=True)
         ]
         total = functools.reduce(self.add, parts)
         gaussian = all(part.law is not Law.OTHER for part in parts)
@@ -490,7 +490,7 @@ class Builder:
             pixels=sum(part.pixels for part in parts),
         )
 
-    def _scaled(self, value: Value, a: float) -> Value:
+    def scaled(self, value: Value, a: float) -> Value:
         """K, T <- a K, a T."""
         self._append("scale", value, params=(a,))
         return replace(value, variance=a * value.variance)

@@ -157,6 +157,15 @@ def kink_part(z: Array, kinks: tuple[float, ...]) -> Array:
     return np.asarray(even + odd)
 
 
+def cancellation(derivative: Function, kinks: tuple[float, ...], variance: float) -> float:
+    """E[u^2]/E[phi'^2] at a variance: how much larger than phi' that is which cancels in a sum."""
+    z, weight = _nodes(math.sqrt(variance), 1)
+    both = np.concatenate([-z, z]) * math.sqrt(variance)
+    density = np.tile(weight * np.exp(-(z**2) / 2), 2)
+    size, whole = (density @ f**2 for f in (kink_part(both, kinks), derivative(both)))
+    return float(size) / max(float(whole), 1e-300)
+
+
 def _octave(
     phi: Function,
     derivative: Function,
