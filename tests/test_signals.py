@@ -110,7 +110,7 @@ def test_sequences_are_normalised_over_their_own_axes(axis, first):
     x = samples(2, (5, 3))
     net = nk.Serial(first, nk.Dense(), nk.LayerNorm(0.1, axis), nk.GlobalAvgPool())
     if axis not in (-1, 2) and first != nk.Identity():
-        with pytest.raises(ValueError, match="layer 2, LayerNorm.*over the channels alone"):
+        with pytest.raises(ValueError, match=r"layer 2, LayerNorm.*over the channels alone"):
             nk.kernel(net, x)
         return
     K = np.einsum("ipc,jqc->ijpq", x, x) / 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -192,7 +193,7 @@ class Elementwise(Activation):
             # A table ends below its variance, which rounding must not pass.
             made = _tabulated(self, 1.01 * value.variance, builder.single)
         except ValueError as problem:
-            raise builder.error(self, str(problem)) from None
+            raise builder.error(self, str(problem)) from problem.__cause__
         return builder.series(value, made)
 
 
@@ -222,6 +223,7 @@ def _functions(layer: Elementwise, root: float) -> Named:
     phi = _checked(layer.phi, "phi", root)
     if layer.dphi is not None:
         derivative = _checked(layer.dphi, "dphi", root)
+        _check_derivative(phi, derivative, root)
     else:
         derivative = interpolation.derivative(phi, 64 * root)
     return Named(phi, derivative, kinks_of_jumps(interpolation.jumps_at_zero(derivative)))
@@ -231,14 +233,27 @@ def _checked(function: Function, name: str, root: float) -> Function:
     """The function, element by element as float64; ValueError where it is none."""
 
     def checked(z: Array) -> Array:
-        with np.errstate(all="ignore"):
-            value = np.asarray(function(z))
+        try:
+            with np.errstate(all="ignore"):
+                value = np.asarray(_values(function, z))
+        except Exception as problem:
+            raise ValueError(
+                f"{name} of an array raised {type(problem).__name__}: {problem}; it must take"
+                " arrays of float64 (np.vectorize makes one of a function of numbers)"
+            ) from problem
         if value.shape != z.shape:
             raise ValueError(
                 f"{name} made an array of shape {value.shape} from one of shape {z.shape}: it must"
                 " act element by element"
             )
-        if np.iscomplexobj(value) or not np.isfinite(value).all():
+        if value.dtype.kind not in "fiub":
+            raise ValueError(f"{name} made an array of {value.dtype}: it must give real numbers")
+        if value.dtype.kind == "f" and value.dtype.itemsize < 8:
+            raise ValueError(
+                f"{name} made {value.dtype} of float64, which is too coarse for its coefficients:"
+                " let it compute in float64 (of JAX: jax.config.update('jax_enable_x64', True))"
+            )
+        if not np.isfinite(value).all():
             at = z.flat[int(np.argmax(~np.isfinite(value)))]
             raise ValueError(
                 f"{name}({at:.6g}) is not a finite number: phi must be defined everywhere and"
@@ -246,5 +261,37 @@ def _checked(function: Function, name: str, root: float) -> Function:
             )
         return value.astype(np.float64)
 
-    checked(np.linspace(-8 * root, 8 * root, 33))
+    z = np.linspace(-8 * root, 8 * root, 33)
+    whole, part = checked(z), checked(z[20:3:-1])
+    if (np.abs(whole[20:3:-1] - part) > 1e-9 * np.abs(whole).max()).any():
+        raise ValueError(
+            f"{name} has other values of the same numbers in another array: it must act element by"
+            " element, and draw nothing"
+        )
     return checked
+
+
+def _values(function: Any, z: Array) -> Any:
+    """Of a function of NumPy arrays, or of torch tensors, which may change its argument."""
+    try:
+        return function(z.copy())
+    except (TypeError, AttributeError) as problem:
+        torch = sys.modules.get("torch")
+        try:
+            return function(torch.tensor(z.copy())).detach().numpy()  # type: ignore[union-attr]
+        except Exception:
+            raise problem from None
+
+
+def _check_derivative(phi: Function, derivative: Function, root: float) -> None:
+    """ValueError where differences of phi are not those of phi'."""
+    step = 1e-6 * root
+    z = root * np.linspace(-7.9, 7.8, 33)
+    slope, given = (phi(z + step) - phi(z - step)) / (2 * step), derivative(z)
+    scale = np.abs(given).max() + np.abs(phi(z)).max() / root
+    if (wrong := np.abs(slope - given) > 1e-3 * scale).any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"dphi({z[at]:.6g}) is {given[at]:.6g}, but phi rises by {slope[at]:.6g} there: dphi"
+            " must be the derivative of phi; or leave it out"
+        )
