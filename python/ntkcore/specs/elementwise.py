@@ -213,7 +213,8 @@ def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Seri
         )
     named = _functions(layer, math.sqrt(variance))
     wanted = 1e-7 if single else 1e-8 if any(named.kinks) else 1e-13
-    return series.tabulate(named.phi, named.derivative, named.kinks, variance, wanted)
+    with np.errstate(over="ignore", invalid="ignore"):  # it looks itself
+        return series.tabulate(named.phi, named.derivative, named.kinks, variance, wanted)
 
 
 def _functions(layer: Elementwise, root: float) -> Named:
