@@ -138,6 +138,26 @@ def test_few_terms_serve_what_is_smooth():
     assert Elementwise("silu").error(4.0, np.float32) < 1e-7
 
 
+def test_bounds_of_a_network_by_its_layers():
+    x = points()
+    phi = Elementwise("tanh"), Elementwise("relu6"), Elementwise("silu")
+    branch = nk.Parallel(nk.Serial(phi[2], nk.Dense()), nk.Dense())
+    net = nk.Serial(nk.Dense(), phi[0], nk.Dense(), phi[1], nk.Dense(), nk.FanOut(2), branch)
+    bounds = nk.error_bounds(nk.Serial(*net.layers, nk.FanInSum()), x)
+    names = ["layer 1, ", "layer 3, ", "layer 6.branch 0.0, "]
+    assert list(bounds) == [f"{at}{layer!r}" for at, layer in zip(names, phi, strict=True)]
+    exact = integrals("tanh", 1.0, 0.0, x)[1]
+    ours = nk.kernel(nk.Serial(nk.Dense(), phi[0], nk.Dense()), x)
+    assert error(ours, exact) < bounds["layer 1, Elementwise(phi='tanh')"] + 1e-14
+    assert bounds["layer 3, Elementwise(phi='relu6')"] < 1e-15
+    conv = nk.Conv((2, 2))
+    images = np.random.default_rng(0).standard_normal((2, 4, 4, 2))
+    for first in (conv, nk.ConvLocal((2, 2))):
+        found = nk.error_bounds(nk.Serial(first, phi[0], nk.GlobalAvgPool()), images)
+        assert list(found) == ["layer 1, Elementwise(phi='tanh')"]
+    assert nk.error_bounds(nk.mlp(2), x) == {}
+
+
 def test_rows_of_different_variance_meet():
     """A pair takes the terms of its larger variance, whichever side it is on."""
     x = np.random.default_rng(0).standard_normal((1, 6))

@@ -188,12 +188,14 @@ class Elementwise(Activation):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = self.gaussian(builder, value)
         if isinstance(self.phi, str) and self.phi in KINKED:
+            builder.bound(self, self.error(value.variance, "f4" if builder.single else "f8"))
             return builder.kinks(value, KINKED[self.phi])
         try:
             # A table ends below its variance, which rounding must not pass.
             made = _tabulated(self, 1.01 * value.variance, builder.single)
         except ValueError as problem:
             raise builder.error(self, str(problem)) from problem.__cause__
+        builder.bound(self, made.error)
         return builder.series(value, made)
 
 

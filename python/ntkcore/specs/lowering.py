@@ -135,6 +135,16 @@ def lower(
     return _built(FullBuilder(input_shape, wants_ntk, data), parts, wanted, readouts)
 
 
+def error_bounds(net: Layer, input_shape: Shape, data: Range) -> dict[str, float]:
+    """What the tables of `tabulated` layers leave out for such data at most, by the layer."""
+    for kind in (Builder, FullBuilder):
+        with contextlib.suppress(BeyondPlanesError):
+            builder = kind(input_shape, False, data)
+            net.lower(builder, builder.input)
+            break
+    return builder.errors
+
+
 def _built(
     builder: Builder,
     parts: Sequence[list[Layer]],
