@@ -343,7 +343,8 @@ def Elementwise(fn: Any = None, nngp_fn: Any = None, d_nngp_fn: Any = None) -> L
     the kernel itself.
 
     NotImplementedError for ``nngp_fn`` and ``d_nngp_fn``, kernels as functions of three numbers,
-    and without ``fn``. ``apply_fn`` needs a name, or a ``fn`` of torch tensors.
+    and without ``fn``. ``apply_fn`` takes either, with derivatives for a name and a ``fn``
+    of torch tensors.
     """
     if fn is None or nngp_fn is not None or d_nngp_fn is not None:
         raise NotImplementedError(

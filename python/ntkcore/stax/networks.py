@@ -161,7 +161,7 @@ def _module(part: Any, x: Tree) -> torch.nn.Module:
         _check(part, (*(signal.image or ()), signal.channels))
     abc = parameterization_of(getattr(part.net, "parameterization", "ntk"))
     made = _Maker(1, abc).make(part.finite, tuple(signal) if isinstance(x, list) else signal)
-    return made[0].to(leaves(x)[0])
+    return made[0]
 
 
 def _features(x: torch.Tensor) -> Features:
@@ -189,6 +189,10 @@ def _drawn(module: torch.nn.Module, generator: torch.Generator) -> tuple[torch.T
     return tuple(found)
 
 
+def _moved(buffer: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return buffer.to(like if buffer.is_floating_point() else like.device)
+
+
 def _call(layer: str, module: torch.nn.Module, values: Sequence[torch.Tensor], x: Tree) -> Any:
     """The module with these parameters on x, taken in their dtype, on their device.
 
@@ -204,7 +208,9 @@ def _call(layer: str, module: torch.nn.Module, values: Sequence[torch.Tensor], x
             )
     if values:
         x = mapped(lambda t: t.to(values[0]), x)
-    named = dict(zip(own, values, strict=True))
+    like = leaves(x)[0]
+    named = {name: _moved(buffer, like) for name, buffer in module.named_buffers()}
+    named |= zip(own, values, strict=True)
     try:
         return torch.func.functional_call(module, named, (tuple(x) if isinstance(x, list) else x,))
     except torch.cuda.OutOfMemoryError:
