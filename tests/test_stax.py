@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import erf
 
 import ntkcore as nk
 from conftest import ROOT, relative_error
@@ -185,6 +186,96 @@ def test_net_is_the_spec():
     assert stax.Relu(do_stabilize=True)[2].net == stax.Relu()[2].net == nk.Relu()
 
 
+def test_arguments_as_scripts_write_them():
+    """Numbers of other libraries, jax.image's names, axes counted from either end."""
+    assert stax.Dense(3, W_std=np.array(1.5))[2].net == nk.Dense(1.5, width=3)
+    assert stax.Polynomial(np.array([0.1, 2.0]))[2].net == nk.Polynomial((0.1, 2.0))
+    assert stax.Dense(3, W_std=Scalar(1.5))[2].net == nk.Dense(1.5, width=3)
+    assert stax.ExpNormalized(shift=True)[2].net == nk.ExpNormalized(1, 1.0)
+    for name, spec in (("bilinear", "linear"), ("TRIANGLE", "linear"), ("bicubic", "cubic")):
+        assert stax.ImageResize((-1, 3, 4, -1), name)[2].net == nk.ImageResize((3, 4), spec)
+    assert stax.LayerNorm((1, 2), channel_axis=1)[2].net == nk.LayerNorm(axis=(-1, 1))
+    assert stax.LayerNorm((0, -2), batch_axis=-1, channel_axis=0)[2].net == nk.LayerNorm(
+        axis=(-1, -2)
+    )
+
+
+class Scalar:
+    """An array of no axes, as JAX has them."""
+
+    shape = ()
+
+    def __init__(self, value):
+        self.item = lambda: value
+
+
+def test_layer_norm_with_channels_first():
+    x = np.moveaxis(IMAGES, -1, 1)
+    letters = ("NCHW", "OIHW", "NCHW")
+    for axis, last in (((1, 2), (3, 1)), ((1, 3), (3, 2)), ((1, 2, 3), (1, 2, 3)), (1, 3)):
+        first = stax.serial(
+            stax.Conv(4, (3, 3), dimension_numbers=letters),
+            stax.LayerNorm(axis, 0.1, channel_axis=1),
+            stax.Flatten(),
+        )
+        usual = stax.serial(stax.Conv(4, (3, 3)), stax.LayerNorm(last, 0.1), stax.Flatten())
+        assert (first[2](x, None, "ntk") == usual[2](IMAGES, None, "ntk")).all()
+
+
+@pytest.mark.parametrize("end", [(), (stax.GlobalAvgPool(),), (stax.Flatten(),)])
+def test_index_from_the_last_axis(end):
+    below = stax.Conv(4, (3, 3), padding="SAME"), stax.Relu()
+    of = [
+        stax.serial(*below, stax.Index(idx), *end)[2](IMAGES, None, "ntk")
+        for idx in (stax.Slice[:, :, 1], stax.Slice[..., 1, :], stax.Slice[:, ..., np.int64(1), :])
+    ]
+    assert (of[0] == of[1]).all()
+    assert (of[0] == of[2]).all()
+
+
+def test_dot_general_mixes_positions():
+    """Of K with its pixels: A K A' on one axis, and b K b' over both."""
+    below = stax.serial(stax.Conv(4, (3, 3), padding="SAME", b_std=0.1), stax.Relu())
+    before = below[2](IMAGES)
+    height, width = IMAGES.shape[1:3]
+    A, b = np.random.default_rng(0).standard_normal((2, 7, height)), np.ones((height, width))
+    A, b = A[0], b + np.arange(width)
+    for numbers, constant, sums in (
+        ((((1,), (1,)), ((), ())), A, "ph,qi,nmhiwx->nmwxpq"),
+        ((((1, 2), (0, 1)), ((), ())), b, "hw,ix,nmhiwx->nm"),
+    ):
+        dotted = stax.DotGeneral(rhs=constant, dimension_numbers=numbers)
+        after = stax.serial(below, dotted)[2](IMAGES)
+        for name in ("nngp", "ntk"):
+            expected = np.einsum(sums, constant, constant, getattr(before, name))
+            assert relative_error(getattr(after, name), expected) < 1e-13
+    with pytest.raises(NotImplementedError, match=r"DotGeneral.*without samples \(axis 0\)"):
+        stax.DotGeneral(rhs=np.ones(3), dimension_numbers=(((0,), (0,)), ((), ())))
+
+
+def _erf_kernel(c, q1, q2):
+    return 2 / np.pi * np.arcsin(2 * c / np.sqrt((1 + 2 * q1) * (1 + 2 * q2)))
+
+
+def _erf_slope_kernel(c, q1, q2):
+    return 4 / np.pi / np.sqrt((1 + 2 * q1) * (1 + 2 * q2) - 4 * c**2)
+
+
+def test_kernels_of_an_activation_are_compared_with_its_own():
+    given = stax.Elementwise(erf, _erf_kernel, _erf_slope_kernel)
+    ours, exact = (
+        stax.serial(stax.Dense(3), phi, stax.Dense(1))[2](X, Z, "ntk")
+        for phi in (given, stax.Erf())
+    )
+    assert relative_error(ours, exact) < 1e-11
+    with pytest.raises(ValueError, match=r"Elementwise: nngp_fn\(0.5, 1.0, 1.0\) is .* fn is"):
+        stax.Elementwise("tanh", _erf_kernel)
+    with pytest.raises(ValueError, match=r"Elementwise: d_nngp_fn\(.*leave d_nngp_fn out"):
+        stax.Elementwise(erf, d_nngp_fn=_erf_kernel)
+    with pytest.raises(NotImplementedError, match="give fn"):
+        stax.Elementwise(nngp_fn=_erf_kernel)
+
+
 def test_repeat():
     block = stax.serial(stax.Dense(8, 1.3), stax.Relu())
     repeated = stax.serial(stax.repeat(block, 3), stax.Dense(1))[2](X, Z, "ntk")
@@ -223,6 +314,18 @@ def test_batch_changes_nothing(options):
         (lambda: stax.batch(mlp()[2], device_count=2), NotImplementedError, "device_count=2.*cuda"),
         (lambda: stax.batch(mlp()[2], store_on_device=3), NotImplementedError, "store_on_device=3"),
         (lambda: mlp()[2](X, Z, "ntk", pattern=X), NotImplementedError, "pattern"),
+        (lambda: stax.Index(stax.Slice[0, 1]), NotImplementedError, "picks one sample"),
+        (lambda: stax.Index(stax.Slice[..., 1]), NotImplementedError, "or some channels"),
+        (
+            lambda: stax.Index(stax.Slice[..., 1, :, :, :])[2](IMAGES),
+            NotImplementedError,
+            "Index: .* must hold a slice for samples",
+        ),
+        (
+            lambda: stax.Index(stax.Slice[:, 1, 2, 0])[2](IMAGES),
+            NotImplementedError,
+            "Index: .* and : for channels",
+        ),
     ],
 )
 def test_what_is_not_here_says_what_to_do(call, error, words):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -254,7 +256,7 @@ def _checked(function: Function, name: str, root: float) -> Function:
         if value.dtype.kind == "f" and value.dtype.itemsize < 8:
             raise ValueError(
                 f"{name} made {value.dtype} of float64, which is too coarse for its coefficients:"
-                " let it compute in float64 (of JAX: jax.config.update('jax_enable_x64', True))"
+                " let it compute in float64"
             )
         if not np.isfinite(value).all():
             at = z.flat[int(np.argmax(~np.isfinite(value)))]
@@ -275,15 +277,27 @@ def _checked(function: Function, name: str, root: float) -> Function:
 
 
 def _values(function: Any, z: Array) -> Any:
-    """Of a function of NumPy arrays, or of torch tensors, which may change its argument."""
+    """Of a function of NumPy or JAX arrays, or of torch tensors, which may change its argument."""
     try:
-        return function(z.copy())
+        with _double_precision():
+            return np.asarray(function(z.copy()))
     except (TypeError, AttributeError) as problem:
         torch = sys.modules.get("torch")
         try:
             return function(torch.tensor(z.copy())).detach().numpy()  # type: ignore[union-attr]
         except Exception:
             raise problem from None
+
+
+def _double_precision() -> contextlib.AbstractContextManager[Any]:
+    """In it JAX, where a caller has imported it, computes in float64."""
+    jax: Any = sys.modules.get("jax")
+    if jax is None:
+        return contextlib.nullcontext()
+    if hasattr(jax, "enable_x64"):
+        return cast(contextlib.AbstractContextManager[Any], jax.enable_x64(True))
+    enable = importlib.import_module("jax.experimental").enable_x64  # before JAX 0.8
+    return cast(contextlib.AbstractContextManager[Any], enable())
 
 
 def _check_derivative(phi: Function, derivative: Function, root: float) -> None:

@@ -110,6 +110,8 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
 
 def check_value(layer: Layer, name: str, value: Any, *, minimum: float = -LARGEST) -> float:
     """``value`` as a plain, finite number, or the error of the field ``name``."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of JAX, torch
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}")
     number = value if isinstance(value, int) else float(value)

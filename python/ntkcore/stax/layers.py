@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
+from ntkcore.engine.kernels import kernel
 from ntkcore.specs import activations, branches, convolutions, elementwise, layers, positions
 from ntkcore.stax import moving, parts
 from ntkcore.stax.axes import axes_of
@@ -132,8 +133,16 @@ def ImageResize(
             f" and channels (axis {axes.channel}): only positions are resized"
         )
     left = [size for at, size in enumerate(sizes) if at not in (axes.batch, axes.channel)]
-    net = positions.ImageResize(tuple(left), padding_name(method).lower(), antialias)
+    name = str(getattr(method, "name", method)).lower()
+    net = positions.ImageResize(tuple(left), RESIZING.get(name, name), antialias)
     return triple(parts.Placed(net, batch_axis, channel_axis))
+
+
+# jax.image's other names.
+RESIZING = {
+    **dict.fromkeys(("bilinear", "trilinear", "triangle"), "linear"),
+    **dict.fromkeys(("bicubic", "tricubic"), "cubic"),
+}
 
 
 def Index(idx: Any, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
@@ -217,15 +226,19 @@ def LayerNorm(
     `ntkcore.LayerNorm`.
     """
     axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-    if axes == (channel_axis,):
-        return triple(parts.Placed(layers.LayerNorm(eps), batch_axis, channel_axis))
-    if (batch_axis, channel_axis) != (0, -1):
-        raise NotImplementedError(
-            f"stax.LayerNorm: axis={axis!r} with batch_axis={batch_axis} and"
-            f" channel_axis={channel_axis} is not supported: over more than channels only images of"
-            " (samples, height, width, channels) are normalised"
-        )
-    return triple(parts.Placed(layers.LayerNorm(eps, axes), batch_axis, channel_axis))
+    ends = batch_axis, channel_axis
+    moved = tuple(_channels_last(one, *ends) if isinstance(one, int) else one for one in axes)
+    return triple(parts.Placed(layers.LayerNorm(eps, moved), *ends))
+
+
+def _channels_last(axis: int, batch_axis: int, channel_axis: int) -> int:
+    """An axis of data as it is called with samples first and channels last."""
+    if axis in (batch_axis, channel_axis):
+        return 0 if axis == batch_axis else -1
+    ends = (batch_axis, channel_axis)
+    if axis < 0:
+        return axis - 1 + sum(axis < end < 0 for end in ends)
+    return axis + 1 - sum(0 <= end < axis for end in ends)
 
 
 def Dropout(rate: float, mode: str = "train") -> Layer:
@@ -330,7 +343,7 @@ def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) ->
     clipped as not.
     """
     check("ExpNormalized", do_clip=do_clip)
-    return _layer(activations.ExpNormalized(gamma, shift))
+    return _layer(activations.ExpNormalized(gamma, float(shift)))
 
 
 def Gabor() -> Layer:
@@ -340,18 +353,37 @@ def Gabor() -> Layer:
 
 def Elementwise(fn: Any = None, nngp_fn: Any = None, d_nngp_fn: Any = None) -> Layer:
     """Any activation, by its function of arrays or its name, see `ntkcore.Elementwise`, which finds
-    the kernel itself.
+    the kernel itself; ``nngp_fn`` and ``d_nngp_fn``, functions of (cov12, var1, var2), are compared
+    with it.
 
-    NotImplementedError for ``nngp_fn`` and ``d_nngp_fn``, kernels as functions of three numbers,
-    and without ``fn``. ``apply_fn`` takes either, with derivatives for a name and a ``fn``
-    of torch tensors.
+    ``apply_fn`` takes names and functions, with derivatives for a name and a ``fn`` of torch
+    tensors. NotImplementedError without ``fn``, ValueError for the kernel of another function.
     """
-    if fn is None or nngp_fn is not None or d_nngp_fn is not None:
+    if fn is None:
         raise NotImplementedError(
-            "stax.Elementwise: nngp_fn and d_nngp_fn are not supported: give fn, whose kernel is"
-            " found from its Hermite coefficients"
+            "stax.Elementwise: a kernel nngp_fn without its activation is not supported: give fn,"
+            " whose kernel is found from its Hermite coefficients"
         )
-    return _layer(elementwise.Elementwise(fn))
+    net = elementwise.Elementwise(fn)
+    _check_dual(net, nngp_fn, d_nngp_fn)
+    return _layer(net)
+
+
+def _check_dual(net: elementwise.Elementwise, nngp_fn: Any, d_nngp_fn: Any) -> None:
+    """ValueError where given kernels are not the layer's at some covariances."""
+    both = layers.Serial(layers.Dense(), net)
+    for c, q1, q2 in ((0.5, 1.0, 1.0), (-0.2, 0.5, 1.5)) if nngp_fn or d_nngp_fn else ():
+        x, y = [(2 * q1) ** 0.5, 0.0], [c * (2 / q1) ** 0.5, (2 * q2 - 2 * c**2 / q1) ** 0.5]
+        found = kernel(both, [x], [y], ("nngp", "ntk"), dtype="float64")
+        for name, given, ours in (
+            ("nngp_fn", nngp_fn, found.nngp[0, 0]),
+            ("d_nngp_fn", d_nngp_fn, found.ntk[0, 0] / c),
+        ):
+            if given is not None and abs((value := float(given(c, q1, q2))) - ours) > 1e-4:
+                raise ValueError(
+                    f"stax.Elementwise: {name}({c}, {q1}, {q2}) is {value:.6g}, but the kernel of"
+                    f" fn is {ours:.6g} there: leave {name} out"
+                )
 
 
 def ElementwiseNumerical(fn: Any, deg: int, df: Any = None) -> Layer:
