@@ -38,6 +38,8 @@ class Parallel(Container):
     branches: tuple[Layer, ...]
 
     def __init__(self, *branches: Layer) -> None:
+        if not branches:
+            raise ValueError("Parallel: takes a layer for every branch of FanOut, at least one")
         self._set("branches", branches)
 
     @classmethod
@@ -79,6 +81,15 @@ class FanIn(Layer, abstract=True):
         """What becomes of branches that fit each other."""
         raise NotImplementedError
 
+    def _check_widths(self, builder: Builder, value: tuple[Value, ...]) -> None:
+        declared = [part.width for part in value if part.width is not None]
+        if len(set(declared)) > 1:
+            raise builder.error(
+                self,
+                f"the branches differ in width: {', '.join(map(str, declared))}; declare the same"
+                " (Dense(width=…), Conv(channels=…); the data have their own), or none",
+            )
+
     def _check_independent(self, builder: Builder, value: tuple[Value, ...], so: str) -> None:
         seen: set[int] = set()
         for part in value:
@@ -101,6 +112,7 @@ class FanInSum(FanIn):
     """
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        self._check_widths(builder, value)
         self._check_independent(builder, value, "their kernels do not add")
         if sum(not part.centred for part in value) > 1:
             raise builder.error(
@@ -130,6 +142,7 @@ class FanInProd(FanIn):
     """
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        self._check_widths(builder, value)
         self._check_independent(builder, value, "their kernels do not multiply")
         return reduce(lambda a, b: builder.multiply(self, a, b), value)
 

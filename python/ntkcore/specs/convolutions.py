@@ -11,9 +11,11 @@ With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, replace
 from math import prod
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ from ntkcore.specs.program import (
     valid_window,
 )
 
+LARGEST_SIZE = 2**14  # of windows, strides and dilations, as the extension takes them
+MOST_POSITIONS = 2**16  # whose pairs have covariances of their own
 PADDINGS = ("SAME", "VALID", "CIRCULAR")
 
 
@@ -60,15 +64,20 @@ class Windowed(Layer, abstract=True):
         given: Any = getattr(self, name)
         if rank and (given is None or given == ()):
             given = (1,) * rank
+        given = (given,) * (rank or 2) if isinstance(given, Integral) else given
         try:
-            sizes = (given,) * (rank or 2) if isinstance(given, int) else tuple(map(int, given))
-        except (TypeError, ValueError):
+            sizes = tuple(map(_whole, given))
+        except TypeError:
             sizes = ()
-        if not sizes or min(sizes) < 1 or len(sizes) != (rank or len(sizes)):
+        if (
+            len(sizes) != (rank or max(len(sizes), 1))
+            or not 1 <= min(sizes) <= max(sizes) <= LARGEST_SIZE
+        ):
             count = f"{rank}, one" if rank else "one"
             raise ValueError(
-                f"{type(self).__name__}: {name} must hold positive numbers, {count} for every axis"
-                f" of its window, such as {(2,) * (rank or 2)}, not {given!r}"
+                f"{type(self).__name__}: {name} must hold whole numbers from 1 to {LARGEST_SIZE},"
+                f" {count} for every axis of its window, such as {(2,) * (rank or 2)}, not"
+                f" {given!r}"
             )
         object.__setattr__(self, name, sizes)
         return len(sizes)
@@ -76,6 +85,12 @@ class Windowed(Layer, abstract=True):
     def _shown(self, field: Field[Any]) -> bool:
         ones = field.name in ("strides", "dilation") and set(getattr(self, field.name)) == {1}
         return not ones and super()._shown(field)
+
+
+def _whole(given: Any) -> int:
+    if isinstance(given, bool):
+        raise TypeError("a truth value is no size")
+    return operator.index(given)
 
 
 def image_of(layer: Layer, builder: Builder, value: Signal) -> Value:
@@ -102,6 +117,22 @@ def check_rank(layer: Layer, builder: Builder, value: Value, rank: int) -> None:
         f" {kinds.get(rank, f'{rank} axes and channels')}, but gets samples of shape"
         f" {value.shape}{hint}",
     )
+
+
+def too_many(image: Shape) -> str | None:
+    """What is wrong with so many positions, of which all pairs would have covariances."""
+    if prod(image) <= MOST_POSITIONS:
+        return None
+    return (
+        f"makes {' x '.join(map(str, image))} positions, and needs covariances of all pairs, of"
+        f" {MOST_POSITIONS} at most: make fewer of them"
+    )
+
+
+def check_positions(layer: Layer, builder: Builder, image: Shape) -> None:
+    """ValueError naming the layer that makes too many of them, before any work."""
+    if problem := too_many(image):
+        raise builder.error(layer, problem)
 
 
 def window_of(layer: Windowed, image: Shape) -> Window:
@@ -255,6 +286,9 @@ class ConvTranspose(Convolution):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = image_of(self, builder, value)
         check_rank(self, builder, value, len(self.window))
+        axes = zip(value.image, self.window, self.strides, strict=True)
+        beyond = self.padding == "VALID"
+        check_positions(self, builder, tuple(n * s + beyond * max(k - s, 0) for n, k, s in axes))
         params = self._coefficients(builder, value)
         return builder.conv_by_taps(value, self.sides(value.image), params, self.channels)
 

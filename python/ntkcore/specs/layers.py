@@ -64,7 +64,7 @@ class Layer:
             )
 
     def __repr__(self) -> str:
-        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if self._shown(f)]
+        shown = [f"{f.name}={_text(getattr(self, f.name))}" for f in fields(self) if self._shown(f)]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _shown(self, field: Field[Any]) -> bool:
@@ -93,12 +93,19 @@ class Layer:
         return json.dumps(self.to_dict())
 
 
+def _text(value: Any) -> str:
+    """As a spelling shows it: constants of many numbers are cut short."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Layer):
         return value.to_dict()
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
+MOST_SHOWN = 200  # letters of a field
 LARGEST = 1e150  # its square is finite
 
 
@@ -303,6 +310,8 @@ class LayerNorm(Layer):
         """The axes of data of this rank; ValueError for others, and without that of channels."""
         given = self.axis if isinstance(self.axis, tuple) else (self.axis,)
         found = {a % rank if -rank <= a < rank else a for a in given}
+        if len(found) < len(given):
+            raise ValueError(f"axis={self.axis!r} names an axis twice, of data with {rank} axes")
         if not found <= set(range(1, rank)) or rank - 1 not in found:
             raise ValueError(
                 f"axis={self.axis!r} of data with {rank} axes: it takes features or channels, axis"
