@@ -254,6 +254,19 @@ def test_branches_of_other_widths(join):
     assert np.isfinite(nk.kernel(nk.Serial(nk.FanOut(2), open_width, join), X)).all()
 
 
+def test_numpys_whole_numbers_and_flags():
+    assert nk.FanOut(np.int64(2)) == nk.FanOut(2)
+    assert nk.FanInConcat(np.int32(1)) == nk.FanInConcat(1)
+    assert nk.AvgPool(np.array([2, 3]), np.array([1, 2])) == nk.AvgPool((2, 3), (1, 2))
+    for make in (
+        lambda: nk.AvgPool((2, 2), normalize_edges=3),
+        lambda: nk.ImageResize((3, 3), antialias="no"),
+        lambda: nk.Sign(frozen=1),
+    ):
+        with pytest.raises(TypeError, match="must be True or False"):
+            make()
+
+
 def test_layers_that_say_nothing_or_the_same_twice():
     with pytest.raises(ValueError, match=r"Parallel: takes .* at least one"):
         nk.Parallel()

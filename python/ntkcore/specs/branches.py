@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from ntkcore.specs.layers import Container, Identity, Layer, Serial, Signal, single
+from ntkcore.specs.layers import Container, Identity, Layer, Serial, Signal, is_whole, single
 from ntkcore.specs.program import Builder, Value
 
 MOST_BRANCHES = 1000  # each holds a slot of every thread's memory
@@ -21,11 +21,12 @@ class FanOut(Layer):
     num: int
 
     def __post_init__(self) -> None:
-        if type(self.num) is not int or not 1 <= self.num <= MOST_BRANCHES:
+        if not is_whole(self.num) or not 1 <= self.num <= MOST_BRANCHES:
             raise ValueError(
                 f"FanOut: num must be a number of branches from 1 to {MOST_BRANCHES}, not"
                 f" {self.num!r}"
             )
+        object.__setattr__(self, "num", int(self.num))
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
         return builder.fan_out(self, single(self, builder, value), self.num)
@@ -165,10 +166,11 @@ class FanInConcat(FanIn):
     axis: int = -1
 
     def __post_init__(self) -> None:
-        if type(self.axis) is not int:
+        if not is_whole(self.axis):
             raise TypeError(
                 f"FanInConcat: axis must be a number, that of an axis, not {self.axis!r}"
             )
+        object.__setattr__(self, "axis", int(self.axis))
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
         if self.axis not in (-1, len(value[0].shape)):

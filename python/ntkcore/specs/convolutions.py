@@ -11,16 +11,14 @@ With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass, field, replace
 from math import prod
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, single
+from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, check_flag, is_whole, single
 from ntkcore.specs.program import (
     Builder,
     Shape,
@@ -62,17 +60,13 @@ class Windowed(Layer, abstract=True):
     def _sizes(self, name: str, rank: int | None = None) -> int:
         """A field as positive numbers, by default ones; how many."""
         given: Any = getattr(self, name)
-        if rank and (given is None or given == ()):
+        if rank and (given is None or (isinstance(given, tuple) and not given)):
             given = (1,) * rank
-        given = (given,) * (rank or 2) if isinstance(given, Integral) else given
-        try:
-            sizes = tuple(map(_whole, given))
-        except TypeError:
-            sizes = ()
-        if (
-            len(sizes) != (rank or max(len(sizes), 1))
-            or not 1 <= min(sizes) <= max(sizes) <= LARGEST_SIZE
-        ):
+        given = (given,) * (rank or 2) if is_whole(given) else given
+        listed = tuple(given) if isinstance(given, Iterable) else ()
+        sizes = tuple(map(int, listed)) if all(map(is_whole, listed)) else ()
+        fits = len(sizes) == (rank or max(len(sizes), 1))
+        if not fits or not 1 <= min(sizes) <= max(sizes) <= LARGEST_SIZE:
             count = f"{rank}, one" if rank else "one"
             raise ValueError(
                 f"{type(self).__name__}: {name} must hold whole numbers from 1 to {LARGEST_SIZE},"
@@ -85,12 +79,6 @@ class Windowed(Layer, abstract=True):
     def _shown(self, field: Field[Any]) -> bool:
         ones = field.name in ("strides", "dilation") and set(getattr(self, field.name)) == {1}
         return not ones and super()._shown(field)
-
-
-def _whole(given: Any) -> int:
-    if isinstance(given, bool):
-        raise TypeError("a truth value is no size")
-    return operator.index(given)
 
 
 def image_of(layer: Layer, builder: Builder, value: Signal) -> Value:
@@ -343,6 +331,7 @@ class AvgPool(Windowed):
 
     def __post_init__(self) -> None:
         self._check("window_shape", PADDINGS)
+        check_flag(self, "normalize_edges")
 
     @property
     def window(self) -> Shape:

@@ -115,6 +115,17 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
     object.__setattr__(layer, name, value)
 
 
+def is_whole(value: Any) -> bool:
+    """An int, NumPy's too, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_flag(layer: Layer, name: str) -> None:
+    """A field that is True or False."""
+    if type(getattr(layer, name)) is not bool:
+        raise TypeError(f"{type(layer).__name__}: {name} must be True or False")
+
+
 def check_value(layer: Layer, name: str, value: Any, *, minimum: float = -LARGEST) -> float:
     """``value`` as a plain, finite number, or the error of the field ``name``."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of JAX, torch
@@ -300,7 +311,7 @@ class LayerNorm(Layer):
     def __post_init__(self) -> None:
         check_number(self, "eps", minimum=0)
         axes = self.axis if isinstance(self.axis, (tuple, list)) else (self.axis,)
-        if not axes or not all(isinstance(a, Integral) and not isinstance(a, bool) for a in axes):
+        if not axes or not all(map(is_whole, axes)):
             raise TypeError(
                 f"LayerNorm: axis must be a number or several, those of axes, not {self.axis!r}"
             )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.specs.convolutions import check_positions, image_of, too_many
-from ntkcore.specs.layers import Layer, Signal, single
+from ntkcore.specs.layers import Layer, Signal, check_flag, single
 from ntkcore.specs.program import Builder, Matrix, Shape, Value
 
 Slice = tuple[int | None, int | None, int | None]
@@ -150,6 +150,7 @@ class ImageResize(Layer):
                 f"ImageResize: method must be one of nearest, {', '.join(METHODS)}, not"
                 f" {self.method!r}"
             )
+        check_flag(self, "antialias")
         object.__setattr__(self, "shape", sizes)
 
     def lower(self, builder: Builder, value: Signal) -> Value:

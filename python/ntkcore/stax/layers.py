@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from ntkcore.stax import moving, parts
 from ntkcore.stax.axes import axes_of
 from ntkcore.stax.combinators import Layer, triple
 from ntkcore.stax.combinators import layer_of as _layer
-from ntkcore.stax.support import check, in_order, letters, padding_name, scales
+from ntkcore.stax.support import check, in_order, letters, padding_name, scales, whole
 
 
 def Dense(
@@ -30,9 +29,10 @@ def Dense(
     layer only. ``s``: of "standard" alone: the input is s[0] times as wide as declared (as the
     layer before says), the finite layer has s[1] out_dim units (Sohl-Dickstein et al. 2020).
     """
-    standard = parameterization.lower() == "standard"
-    net = layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim))
-    return triple(parts.Affine(net, batch_axis, channel_axis, s=scales(s, standard, "Dense")))
+    way = str(parameterization).lower()
+    net = layers.Dense(W_std, b_std, way, whole("Dense", "out_dim", out_dim))
+    axes = whole("Dense", "batch_axis", batch_axis), whole("Dense", "channel_axis", channel_axis)
+    return triple(parts.Affine(net, *axes, s=scales(s, way == "standard", "Dense")))
 
 
 def Conv(
@@ -96,11 +96,10 @@ def _convolution(
     kind: Any, given: tuple[Any, ...], numbers: Sequence[str] | None, s: Sequence[int]
 ) -> Layer:
     out_chan, filter_shape, strides, padding, W_std, b_std, parameterization = given
-    rank = 2 if isinstance(filter_shape, int) else len(filter_shape)
+    rank = len(filter_shape) if isinstance(filter_shape, Sequence) else 2
     lhs, rhs, out = letters(numbers, rank, kind.__name__)
     sizes, steps = (in_order(one, rhs, lhs) for one in (filter_shape, strides or (1,) * rank))
-    way = parameterization.lower()
-    width = operator.index(out_chan)
+    way, width = str(parameterization).lower(), whole(kind.__name__, "out_chan", out_chan)
     if rank:
         net = kind(sizes, steps, padding_name(padding), W_std, b_std, way, width)
     else:  # of vectors
@@ -125,6 +124,8 @@ def ImageResize(
     """Resizes images as `jax.image.resize`, see `ntkcore.ImageResize`; ``precision`` is of no
     effect. ``shape``: of the whole batch, -1 for what stays: samples and channels at least.
     """
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"stax.ImageResize: shape must hold a size for every axis, not {shape!r}")
     sizes = list(shape)
     axes = axes_of((batch_axis, channel_axis), len(sizes), "ImageResize")
     if sizes[axes.batch] != -1 or sizes[axes.channel] != -1:
@@ -169,6 +170,8 @@ def DotGeneral(
     """
     if lhs is None and rhs is None:
         return Identity()
+    if lhs is not None and rhs is not None:
+        raise ValueError("stax.DotGeneral: give one of lhs and rhs, the other being the samples")
     return triple(moving.Dotted.of(lhs, rhs, dimension_numbers, batch_axis, channel_axis))
 
 
@@ -320,22 +323,24 @@ def Sign() -> Layer:
 
 def Monomial(degree: int) -> Layer:
     """x^degree."""
-    return _layer(activations.Monomial(operator.index(degree)))
+    return _layer(activations.Monomial(whole("Monomial", "degree", degree)))
 
 
 def RectifiedMonomial(degree: int) -> Layer:
     """x^degree for x > 0, else 0. The derivative of degree 0 counts as 0, as that of `Sign`."""
-    return _layer(activations.RectifiedMonomial(operator.index(degree), frozen=True))
+    return _layer(
+        activations.RectifiedMonomial(whole("RectifiedMonomial", "degree", degree), frozen=True)
+    )
 
 
 def Polynomial(coef: Sequence[float]) -> Layer:
     """coef[0] + coef[1] x + …, see `ntkcore.Polynomial`."""
-    return _layer(activations.Polynomial(tuple(coef)))
+    return _layer(activations.Polynomial(cast(Any, coef)))
 
 
 def Hermite(degree: int) -> Layer:
     """The normalised Hermite polynomial, for inputs of any variance, see `ntkcore.Hermite`."""
-    return _layer(activations.Hermite(operator.index(degree)))
+    return _layer(activations.Hermite(whole("Hermite", "degree", degree)))
 
 
 def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) -> Layer:
@@ -379,16 +384,26 @@ def _check_dual(net: elementwise.Elementwise, nngp_fn: Any, d_nngp_fn: Any) -> N
             ("nngp_fn", nngp_fn, found.nngp[0, 0]),
             ("d_nngp_fn", d_nngp_fn, found.ntk[0, 0] / c),
         ):
-            if given is not None and abs((value := float(given(c, q1, q2))) - ours) > 1e-4:
+            if given is not None and not abs((value := _at(name, given, c, q1, q2)) - ours) < 1e-4:
                 raise ValueError(
                     f"stax.Elementwise: {name}({c}, {q1}, {q2}) is {value:.6g}, but the kernel of"
                     f" fn is {ours:.6g} there: leave {name} out"
                 )
 
 
+def _at(name: str, given: Any, *covariances: float) -> float:
+    try:
+        return float(given(*covariances))
+    except Exception as problem:
+        raise ValueError(
+            f"stax.Elementwise: {name}{covariances} raised {type(problem).__name__}: {problem};"
+            f" leave {name} out"
+        ) from problem
+
+
 def ElementwiseNumerical(fn: Any, deg: int, df: Any = None) -> Layer:
     """Any activation, see `ntkcore.Elementwise`; ``deg`` is not needed: the error is bounded."""
-    if operator.index(deg) < 1:
+    if whole("ElementwiseNumerical", "deg", deg) < 1:
         raise ValueError(f"stax.ElementwiseNumerical: deg must be positive, not {deg!r}")
     return _layer(elementwise.Elementwise(fn, df))
 

@@ -112,7 +112,13 @@ class Dotted(Placed):
     def of(cls, lhs: Any, rhs: Any, numbers: Any, batch_axis: int, channel_axis: int) -> Dotted:
         """From neural-tangents' arguments; NotImplementedError for axes that it cannot take."""
         left = rhs is None
-        mine = [tuple(pair[int(left)]) for pair in numbers]
+        try:
+            mine = [tuple(pair[int(left)]) for pair in numbers]
+        except (TypeError, IndexError):
+            raise ValueError(
+                f"stax.DotGeneral: dimension_numbers={numbers!r} must be ((contracted, contracted),"
+                " (batch, batch)), the axes of the left and of the right"
+            ) from None
         taken = [axis for axes in mine for axis in axes]
         if min(taken, default=0) < 0 or {batch_axis, channel_axis} & set(taken):
             raise NotImplementedError(

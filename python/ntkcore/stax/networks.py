@@ -59,7 +59,9 @@ def _is_shape(given: Any) -> bool:
 
 
 def mapped_shapes(function: Callable[[Any], Any], shapes: Any) -> Tree:
-    """The function of a shape, or of every shape of a list."""
+    """The function of a shape, or of every shape of a list; TypeError for anything else."""
+    if not isinstance(shapes, (list, tuple)):
+        raise TypeError(f"stax: input_shape must be a tuple of sizes, not {shapes!r}")
     return function(shapes) if _is_shape(shapes) else [function(shape) for shape in shapes]
 
 
