@@ -276,6 +276,53 @@ def test_kernels_of_an_activation_are_compared_with_its_own():
         stax.Elementwise(nngp_fn=_erf_kernel)
 
 
+@pytest.mark.parametrize("axis", [1, 2, -2])
+def test_positions_side_by_side(axis):
+    """K and T of each branch at its places, 0 between them; outputs as np.concatenate's."""
+    below = stax.Conv(5, (3, 3), padding="SAME", b_std=0.1), stax.Relu()
+    branch = (
+        stax.Conv(6, (2, 2), padding="SAME", W_std=1.2),
+        stax.Conv(6, (2, 2), (2, 1) if axis == 1 else (1, 2), "SAME", 1.1, 0.2),
+    )
+    net = stax.serial(*below, stax.FanOut(2), stax.parallel(*branch), stax.FanInConcat(axis))
+    ours = net[2](IMAGES)
+    parts = [stax.serial(*below, one)[2](IMAGES) for one in branch]
+    size = parts[0].shape1[axis]
+    assert ours.shape1[axis] == sum(part.shape1[axis] for part in parts)
+    first = 2 * (axis % 4)  # of the pair of axes
+    for name in ("nngp", "ntk"):
+        K = np.moveaxis(getattr(ours, name), (first, first + 1), (0, 1))
+        K1, K2 = (np.moveaxis(getattr(p, name), (first, first + 1), (0, 1)) for p in parts)
+        assert relative_error(K[:size, :size], K1) < 1e-13
+        assert relative_error(K[size:, size:], K2) < 1e-13
+        assert not K[:size, size:].any()
+        assert not K[size:, :size].any()
+    shape, params = net[0](0, IMAGES.shape)
+    outputs = net[1](params, IMAGES)
+    assert outputs.shape == shape == ours.shape1
+    alone = stax.serial(*below, branch[1])[1]([*params[:2], params[3][1]], IMAGES)
+    assert relative_error(np.split(outputs, [size], axis)[1], alone) < 1e-6
+    correlated = stax.parallel(stax.Identity(), stax.Identity())
+    twice = stax.serial(*below, stax.FanOut(2), correlated, stax.FanInConcat(axis))
+    with pytest.raises(ValueError, match="correlated"):
+        twice[2](IMAGES)
+
+
+def test_channels_side_by_side():
+    """apply_fn too, and nothing of data with channels first, whose axes mean others."""
+    fans = stax.parallel(stax.Conv(3, (1, 1)), stax.Conv(5, (1, 1))), stax.FanInConcat(-1)
+    init_fn, apply_fn, kernel_fn = stax.serial(stax.FanOut(2), *fans)
+    shape, params = init_fn(0, IMAGES.shape)
+    outputs = apply_fn(params, IMAGES)
+    assert outputs.shape == shape == kernel_fn(IMAGES).shape1 == (*IMAGES.shape[:-1], 8)
+    alone = fans[0][1](params[1], [IMAGES, IMAGES])
+    assert (outputs == np.concatenate(alone, -1)).all()
+    first = stax.Conv(3, (1, 1), dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    net = stax.serial(stax.FanOut(2), stax.parallel(first, first), stax.FanInConcat(-1))
+    with pytest.raises(NotImplementedError, match=r"FanInConcat: .*put samples first and channels"):
+        net[2](IMAGES)
+
+
 def test_repeat():
     block = stax.serial(stax.Dense(8, 1.3), stax.Relu())
     repeated = stax.serial(stax.repeat(block, 3), stax.Dense(1))[2](X, Z, "ntk")

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from ntkcore.specs.layers import Container, Identity, Layer, Serial, Signal, is_whole, single
-from ntkcore.specs.program import Builder, Value
+from ntkcore.specs.program import Builder, Shape, Value
 
 MOST_BRANCHES = 1000  # each holds a slot of every thread's memory
 
@@ -71,7 +73,7 @@ class FanIn(Layer, abstract=True):
             raise builder.error(
                 self, "got one signal, takes branches: put FanOut and Parallel before it"
             )
-        if len({part.shape for part in value}) > 1:
+        if len({self.fixed(part.shape) for part in value}) > 1:
             raise builder.error(
                 self,
                 f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}",
@@ -81,6 +83,10 @@ class FanIn(Layer, abstract=True):
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
         """What becomes of branches that fit each other."""
         raise NotImplementedError
+
+    def fixed(self, shape: Shape) -> Shape:
+        """What the branches' shapes have in common."""
+        return shape
 
     def _check_widths(self, builder: Builder, value: tuple[Value, ...]) -> None:
         declared = [part.width for part in value if part.width is not None]
@@ -103,6 +109,17 @@ class FanIn(Layer, abstract=True):
                 )
             seen |= part.sources
 
+    def _check_uncorrelated(self, builder: Builder, value: tuple[Value, ...]) -> None:
+        self._check_widths(builder, value)
+        self._check_independent(builder, value, "their kernels do not add")
+        if sum(not part.centred for part in value) > 1:
+            raise builder.error(
+                self,
+                "two branches end with a nonlinearity: their means do not vanish, so they are"
+                " correlated and their kernels do not add. End all branches but one with an affine"
+                " layer (Dense, Conv)",
+            )
+
 
 @dataclass(frozen=True, repr=False)
 class FanInSum(FanIn):
@@ -113,15 +130,7 @@ class FanInSum(FanIn):
     """
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
-        self._check_widths(builder, value)
-        self._check_independent(builder, value, "their kernels do not add")
-        if sum(not part.centred for part in value) > 1:
-            raise builder.error(
-                self,
-                "two branches end with a nonlinearity: their means do not vanish, so they are"
-                " correlated and their kernels do not add. End all branches but one with an affine"
-                " layer (Dense, Conv)",
-            )
+        self._check_uncorrelated(builder, value)
         return reduce(builder.add, value)
 
 
@@ -150,17 +159,20 @@ class FanInProd(FanIn):
 
 @dataclass(frozen=True, repr=False)
 class FanInConcat(FanIn):
-    """Puts the branches' features side by side: K and T are the branches' means, weighted by their
-    widths.
+    """Puts the branches side by side.
 
-    Either all branches declare theirs (the data have one), or none does: they are equal then. The
-    branches may share signals. Features of different branches differ in variance: an affine layer
-    comes before the next nonlinearity.
+    Features or channels: K and T are the branches' means, weighted by their widths. Either all
+    branches declare theirs (the data have one), or none does: they are equal then. The branches may
+    share signals. Features of different branches differ in variance: an affine layer comes before
+    the next nonlinearity.
+
+    Positions: images become larger. K and T are the branches' own between positions of one branch,
+    and 0 between others: the branches must be uncorrelated, as for `FanInSum`.
 
     Parameters
     ----------
     axis : int, default=-1
-        That of features or channels, the last.
+        Of data with channels last: by default features or channels.
     """
 
     axis: int = -1
@@ -172,13 +184,28 @@ class FanInConcat(FanIn):
             )
         object.__setattr__(self, "axis", int(self.axis))
 
+    def of(self, rank: int) -> int | None:
+        """The axis of a sample of this rank, channels last; None where there is none."""
+        axis = self.axis - 1 if self.axis >= 0 else self.axis + rank
+        return axis if 0 <= axis < rank else None
+
+    def fixed(self, shape: Shape) -> Shape:
+        axis = self.of(len(shape))
+        if axis is None or axis == len(shape) - 1:
+            return shape
+        return (*shape[:axis], *shape[axis + 1 :])
+
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
-        if self.axis not in (-1, len(value[0].shape)):
+        rank = len(value[0].shape)
+        axis = self.of(rank)
+        if axis is None:
             raise builder.error(
                 self,
-                "only features or channels, the last axis, are put side by side: samples stay"
-                " apart, and images do not become larger",
+                f"axis={self.axis} of data with {rank + 1} axes: only features or channels, and"
+                " positions, are put side by side; samples (axis 0) stay apart",
             )
+        if axis < rank - 1:
+            return self._positions(builder, value, axis)
         declared = [part.width for part in value]
         if None not in declared:
             sizes = [part.width or 0 for part in value]
@@ -192,6 +219,21 @@ class FanInConcat(FanIn):
                 " Conv(channels=…); the data have one)",
             )
         return builder.concat(value, sizes)
+
+    def _positions(self, builder: Builder, value: tuple[Value, ...], axis: int) -> Value:
+        """The sum of the branches on places of their own in the larger image."""
+        self._check_uncorrelated(builder, value)
+        sizes = [part.image[axis] for part in value]
+        places = np.split(np.eye(sum(sizes)), np.cumsum(sizes)[:-1], axis=1)
+        image = value[0].image
+        larger = (*image[:axis], sum(sizes), *image[axis + 1 :])
+        return reduce(
+            builder.add,
+            [
+                builder.mix(part, place, larger, axis)
+                for part, place in zip(value, places, strict=True)
+            ],
+        )
 
 
 @dataclass(frozen=True, repr=False, init=False)

@@ -38,7 +38,7 @@ def layer_of(net: specs.Layer) -> Layer:
     """The layer of a spec, samples first and channels last where it looks for them."""
     name = type(net).__name__
     if name in FANS:
-        return triple(parts.Fan(net))
+        return triple((parts.Concat if name == "FanInConcat" else parts.Fan)(net))
     anywhere = isinstance(net, activations.Activation) or name in ANYWHERE
     return triple((parts.Part if anywhere else parts.Placed)(net))
 

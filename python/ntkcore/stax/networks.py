@@ -136,6 +136,14 @@ def _seeded(rng: Any) -> Iterator[None]:
         yield
 
 
+def joined(x: list[torch.Tensor], axis: int) -> torch.Tensor:
+    """Branches side by side; ValueError where they do not fit."""
+    try:
+        return torch.cat(x, dim=axis)
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(f"stax.FanInConcat: the branches do not fit: {error}") from None
+
+
 def approximate_gelu(x: torch.Tensor) -> torch.Tensor:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     return torch.nn.functional.gelu(x, approximate="tanh")
