@@ -59,6 +59,8 @@ def gaussian(b, *more):
         (lambda: nk.kernel(NET, X, augment="hflip"), ValueError, "images"),
         (lambda: nk.kernel(NET, X, pool_windows=[1]), ValueError, "Flatten"),
         (lambda: nk.kernel("relu", X), TypeError, "Serial"),
+        (lambda: nk.error_bounds("relu", X), TypeError, "Serial"),
+        (lambda: nk.error_bounds(NET, BAD), ValueError, "x1 holds NaN"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 3))), ValueError, "out must have shape"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 4), "f")), ValueError, "out must have"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 4)).T[::1]), ValueError, "C-contiguous"),

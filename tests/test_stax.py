@@ -191,6 +191,7 @@ def test_arguments_as_scripts_write_them():
     assert stax.Dense(3, W_std=np.array(1.5))[2].net == nk.Dense(1.5, width=3)
     assert stax.Polynomial(np.array([0.1, 2.0]))[2].net == nk.Polynomial((0.1, 2.0))
     assert stax.Dense(3, W_std=Scalar(1.5))[2].net == nk.Dense(1.5, width=3)
+    assert stax.Conv(3, np.array([3]))[2].net == nk.Conv((3,), channels=3)
     assert stax.ExpNormalized(shift=True)[2].net == nk.ExpNormalized(1, 1.0)
     for name, spec in (("bilinear", "linear"), ("TRIANGLE", "linear"), ("bicubic", "cubic")):
         assert stax.ImageResize((-1, 3, 4, -1), name)[2].net == nk.ImageResize((3, 4), spec)

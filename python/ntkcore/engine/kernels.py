@@ -241,6 +241,7 @@ def error_bounds(
     >>> [(layer, bound < 1e-12) for layer, bound in error_bounds(net, np.eye(2)).items()]
     [("layer 1, Elementwise(phi='silu')", True)]
     """
+    lowering.check_net(net)
     data = check_data(x1, x2, dtype)
     return lowering.error_bounds(net, data[0].shape[1:], range_of(*data)) if net.tabulated else {}
 

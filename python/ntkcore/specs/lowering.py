@@ -92,6 +92,15 @@ def _emit(
         builder.release(value)
 
 
+def check_net(net: object) -> None:
+    """TypeError for anything but a spec."""
+    if not isinstance(net, Layer):
+        raise TypeError(
+            "net must be a network spec such as Serial(Dense(), Relu(), Dense()), not"
+            f" {type(net).__name__}"
+        )
+
+
 def lower(
     net: Layer,
     input_shape: Shape,
@@ -107,11 +116,7 @@ def lower(
 
     ValueError names the layer that does not fit, or the depths there are.
     """
-    if not isinstance(net, Layer):
-        raise TypeError(
-            "net must be a network spec such as Serial(Dense(), Relu(), Dense()), not"
-            f" {type(net).__name__}"
-        )
+    check_net(net)
     parts, readout = stages(net)
     wanted = [len(parts)] if depths is None else [int(depth) for depth in depths]
     if depths is not None and (

@@ -96,7 +96,7 @@ def _convolution(
     kind: Any, given: tuple[Any, ...], numbers: Sequence[str] | None, s: Sequence[int]
 ) -> Layer:
     out_chan, filter_shape, strides, padding, W_std, b_std, parameterization = given
-    rank = len(filter_shape) if isinstance(filter_shape, Sequence) else 2
+    rank = len(filter_shape) if hasattr(filter_shape, "__len__") else 2
     lhs, rhs, out = letters(numbers, rank, kind.__name__)
     sizes, steps = (in_order(one, rhs, lhs) for one in (filter_shape, strides or (1,) * rank))
     way, width = str(parameterization).lower(), whole(kind.__name__, "out_chan", out_chan)
@@ -124,7 +124,7 @@ def ImageResize(
     """Resizes images as `jax.image.resize`, see `ntkcore.ImageResize`; ``precision`` is of no
     effect. ``shape``: of the whole batch, -1 for what stays: samples and channels at least.
     """
-    if not isinstance(shape, Sequence):
+    if not hasattr(shape, "__len__"):
         raise TypeError(f"stax.ImageResize: shape must hold a size for every axis, not {shape!r}")
     sizes = list(shape)
     axes = axes_of((batch_axis, channel_axis), len(sizes), "ImageResize")
