@@ -426,6 +426,7 @@ def test_what_is_not_here_says_what_to_do(call, error, words):
             ValueError,
             "stax.Conv: dimension_numbers=.* must be the letters",
         ),
+        (lambda: stax.Index(stax.Slice[:, np.arange(2)]), ValueError, "Index: items must be"),
         (lambda: stax.ImageResize(None, "linear"), TypeError, "stax.ImageResize: shape must"),
         (lambda: stax.DotGeneral(lhs=1.0, rhs=2.0), ValueError, "stax.DotGeneral: give one of"),
         (

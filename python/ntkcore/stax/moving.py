@@ -87,6 +87,8 @@ def _item(item: Any) -> Any:
     """As `ntkcore.Index` takes it."""
     if isinstance(item, slice):
         return item.start, item.stop, item.step
+    if getattr(item, "ndim", 0):
+        return item.tolist()  # the spec says that it takes none
     if isinstance(item, Integral) and not isinstance(item, bool):
         return int(item)
     return "..." if item is Ellipsis else item
