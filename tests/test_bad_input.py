@@ -1,5 +1,6 @@
 """Bad input gives one error that says what, likely why, and what next, before any long work."""
 
+import re
 import time
 
 import numpy as np
@@ -58,6 +59,8 @@ def gaussian(b, *more):
         (lambda: nk.kernel(NET, X, augment="hflip"), ValueError, "images"),
         (lambda: nk.kernel(NET, X, pool_windows=[1]), ValueError, "Flatten"),
         (lambda: nk.kernel("relu", X), TypeError, "Serial"),
+        (lambda: nk.error_bounds("relu", X), TypeError, "Serial"),
+        (lambda: nk.error_bounds(NET, BAD), ValueError, "x1 holds NaN"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 3))), ValueError, "out must have shape"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 4), "f")), ValueError, "out must have"),
         (lambda: nk.kernel(NET, X, out=np.empty((4, 4)).T[::1]), ValueError, "C-contiguous"),
@@ -198,3 +201,76 @@ def test_images_with_their_channels_first_are_warned_of(shape):
     assert caught[0].filename == __file__
     nk.kernel(net, np.moveaxis(x, 1, -1))
     nk.kernel(net, x[:, :, :, :7])  # no image is that narrow by mistake
+
+
+CONV = nk.Conv((3, 3), padding="SAME")
+WINDOWS = (nk.Conv, nk.ConvLocal, nk.ConvTranspose, nk.AvgPool, nk.SumPool)
+SIZES = [(2.5, 2), (True, 2), (0, 2), (-1, 2), (), None, "ab", (10**9, 2), (10**30, 2)]
+
+
+def of_images(*layers):
+    """An error before any long work."""
+    start = time.perf_counter()
+    with pytest.raises((ValueError, TypeError)) as caught:
+        nk.kernel(nk.Serial(CONV, *layers, nk.Flatten()), np.ones((2, 5, 5, 3)))
+    assert time.perf_counter() - start < 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("layer", WINDOWS, ids=lambda layer: layer.__name__)
+@pytest.mark.parametrize("size", SIZES, ids=repr)
+def test_windows_and_strides_are_whole_numbers_of_some_size(layer, size):
+    name = layer.__name__
+    for make in (lambda: layer(size), lambda: layer((2, 2), size or (1,))):
+        with pytest.raises(ValueError, match=rf"^{name}: \w+ must hold whole numbers from 1 to"):
+            make()
+    with pytest.raises(ValueError, match=r"^Conv: dilation must hold whole"):
+        nk.Conv((2, 2), dilation=size or (1,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nk.ImageResize((10**9, 10**9)), "layer 1, ImageResize.* x 1000000000 positions.*fewer"),
+        (nk.ConvTranspose((2, 2), (1000, 1000)), "layer 1, ConvTranspose.*5000 x 5000 positions"),
+        (nk.DotGeneral(rhs=np.ones((99, 99))), "layer 1, DotGeneral.* 5 x 5 x 99 x 99 positions"),
+    ],
+)
+def test_too_many_positions(layer, words):
+    message = of_images(layer)
+    assert re.search(words, message)
+    assert len(message) < 500
+
+
+def test_a_constant_of_too_many_numbers():
+    with pytest.raises(ValueError, match="DotGeneral: rhs has 27000000 numbers, more than"):
+        nk.DotGeneral(rhs=np.ones((300, 300, 300)))
+
+
+@pytest.mark.parametrize("join", [nk.FanInSum(), nk.FanInProd()], ids=repr)
+def test_branches_of_other_widths(join):
+    for a, b in ((nk.Dense(width=3), nk.Dense(width=4)), (nk.Identity(), nk.Dense(width=4))):
+        with pytest.raises(ValueError, match=rf"layer 2, {re.escape(repr(join))}: .*width: 3, 4"):
+            nk.kernel(nk.Serial(nk.FanOut(2), nk.Parallel(a, b), join), X)
+    open_width = nk.Parallel(nk.Dense(width=4), nk.Dense())
+    assert np.isfinite(nk.kernel(nk.Serial(nk.FanOut(2), open_width, join), X)).all()
+
+
+def test_numpys_whole_numbers_and_flags():
+    assert nk.FanOut(np.int64(2)) == nk.FanOut(2)
+    assert nk.FanInConcat(np.int32(1)) == nk.FanInConcat(1)
+    assert nk.AvgPool(np.array([2, 3]), np.array([1, 2])) == nk.AvgPool((2, 3), (1, 2))
+    for make in (
+        lambda: nk.AvgPool((2, 2), normalize_edges=3),
+        lambda: nk.ImageResize((3, 3), antialias="no"),
+        lambda: nk.Sign(frozen=1),
+    ):
+        with pytest.raises(TypeError, match="must be True or False"):
+            make()
+
+
+def test_layers_that_say_nothing_or_the_same_twice():
+    with pytest.raises(ValueError, match=r"Parallel: takes .* at least one"):
+        nk.Parallel()
+    for axis in ((3, 3), (-1, 3), (1, -3, -1)):
+        assert "names an axis twice" in of_images(nk.LayerNorm(axis=axis))

@@ -44,6 +44,29 @@ def test_a_users_error_is_one_line():
     assert run("no-such-command").returncode == 2
 
 
+def test_info_of_a_store_bounds_the_error_of_its_tables(tmp_path):
+    """As `error_bounds` of all its data, of an extended one too."""
+    pytest.importorskip("zarr")
+    x = np.random.default_rng(0).standard_normal((30, 5))
+    np.save(tmp_path / "x.npy", x[:20])
+    np.save(tmp_path / "more.npy", 2 * x[20:])
+    net = nk.Serial(nk.Dense(), nk.Elementwise("tanh"), nk.Dense(), nk.Relu(), nk.Dense())
+    (tmp_path / "net.json").write_text(net.to_json())
+    store = tmp_path / "k.zarr"
+    run("build", tmp_path / "net.json", tmp_path / "x.npy", store)
+    shown = json.loads(run("info", store, "--json").stdout)
+    assert shown["n"] == 20
+    assert shown["errors"] == nk.error_bounds(net, x[:20])
+    run("extend", store, tmp_path / "more.npy")
+    whole = nk.error_bounds(net, np.concatenate([x[:20], 2 * x[20:]]))
+    assert list(whole) == ["layer 1, Elementwise(phi='tanh')"]
+    (bound,) = whole.values()
+    assert bound > shown["errors"]["layer 1, Elementwise(phi='tanh')"]
+    text = run("info", store).stdout
+    assert f"layer 1, Elementwise(phi='tanh') at most {bound:.1e}" in text
+    assert "there is no store at" in run("info", tmp_path / "nowhere").stderr
+
+
 def test_build_verify_extend_solve(tmp_path):
     pytest.importorskip("zarr")
     x = np.random.default_rng(0).standard_normal((70, 5))

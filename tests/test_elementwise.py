@@ -1,7 +1,10 @@
 """Activations by tables: all names against integrals, what a table must hold, and bad functions."""
 
+import contextlib
 import json
+import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import pytest
 import ntkcore as nk
 from conftest import relative_error
 from examples import IMAGE_NETS, SIGNAL_NETS, VECTOR_NETS
+from finite_nets import torch
 from ntkcore.specs.elementwise import NAMED, NAMES, Elementwise
 from reference_duals import KINKED, dual, kinked_dual
 from reference_duals import NAMED as SCALAR
@@ -158,6 +162,26 @@ def test_few_terms_serve_what_is_smooth():
     assert Elementwise("silu").error(4.0, np.float32) < 1e-7
 
 
+def test_bounds_of_a_network_by_its_layers():
+    x = points()
+    phi = Elementwise("tanh"), Elementwise("relu6"), Elementwise("silu")
+    branch = nk.Parallel(nk.Serial(phi[2], nk.Dense()), nk.Dense())
+    net = nk.Serial(nk.Dense(), phi[0], nk.Dense(), phi[1], nk.Dense(), nk.FanOut(2), branch)
+    bounds = nk.error_bounds(nk.Serial(*net.layers, nk.FanInSum()), x)
+    names = ["layer 1, ", "layer 3, ", "layer 6.branch 0.0, "]
+    assert list(bounds) == [f"{at}{layer!r}" for at, layer in zip(names, phi, strict=True)]
+    exact = integrals("tanh", 1.0, 0.0, x)[1]
+    ours = nk.kernel(nk.Serial(nk.Dense(), phi[0], nk.Dense()), x)
+    assert error(ours, exact) < bounds["layer 1, Elementwise(phi='tanh')"] + 1e-14
+    assert bounds["layer 3, Elementwise(phi='relu6')"] < 1e-15
+    conv = nk.Conv((2, 2))
+    images = np.random.default_rng(0).standard_normal((2, 4, 4, 2))
+    for first in (conv, nk.ConvLocal((2, 2))):
+        found = nk.error_bounds(nk.Serial(first, phi[0], nk.GlobalAvgPool()), images)
+        assert list(found) == ["layer 1, Elementwise(phi='tanh')"]
+    assert nk.error_bounds(nk.mlp(2), x) == {}
+
+
 def test_rows_of_different_variance_meet():
     """A pair takes the terms of its larger variance, whichever side it is on."""
     x = np.random.default_rng(0).standard_normal((1, 6))
@@ -219,13 +243,92 @@ def test_spec():
         Elementwise(np.tanh).to_json()
 
 
+@pytest.mark.parametrize(
+    ("own", "exact"),
+    [
+        (np.cos, nk.Cos()),
+        (lambda z: z**4, nk.Monomial(4)),
+        (lambda z: np.exp(-(z**2)), nk.Gaussian()),
+        (lambda z: np.maximum(z, 0) ** 2, nk.RectifiedMonomial(2)),
+        (lambda z: 0 * z + 3.0, nk.Polynomial((3.0,))),
+        (lambda z: 1e8 * np.sin(z), nk.Sin(1e8)),
+        (lambda z: 1e-8 * np.maximum(z, 0), nk.ABRelu(0.0, 1e-8)),
+    ],
+)
+def test_functions_with_a_flat_spot_at_zero_and_of_any_size(own, exact):
+    """phi' has a root at 0, or everywhere: rounding is all that is left of small variances."""
+    for dtype, bound in (("float64", 1e-9), ("float32", 2e-6)):
+        ours, theirs = (
+            nk.kernel(nk.Serial(nk.Dense(), phi, nk.Dense()), points(), dtype=dtype)
+            for phi in (Elementwise(own), exact)
+        )
+        assert np.abs(ours - theirs).max() < bound * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("phi", [np.vectorize(math.tanh), torch.tanh, torch.nn.Tanh()])
+def test_functions_of_numbers_and_of_tensors(phi):
+    ours, named = (
+        nk.kernel(nk.Serial(nk.Dense(), Elementwise(one), nk.Dense()), points())
+        for one in (phi, "tanh")
+    )
+    assert error(ours, named) < 1e-11
+
+
+def test_functions_of_jax_compute_in_double_precision(monkeypatch):
+    """A stand-in, single outside of its enable_x64."""
+    double = []
+
+    class Jax:
+        @staticmethod
+        @contextlib.contextmanager
+        def enable_x64(on):
+            double.append(on)
+            yield
+            double.pop()
+
+    monkeypatch.setitem(sys.modules, "jax", Jax)
+    own = Elementwise(lambda z: np.tanh(z) if double == [True] else np.tanh(z.astype("f")))
+    ours, named = (
+        nk.kernel(nk.Serial(nk.Dense(), phi, nk.Dense()), points())
+        for phi in (own, Elementwise("tanh"))
+    )
+    assert error(ours, named) < 1e-11
+    assert double == []
+
+
+def _doubles(z):
+    z *= 2
+    return z
+
+
+def test_a_function_that_changes_its_argument():
+    ours, exact = (
+        nk.kernel(nk.Serial(nk.Dense(), Elementwise(phi), nk.Dense()), points())
+        for phi in (_doubles, lambda z: 2 * z)
+    )
+    assert (ours == exact).all()
+
+
+def _fails(z):
+    raise KeyError("boom")
+
+
 BAD = {
     "jumps at 0, from -1 to 1": np.sign,
+    "jumps at 1, from 0 to 1": lambda z: (z > 1).astype(float),
+    "jumps at -0.5, from -1 to 0": np.rint,
     "a kink beside 0": lambda z: np.clip(z, -1, 1),
     "shape": np.sum,
     "second moment": lambda z: np.exp(z**2),
+    "derivative is beyond float64: scale phi": lambda z: 1e200 * z,
     r"phi\(0\) is not a finite number": lambda z: 1 / z,
     "not a finite number": np.log,
+    "complex128: it must give real numbers": lambda z: z + 0j,
+    "object: it must give real numbers": lambda z: z.astype(object),
+    "float32 of float64, which is too coarse": lambda z: np.tanh(z.astype("f")),
+    "element by element, and draw nothing": lambda z: z - z.mean(),
+    "raised TypeError: only.*np.vectorize": math.tanh,
+    "raised KeyError: 'boom'": _fails,
 }
 
 
@@ -233,6 +336,12 @@ BAD = {
 def test_functions_that_are_no_activation(problem):
     net = nk.Serial(nk.Dense(), Elementwise(BAD[problem]), nk.Dense())
     with pytest.raises(ValueError, match=rf"layer 1, Elementwise\(.*{problem}"):
+        nk.kernel(net, points())
+
+
+def test_a_derivative_of_another_function():
+    net = nk.Serial(nk.Dense(), Elementwise(np.tanh, np.cos), nk.Dense())
+    with pytest.raises(ValueError, match=r"layer 1.*dphi.* must be the derivative of phi"):
         nk.kernel(net, points())
 
 

@@ -298,3 +298,17 @@ def test_without_torch_the_extra_is_named():
     assert done.stderr.strip().endswith(
         'ImportError: finite networks need PyTorch: pip install "ntkcore[torch]"'
     )
+
+
+def test_positions_side_by_side():
+    """Means of the empirical kernel over draws, as the infinite kernel says."""
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 2))
+    conv = nk.Conv((2, 2), padding="SAME", b_std=0.1)
+    fan = nk.Parallel(nk.Serial(conv, RELU, conv), nk.Conv((2, 2), (2, 1), "SAME", 1.1))
+    layers = nk.FanOut(2), fan, nk.FanInConcat(1), RELU, nk.Conv((3, 2)), nk.GlobalAvgPool()
+    net = nk.Serial(*layers, nk.Dense(width=1))
+    draws = [
+        empirical_ntk(to_torch(net, 256, input_shape=(4, 5, 2), seed=seed), x.astype("f"))
+        for seed in range(6)
+    ]
+    assert relative_error(np.mean(draws, axis=0), nk.kernel(net, x)) < 0.1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import erf
 
 import ntkcore as nk
 from conftest import relative_error
@@ -169,6 +170,144 @@ def test_net_is_the_spec():
     assert stax.Relu(do_stabilize=True)[2].net == stax.Relu()[2].net == nk.Relu()
 
 
+def test_arguments_as_scripts_write_them():
+    """Numbers of other libraries, jax.image's names, axes counted from either end."""
+    assert stax.Dense(3, W_std=np.array(1.5))[2].net == nk.Dense(1.5, width=3)
+    assert stax.Polynomial(np.array([0.1, 2.0]))[2].net == nk.Polynomial((0.1, 2.0))
+    assert stax.Dense(3, W_std=Scalar(1.5))[2].net == nk.Dense(1.5, width=3)
+    assert stax.Conv(3, np.array([3]))[2].net == nk.Conv((3,), channels=3)
+    assert stax.ExpNormalized(shift=True)[2].net == nk.ExpNormalized(1, 1.0)
+    for name, spec in (("bilinear", "linear"), ("TRIANGLE", "linear"), ("bicubic", "cubic")):
+        assert stax.ImageResize((-1, 3, 4, -1), name)[2].net == nk.ImageResize((3, 4), spec)
+    assert stax.LayerNorm((1, 2), channel_axis=1)[2].net == nk.LayerNorm(axis=(-1, 1))
+    assert stax.LayerNorm((0, -2), batch_axis=-1, channel_axis=0)[2].net == nk.LayerNorm(
+        axis=(-1, -2)
+    )
+
+
+class Scalar:
+    """An array of no axes, as JAX has them."""
+
+    shape = ()
+
+    def __init__(self, value):
+        self.item = lambda: value
+
+
+def test_layer_norm_with_channels_first():
+    x = np.moveaxis(IMAGES, -1, 1)
+    letters = ("NCHW", "OIHW", "NCHW")
+    for axis, last in (((1, 2), (3, 1)), ((1, 3), (3, 2)), ((1, 2, 3), (1, 2, 3)), (1, 3)):
+        first = stax.serial(
+            stax.Conv(4, (3, 3), dimension_numbers=letters),
+            stax.LayerNorm(axis, 0.1, channel_axis=1),
+            stax.Flatten(),
+        )
+        usual = stax.serial(stax.Conv(4, (3, 3)), stax.LayerNorm(last, 0.1), stax.Flatten())
+        assert (first[2](x, None, "ntk") == usual[2](IMAGES, None, "ntk")).all()
+
+
+@pytest.mark.parametrize("end", [(), (stax.GlobalAvgPool(),), (stax.Flatten(),)])
+def test_index_from_the_last_axis(end):
+    below = stax.Conv(4, (3, 3), padding="SAME"), stax.Relu()
+    of = [
+        stax.serial(*below, stax.Index(idx), *end)[2](IMAGES, None, "ntk")
+        for idx in (stax.Slice[:, :, 1], stax.Slice[..., 1, :], stax.Slice[:, ..., np.int64(1), :])
+    ]
+    assert (of[0] == of[1]).all()
+    assert (of[0] == of[2]).all()
+
+
+def test_dot_general_mixes_positions():
+    """Of K with its pixels: A K A' on one axis, and b K b' over both."""
+    below = stax.serial(stax.Conv(4, (3, 3), padding="SAME", b_std=0.1), stax.Relu())
+    before = below[2](IMAGES)
+    height, width = IMAGES.shape[1:3]
+    A, b = np.random.default_rng(0).standard_normal((2, 7, height)), np.ones((height, width))
+    A, b = A[0], b + np.arange(width)
+    for numbers, constant, sums in (
+        ((((1,), (1,)), ((), ())), A, "ph,qi,nmhiwx->nmwxpq"),
+        ((((1, 2), (0, 1)), ((), ())), b, "hw,ix,nmhiwx->nm"),
+    ):
+        dotted = stax.DotGeneral(rhs=constant, dimension_numbers=numbers)
+        after = stax.serial(below, dotted)[2](IMAGES)
+        for name in ("nngp", "ntk"):
+            expected = np.einsum(sums, constant, constant, getattr(before, name))
+            assert relative_error(getattr(after, name), expected) < 1e-13
+    with pytest.raises(NotImplementedError, match=r"DotGeneral.*without samples \(axis 0\)"):
+        stax.DotGeneral(rhs=np.ones(3), dimension_numbers=(((0,), (0,)), ((), ())))
+
+
+def _erf_kernel(c, q1, q2):
+    return 2 / np.pi * np.arcsin(2 * c / np.sqrt((1 + 2 * q1) * (1 + 2 * q2)))
+
+
+def _erf_slope_kernel(c, q1, q2):
+    return 4 / np.pi / np.sqrt((1 + 2 * q1) * (1 + 2 * q2) - 4 * c**2)
+
+
+def test_kernels_of_an_activation_are_compared_with_its_own():
+    given = stax.Elementwise(erf, _erf_kernel, _erf_slope_kernel)
+    ours, exact = (
+        stax.serial(stax.Dense(3), phi, stax.Dense(1))[2](X, Z, "ntk")
+        for phi in (given, stax.Erf())
+    )
+    assert relative_error(ours, exact) < 1e-11
+    with pytest.raises(ValueError, match=r"Elementwise: nngp_fn\(0.5, 1.0, 1.0\) is .* fn is"):
+        stax.Elementwise("tanh", _erf_kernel)
+    with pytest.raises(ValueError, match=r"Elementwise: d_nngp_fn\(.*leave d_nngp_fn out"):
+        stax.Elementwise(erf, d_nngp_fn=_erf_kernel)
+    with pytest.raises(NotImplementedError, match="give fn"):
+        stax.Elementwise(nngp_fn=_erf_kernel)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -2])
+def test_positions_side_by_side(axis):
+    """K and T of each branch at its places, 0 between them; outputs as np.concatenate's."""
+    below = stax.Conv(5, (3, 3), padding="SAME", b_std=0.1), stax.Relu()
+    branch = (
+        stax.Conv(6, (2, 2), padding="SAME", W_std=1.2),
+        stax.Conv(6, (2, 2), (2, 1) if axis == 1 else (1, 2), "SAME", 1.1, 0.2),
+    )
+    net = stax.serial(*below, stax.FanOut(2), stax.parallel(*branch), stax.FanInConcat(axis))
+    ours = net[2](IMAGES)
+    parts = [stax.serial(*below, one)[2](IMAGES) for one in branch]
+    size = parts[0].shape1[axis]
+    assert ours.shape1[axis] == sum(part.shape1[axis] for part in parts)
+    first = 2 * (axis % 4)  # of the pair of axes
+    for name in ("nngp", "ntk"):
+        K = np.moveaxis(getattr(ours, name), (first, first + 1), (0, 1))
+        K1, K2 = (np.moveaxis(getattr(p, name), (first, first + 1), (0, 1)) for p in parts)
+        assert relative_error(K[:size, :size], K1) < 1e-13
+        assert relative_error(K[size:, size:], K2) < 1e-13
+        assert not K[:size, size:].any()
+        assert not K[size:, :size].any()
+    shape, params = net[0](0, IMAGES.shape)
+    outputs = net[1](params, IMAGES)
+    assert outputs.shape == shape == ours.shape1
+    alone = stax.serial(*below, branch[1])[1]([*params[:2], params[3][1]], IMAGES)
+    assert relative_error(np.split(outputs, [size], axis)[1], alone) < 1e-6
+    correlated = stax.parallel(stax.Identity(), stax.Identity())
+    twice = stax.serial(*below, stax.FanOut(2), correlated, stax.FanInConcat(axis))
+    with pytest.raises(ValueError, match="correlated"):
+        twice[2](IMAGES)
+
+
+def test_channels_side_by_side():
+    """apply_fn too, and nothing of data with channels first, whose axes mean others."""
+    fans = stax.parallel(stax.Conv(3, (1, 1)), stax.Conv(5, (1, 1))), stax.FanInConcat(-1)
+    init_fn, apply_fn, kernel_fn = stax.serial(stax.FanOut(2), *fans)
+    shape, params = init_fn(0, IMAGES.shape)
+    outputs = apply_fn(params, IMAGES)
+    assert outputs.shape == shape == kernel_fn(IMAGES).shape1 == (*IMAGES.shape[:-1], 8)
+    alone = fans[0][1](params[1], [IMAGES, IMAGES])
+    assert (outputs == np.concatenate(alone, -1)).all()
+    first = stax.Conv(3, (1, 1), dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    net = stax.serial(stax.FanOut(2), stax.parallel(first, first), stax.FanInConcat(-1))
+    with pytest.raises(NotImplementedError, match=r"FanInConcat: .*put samples first and channels"):
+        net[2](IMAGES)
+
+
 def test_repeat():
     block = stax.serial(stax.Dense(8, 1.3), stax.Relu())
     repeated = stax.serial(stax.repeat(block, 3), stax.Dense(1))[2](X, Z, "ntk")
@@ -214,6 +353,18 @@ def test_batch_changes_nothing(options):
         (lambda: stax.batch(mlp()[2], device_count=2), NotImplementedError, "device_count=2.*cuda"),
         (lambda: stax.batch(mlp()[2], store_on_device=3), NotImplementedError, "store_on_device=3"),
         (lambda: mlp()[2](X, Z, "ntk", pattern=X), NotImplementedError, "pattern"),
+        (lambda: stax.Index(stax.Slice[0, 1]), NotImplementedError, "picks one sample"),
+        (lambda: stax.Index(stax.Slice[..., 1]), NotImplementedError, "or some channels"),
+        (
+            lambda: stax.Index(stax.Slice[..., 1, :, :, :])[2](IMAGES),
+            NotImplementedError,
+            "Index: .* must hold a slice for samples",
+        ),
+        (
+            lambda: stax.Index(stax.Slice[:, 1, 2, 0])[2](IMAGES),
+            NotImplementedError,
+            "Index: .* and : for channels",
+        ),
     ],
 )
 def test_what_is_not_here_says_what_to_do(call, error, words):
@@ -254,6 +405,44 @@ def test_what_is_not_here_says_what_to_do(call, error, words):
             lambda: stax.Dense(3, parameterization="standard", s=(2, 1))[2](X, None, "ntk"),
             ValueError,
             r"data: 1",
+        ),
+        (lambda: stax.Dense(2.5), TypeError, "stax.Dense: out_dim must be a whole number"),
+        (lambda: stax.Dense(3, channel_axis="a"), TypeError, "stax.Dense: channel_axis must be"),
+        (lambda: stax.Dense(3, parameterization=3), ValueError, "Dense: parameterization must"),
+        (lambda: stax.Dense(3, s=3), ValueError, "stax.Dense: s must be two positive"),
+        (lambda: stax.Conv("a", (3, 3)), TypeError, "stax.Conv: out_chan must be a whole"),
+        (lambda: stax.Conv(3, None), ValueError, "Conv: filter_shape must hold whole numbers"),
+        (
+            lambda: stax.Conv(3, (3, 3), dimension_numbers=("NHWC", "HWIO")),
+            ValueError,
+            "stax.Conv: dimension_numbers=.* must be the letters",
+        ),
+        (lambda: stax.Index(stax.Slice[:, np.arange(2)]), ValueError, "Index: items must be"),
+        (lambda: stax.ImageResize(None, "linear"), TypeError, "stax.ImageResize: shape must"),
+        (lambda: stax.DotGeneral(lhs=1.0, rhs=2.0), ValueError, "stax.DotGeneral: give one of"),
+        (
+            lambda: stax.DotGeneral(rhs=np.ones(3), dimension_numbers=(1, 2)),
+            ValueError,
+            "stax.DotGeneral: dimension_numbers=",
+        ),
+        (lambda: stax.repeat(stax.Relu(), 1.5), TypeError, "stax.repeat: n must be a whole"),
+        (lambda: stax.Monomial("a"), TypeError, "stax.Monomial: degree must be a whole number"),
+        (lambda: stax.Polynomial(None), TypeError, "Polynomial: coef must be a sequence"),
+        (lambda: stax.ElementwiseNumerical(np.tanh, "a"), TypeError, "Numerical: deg must be"),
+        (lambda: stax.Elementwise("tanh", lambda *q: np.nan), ValueError, "nngp_fn.* is nan, but"),
+        (lambda: stax.Elementwise("tanh", lambda c: c), ValueError, "nngp_fn.* raised TypeError"),
+        (lambda: mlp()[2](X, None, 3), TypeError, '"get" must be a name'),
+        (lambda: mlp()[2](X, None, "ntk", mask_constant="a"), TypeError, "mask_constant must be"),
+        (lambda: mlp()[2](X, None, "ntk", mask_constant=[1.0]), TypeError, "mask_constant must"),
+        (
+            lambda: mlp()[2](stax.Identity()[2](X).replace(mask1=np.ones((1, 1), bool))),
+            ValueError,
+            "mask1 must be of bool and of shape .* not bool of shape",
+        ),
+        (
+            lambda: mlp()[2](stax.Identity()[2](X).replace(mask1=np.ones((len(X), 1)))),
+            ValueError,
+            "mask1 must be of bool.*float64",
         ),
         (lambda: stax.Flatten(batch_axis_out=2), ValueError, "batch_axis_out must be 0 or 1"),
         (

@@ -117,6 +117,46 @@ def test_gelu_by_a_tanh():
     assert stax.Gelu(approximate=True).kernel_fn.net == stax.Gelu().kernel_fn.net
 
 
+def _tanh(z):
+    return np.where(z > 0, np.tanh(z), np.tanh(z))
+
+
+def _sech2(z):
+    return 1 - np.tanh(z) ** 2
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize(
+    "layer",
+    [
+        stax.Elementwise(torch.tanh),
+        stax.Elementwise(torch.nn.Tanh()),
+        stax.ElementwiseNumerical(_tanh, 9, _sech2),
+        stax.ElementwiseNumerical(np.tanh, 9, _sech2),
+    ],
+)
+def test_activations_of_ones_own(layer):
+    """Outputs and all derivatives of tensors' functions and NumPy's, as of the name."""
+    named = stax.serial(stax.Dense(9, 1.3, 0.2), stax.Elementwise("tanh"), stax.Dense(1))
+    own = stax.serial(named.kernel_fn.part.layers[0], layer, named.kernel_fn.part.layers[2])
+    _, params = named.init_fn(0, X.shape)
+    x = torch.tensor(X, dtype=torch.float32)
+    assert_close(own.apply_fn(params, X), named.apply_fn(params, X), 1e-6)
+    for derivative in (torch.func.jacrev, torch.func.jacfwd):
+        ours, theirs = (
+            derivative(lambda W, net=net: net.apply_fn([(W, params[0][1]), *params[1:]], x))
+            for net in (own, named)
+        )
+        assert_close(ours(params[0][0]).numpy(), theirs(params[0][0]).numpy(), 1e-5)
+
+
+def test_derivatives_of_an_activation_without_one():
+    layer = stax.Elementwise(_tanh)
+    assert layer.apply_fn((), X).shape == X.shape
+    with pytest.raises(NotImplementedError, match=r"Elementwise.*need its derivative dphi"):
+        layer.apply_fn((), torch.tensor(X, requires_grad=True)).sum().backward()
+
+
 def test_derivatives_run_through():
     _, params = MLP.init_fn(0, X.shape)
     weight = params[0][0].requires_grad_()

@@ -17,7 +17,7 @@ from . import (
     stax,
 )
 from .engine.backends import backends
-from .engine.kernels import kernel, kernel_diag
+from .engine.kernels import error_bounds, kernel, kernel_diag
 from .falsifier import Claim, falsify
 from .linalg.cg import cg
 from .linalg.cholesky import Cholesky
@@ -137,6 +137,7 @@ __all__ = [
     "control",
     "dynamics",
     "eigs",
+    "error_bounds",
     "estimators",
     "experiments",
     "extend",

@@ -51,9 +51,9 @@ def local(path: Path | None) -> Path | None:
     return path
 
 
-def lasting(store: str) -> str:
+def lasting(store: str | None) -> str | None:
     """A usage error for a store that ends with this process."""
-    if store.startswith("memory://"):
+    if store is not None and store.startswith("memory://"):
         raise typer.BadParameter(
             f"{store} would be lost when this command ends: name a folder or another URL"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 import ntkcore
-from ntkcore.cli.app import AsJson, app, local
+from ntkcore.cli.app import AsJson, app, lasting, local
 from ntkcore.engine.backends import cuda_description, resolve
 from ntkcore.engine.backends import info as backend_info
 from ntkcore.engine.inputs import free_bytes, thread_count
@@ -60,21 +60,37 @@ def machine_info() -> dict[str, Any]:
     }
 
 
+def store_info(store: str) -> dict[str, Any]:
+    """What a kernel on disk says of itself, its network as it prints and bounds of its error."""
+    from ntkcore.specs.text import from_json
+    from ntkcore.store.format import attributes, open_store
+
+    group = open_store(store, mode="r", unfinished=True)
+    said = attributes(group, unfinished=True)
+    shown = ("kernels", "n", "dtype", "tile", "backend", "version", "precision", "errors")
+    return {"net": str(from_json(said["net"]))} | {key: said[key] for key in shown if key in said}
+
+
 @app.command()
 def info(
+    store: Annotated[
+        str | None, typer.Argument(callback=lasting, help="The folder or URL of a Zarr store.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Versions, threads, memory, and the backends there are, with the reason where one cannot run.
+    """Versions, threads, memory, and the backends there are, with the reason where one cannot run;
+    or what a kernel on disk is, with bounds on the error of activations that work by tables.
 
-    Example:  ntkcore info --json
+    Example:  ntkcore info kernel.zarr
     """
-    found = machine_info()
+    found = machine_info() if store is None else store_info(store)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    backends = found.pop("backends")
     for name, value in found.items():
-        typer.echo(f"{name + ':':18}{value}")
-    typer.echo("backends:")
-    for name, state in backends.items():
-        typer.echo(f"  {name:16}{state}")
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for key, one in value.items():
+                typer.echo(f"  {key:16}{one if isinstance(one, str) else f' at most {one:.1e}'}")
+        else:
+            typer.echo(f"{name + ':':18}{value}")

@@ -24,6 +24,7 @@ from ntkcore.engine.jobs import Job
 from ntkcore.engine.scales import check_finite, near_one, range_of, scale_back
 from ntkcore.engine.tiles import one_blas_thread
 from ntkcore.engine.vectors import check_variances
+from ntkcore.specs import lowering
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.lowering import PoolWindow, lower
 from ntkcore.specs.program import Range
@@ -206,6 +207,44 @@ def kernel_diag(
         if on_device:
             results = {name: device_arrays.to_device(array) for name, array in results.items()}
     return packed(get, results)
+
+
+def error_bounds(
+    net: Layer,
+    x1: npt.ArrayLike,
+    x2: npt.ArrayLike | None = None,
+    *,
+    dtype: npt.DTypeLike | None = None,
+) -> dict[str, float]:
+    """Bounds on the error of the layers of a network that work by tables, for these data.
+
+    Parameters
+    ----------
+    net, x1, x2, dtype
+        As for `kernel`.
+
+    Returns
+    -------
+    dict of str to float
+        By layer, what the Hermite coefficients of an `Elementwise` leave out at most, relative to
+        sqrt(D(q, q) D(q', q')), D = E[phi' phi']; empty for networks of closed forms alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `kernel`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import Dense, Elementwise, Serial, error_bounds
+    >>> net = Serial(Dense(), Elementwise("silu"), Dense())
+    >>> [(layer, bound < 1e-12) for layer, bound in error_bounds(net, np.eye(2)).items()]
+    [("layer 1, Elementwise(phi='silu')", True)]
+    """
+    lowering.check_net(net)
+    data = check_data(x1, x2, dtype)
+    return lowering.error_bounds(net, data[0].shape[1:], range_of(*data)) if net.tabulated else {}
 
 
 def program_for(

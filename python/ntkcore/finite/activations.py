@@ -4,10 +4,13 @@ registering an activation in `FUNCTIONS` is all it takes.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,7 +77,7 @@ FUNCTIONS: dict[str, Callable[[Any], Function]] = {
     "Exp": lambda layer: lambda z: layer.a * torch.exp(layer.b * z),
     "Gaussian": lambda layer: lambda z: layer.a * torch.exp(layer.b * z**2),
     "Rbf": lambda layer: _sin(math.sqrt(2), math.sqrt(2 * layer.gamma), math.pi / 4),
-    "Elementwise": lambda layer: _elementwise(layer.phi),
+    "Elementwise": lambda layer: _elementwise(layer),
     "ArcCosine": lambda layer: _rectified(layer.order, math.sqrt(2)),
     "RectifiedMonomial": lambda layer: _rectified(layer.degree),
     "Sign": lambda layer: torch.sign,
@@ -106,13 +109,65 @@ NAMED: dict[str, Function] = {
 }
 
 
-def _elementwise(phi: Any) -> Function:
-    if isinstance(phi, str):
-        return NAMED[phi]
-    raise TypeError(
-        "Elementwise: a finite network needs phi as a function of torch tensors, and a NumPy"
-        f" function was given; named ones go: {', '.join(NAMED)}"
-    )
+def _elementwise(layer: Any) -> Function:
+    if isinstance(layer.phi, str):
+        return NAMED[layer.phi]
+    if _of_tensors(layer.phi):
+        return cast(Function, layer.phi)
+    return lambda z: cast(Tensor, _ByNumPy.apply(z, layer))
+
+
+@functools.lru_cache(maxsize=256)
+def _of_tensors(phi: Any) -> bool:
+    """Is it a function of torch tensors, that derivatives run through?"""
+    try:
+        with torch.enable_grad():
+            value = phi(torch.zeros(1, requires_grad=True))
+    except Exception:
+        return False
+    return isinstance(value, Tensor)
+
+
+class _ByNumPy(torch.autograd.Function):
+    """phi by a function of NumPy arrays, its derivative by the layer's dphi."""
+
+    @staticmethod
+    def forward(z: Tensor, layer: Any) -> Tensor:
+        return _by_numpy(layer.phi, z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, ctx.layer = inputs
+        ctx.save_for_backward(z)
+        ctx.save_for_forward(z)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * _slope(ctx), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return cast(Tensor, tangents[0] * _slope(ctx))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, z: Tensor, layer: Any) -> tuple[Tensor, Any]:
+        return cast(Tensor, _ByNumPy.apply(z, layer)), in_dims[0]
+
+
+def _slope(ctx: Any) -> Tensor:
+    """phi' at the saved arguments."""
+    if ctx.layer.dphi is None:
+        raise NotImplementedError(
+            f"{ctx.layer!r}: derivatives of a finite network need its derivative dphi, phi as a"
+            " function of torch tensors, or a name such as 'tanh'"
+        )
+    (z,) = ctx.saved_tensors
+    return cast(Tensor, _ByNumPy.apply(z, replace(ctx.layer, phi=ctx.layer.dphi, dphi=None)))
+
+
+def _by_numpy(phi: Any, z: Tensor) -> Tensor:
+    values = phi(z.detach().cpu().numpy().copy())
+    return torch.as_tensor(np.asarray(values), dtype=z.dtype, device=z.device)
 
 
 class Nonlinearity(torch.nn.Module):

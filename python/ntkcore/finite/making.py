@@ -175,7 +175,15 @@ class Maker:
         join = modules.FanInSum if isinstance(layer, branches.FanInSum) else modules.FanInProd
         return join(), replace(signal[0], raw=all(part.raw for part in signal))
 
-    def _concat(self, layer: specs.Layer, signal: tuple[Features, ...]) -> tuple[Module, Features]:
+    def _concat(
+        self, layer: branches.FanInConcat, signal: tuple[Features, ...]
+    ) -> tuple[Module, Features]:
+        image = signal[0].image
+        axis = layer.of(len(image) + 1) if image else None
+        if image and axis is not None and axis < len(image):
+            length = sum(_image(part)[axis] for part in signal)
+            larger = (*image[:axis], length, *image[axis + 1 :])
+            return modules.FanInConcat(axis + 2), replace(signal[0], image=larger)
         pixels = {part.pixels for part in signal}
         common = pixels.pop() if len(pixels) == 1 else 1
         channels = sum(part.channels * part.pixels for part in signal) // common

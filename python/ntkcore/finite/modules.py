@@ -301,8 +301,12 @@ class FanInProd(torch.nn.Module):
 
 
 class FanInConcat(torch.nn.Module):
-    """The features, or channels, of the branches side by side."""
+    """The branches side by side, along features or channels (dim 1) or an axis of positions."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
 
     def forward(self, x: Tensors) -> Tensor:
         """A tuple to a tensor."""
-        return torch.cat(x, dim=1)
+        return torch.cat(x, dim=self.dim)

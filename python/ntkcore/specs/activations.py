@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from ntkcore.specs.layers import Layer, Signal, check_number, check_value, single
+from ntkcore.specs.layers import Layer, Signal, check_flag, check_number, check_value, single
 from ntkcore.specs.program import Builder, Law, Value
 
 ACTIVATIONS: dict[str, type[Activation]] = {}
@@ -198,11 +198,6 @@ def _check_degree(layer: Activation, name: str = "degree") -> None:
         )
 
 
-def _check_frozen(layer: ArcCosine | RectifiedMonomial | Sign) -> None:
-    if type(layer.frozen) is not bool:
-        raise TypeError(f"{type(layer).__name__}: frozen must be True or False")
-
-
 @dataclass(frozen=True, repr=False)
 class ArcCosine(Activation):
     """phi(z) = sqrt(2) z^order step(z): E = (qq')^(order/2) J_order(theta)/pi (Cho & Saul 2009).
@@ -216,7 +211,7 @@ class ArcCosine(Activation):
 
     def __post_init__(self) -> None:
         _check_degree(self, "order")
-        _check_frozen(self)
+        check_flag(self, "frozen")
 
     @property
     def dual(self) -> str:  # type: ignore[override]
@@ -242,7 +237,7 @@ class RectifiedMonomial(Activation):
 
     def __post_init__(self) -> None:
         _check_degree(self)
-        _check_frozen(self)
+        check_flag(self, "frozen")
 
     @property
     def dual(self) -> str:  # type: ignore[override]
@@ -268,7 +263,7 @@ class Sign(Activation):
     frozen: bool = False
 
     def __post_init__(self) -> None:
-        _check_frozen(self)
+        check_flag(self, "frozen")
 
     @property
     def infinite_ntk(self) -> bool:  # type: ignore[override]

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from ntkcore.specs.layers import Container, Identity, Layer, Serial, Signal, single
+import numpy as np
+
+from ntkcore.specs.layers import Container, Identity, Layer, Serial, Signal, is_whole, single
 from ntkcore.specs.program import Builder, Value
+from ntkcore.specs.windows import Shape
 
 MOST_BRANCHES = 1000  # each holds a slot of every thread's memory
 
@@ -21,11 +24,12 @@ class FanOut(Layer):
     num: int
 
     def __post_init__(self) -> None:
-        if type(self.num) is not int or not 1 <= self.num <= MOST_BRANCHES:
+        if not is_whole(self.num) or not 1 <= self.num <= MOST_BRANCHES:
             raise ValueError(
                 f"FanOut: num must be a number of branches from 1 to {MOST_BRANCHES}, not"
                 f" {self.num!r}"
             )
+        object.__setattr__(self, "num", int(self.num))
 
     def lower(self, builder: Builder, value: Signal) -> Signal:
         return builder.fan_out(single(self, builder, value), self.num)
@@ -38,6 +42,8 @@ class Parallel(Container):
     branches: tuple[Layer, ...]
 
     def __init__(self, *branches: Layer) -> None:
+        if not branches:
+            raise ValueError("Parallel: takes a layer for every branch of FanOut, at least one")
         self._set("branches", branches)
 
     @classmethod
@@ -68,7 +74,7 @@ class FanIn(Layer, abstract=True):
             raise builder.error(
                 self, "got one signal, takes branches: put FanOut and Parallel before it"
             )
-        if len({part.shape for part in value}) > 1:
+        if len({self.fixed(part.shape) for part in value}) > 1:
             raise builder.error(
                 self,
                 f"the branches differ in shape: {', '.join(str(part.shape) for part in value)}",
@@ -78,6 +84,19 @@ class FanIn(Layer, abstract=True):
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
         """What becomes of branches that fit each other."""
         raise NotImplementedError
+
+    def fixed(self, shape: Shape) -> Shape:
+        """What the branches' shapes have in common."""
+        return shape
+
+    def _check_widths(self, builder: Builder, value: tuple[Value, ...]) -> None:
+        declared = [part.width for part in value if part.width is not None]
+        if len(set(declared)) > 1:
+            raise builder.error(
+                self,
+                f"the branches differ in width: {', '.join(map(str, declared))}; declare the same"
+                " (Dense(width=…), Conv(channels=…); the data have their own), or none",
+            )
 
     def _check_independent(self, builder: Builder, value: tuple[Value, ...], so: str) -> None:
         seen: set[int] = set()
@@ -91,6 +110,17 @@ class FanIn(Layer, abstract=True):
                 )
             seen |= part.sources
 
+    def _check_uncorrelated(self, builder: Builder, value: tuple[Value, ...]) -> None:
+        self._check_widths(builder, value)
+        self._check_independent(builder, value, "their kernels do not add")
+        if sum(not part.centred for part in value) > 1:
+            raise builder.error(
+                self,
+                "two branches end with a nonlinearity: their means do not vanish, so they are"
+                " correlated and their kernels do not add. End all branches but one with an affine"
+                " layer (Dense, Conv)",
+            )
+
 
 @dataclass(frozen=True, repr=False)
 class FanInSum(FanIn):
@@ -101,14 +131,7 @@ class FanInSum(FanIn):
     """
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
-        self._check_independent(builder, value, "their kernels do not add")
-        if sum(not part.centred for part in value) > 1:
-            raise builder.error(
-                self,
-                "two branches end with a nonlinearity: their means do not vanish, so they are"
-                " correlated and their kernels do not add. End all branches but one with an affine"
-                " layer (Dense, Conv)",
-            )
+        self._check_uncorrelated(builder, value)
         return reduce(builder.add, value)
 
 
@@ -130,40 +153,60 @@ class FanInProd(FanIn):
     """
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
+        self._check_widths(builder, value)
         self._check_independent(builder, value, "their kernels do not multiply")
         return reduce(lambda a, b: builder.multiply(self, a, b), value)
 
 
 @dataclass(frozen=True, repr=False)
 class FanInConcat(FanIn):
-    """Puts the branches' features side by side: K and T are the branches' means, weighted by their
-    widths.
+    """Puts the branches side by side.
 
-    Either all branches declare theirs (the data have one), or none does: they are equal then. The
-    branches may share signals. Features of different branches differ in variance: an affine layer
-    comes before the next nonlinearity.
+    Features or channels: K and T are the branches' means, weighted by their widths. Either all
+    branches declare theirs (the data have one), or none does: they are equal then. The branches may
+    share signals. Features of different branches differ in variance: an affine layer comes before
+    the next nonlinearity.
+
+    Positions: images become larger. K and T are the branches' own between positions of one branch,
+    and 0 between others: the branches must be uncorrelated, as for `FanInSum`.
 
     Parameters
     ----------
     axis : int, default=-1
-        That of features or channels, the last.
+        Of data with channels last: by default features or channels.
     """
 
     axis: int = -1
 
     def __post_init__(self) -> None:
-        if type(self.axis) is not int:
+        if not is_whole(self.axis):
             raise TypeError(
                 f"FanInConcat: axis must be a number, that of an axis, not {self.axis!r}"
             )
+        object.__setattr__(self, "axis", int(self.axis))
+
+    def of(self, rank: int) -> int | None:
+        """The axis of a sample of this rank, channels last; None where there is none."""
+        axis = self.axis - 1 if self.axis >= 0 else self.axis + rank
+        return axis if 0 <= axis < rank else None
+
+    def fixed(self, shape: Shape) -> Shape:
+        axis = self.of(len(shape))
+        if axis is None or axis == len(shape) - 1:
+            return shape
+        return (*shape[:axis], *shape[axis + 1 :])
 
     def join(self, builder: Builder, value: tuple[Value, ...]) -> Value:
-        if self.axis not in (-1, len(value[0].shape)):
+        rank = len(value[0].shape)
+        axis = self.of(rank)
+        if axis is None:
             raise builder.error(
                 self,
-                "only features or channels, the last axis, are put side by side: samples stay"
-                " apart, and images do not become larger",
+                f"axis={self.axis} of data with {rank + 1} axes: only features or channels, and"
+                " positions, are put side by side; samples (axis 0) stay apart",
             )
+        if axis < rank - 1:
+            return self._positions(builder, value, axis)
         declared = [part.width for part in value]
         if None not in declared:
             sizes = [part.width or 0 for part in value]
@@ -177,6 +220,21 @@ class FanInConcat(FanIn):
                 " Conv(channels=…); the data have one)",
             )
         return builder.concat(value, sizes)
+
+    def _positions(self, builder: Builder, value: tuple[Value, ...], axis: int) -> Value:
+        """The sum of the branches on places of their own in the larger image."""
+        self._check_uncorrelated(builder, value)
+        sizes = [part.image[axis] for part in value]
+        places = np.split(np.eye(sum(sizes)), np.cumsum(sizes)[:-1], axis=1)
+        image = value[0].image
+        larger = (*image[:axis], sum(sizes), *image[axis + 1 :])
+        return reduce(
+            builder.add,
+            [
+                builder.mix(part, place, larger, axis)
+                for part, place in zip(value, places, strict=True)
+            ],
+        )
 
 
 @dataclass(frozen=True, repr=False, init=False)

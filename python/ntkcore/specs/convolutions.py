@@ -11,16 +11,19 @@ With A[M](p, p') = mean over the filter window of M(p + k, p' + k), terms out of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import Field, dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, single
+from ntkcore.specs.layers import QUIET, Dense, Layer, Signal, check_flag, is_whole, single
 from ntkcore.specs.program import Builder, Side, Value
 from ntkcore.specs.windows import Shape, Window, same_window, valid_window
 
+LARGEST_SIZE = 2**14  # of windows, strides and dilations, as the extension takes them
+MOST_POSITIONS = 2**16  # whose pairs have covariances of their own
 PADDINGS = ("SAME", "VALID", "CIRCULAR")
 
 
@@ -50,17 +53,18 @@ class Windowed(Layer, abstract=True):
     def _sizes(self, name: str, rank: int | None = None) -> int:
         """A field as positive numbers, by default ones; how many."""
         given: Any = getattr(self, name)
-        if rank and (given is None or given == ()):
+        if rank and (given is None or (isinstance(given, tuple) and not given)):
             given = (1,) * rank
-        try:
-            sizes = (given,) * (rank or 2) if isinstance(given, int) else tuple(map(int, given))
-        except (TypeError, ValueError):
-            sizes = ()
-        if not sizes or min(sizes) < 1 or len(sizes) != (rank or len(sizes)):
+        given = (given,) * (rank or 2) if is_whole(given) else given
+        listed = tuple(given) if isinstance(given, Iterable) else ()
+        sizes = tuple(map(int, listed)) if all(map(is_whole, listed)) else ()
+        fits = len(sizes) == (rank or max(len(sizes), 1))
+        if not fits or not 1 <= min(sizes) <= max(sizes) <= LARGEST_SIZE:
             count = f"{rank}, one" if rank else "one"
             raise ValueError(
-                f"{type(self).__name__}: {name} must hold positive numbers, {count} for every axis"
-                f" of its window, such as {(2,) * (rank or 2)}, not {given!r}"
+                f"{type(self).__name__}: {name} must hold whole numbers from 1 to {LARGEST_SIZE},"
+                f" {count} for every axis of its window, such as {(2,) * (rank or 2)}, not"
+                f" {given!r}"
             )
         object.__setattr__(self, name, sizes)
         return len(sizes)
@@ -94,6 +98,22 @@ def check_rank(layer: Layer, builder: Builder, value: Value, rank: int) -> None:
         f" {kinds.get(rank, f'{rank} axes and channels')}, but gets samples of shape"
         f" {value.shape}{hint}",
     )
+
+
+def too_many(image: Shape) -> str | None:
+    """What is wrong with so many positions, of which all pairs would have covariances."""
+    if prod(image) <= MOST_POSITIONS:
+        return None
+    return (
+        f"makes {' x '.join(map(str, image))} positions, and needs covariances of all pairs, of"
+        f" {MOST_POSITIONS} at most: make fewer of them"
+    )
+
+
+def check_positions(layer: Layer, builder: Builder, image: Shape) -> None:
+    """ValueError naming the layer that makes too many of them, before any work."""
+    if problem := too_many(image):
+        raise builder.error(layer, problem)
 
 
 def window_of(layer: Windowed, image: Shape) -> Window:
@@ -243,6 +263,9 @@ class ConvTranspose(Convolution):
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = image_of(self, builder, value)
         check_rank(self, builder, value, len(self.window))
+        axes = zip(value.image, self.window, self.strides, strict=True)
+        beyond = self.padding == "VALID"
+        check_positions(self, builder, tuple(n * s + beyond * max(k - s, 0) for n, k, s in axes))
         params = self._coefficients(builder, value)
         return builder.conv_by_taps(value, self.sides(value.image), params, self.channels)
 
@@ -313,6 +336,10 @@ class AvgPool(Pool):
     """
 
     normalize_edges: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag(self, "normalize_edges")
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         return self._pooled(builder, value, 1 / prod(self.window) ** 2, self.normalize_edges)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -194,11 +197,13 @@ class Elementwise(Activation):
                     f"at variances up to {value.variance:.3g} too few digits are left of its"
                     " kernel: rescale the data or reduce W_std",
                 )
+            builder.bound(self, self.error(value.variance, "f4" if builder.single else "f8"))
             return builder.kinks(value, KINKED[self.phi])
         try:
             made = _tabulated(self, _end_of_table(value.variance), builder.single)
         except ValueError as problem:
-            raise builder.error(self, str(problem)) from None
+            raise builder.error(self, str(problem)) from problem.__cause__
+        builder.bound(self, made.error)
         return builder.series(value, made)
 
 
@@ -226,7 +231,8 @@ def _tabulated(layer: Elementwise, variance: float, single: bool) -> series.Seri
     wanted = 1e-7 if single else 1e-8 if any(named.kinks) else 1e-13
     kinks = _mild(named, variance) if single else named.kinks
     try:
-        return series.tabulate(named.phi, named.derivative, kinks, variance, wanted)
+        with np.errstate(over="ignore", invalid="ignore"):  # it looks itself
+            return series.tabulate(named.phi, named.derivative, kinks, variance, wanted)
     except ValueError as error:
         hint = ", or use dtype='float64'" if kinks != named.kinks else ""
         raise ValueError(f"{error}{hint}") from None
@@ -252,6 +258,7 @@ def _functions(layer: Elementwise, root: float) -> Named:
     phi = _checked(layer.phi, "phi", root)
     if layer.dphi is not None:
         derivative = _checked(layer.dphi, "dphi", root)
+        _check_derivative(phi, derivative, root)
     else:
         derivative = interpolation.derivative(phi, 64 * root)
     return Named(phi, derivative, kinks_of_jumps(interpolation.jumps_at_zero(derivative)))
@@ -261,14 +268,27 @@ def _checked(function: Function, name: str, root: float) -> Function:
     """The function, element by element as float64; ValueError where it is none."""
 
     def checked(z: Array) -> Array:
-        with np.errstate(all="ignore"):
-            value = np.asarray(function(z))
+        try:
+            with np.errstate(all="ignore"):
+                value = np.asarray(_values(function, z))
+        except Exception as problem:
+            raise ValueError(
+                f"{name} of an array raised {type(problem).__name__}: {problem}; it must take"
+                " arrays of float64 (np.vectorize makes one of a function of numbers)"
+            ) from problem
         if value.shape != z.shape:
             raise ValueError(
                 f"{name} made an array of shape {value.shape} from one of shape {z.shape}: it must"
                 " act element by element"
             )
-        if np.iscomplexobj(value) or not np.isfinite(value).all():
+        if value.dtype.kind not in "fiub":
+            raise ValueError(f"{name} made an array of {value.dtype}: it must give real numbers")
+        if value.dtype.kind == "f" and value.dtype.itemsize < 8:
+            raise ValueError(
+                f"{name} made {value.dtype} of float64, which is too coarse for its coefficients:"
+                " let it compute in float64"
+            )
+        if not np.isfinite(value).all():
             at = z.flat[int(np.argmax(~np.isfinite(value)))]
             raise ValueError(
                 f"{name}({at:.6g}) is not a finite number: phi must be defined everywhere and"
@@ -276,5 +296,49 @@ def _checked(function: Function, name: str, root: float) -> Function:
             )
         return value.astype(np.float64)
 
-    checked(np.linspace(-8 * root, 8 * root, 33))
+    z = np.linspace(-8 * root, 8 * root, 33)
+    whole, part = checked(z), checked(z[20:3:-1])
+    if (np.abs(whole[20:3:-1] - part) > 1e-9 * np.abs(whole).max()).any():
+        raise ValueError(
+            f"{name} has other values of the same numbers in another array: it must act element by"
+            " element, and draw nothing"
+        )
     return checked
+
+
+def _values(function: Any, z: Array) -> Any:
+    """Of a function of NumPy or JAX arrays, or of torch tensors, which may change its argument."""
+    try:
+        with _double_precision():
+            return np.asarray(function(z.copy()))
+    except (TypeError, AttributeError) as problem:
+        torch = sys.modules.get("torch")
+        try:
+            return function(torch.tensor(z.copy())).detach().numpy()  # type: ignore[union-attr]
+        except Exception:
+            raise problem from None
+
+
+def _double_precision() -> contextlib.AbstractContextManager[Any]:
+    """In it JAX, where a caller has imported it, computes in float64."""
+    jax: Any = sys.modules.get("jax")
+    if jax is None:
+        return contextlib.nullcontext()
+    if hasattr(jax, "enable_x64"):
+        return cast(contextlib.AbstractContextManager[Any], jax.enable_x64(True))
+    enable = importlib.import_module("jax.experimental").enable_x64  # before JAX 0.8
+    return cast(contextlib.AbstractContextManager[Any], enable())
+
+
+def _check_derivative(phi: Function, derivative: Function, root: float) -> None:
+    """ValueError where differences of phi are not those of phi'."""
+    step = 1e-6 * root
+    z = root * np.linspace(-7.9, 7.8, 33)
+    slope, given = (phi(z + step) - phi(z - step)) / (2 * step), derivative(z)
+    scale = np.abs(given).max() + np.abs(phi(z)).max() / root
+    if (wrong := np.abs(slope - given) > 1e-3 * scale).any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"dphi({z[at]:.6g}) is {given[at]:.6g}, but phi rises by {slope[at]:.6g} there: dphi"
+            " must be the derivative of phi; or leave it out"
+        )

@@ -21,7 +21,9 @@ _TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(_NODES, DEGREE))
 def _pieces(function: Function, first: int, last: int) -> Array:
     """Chebyshev coefficients on the pieces [k WIDTH, (k + 1) WIDTH], first <= k < last."""
     centres = (np.arange(first, last) + 0.5) * WIDTH
-    return np.asarray(_TO_COEFFICIENTS @ function(centres + WIDTH / 2 * _NODES[:, None]))
+    pieces = np.asarray(_TO_COEFFICIENTS @ function(centres + WIDTH / 2 * _NODES[:, None]))
+    pieces[np.abs(pieces) < 1e-15 * np.abs(pieces).max(axis=0)] = 0  # rounding
+    return pieces
 
 
 def derivative(function: Function, reach: float) -> Function:
@@ -43,9 +45,14 @@ def derivative(function: Function, reach: float) -> Function:
     return at
 
 
+def _sizes(pieces: Array) -> Array:
+    """Of each piece, what is small counting for more than it is."""
+    own = np.abs(pieces).max(axis=0)
+    return np.asarray(own + 1e-3 * min(1.0, float(own.max())))
+
+
 def _check_smooth(pieces: Array, count: int) -> None:
-    scale = np.abs(pieces).max(axis=0) + 1e-3
-    rough = np.abs(pieces[-2:]).max(axis=0) > 1e-9 * scale
+    rough = np.abs(pieces[-2:]).max(axis=0) > 1e-9 * _sizes(pieces)
     if rough.any():
         worst = int(np.argmin(np.where(rough, np.abs(np.arange(-count, count) + 0.5), np.inf)))
         low = (worst - count) * WIDTH
@@ -56,12 +63,16 @@ def _check_smooth(pieces: Array, count: int) -> None:
 
 
 def _check_continuous(pieces: Array, count: int) -> None:
-    left = chebyshev.chebval(1.0, pieces[:, count - 1])
-    right = chebyshev.chebval(-1.0, pieces[:, count])
-    if abs(left - right) > 1e-9 * (1 + abs(left)):
+    left, right = (np.asarray(chebyshev.chebval(x, pieces)) for x in (1.0, -1.0))
+    size = _sizes(pieces)
+    jumps = np.abs(left[:-1] - right[1:]) > 1e-8 * np.maximum(size[:-1], size[1:])
+    if jumps.any():
+        edges = np.arange(1 - count, count)
+        k = int(np.argmin(np.where(jumps, np.abs(edges), np.inf)))
         raise ValueError(
-            f"phi jumps at 0, from {left:.6g} to {right:.6g}: the derivative of a step has no"
-            " second moment and the NTK is infinite; see ArcCosine(0) for a step's NNGP"
+            f"phi jumps at {edges[k] * WIDTH:g}, from {left[k]:.6g} to {right[k + 1]:.6g}: the"
+            " derivative of a step has no second moment and the NTK is infinite; see ArcCosine(0)"
+            " for a step's NNGP"
         )
 
 
@@ -71,10 +82,11 @@ def jumps_at_zero(function: Function) -> list[float]:
     0 where they are rounding; what is given here too little or too much stays in the series.
     """
     left, right = _pieces(function, -1, 1).T
+    scale = float(np.abs([left, right]).max())
     jumps = []
     for order in range(4):
         low = chebyshev.chebval(1.0, chebyshev.chebder(left, order, scl=2 / WIDTH))
         high = chebyshev.chebval(-1.0, chebyshev.chebder(right, order, scl=2 / WIDTH))
         jump = float(high - low)
-        jumps.append(jump if abs(jump) > 1e-6 * 30**order * (1 + abs(high)) else 0.0)
+        jumps.append(jump if abs(jump) > 1e-6 * 30**order * (scale + abs(high)) else 0.0)
     return jumps

@@ -70,7 +70,7 @@ class Layer:
             yield from layer.walk()
 
     def __repr__(self) -> str:
-        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if self._shown(f)]
+        shown = [f"{f.name}={_text(getattr(self, f.name))}" for f in fields(self) if self._shown(f)]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _shown(self, field: Field[Any]) -> bool:
@@ -99,12 +99,19 @@ class Layer:
         return json.dumps(self.to_dict())
 
 
+def _text(value: Any) -> str:
+    """As a spelling shows it: constants of many numbers are cut short."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Layer):
         return value.to_dict()
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
+MOST_SHOWN = 200  # letters of a field
 LARGEST = 1e150  # its square is finite
 
 
@@ -114,8 +121,21 @@ def check_number(layer: Layer, name: str, *, minimum: float = -LARGEST) -> None:
     object.__setattr__(layer, name, value)
 
 
+def is_whole(value: Any) -> bool:
+    """An int, NumPy's too, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_flag(layer: Layer, name: str) -> None:
+    """A field that is True or False."""
+    if type(getattr(layer, name)) is not bool:
+        raise TypeError(f"{type(layer).__name__}: {name} must be True or False")
+
+
 def check_value(layer: Layer, name: str, value: Any, *, minimum: float = -LARGEST) -> float:
     """``value`` as a plain, finite number, or the error of the field ``name``."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of JAX, torch
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{type(layer).__name__}: {name} must be a number, not {value!r}")
     number = value if isinstance(value, int) else float(value)
@@ -297,7 +317,7 @@ class LayerNorm(Layer):
     def __post_init__(self) -> None:
         check_number(self, "eps", minimum=0)
         axes = self.axis if isinstance(self.axis, (tuple, list)) else (self.axis,)
-        if not axes or not all(isinstance(a, Integral) and not isinstance(a, bool) for a in axes):
+        if not axes or not all(map(is_whole, axes)):
             raise TypeError(
                 f"LayerNorm: axis must be a number or several, those of axes, not {self.axis!r}"
             )
@@ -307,6 +327,8 @@ class LayerNorm(Layer):
         """The axes of data of this rank; ValueError for others, and without that of channels."""
         given = self.axis if isinstance(self.axis, tuple) else (self.axis,)
         found = {a % rank if -rank <= a < rank else a for a in given}
+        if len(found) < len(given):
+            raise ValueError(f"axis={self.axis!r} names an axis twice, of data with {rank} axes")
         if not found <= set(range(1, rank)) or rank - 1 not in found:
             raise ValueError(
                 f"axis={self.axis!r} of data with {rank} axes: it takes features or channels, axis"

@@ -94,6 +94,15 @@ def _emit(
         builder.release(value)
 
 
+def check_net(net: object) -> None:
+    """TypeError for anything but a spec."""
+    if not isinstance(net, Layer):
+        raise TypeError(
+            "net must be a network spec such as Serial(Dense(), Relu(), Dense()), not"
+            f" {type(net).__name__}"
+        )
+
+
 def lower(
     net: Layer,
     input_shape: Shape,
@@ -109,11 +118,7 @@ def lower(
 
     ValueError names the layer that does not fit, or the depths there are.
     """
-    if not isinstance(net, Layer):
-        raise TypeError(
-            "net must be a network spec such as Serial(Dense(), Relu(), Dense()), not"
-            f" {type(net).__name__}"
-        )
+    check_net(net)
     parts, readout = stages(net)
     wanted = [len(parts)] if depths is None else [int(depth) for depth in depths]
     if depths is not None and (
@@ -153,6 +158,16 @@ def on_planes_or_not(
 def end_of(net: Layer, builder: Builder) -> Value:
     """What is known of a network's outputs; flattened images are vectors now."""
     return builder.read(single(net, builder, net.lower(builder, builder.input)))
+
+
+def error_bounds(net: Layer, input_shape: Shape, data: Range) -> dict[str, float]:
+    """What the tables of `tabulated` layers leave out for such data at most, by the layer."""
+
+    def errors(builder: Builder) -> dict[str, float]:
+        net.lower(builder, builder.input)
+        return builder.errors
+
+    return on_planes_or_not(errors, input_shape, False, data)
 
 
 def _built(

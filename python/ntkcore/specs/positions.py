@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.specs.convolutions import image_of
-from ntkcore.specs.layers import Layer, Signal, single
+from ntkcore.specs.convolutions import check_positions, image_of, too_many
+from ntkcore.specs.layers import Layer, Signal, check_flag, single
 from ntkcore.specs.program import Builder, Matrix, Value
 from ntkcore.specs.windows import Shape
 
@@ -21,6 +21,7 @@ Item = int | Slice | str
 Constant = float | tuple["Constant", ...]
 Axes = tuple[int, ...]
 LETTERS = string.ascii_letters
+MOST_NUMBERS = 2**22  # of a constant
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,6 +151,7 @@ class ImageResize(Layer):
                 f"ImageResize: method must be one of nearest, {', '.join(METHODS)}, not"
                 f" {self.method!r}"
             )
+        check_flag(self, "antialias")
         object.__setattr__(self, "shape", sizes)
 
     def lower(self, builder: Builder, value: Signal) -> Value:
@@ -160,6 +162,8 @@ class ImageResize(Layer):
                 f"has {len(self.shape)} sizes, but the samples have {len(value.image)} axes of"
                 " positions",
             )
+        pairs = zip(value.image, self.shape, strict=True)
+        check_positions(self, builder, tuple(n if out == -1 else out for n, out in pairs))
         for axis, matrix in enumerate(self.matrices(value.image)):
             if matrix is not None:
                 image = value.image
@@ -236,6 +240,11 @@ class DotGeneral(Layer):
             finite = False
         if not finite:
             raise ValueError(f"DotGeneral: {side} must be an array of finite numbers")
+        if array.size > MOST_NUMBERS:
+            raise ValueError(
+                f"DotGeneral: {side} has {array.size} numbers, more than the {MOST_NUMBERS} that a"
+                " spec holds: contract it before"
+            )
         object.__setattr__(self, side, _nested(array.tolist()))
 
     def lower(self, builder: Builder, value: Signal) -> Value:
@@ -281,6 +290,9 @@ class DotGeneral(Layer):
         its_free = [letter for i, letter in enumerate(others) if i not in axis_of]
         left, right = (its_free, free) if sides else (free, its_free)
         out = "".join([*(at[axis - 1] for axis in batch[sides]), *left, *right])
+        lengths = dict(zip([*at, *others], [*image, *constant.shape], strict=True))
+        if problem := too_many(tuple(lengths[letter] for letter in out)):
+            return problem
         basis = np.eye(math.prod(image)).reshape(-1, *image)
         result = np.einsum(f"{every}{at},{''.join(others)}->{every}{out}", basis, constant)
         return np.ascontiguousarray(result.reshape(len(basis), -1).T), result.shape[1:]

@@ -148,6 +148,7 @@ class Builder:
         self.wants_ntk = wants_ntk
         self.single = (data or Range()).single
         self.path: list[str] = []
+        self.errors: dict[str, float] = {}  # bounds of tables, by the layer
         self._ops: list[Op] = []
         self._plane_ops: list[PlaneOp] = []
         self._vectors, self._planes = _Slots(), _Slots()
@@ -166,9 +167,17 @@ class Builder:
         self._period = (0,) * len(ones)  # of circular padding since then, in its pixels
         self._affine_layers = 0
 
+    def _name(self, layer: object) -> str:
+        """Its place and its spelling."""
+        return f"layer {'.'.join(self.path) or '0'}, {layer!r}"
+
     def error(self, layer: object, problem: str) -> ValueError:
-        """The error of one layer, named by its place and its spelling."""
-        return ValueError(f"layer {'.'.join(self.path) or '0'}, {layer!r}: {problem}")
+        """The error of one layer."""
+        return ValueError(f"{self._name(layer)}: {problem}")
+
+    def bound(self, layer: object, error: float) -> None:
+        """What the layer's table leaves out is at most this."""
+        self.errors[self._name(layer)] = error
 
     def affine(
         self, value: Value, a: float, b: float, e: float, f: float, width: int | None

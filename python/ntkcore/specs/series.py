@@ -26,6 +26,7 @@ Function = Callable[[Array], Array]
 OCTAVES = 80  # of the variance; below them functions of it are taken as linear
 SIZE = 16  # Chebyshev coefficients per octave of the variance
 MOST_TERMS = 1024
+LEAST = 1e-12  # of the largest D: what is less, where phi' has a root at 0, is compared with this
 WORST = 1e-6  # error beyond which a kernel is refused
 NODES, WEIGHTS = legendre.leggauss(16)
 # A sum of n terms or more is good enough with such an error: few functions need many terms.
@@ -39,7 +40,8 @@ class Series:
 
     ``kinks``: k0 … k3 of u(z) = k0 sgn z + k1 |z| + k2 z |z| + k3 |z|^3, the part of phi' that is
     not smooth at 0. ``error``: bound on what is left out, relative to
-    sqrt(D(q, q) D(q', q')) of D = E[phi' phi'], and so for E[phi phi'], up to `variance`.
+    sqrt(D(q, q) D(q', q')) of D = E[phi' phi'], and so for E[phi phi'], up to `variance`; D counts
+    as `LEAST` of its largest where it is less.
     """
 
     table: Array
@@ -59,13 +61,16 @@ def tabulate(
     """
     goal: Goal = ((0, wanted), *ENOUGH)
     tables: list[_Octave] = []
+    least = 0.0
     for octave in range(OCTAVES):
         low = variance / 2 ** (octave + 1)
         if octave == 0:
             table = _octave(phi, derivative, kinks, low, MOST_TERMS, goal, wanted)
+            _check_finite(table, 2 * low)
+            least = LEAST * float(table.moments[:, 1].max())
         else:  # against a variance near the top, what is left out here counts by its root
             most, goal = tables[0].terms, ((0, wanted**2),)
-            table = _octave(phi, derivative, kinks, low, most, goal, wanted)
+            table = _octave(phi, derivative, kinks, low, most, goal, wanted, least)
         if not table.error <= WORST:
             raise ValueError(
                 f"at variances up to {2 * low:.3g} {table.terms} Hermite coefficients leave an"
@@ -88,6 +93,14 @@ def tabulate(
         max(table.error for table in tables),
         1.01 * float(octaves[:, :, 0].max()),
     )
+
+
+def _check_finite(table: _Octave, variance: float) -> None:
+    if not np.isfinite(table.moments[:, :3]).all():
+        raise ValueError(
+            f"at variances up to {variance:.3g} the second moment of phi or of its derivative is"
+            " beyond float64: scale phi, rescale the data or reduce W_std"
+        )
 
 
 _POINTS = np.cos(np.pi * (np.arange(SIZE) + 0.5) / SIZE)
@@ -174,6 +187,7 @@ def _octave(
     most: int,
     goal: Goal,
     wanted: float,
+    least: float = 0.0,
 ) -> _Octave:
     """The variances low (1 + (1 + x)/2) of Chebyshev's points x: terms that reach the goal, and
     how many of them hold the error `wanted` of a pair of such variances.
@@ -186,22 +200,22 @@ def _octave(
             [f(side * scaled) * root_density for side in (1, -1)]
             for f in (phi, derivative, lambda z: kink_part(z, kinks))
         )
-        r, u, error = _coefficients(slopes, kink, root_density, z, weight, terms, goal)
+        full = np.maximum((slopes[0] ** 2 + slopes[1] ** 2) @ weight, least)
+        r, u, error = _coefficients(slopes, kink, root_density, z, weight, terms, goal, full)
         if _reached(goal, r.shape[1], error):
             break
     moments = [
         (values[0] ** 2 + values[1] ** 2) @ weight,
         (slopes[0] ** 2 + slopes[1] ** 2) @ weight,
         (values[0] + values[1]) @ (weight * root_density),
-        _needed(r, u, slopes, weight, max(error, wanted)),
+        _needed(r, u, full, max(error, wanted)),
     ]
     return _Octave(np.stack(moments, axis=1), r, u, error)
 
 
-def _needed(r: Array, u: Array, slopes: list[Array], weight: Array, error: float) -> Array:
+def _needed(r: Array, u: Array, full: Array, error: float) -> Array:
     """Terms of each parity that hold the error, bounded from above by a line over the octave."""
     tails = [np.cumsum((g**2)[:, ::-1], axis=1)[:, ::-1] for g in (r, r + 2 * u)]
-    full = (slopes[0] ** 2 + slopes[1] ** 2) @ weight
     above = np.sqrt(tails[0] * tails[1]) > error * full[:, None]
     terms = np.where(above.any(axis=1), r.shape[1] - np.argmax(above[:, ::-1], axis=1), 1)
     pairs = (terms + 1) // 2
@@ -222,14 +236,14 @@ def _coefficients(
     weight: Array,
     most: int,
     goal: Goal,
+    full: Array,
 ) -> tuple[Array, Array, float]:
     """r_n and u_n, from phi' and u on both halves of the line times the root of the density, until
-    the `goal` is reached.
+    the `goal` is reached relative to `full`.
     """
     # Even and odd parts, of r and of r + 2u: h_n is even or odd. What terms leave of them shrinks.
     halves = [np.concatenate([slope - u, slope + u]) for slope, u in zip(slopes, kink, strict=True)]
     left = [(halves[0] + sign * halves[1]) / 2 for sign in (1, -1)]
-    full = (slopes[0] ** 2 + slopes[1] ** 2) @ weight
     before, here = np.zeros_like(z), root_density
     terms = np.empty((2 * SIZE, 0))
     error = math.inf

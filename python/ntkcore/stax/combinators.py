@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from ntkcore.specs import activations, branches
 from ntkcore.specs import layers as specs
 from ntkcore.stax import parts
 from ntkcore.stax.kernel_fn import KernelFn
-from ntkcore.stax.support import check
+from ntkcore.stax.support import check, whole
 
 MOST_LAYERS = 100_000
 
@@ -39,7 +38,7 @@ def layer_of(net: specs.Layer) -> Layer:
     """The layer of a spec, samples first and channels last where it looks for them."""
     name = type(net).__name__
     if name in FANS:
-        return triple(parts.Fan(net))
+        return triple((parts.Concat if name == "FanInConcat" else parts.Fan)(net))
     anywhere = isinstance(net, activations.Activation) or name in ANYWHERE
     return triple((parts.Part if anywhere else parts.Placed)(net))
 
@@ -77,7 +76,7 @@ def repeat(layer: Layer, n: int) -> Layer:
     """The layer ``n`` times, one after another; 0 times: the identity. Each has parameters of its
     own, in a list. ValueError for a negative ``n``.
     """
-    if not 0 <= operator.index(n) <= MOST_LAYERS:
+    if not 0 <= whole("repeat", "n", n) <= MOST_LAYERS:
         raise ValueError(
             f"stax.repeat: n must be a number of times from 0 to {MOST_LAYERS}, not {n!r}"
         )
@@ -95,7 +94,7 @@ def batch(
     module, ValueError for a negative size, NotImplementedError for a number of devices.
     """
     check("batch", device_count=device_count, store_on_device=store_on_device)
-    if operator.index(batch_size) < 0:
+    if whole("batch", "batch_size", batch_size) < 0:
         raise ValueError(
             f"stax.batch: batch_size must be a number of samples, 0 or more, not {batch_size!r}"
         )

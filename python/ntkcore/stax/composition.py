@@ -16,6 +16,7 @@ from ntkcore.stax.axes import Axes
 from ntkcore.stax.kernel import Kernel
 
 Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,10 +71,24 @@ def field_of(kernel: Kernel, wants_ntk: bool) -> Field:
         if own is not None and (np.diagonal(own, axis1=-2, axis2=-1) < 0).any():
             raise ValueError(f"the Kernel's {name} holds variances, which must not be negative")
     masks = (
-        None if m is None else np.moveaxis(m, (axes.batch, axes.channel), (0, -1)).reshape(n, -1)
-        for m, n in ((kernel.mask1, n1), (kernel.mask2, n2))
+        _mask(f"mask{i}", m, axes, (n, *places))
+        for i, m, n in ((1, kernel.mask1, n1), (2, kernel.mask2, n2))
     )
     return Field(nngp, matrix("ntk", (n1, n2)) if wants_ntk else None, own1, own2, *masks)
+
+
+def _mask(name: str, given: Any, axes: Axes, shape: Shape) -> Mask | None:
+    """Which positions are masked, of (samples, …, 1); ValueError for another shape or dtype."""
+    if given is None:
+        return None
+    mask = np.asarray(given)
+    outside = axes.outside((*shape, 1))
+    if mask.dtype != bool or mask.shape != outside:
+        raise ValueError(
+            f"the Kernel's {name} must be of bool and of shape {outside}, not {mask.dtype} of shape"
+            f" {mask.shape}"
+        )
+    return np.moveaxis(mask, (axes.batch, axes.channel), (0, -1)).reshape(shape[0], -1)
 
 
 def values_of(field: Field, axes: Axes, places: Shape, diagonal: bool) -> dict[str, Any]:

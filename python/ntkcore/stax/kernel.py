@@ -82,6 +82,8 @@ def names_of(get: str | Sequence[str] | None) -> tuple[str, ...]:
     """The attributes asked for; KeyError for an unknown one, ValueError for none and for twice."""
     if get is None:
         return FIELDS
+    if not isinstance(get, (str, Sequence)):
+        raise TypeError(f'"get" must be a name, a tuple of names, or None, not {get!r}')
     names = tuple(str(name).lower() for name in ((get,) if isinstance(get, str) else get))
     if not names or names == ("",):
         raise ValueError(f'"get" must be non-empty: one of {", ".join(FIELDS)}, or a tuple of them')

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
+from ntkcore.engine.kernels import kernel
 from ntkcore.specs import activations, branches, convolutions, elementwise, layers, positions
 from ntkcore.stax import moving, parts
 from ntkcore.stax.axes import axes_of
 from ntkcore.stax.combinators import Layer, triple
 from ntkcore.stax.combinators import layer_of as _layer
-from ntkcore.stax.support import check, in_order, letters, padding_name, scales
+from ntkcore.stax.support import check, in_order, letters, padding_name, scales, whole
 
 
 def Dense(
@@ -29,9 +29,10 @@ def Dense(
     layer only. ``s``: of "standard" alone: the input is s[0] times as wide as declared (as the
     layer before says), the finite layer has s[1] out_dim units (Sohl-Dickstein et al. 2020).
     """
-    standard = parameterization.lower() == "standard"
-    net = layers.Dense(W_std, b_std, parameterization.lower(), operator.index(out_dim))
-    return triple(parts.Affine(net, batch_axis, channel_axis, s=scales(s, standard, "Dense")))
+    way = str(parameterization).lower()
+    net = layers.Dense(W_std, b_std, way, whole("Dense", "out_dim", out_dim))
+    axes = whole("Dense", "batch_axis", batch_axis), whole("Dense", "channel_axis", channel_axis)
+    return triple(parts.Affine(net, *axes, s=scales(s, way == "standard", "Dense")))
 
 
 def Conv(
@@ -95,11 +96,10 @@ def _convolution(
     kind: Any, given: tuple[Any, ...], numbers: Sequence[str] | None, s: Sequence[int]
 ) -> Layer:
     out_chan, filter_shape, strides, padding, W_std, b_std, parameterization = given
-    rank = 2 if isinstance(filter_shape, int) else len(filter_shape)
+    rank = len(filter_shape) if hasattr(filter_shape, "__len__") else 2
     lhs, rhs, out = letters(numbers, rank, kind.__name__)
     sizes, steps = (in_order(one, rhs, lhs) for one in (filter_shape, strides or (1,) * rank))
-    way = parameterization.lower()
-    width = operator.index(out_chan)
+    way, width = str(parameterization).lower(), whole(kind.__name__, "out_chan", out_chan)
     if rank:
         net = kind(sizes, steps, padding_name(padding), W_std, b_std, way, width)
     else:  # of vectors
@@ -124,6 +124,8 @@ def ImageResize(
     """Resizes images as `jax.image.resize`, see `ntkcore.ImageResize`; ``precision`` is of no
     effect. ``shape``: of the whole batch, -1 for what stays: samples and channels at least.
     """
+    if not hasattr(shape, "__len__"):
+        raise TypeError(f"stax.ImageResize: shape must hold a size for every axis, not {shape!r}")
     sizes = list(shape)
     axes = axes_of((batch_axis, channel_axis), len(sizes), "ImageResize")
     if sizes[axes.batch] != -1 or sizes[axes.channel] != -1:
@@ -132,8 +134,16 @@ def ImageResize(
             f" and channels (axis {axes.channel}): only positions are resized"
         )
     left = [size for at, size in enumerate(sizes) if at not in (axes.batch, axes.channel)]
-    net = positions.ImageResize(tuple(left), padding_name(method).lower(), antialias)
+    name = str(getattr(method, "name", method)).lower()
+    net = positions.ImageResize(tuple(left), RESIZING.get(name, name), antialias)
     return triple(parts.Placed(net, batch_axis, channel_axis))
+
+
+# jax.image's other names.
+RESIZING = {
+    **dict.fromkeys(("bilinear", "trilinear", "triangle"), "linear"),
+    **dict.fromkeys(("bicubic", "tricubic"), "cubic"),
+}
 
 
 def Index(idx: Any, batch_axis: int = 0, channel_axis: int = -1) -> Layer:
@@ -160,6 +170,8 @@ def DotGeneral(
     """
     if lhs is None and rhs is None:
         return Identity()
+    if lhs is not None and rhs is not None:
+        raise ValueError("stax.DotGeneral: give one of lhs and rhs, the other being the samples")
     return triple(moving.Dotted.of(lhs, rhs, dimension_numbers, batch_axis, channel_axis))
 
 
@@ -217,15 +229,19 @@ def LayerNorm(
     `ntkcore.LayerNorm`.
     """
     axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-    if axes == (channel_axis,):
-        return triple(parts.Placed(layers.LayerNorm(eps), batch_axis, channel_axis))
-    if (batch_axis, channel_axis) != (0, -1):
-        raise NotImplementedError(
-            f"stax.LayerNorm: axis={axis!r} with batch_axis={batch_axis} and"
-            f" channel_axis={channel_axis} is not supported: over more than channels only images of"
-            " (samples, height, width, channels) are normalised"
-        )
-    return triple(parts.Placed(layers.LayerNorm(eps, axes), batch_axis, channel_axis))
+    ends = batch_axis, channel_axis
+    moved = tuple(_channels_last(one, *ends) if isinstance(one, int) else one for one in axes)
+    return triple(parts.Placed(layers.LayerNorm(eps, moved), *ends))
+
+
+def _channels_last(axis: int, batch_axis: int, channel_axis: int) -> int:
+    """An axis of data as it is called with samples first and channels last."""
+    if axis in (batch_axis, channel_axis):
+        return 0 if axis == batch_axis else -1
+    ends = (batch_axis, channel_axis)
+    if axis < 0:
+        return axis - 1 + sum(axis < end < 0 for end in ends)
+    return axis + 1 - sum(0 <= end < axis for end in ends)
 
 
 def Dropout(rate: float, mode: str = "train") -> Layer:
@@ -307,22 +323,24 @@ def Sign() -> Layer:
 
 def Monomial(degree: int) -> Layer:
     """x^degree."""
-    return _layer(activations.Monomial(operator.index(degree)))
+    return _layer(activations.Monomial(whole("Monomial", "degree", degree)))
 
 
 def RectifiedMonomial(degree: int) -> Layer:
     """x^degree for x > 0, else 0. The derivative of degree 0 counts as 0, as that of `Sign`."""
-    return _layer(activations.RectifiedMonomial(operator.index(degree), frozen=True))
+    return _layer(
+        activations.RectifiedMonomial(whole("RectifiedMonomial", "degree", degree), frozen=True)
+    )
 
 
 def Polynomial(coef: Sequence[float]) -> Layer:
     """coef[0] + coef[1] x + …, see `ntkcore.Polynomial`."""
-    return _layer(activations.Polynomial(tuple(coef)))
+    return _layer(activations.Polynomial(cast(Any, coef)))
 
 
 def Hermite(degree: int) -> Layer:
     """The normalised Hermite polynomial, for inputs of any variance, see `ntkcore.Hermite`."""
-    return _layer(activations.Hermite(operator.index(degree)))
+    return _layer(activations.Hermite(whole("Hermite", "degree", degree)))
 
 
 def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) -> Layer:
@@ -330,7 +348,7 @@ def ExpNormalized(gamma: float = 1, shift: float = -1, do_clip: bool = False) ->
     clipped as not.
     """
     check("ExpNormalized", do_clip=do_clip)
-    return _layer(activations.ExpNormalized(gamma, shift))
+    return _layer(activations.ExpNormalized(gamma, float(shift)))
 
 
 def Gabor() -> Layer:
@@ -340,22 +358,52 @@ def Gabor() -> Layer:
 
 def Elementwise(fn: Any = None, nngp_fn: Any = None, d_nngp_fn: Any = None) -> Layer:
     """Any activation, by its function of arrays or its name, see `ntkcore.Elementwise`, which finds
-    the kernel itself.
+    the kernel itself; ``nngp_fn`` and ``d_nngp_fn``, functions of (cov12, var1, var2), are compared
+    with it.
 
-    NotImplementedError for ``nngp_fn`` and ``d_nngp_fn``, kernels as functions of three numbers,
-    and without ``fn``. ``apply_fn`` needs a name, or a ``fn`` of torch tensors.
+    ``apply_fn`` takes names and functions, with derivatives for a name and a ``fn`` of torch
+    tensors. NotImplementedError without ``fn``, ValueError for the kernel of another function.
     """
-    if fn is None or nngp_fn is not None or d_nngp_fn is not None:
+    if fn is None:
         raise NotImplementedError(
-            "stax.Elementwise: nngp_fn and d_nngp_fn are not supported: give fn, whose kernel is"
-            " found from its Hermite coefficients"
+            "stax.Elementwise: a kernel nngp_fn without its activation is not supported: give fn,"
+            " whose kernel is found from its Hermite coefficients"
         )
-    return _layer(elementwise.Elementwise(fn))
+    net = elementwise.Elementwise(fn)
+    _check_dual(net, nngp_fn, d_nngp_fn)
+    return _layer(net)
+
+
+def _check_dual(net: elementwise.Elementwise, nngp_fn: Any, d_nngp_fn: Any) -> None:
+    """ValueError where given kernels are not the layer's at some covariances."""
+    both = layers.Serial(layers.Dense(), net)
+    for c, q1, q2 in ((0.5, 1.0, 1.0), (-0.2, 0.5, 1.5)) if nngp_fn or d_nngp_fn else ():
+        x, y = [(2 * q1) ** 0.5, 0.0], [c * (2 / q1) ** 0.5, (2 * q2 - 2 * c**2 / q1) ** 0.5]
+        found = kernel(both, [x], [y], ("nngp", "ntk"), dtype="float64")
+        for name, given, ours in (
+            ("nngp_fn", nngp_fn, found.nngp[0, 0]),
+            ("d_nngp_fn", d_nngp_fn, found.ntk[0, 0] / c),
+        ):
+            if given is not None and not abs((value := _at(name, given, c, q1, q2)) - ours) < 1e-4:
+                raise ValueError(
+                    f"stax.Elementwise: {name}({c}, {q1}, {q2}) is {value:.6g}, but the kernel of"
+                    f" fn is {ours:.6g} there: leave {name} out"
+                )
+
+
+def _at(name: str, given: Any, *covariances: float) -> float:
+    try:
+        return float(given(*covariances))
+    except Exception as problem:
+        raise ValueError(
+            f"stax.Elementwise: {name}{covariances} raised {type(problem).__name__}: {problem};"
+            f" leave {name} out"
+        ) from problem
 
 
 def ElementwiseNumerical(fn: Any, deg: int, df: Any = None) -> Layer:
     """Any activation, see `ntkcore.Elementwise`; ``deg`` is not needed: the error is bounded."""
-    if operator.index(deg) < 1:
+    if whole("ElementwiseNumerical", "deg", deg) < 1:
         raise ValueError(f"stax.ElementwiseNumerical: deg must be positive, not {deg!r}")
     return _layer(elementwise.Elementwise(fn, df))
 

@@ -18,6 +18,8 @@ def masked(x: Any, constant: float | None) -> tuple[Any, Mask | None]:
     """
     if x is None or constant is None or np.ndim(x) < 2:
         return x, None
+    if np.ndim(constant) or np.asarray(constant).dtype.kind not in "fiub":
+        raise TypeError(f"kernel_fn: mask_constant must be a real number, not {constant!r}")
     array = as_array(x, "x")
     hidden = np.isnan(array) if np.isnan(constant) else array == constant
     return np.where(hidden, 0, array), hidden.all(axis=-1).reshape(len(array), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -42,21 +43,17 @@ class Indexed(Placed):
             items.pop()
         at = items.index("...") if "..." in items else len(items)
         head, tail = items[:at], items[at + 1 :]
-        spatial: list[Any] = [*head, "...", *tail]
-        samples: Any = ALL
-        for name, axis in (("samples", batch_axis), ("channels", channel_axis)):
-            place = _place(axis, len(head), len(tail))
-            item = ALL if place == "..." else None if place is None else spatial[place]
-            if item != ALL and not (name == "samples" and isinstance(item, tuple)):
-                raise NotImplementedError(
-                    f"stax.Index: idx={idx!r} picks {name} (axis {axis}), or may do so: write every"
-                    " axis from the first on, with a slice for samples and : for channels"
-                )
-            if place != "...":
-                spatial[place] = None
-            samples = item if name == "samples" else samples
-        left = tuple(item for item in spatial if item is not None)
-        net = layers.Identity() if left == ("...",) else positions.Index(left)
+        places = [_place(axis, len(head), len(tail)) for axis in (batch_axis, channel_axis)]
+        whole = [*head, "...", *tail]
+        samples, channels = (whole[place] for place in places)
+        if not (samples == "..." or isinstance(samples, tuple)) or channels not in ("...", ALL):
+            raise NotImplementedError(
+                f"stax.Index: idx={idx!r} picks one sample (axis {batch_axis}) or some channels"
+                f" (axis {channel_axis}): give a slice for samples and : for channels"
+            )
+        left = [item for at, item in enumerate(whole) if at not in places or item == "..."]
+        net = layers.Identity() if left == ["..."] else positions.Index(tuple(left))
+        samples = ALL if samples == "..." else samples
         return cls(net, batch_axis, channel_axis, tuple(head), tuple(tail), samples)
 
     def picked(self, samples: Any) -> Any:
@@ -75,6 +72,14 @@ class Indexed(Placed):
     def left(self, axes: Axes) -> Axes:
         between = [ALL] * (axes.ndim - len(self.head) - len(self.tail))
         whole = [*self.head, *between, *self.tail]
+        picked = whole[axes.batch] if axes.batch < len(whole) else None
+        fits = len(whole) == axes.ndim and picked == self.samples and isinstance(picked, tuple)
+        if not fits or whole[axes.channel] != ALL:
+            raise NotImplementedError(
+                f"stax.Index: {self.head} and, from the last axis, {self.tail} of {axes.ndim} axes"
+                f" must hold a slice for samples (axis {axes.batch}) and : for channels (axis"
+                f" {axes.channel})"
+            )
         return axes.without([axis for axis, item in enumerate(whole) if isinstance(item, int)])
 
 
@@ -82,16 +87,18 @@ def _item(item: Any) -> Any:
     """As `ntkcore.Index` takes it."""
     if isinstance(item, slice):
         return item.start, item.stop, item.step
+    if getattr(item, "ndim", 0):
+        return item.tolist()  # the spec says that it takes none
+    if isinstance(item, Integral) and not isinstance(item, bool):
+        return int(item)
     return "..." if item is Ellipsis else item
 
 
-def _place(axis: int, head: int, tail: int) -> Any:
-    """Where the item of an axis stands in (head, ..., tail); "...": between them, None: unknown."""
+def _place(axis: int, head: int, tail: int) -> int:
+    """Where the item of an axis stands in (head, ..., tail), which `Indexed.left` makes sure of."""
     if 0 <= axis < head:
         return axis
-    if -tail <= axis < 0:
-        return head + 1 + tail + axis
-    return "..." if tail == 0 and axis >= -1 else None
+    return head + 1 + tail + axis if -tail <= axis < 0 else head
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,13 @@ class Dotted(Placed):
     def of(cls, lhs: Any, rhs: Any, numbers: Any, batch_axis: int, channel_axis: int) -> Dotted:
         """From neural-tangents' arguments; NotImplementedError for axes that it cannot take."""
         left = rhs is None
-        mine = [tuple(pair[int(left)]) for pair in numbers]
+        try:
+            mine = [tuple(pair[int(left)]) for pair in numbers]
+        except (TypeError, IndexError):
+            raise ValueError(
+                f"stax.DotGeneral: dimension_numbers={numbers!r} must be ((contracted, contracted),"
+                " (batch, batch)), the axes of the left and of the right"
+            ) from None
         taken = [axis for axes in mine for axis in axes]
         if min(taken, default=0) < 0 or {batch_axis, channel_axis} & set(taken):
             raise NotImplementedError(

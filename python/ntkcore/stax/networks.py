@@ -59,7 +59,9 @@ def _is_shape(given: Any) -> bool:
 
 
 def mapped_shapes(function: Callable[[Any], Any], shapes: Any) -> Tree:
-    """The function of a shape, or of every shape of a list."""
+    """The function of a shape, or of every shape of a list; TypeError for anything else."""
+    if not isinstance(shapes, (list, tuple)):
+        raise TypeError(f"stax: input_shape must be a tuple of sizes, not {shapes!r}")
     return function(shapes) if _is_shape(shapes) else [function(shape) for shape in shapes]
 
 
@@ -134,6 +136,14 @@ def _seeded(rng: Any) -> Iterator[None]:
         yield
 
 
+def joined(x: list[torch.Tensor], axis: int) -> torch.Tensor:
+    """Branches side by side; ValueError where they do not fit."""
+    try:
+        return torch.cat(x, dim=axis)
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(f"stax.FanInConcat: the branches do not fit: {error}") from None
+
+
 def approximate_gelu(x: torch.Tensor) -> torch.Tensor:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     return torch.nn.functional.gelu(x, approximate="tanh")
@@ -161,7 +171,7 @@ def _module(part: Any, x: Tree) -> torch.nn.Module:
         _check(part, (*(signal.image or ()), signal.channels))
     abc = parameterization_of(getattr(part.net, "parameterization", "ntk"))
     made = Maker(1, abc).make(part.finite, tuple(signal) if isinstance(x, list) else signal)
-    return made[0].to(leaves(x)[0])
+    return made[0]
 
 
 def _features(x: torch.Tensor) -> Features:
@@ -189,6 +199,10 @@ def _drawn(module: torch.nn.Module, generator: torch.Generator) -> tuple[torch.T
     return tuple(found)
 
 
+def _moved(buffer: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return buffer.to(like if buffer.is_floating_point() else like.device)
+
+
 def _call(layer: str, module: torch.nn.Module, values: Sequence[torch.Tensor], x: Tree) -> Any:
     """The module with these parameters on x, taken in their dtype, on their device.
 
@@ -204,7 +218,9 @@ def _call(layer: str, module: torch.nn.Module, values: Sequence[torch.Tensor], x
             )
     if values:
         x = mapped(lambda t: t.to(values[0]), x)
-    named = dict(zip(own, values, strict=True))
+    like = leaves(x)[0]
+    named = {name: _moved(buffer, like) for name, buffer in module.named_buffers()}
+    named |= zip(own, values, strict=True)
     try:
         return torch.func.functional_call(module, named, (tuple(x) if isinstance(x, list) else x,))
     except torch.cuda.OutOfMemoryError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -140,10 +140,33 @@ class Fan(Part):
     def output_shape(self, input_shape: Any, run: Callable[[], Any]) -> Any:
         if isinstance(self.net, FanOut):
             return [tuple(input_shape)] * self.net.num
-        shape = list(input_shape[0])
-        if isinstance(self.net, FanInConcat):
-            shape[-1] = sum(part[-1] for part in input_shape)
+        return tuple(input_shape[0])
+
+
+@dataclass(frozen=True)
+class Concat(Fan):
+    """Branches side by side along an axis of whole batches, which must mean what the spec's does,
+    of channels last.
+    """
+
+    def after(self, axes: Any) -> Any:
+        axes = super().after(axes)
+        if isinstance(axes, Axes) and (axes.batch, axes.channel) != (0, axes.ndim - 1):
+            raise NotImplementedError(
+                f"stax.FanInConcat: the branches have samples on axis {axes.batch} and channels on"
+                f" axis {axes.channel} of {axes.ndim}: put samples first and channels last before"
+            )
+        return axes
+
+    def output_shape(self, input_shape: Any, run: Callable[[], Any]) -> Any:
+        shape, axis = list(input_shape[0]), cast(FanInConcat, self.net).axis
+        shape[axis] = sum(part[axis] for part in input_shape)
         return tuple(shape)
+
+    def run(self, params: Any, x: Tree, rng: Any) -> Tree:
+        from ntkcore.stax import networks
+
+        return networks.joined(x, cast(FanInConcat, self.net).axis)
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,22 @@ def refuse_masks(call: str, **arguments: Any) -> None:
         )
 
 
+def whole(layer: str, name: str, value: Any) -> int:
+    """An argument that counts something; TypeError naming it for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"stax.{layer}: {name} must be a whole number, not {value!r}") from None
+
+
 def scales(s: Any, standard: bool, layer: str) -> tuple[int, int]:
     """``s`` of a layer in the standard parameterization; (1, 1) elsewhere, where it plays no part.
     ValueError for anything but two positive numbers.
     """
-    before, after = map(operator.index, s) if len(s) == 2 else (0, 0)
+    try:
+        before, after = map(operator.index, s)
+    except (TypeError, ValueError):
+        before, after = 0, 0
     if before < 1 or after < 1:
         raise ValueError(f"stax.{layer}: s must be two positive numbers (before, after), not {s!r}")
     return (before, after) if standard else (1, 1)
@@ -76,6 +87,11 @@ def letters(given: Sequence[str] | None, rank: int, layer: str) -> tuple[str, st
     if given is None:
         default = "DHW"[-rank:] if rank > 1 else "H" * rank
         return f"N{default}C", f"{default}IO", f"N{default}C"
+    if len(given) != 3 or not all(isinstance(one, str) for one in given):
+        raise ValueError(
+            f"stax.{layer}: dimension_numbers={given!r} must be the letters of the axes of inputs,"
+            " weights and outputs, such as ('NHWC', 'HWIO', 'NHWC')"
+        )
     lhs, rhs, out = given
     space = [letter for letter in lhs if letter not in "NC"]
     fits = (

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import Array
-from ntkcore.engine.kernels import kernel
+from ntkcore.engine.kernels import error_bounds, kernel
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.text import from_json
 
@@ -133,6 +133,7 @@ def description(
         "backend": backend,
         "version": __version__,
         "precision": PRECISION,
+        "errors": error_bounds(net, a, b),
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ntkcore.engine.inputs import Array
-from ntkcore.engine.kernels import kernel_diag
+from ntkcore.engine.kernels import error_bounds, kernel_diag
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.text import from_json
 from ntkcore.store.format import (
@@ -240,9 +240,11 @@ def enlarge(group: Any, new: Array, backend: str) -> None:
     if old % tile:  # the last tiles were cut short: they are computed again
         group["done"][old // tile, :] = 0
         group["done"][:, old // tile] = 0
+    x = np.concatenate([before, new])
     whole = {
         "n": n,
-        "x": digest(np.concatenate([before, new])),
+        "x": digest(x),
+        "errors": error_bounds(from_json(found["net"]), x),
         "extensions": [*extensions(found), pending["x"]],
     }
     group.attrs["ntkcore"] = sealed(
