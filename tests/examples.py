@@ -300,6 +300,19 @@ FULL_NETS = {
         nk.Serial(CONV3, R, nk.AvgPool((2, 1, 2), padding="SAME"), CONV3, R, nk.LocalAvgPool(3), D),
         (2, 2, 3, 2),
     ),
+    "volume, normalised": (
+        nk.Serial(
+            *(CONV3, nk.LayerNorm(0.1, (1, 3, -1)), R, CONV3, nk.LayerNorm(axis=(1, 2, 3, 4)), R),
+            *(nk.Conv((2, 1, 1)), nk.LayerNorm(), nk.Erf(), FLAT, D),
+        ),
+        (3, 2, 2, 2),
+    ),
+    "local, normalised": (
+        nk.Serial(
+            LOCAL, nk.LayerNorm(0.1, (2, 3)), R, LOCAL, nk.LayerNorm(axis=(1, 3)), R, FLAT, D
+        ),
+        (4, 3, 2),
+    ),
     "four axes": (nk.Serial(nk.Conv((2, 1, 2, 1), b_std=0.1), R, GAP, D), (2, 2, 3, 1, 2)),
     "dilated volume": (
         nk.Serial(CONV3, R, nk.Conv((2, 2, 1), padding="SAME", dilation=(1, 2, 1)), R, FLAT, D),

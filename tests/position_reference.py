@@ -145,6 +145,28 @@ def dotted(layer, x):
     return np.moveaxis(done, np.ndim(layer.lhs) - len(left), 0)
 
 
+def normalised(layer, signal):
+    """By the mean of variances over the axes that it names besides that of channels."""
+    over = [axis - 1 for axis in layer.axes(len(signal.axes) + 2) if axis <= len(signal.axes)]
+
+    def scale(side):
+        q = np.einsum("iipp->ip", side[..., 0, :, 0]).reshape(-1, *signal.axes)
+        mean = np.broadcast_to(q.mean(tuple(over), keepdims=True), q.shape)
+        return 1 / np.sqrt(mean.reshape(len(q), -1) + layer.eps)
+
+    a, b = scale(signal.left), scale(signal.right)
+    parts = [
+        m * np.einsum("ip,jq->ijpq", *scales)[:, :, :, None, :, None]
+        for m, scales in (
+            (signal.k, (a, b)),
+            (signal.t, (a, b)),
+            (signal.left, (a, a)),
+            (signal.right, (b, b)),
+        )
+    ]
+    return Axes(plain.Signal(*parts, signal.width), signal.axes)
+
+
 def apply(layer, signal):
     name = type(layer).__name__
     if name in ("Serial", "Residual", "Parallel"):
@@ -181,6 +203,7 @@ def branches(layer, signal):
 LAYERS = {
     **dict.fromkeys(("Conv", "ConvLocal", "ConvTranspose"), conv),
     **dict.fromkeys(("AvgPool", "SumPool"), pool),
+    "LayerNorm": normalised,
     "Index": by_constants(indexed),
     "ImageResize": by_constants(resized),
     "DotGeneral": by_constants(dotted),

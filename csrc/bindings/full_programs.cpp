@@ -86,7 +86,9 @@ class FullOpChecker {
     require(held.positions > 0, "full op: nothing is in its slot");
     require(!add || held == held_[op.other], "add: what the slots hold differs");
     require(reads <= held.positions, "full op: its table reads beyond the last position");
-    if (out > 0) held.positions = out;
+    if (op.kind != FullOpKind::pointwise && out > 0) held.positions = out;
+    require(op.kind != FullOpKind::pointwise || out == 0 || out == held.positions,
+            "normalize: its matrix has another number of positions");
     if (op.kind == FullOpKind::diagonal || op.kind == FullOpKind::spread) {
       require(held.diagonal == (op.kind == FullOpKind::spread), "full op: it holds that already");
       held.diagonal = !held.diagonal;
@@ -148,9 +150,10 @@ std::shared_ptr<FullSchedule> make_full(const std::vector<FullOpTuple>& ops, int
       op.kind = kind;
       op.pointwise = part;
       op.constants = constants;
-      const auto [out, reads] = kind == FullOpKind::window   ? windows.sizes(op.table)
-                                : kind == FullOpKind::linear ? matrices.sizes(op.table)
-                                                             : std::pair(0, 0);
+      const bool matrix = kind == FullOpKind::linear || means_of(op);
+      const auto [out, reads] = kind == FullOpKind::window ? windows.sizes(op.table)
+                                : matrix                   ? matrices.sizes(op.table)
+                                                           : std::pair(0, 0);
       checker.follow(op, out, reads);
       checked.push_back(op);
     };

@@ -180,12 +180,28 @@ class FullRun {
   void record(const FullOp& op, double* features, const Field<T>& field) {
     own_.k = row(spare().k, 0);
     own_.t = row(spare().t, 0);
+    if (means_of(op)) return record_means(op, features, field);
     for (int p = 0; p < field.positions; ++p) {
       const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
       const WithItself<double> r = with_itself(op.pointwise, op.constants, double(field.k[at]));
       for (int f = 0; f < features_at(op); ++f) features[f * pitch_ + p] = r.f[f];
       own_.k[p] = T(r.E);
       own_.t[p] = T(r.D * double(field.t[at]));
+    }
+  }
+  // The same of a normalisation by means of variances over positions.
+  void record_means(const FullOp& op, double* features, const Field<T>& field) {
+    const Normalize<double> norm(op.constants.p);
+    const MatrixTable& means = program_.matrices[op.table];
+    const std::int64_t step = field.diagonal ? 1 : pitch_ + 1;
+    for (int p = 0; p < field.positions; ++p) {
+      double mean = 0, f[2];
+      for (int e = means.start[p]; e < means.start[p + 1]; ++e)
+        mean += means.value[e] * double(field.k[means.column[e] * step]);
+      norm.side(mean, f);
+      for (int which = 0; which < 2; ++which) features[which * pitch_ + p] = f[which];
+      own_.k[p] = T(f[0] * f[0] * double(field.k[p * step]));
+      own_.t[p] = T(f[0] * f[0] * double(field.t[p * step]));
     }
   }
   void finish_self(Field<T>& field) {

@@ -11,7 +11,7 @@ namespace ntk {
 
 enum class FullOpKind : int {
   affine,     // K, T <- an Affine of them
-  pointwise,  // K, T <- E, D T, with the variances at both positions
+  pointwise,  // K, T <- E, D T, with the variances at both positions, or means_of() them
   window,     // K, T <- an Affine of sum_t K(source_t(o), source_t(o')): see WindowTable
   linear,     // K, T <- L K L', L T L': see MatrixTable
   copy,       // slot `slot` <- slot `other`
@@ -72,6 +72,12 @@ struct FullProgram {
   bool diagonal;  // only p = p' of the data is wanted
   Program head;   // slot r of the head starts as read-out r
 };
+
+// Is it a normalisation by the means of variances that its matrix takes?
+inline bool means_of(const FullOp& op) {
+  return op.kind == FullOpKind::pointwise && op.pointwise == Pointwise::normalize &&
+         op.constants.p[1] != 0;
+}
 
 // Features that one position has for an op.
 inline int features_at(const FullOp& op) { return op.kind == FullOpKind::pointwise ? 2 : 0; }

@@ -192,9 +192,11 @@ class Maker:
         return modules.FanInConcat(), joined
 
     def _layer_norm(self, layer: specs.LayerNorm, signal: Features) -> tuple[Module, Features]:
-        axes = layer.axes(2 if signal.image is None else 4)  # of (samples, height, width, channels)
-        inside = {3: 1, 1: 2, 2: 3} if signal.image else {1: 1}
-        return modules.LayerNorm(layer.eps, tuple(inside[a] for a in sorted(axes))), signal
+        rank = 2 + len(
+            signal.image or ()
+        )  # (samples, positions, channels); of modules channels second
+        axes = [1 if axis == rank - 1 else axis + 1 for axis in layer.axes(rank)]
+        return modules.LayerNorm(layer.eps, tuple(sorted(axes))), signal
 
     def _dropout(self, layer: specs.Dropout, signal: Features) -> tuple[Module, Features]:
         dropped = layer.mode == "train"

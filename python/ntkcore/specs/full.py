@@ -107,15 +107,14 @@ class FullBuilder(Builder):
     def _may_pool(self, image: Value) -> bool:
         return True
 
-    def normalize(self, layer: object, value: Value, eps: float, over: Sequence[bool]) -> Value:
+    def _append_normalize(self, value: Value, eps: float, over: Sequence[bool]) -> None:
+        self._append("normalize", value, params=(eps, float(any(over))))
         if any(over):
-            raise self.error(
-                layer,
-                "over positions it is known on images of networks without layers that need"
-                " full covariances (sequences, volumes, pools in branches, …): normalise over the"
-                " channels alone, axis=-1",
-            )
-        return super().normalize(layer, value, eps, over)
+            means = np.eye(1)
+            for n, mean in zip(value.image, over, strict=True):
+                means = np.kron(means, np.full((n, n), 1 / n) if mean else np.eye(n))
+            self._full_ops[-1].table = len(self._matrices)
+            self._matrices.append(_csr(means, 1, 1))
 
     def read(self, value: Value, last: bool = True) -> Value:
         if value.unread and value.unread.half > 0:

@@ -301,8 +301,8 @@ class LayerNorm(Layer):
     eps : float, default=1e-12
         Added to the variance.
     axis : int or tuple of int, default=-1
-        What is normalised over: the features, or channels, and of images (samples, height, width,
-        channels) also their rows, columns or both: q is the mean over them then.
+        What is normalised over: the features, or channels, and of (samples, positions…, channels)
+        also any axes of positions: q is the mean over them then.
 
     Examples
     --------
@@ -332,8 +332,8 @@ class LayerNorm(Layer):
         if not found <= set(range(1, rank)) or rank - 1 not in found:
             raise ValueError(
                 f"axis={self.axis!r} of data with {rank} axes: it takes features or channels, axis"
-                f" {rank - 1}, without which there is no infinite limit, and of images also rows"
-                " and columns, axes 1 and 2; samples (axis 0) stay apart"
+                f" {rank - 1}, without which there is no infinite limit, and axes of positions"
+                " (of images rows and columns, 1 and 2); samples (axis 0) stay apart"
             )
         return found
 
@@ -348,7 +348,7 @@ class LayerNorm(Layer):
                 self, "needs a Gaussian input: put an affine layer (Dense) before it"
             )
         over = tuple(axis in axes for axis in range(1, len(value.shape)))
-        return builder.normalize(self, value, self.eps, over)
+        return builder.normalize(value, self.eps, over)
 
 
 @dataclass(frozen=True, repr=False)

@@ -330,16 +330,19 @@ class Builder:
         pooled = self.pool(image, window, unread.scale * pixels, False)
         return replace(pooled, shape=value.shape, unread=Unread(unread.image, 0, 1 / pixels))
 
-    def normalize(self, layer: object, value: Value, eps: float, over: Sequence[bool]) -> Value:
+    def normalize(self, value: Value, eps: float, over: Sequence[bool]) -> Value:
         """K, T <- K, T / sqrt((q + eps)(q' + eps)), q the mean over those axes of positions of
         which `over` says so.
         """
         value = self.read(value)
-        on_plane = _on_plane(tuple(map(int, over)), 0) if any(over) else (0, 0)
-        self._append("normalize", value, params=(eps, *on_plane))
+        self._append_normalize(value, eps, over)
         # A pixel's q is at most the sum of those whose mean divides it.
         most = math.prod(n for n, mean in zip(value.shape[:-1], over, strict=True) if mean)
         return replace(value, variance=float(most))
+
+    def _append_normalize(self, value: Value, eps: float, over: Sequence[bool]) -> None:
+        on_plane = _on_plane(tuple(map(int, over)), 0) if any(over) else (0, 0)
+        self._append("normalize", value, params=(eps, *on_plane))
 
     def dropout(self, value: Value, rate: float) -> Value:
         """q, T <- q/rate, T/rate of a sample with itself, of an image pixel by pixel."""
