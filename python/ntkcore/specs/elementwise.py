@@ -137,7 +137,7 @@ class Elementwise(Activation):
     What the sum leaves out is bounded (`error`): at most 1e-12 of sqrt(D(q, q) D(q', q')),
     D = E[phi' phi'], for smooth activations and variances of a few units, 1e-7 in float32 and where
     phi'' or a higher derivative jumps at 0. More terms are needed as variances grow; where
-    {most} do not hold 1e-6 the kernel is refused.
+    {most} do not hold 1e-6 the kernel is refused, in float32 also where kinks cancel too much.
 
     Raises
     ------
