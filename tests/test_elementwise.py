@@ -225,6 +225,14 @@ def test_kinks_that_cancel_in_single_precision(name):
             assert error(nk.kernel(net, data), exact) < 2e-6
 
 
+def test_small_variances_of_a_difference_that_vanishes():
+    """z - tanh z is z^3/3 near 0, of second moment 15 q^3/9."""
+    net = nk.Serial(nk.Dense(), Elementwise("tanhshrink"), nk.Dense())
+    x = np.array([[1e-6], [1e-4], [1e-3]])
+    found = nk.kernel_diag(net, x, "nngp")
+    assert np.abs(found / (15 / 9 * x[:, 0] ** 6) - 1).max() < 1e-5
+
+
 def test_a_table_holds_what_falls_again_with_the_variance():
     """E[phi^2] of Gabor has its peak far below the largest variance of such data."""
     x = np.geomspace(1e-2, 1e3, 200)[:, None]
