@@ -8,12 +8,11 @@ import torch
 import ntkcore
 from ntkcore.engine.inputs import free_bytes, size_text
 from ntkcore.falsifier.evidence import Budget
+from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.network_arms import make_network, predict
 from ntkcore.falsifier.study import Place, Study
 from ntkcore.falsifier.tasks import Split
 from ntkcore.finite import empirical_ntk
-
-Shapes = list[tuple[str, tuple[int, ...]]]
 
 
 def check(study: Study, budget: Budget, workers: int) -> None:
@@ -28,8 +27,8 @@ def check(study: Study, budget: Budget, workers: int) -> None:
     study.check(budget.splits)
 
 
-def check_models(study: Study, sizes: list[int], workers: int) -> Shapes:
-    """The shapes of the network's parameters;
+def check_models(study: Study, sizes: list[int], workers: int) -> str:
+    """Of the network, its parameters as the first seed makes them, as a hash;
     errors for kernels and networks that cannot be had.
     """
     _check_memory(max(sizes + [len(study.split(point, 0).x) for point in study.points()]), workers)
@@ -41,7 +40,7 @@ def check_models(study: Study, sizes: list[int], workers: int) -> Shapes:
     return _check_network(study, Place(point, 0, 0), split)
 
 
-def _check_network(study: Study, place: Place, split: Split) -> Shapes:
+def _check_network(study: Study, place: Place, split: Split) -> str:
     device = study.network.device
     try:
         torch.empty(0, device=device)
@@ -57,7 +56,20 @@ def _check_network(study: Study, place: Place, split: Split) -> Shapes:
         ) from error
     if (outputs := predict(module, split.x[:2]).shape[1]) != split.y.shape[1]:
         raise ValueError(f"the network has {outputs} outputs, the targets {split.y.shape[1]}")
-    return [(name, tuple(p.shape)) for name, p in module.named_parameters()]
+    return _start(study, place, split)
+
+
+def _start(study: Study, place: Place, split: Split) -> str:
+    """Parameters and buffers of a seed's network, twice made the same."""
+    first, again = (
+        identity(make_network(study, place, "ntk", split.y.shape[1]).state_dict()) for _ in range(2)
+    )
+    if first != again:
+        raise ValueError(
+            "net(seed) makes another network every time: its weights must follow from the seed"
+            " alone (begin with torch.manual_seed(seed))"
+        )
+    return first
 
 
 def _check_memory(n: int, workers: int) -> None:

@@ -99,8 +99,8 @@ def falsify(
     if folder is not None:
         refuse_folder(Path(folder))
     sizes = study.sweep(budget.sweep, budget.splits)
-    shapes = check_models(study, sizes, workers)
-    cells = Cells(folder, study.fingerprint(shapes))
+    start = check_models(study, sizes, workers)
+    cells = Cells(folder, study.fingerprint(start))
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
     rounds = _kernels_and_settings(study, budget, sizes), _networks(study, budget)
     with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import inspect
@@ -15,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ntkcore.falsifier.claims import OF_CLASSES, OF_PATHS, Claim, Point, name_of
+import ntkcore
+from ntkcore.falsifier.claims import OF_CLASSES, OF_PATHS, Claim, Point
+from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
 
@@ -216,21 +217,21 @@ class Study:
                 " depth where the network is a function of it)"
             )
 
-    def fingerprint(self, shapes: object = None) -> str:
+    def fingerprint(self, start: object = None) -> str:
         """Of all that a cell depends on: cells of another study are not taken for this one's.
 
-        ``shapes``: of the network's parameters. Functions count with their source,
-        where there is one.
+        ``start``: of the network, its parameters as the first seed makes them.
         """
         parts = [
-            str(shapes),
-            _identity(self.task),
-            _identity(self.network.spec),
-            _identity(self.network.module),
+            ntkcore.__version__,
+            str(start),
+            identity(self.task),
+            identity(self.network.spec),
+            identity(self.network.module),
             str(self.network.width),
-            _identity(self.baseline),
+            identity(self.baseline),
             json.dumps(asdict(self.training)),
-            *(f"{_identity(claim.metric)} {claim.points}" for claim in self.claims),
+            *(f"{identity(claim.metric)} {claim.points}" for claim in self.claims),
             *(self.data_hash(point, 0) for point in self.points()),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -265,15 +266,3 @@ def _check_metric(claim: Claim, split: Split, training: Training) -> None:
             f"no arm can measure claim {claim.name!r}: {claim.metric!r} is a time of plain"
             " training; set Training(ridge=(0, 0), early_stopping=False)"
         )
-
-
-def _identity(thing: Any) -> str:
-    if isinstance(thing, Layer):
-        return thing.to_json()
-    if isinstance(thing, functools.partial):
-        return f"{_identity(thing.func)} {thing.args} {sorted(thing.keywords.items())}"
-    source = ""
-    if inspect.isfunction(thing):
-        with contextlib.suppress(OSError):
-            source = inspect.getsource(thing)
-    return f"{getattr(thing, '__module__', '')}.{name_of(thing)} {source}"

@@ -1,0 +1,152 @@
+"""What a study is: functions by what they do and capture, wherever they come from."""
+
+import functools
+import itertools
+import sys
+import types
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from ntkcore.falsifier import Budget, Claim, falsify
+from ntkcore.falsifier.identity import identity
+from ntkcore.falsifier.tasks import Arrays, sparse_parity
+from test_control import SMALL, module, tiny
+
+FACTOR = 1.0
+
+
+def maker(factor):
+    """A task that captures a number."""
+
+    def task(seed, *, n=40):
+        split = tiny(seed, n=n)
+        return type(split)(**{**split.arrays, "x": factor * split.x})
+
+    return task
+
+
+def of_a_global(seed):
+    return [FACTOR * number for number in range(seed)]
+
+
+def inside(seed):
+    return (lambda: FACTOR * seed)()
+
+
+def test_what_a_function_captures_is_part_of_it():
+    assert identity(maker(1.0)) == identity(maker(1.0)) != identity(maker(100.0))
+
+    def many(array, default=1.0):
+        def f(seed, scale=default, *, shift=default):
+            return scale * array + shift
+
+        return f
+
+    a, b = np.zeros(3), np.ones(3)
+    assert identity(many(a)) == identity(many(np.zeros(3)))
+    found = [many(a), many(b), many(a, 2.0), functools.partial(many(a), 1), many(torch.ones(3))]
+    assert all(identity(f) != identity(g) for f, g in itertools.combinations(found, 2))
+
+
+@pytest.mark.parametrize("function", [of_a_global, inside])
+def test_globals_that_a_function_uses_are_part_of_it(function, monkeypatch):
+    before = identity(function)
+    monkeypatch.setattr(sys.modules[__name__], "UNUSED", 1, raising=False)
+    assert identity(function) == before
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 2.0)
+    assert identity(function) != before
+
+
+SOURCE = """
+import helper_of_a_test as helper
+def scale(): return 3
+def task(seed): return scale() * helper.shift(seed)
+class Net(Base):
+    width = {width}
+    def forward(self, x): return x
+net = Net
+"""
+
+
+def test_the_same_function_from_elsewhere_is_the_same(monkeypatch):
+    def load(name, width=4):
+        found = types.ModuleType(name)
+        found.Base = torch.nn.Module
+        monkeypatch.setitem(sys.modules, name, found)
+        exec(SOURCE.format(width=width), vars(found))
+        return found
+
+    helper = types.ModuleType("helper_of_a_test")
+    monkeypatch.setitem(sys.modules, "helper_of_a_test", helper)
+    exec("def shift(seed): return seed + 1", vars(helper))
+    here, there, other = load("here"), load("there"), load("other", width=5)
+    assert identity(here.task) == identity(there.task)
+    assert identity(here.net) == identity(there.net) != identity(other.net)
+    exec("def shift(seed): return seed + 2", vars(helper))
+    before, after = identity(here.task), identity(load("anew").task)
+    assert before == after
+    exec("def shift(seed): return seed + 1", vars(helper))
+    assert identity(here.task) != before
+
+
+def test_objects_count_with_their_state():
+    x = np.arange(20.0)[:, None]
+    assert identity(Arrays(x, x[:, 0])) == identity(Arrays(x, x[:, 0]))
+    assert identity(Arrays(x, x[:, 0])) != identity(Arrays(2 * x, x[:, 0]))
+    assert identity(Arrays(x, x[:, 0]).__call__) != identity(Arrays(2 * x, x[:, 0]).__call__)
+    draw = [np.random.default_rng(seed).standard_normal for seed in (0, 0, 1)]
+    assert identity(draw[0]) == identity(draw[1]) != identity(draw[2])
+    assert identity(module(0)) == identity(module(0)) != identity(module(1))
+
+
+def test_recursion_ends():
+    def even(n):
+        return n == 0 or odd(n - 1)
+
+    def odd(n):
+        return n != 0 and even(n - 1)
+
+    ring = [1]
+    ring.append(ring)
+    assert identity(even) == identity(even) != identity(odd)
+    assert identity(ring) == identity(ring)
+
+
+def test_a_folder_is_of_one_captured_number(tmp_path):
+    options = {"training": SMALL, "budget": Budget(1, 1, (), seconds=0), "folder": tmp_path}
+    falsify(maker(1.0), module, Claim("c"), **options)
+    falsify(maker(1.0), module, Claim("c"), **options)
+    with pytest.raises(ValueError, match="another study"):
+        falsify(maker(100.0), module, Claim("c"), **options)
+
+
+def test_a_folder_is_of_one_start(tmp_path):
+    """Weights that come from a file change while the code stays."""
+
+    def net(seed):
+        made = module(seed)
+        with torch.no_grad():
+            made[0].weight.mul_(float((tmp_path / "weights").read_text()))
+        return made
+
+    options = {"training": SMALL, "budget": Budget(1, 1, (), seconds=0)}
+    for text in ("1", "2"):
+        (tmp_path / "weights").write_text(text)
+        if text == "1":
+            falsify(tiny, net, Claim("c"), folder=tmp_path / "study", **options)
+        else:
+            with pytest.raises(ValueError, match="another study"):
+                falsify(tiny, net, Claim("c"), folder=tmp_path / "study", **options)
+    with pytest.raises(ValueError, match="follow from the seed"):
+        falsify(tiny, lambda seed: torch.nn.Linear(6, 1), Claim("c"), **options)
+
+
+def test_a_packages_task_is_seen_into(monkeypatch):
+    before = identity(sparse_parity)
+    monkeypatch.setattr(sparse_parity, "__kwdefaults__", {**sparse_parity.__kwdefaults__, "k": 4})
+    assert identity(sparse_parity) != before
