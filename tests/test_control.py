@@ -117,6 +117,7 @@ def test_predicates_on_known_numbers():
             "orders": [1, 1, 0.01],
             "power_law": [1, 0.1, 0.01],
             "increases": [1, 2, 8],
+            "decreases": [8, 4, 1],
             "peak": [1, 100, 0.5],
         }.items()
     }
@@ -127,6 +128,7 @@ def test_predicates_on_known_numbers():
         "orders": 2,
         "power_law": 1,
         "increases": 1,
+        "decreases": 1,
         "peak": 2,
     }
     assert found == pytest.approx(expected)

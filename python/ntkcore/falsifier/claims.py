@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Array, Split
 from ntkcore.finite import nmse
 
@@ -40,11 +41,28 @@ class Outcome:
     residual: Array
 
 
-def error(y: Array, f: Array) -> float:
-    """Share of wrong classes: by sign for one output, by the largest for several."""
+def error(split: Split, y: Array, f: Array) -> float:
+    """Share of wrong classes, of all tokens: of one output by the side of the two classes' middle,
+    of several by the largest.
+    """
+    y, f = split.tokens(y), split.tokens(f)
     if y.shape[1] == 1:
-        return float(np.mean((f > 0) != (y > 0)))
+        middle = (split.y.min() + split.y.max()) / 2
+        return float(np.mean((f > middle) != (y > middle)))
     return float(np.mean(f.argmax(axis=1) != y.argmax(axis=1)))
+
+
+def cross_entropy(split: Split, y: Array, f: Array) -> float:
+    """Mean of -log p(class), of all tokens. The squared loss fits probabilities: p is where an
+    output lies between its two values, at least RARE, and sums to 1.
+    """
+    low = split.tokens(split.y).min(axis=0)
+    scale = (split.tokens(split.y) - low).max()
+    q, p = (np.clip((split.tokens(part) - low) / scale, 0, 1) for part in (y, f))
+    if q.shape[1] == 1:
+        q, p = np.hstack([1 - q, q]), np.hstack([1 - p, p])
+    p = np.maximum(p, RARE)
+    return float(-np.log(p / p.sum(axis=1, keepdims=True))[np.arange(len(q)), q.argmax(1)].mean())
 
 
 def half_time(outcome: Outcome) -> float:
@@ -62,18 +80,24 @@ def half_time(outcome: Outcome) -> float:
 
 
 Metric = Callable[[Outcome], float]
+Floor = Callable[[Split], float]
 
 METRICS: dict[str, Metric] = {
     "nmse": lambda outcome: nmse(outcome.test, outcome.split.y_test),
-    "error": lambda outcome: error(outcome.split.y_test, outcome.test),
+    "error": lambda outcome: error(outcome.split, outcome.split.y_test, outcome.test),
+    "cross_entropy": lambda outcome: cross_entropy(
+        outcome.split, outcome.split.y_test, outcome.test
+    ),
     "train_nmse": lambda outcome: nmse(outcome.train, outcome.split.y),
-    "train_error": lambda outcome: error(outcome.split.y, outcome.train),
+    "train_error": lambda outcome: error(outcome.split, outcome.split.y, outcome.train),
     "half_time": half_time,
 }
-OF_CLASSES = ("error", "train_error")
+OF_CLASSES = ("error", "cross_entropy", "train_error")
 OF_PATHS = ("half_time",)
 
 LEAST = 1e-6  # below it a metric counts as this much in logarithms
+WORST = -1.0  # an arm more than twice as wrong as chance counts as twice: no split owns the mean
+RARE = 1e-3  # the least probability that an output is read as
 
 
 def _log(metric: Array) -> Array:
@@ -82,12 +106,12 @@ def _log(metric: Array) -> Array:
 
 def _below(values: Array, metric: Array, chance: Array) -> Array:
     """How much of the way from chance to 0, at the last value: 1 - metric/chance."""
-    return np.asarray(1 - metric[..., -1] / chance[..., -1])
+    return np.asarray(np.maximum(1 - metric[..., -1] / chance[..., -1], WORST))
 
 
 def _everywhere(values: Array, metric: Array, chance: Array) -> Array:
     """The same at the worst value."""
-    return np.asarray((1 - metric / chance).min(axis=-1))
+    return np.asarray(np.maximum(1 - metric / chance, WORST).min(axis=-1))
 
 
 def _orders(values: Array, metric: Array, chance: Array) -> Array:
@@ -106,6 +130,13 @@ def _increases(values: Array, metric: Array, chance: Array) -> Array:
     return np.asarray((np.diff(_log(metric), axis=-1) / math.log(2)).min(axis=-1))
 
 
+def _decreases(values: Array, metric: Array, chance: Array) -> Array:
+    """The least log2 ratio of neighbours, the left over the right: positive if it falls all the
+    way.
+    """
+    return np.asarray((-np.diff(_log(metric), axis=-1) / math.log(2)).min(axis=-1))
+
+
 def _peak(values: Array, metric: Array, chance: Array) -> Array:
     """log10 of the greatest metric between the ends over the greater of both ends."""
     inner = _log(metric[..., 1:-1]).max(axis=-1)
@@ -120,9 +151,10 @@ PREDICATES: dict[str, Predicate] = {
     "orders": _orders,
     "power_law": _power_law,
     "increases": _increases,
+    "decreases": _decreases,
     "peak": _peak,
 }
-POINTS = {"power_law": 2, "increases": 2, "peak": 3}  # how many values they need
+POINTS = {"power_law": 2, "increases": 2, "decreases": 2, "peak": 3}  # how many values they need
 
 
 @dataclass(frozen=True)
@@ -135,20 +167,24 @@ class Claim:
     name
         Of the phenomenon, in words.
     metric
-        "nmse" (test error over the targets' variance), "error" (share of wrong classes),
-        "train_nmse", "train_error", "half_time" (when the training residual has halved), or a
-        function of an `Outcome`.
+        "nmse" (test error over the targets' variance), "error" (share of wrong classes, token by
+        token), "cross_entropy" (outputs read as probabilities, at least 0.001), "train_nmse",
+        "train_error", "half_time" (when the training residual has halved), or a function of an
+        `Outcome`.
     predicate
-        "below": 1 - metric/chance at the last value of the axis, chance being what the best
-        constant scores; "everywhere": the same at its worst value; "orders": log10(chance/metric)
-        at the last; "power_law": minus the slope of log metric over log value; "increases": the
-        least log2 ratio of neighbours; "peak": log10 of the greatest inner metric over the greater
-        end; or a function (values, metric, chance) -> effect.
+        "below": 1 - metric/chance at the last value of the axis, at least -1, chance being what the
+        training set's mean scores; "everywhere": the same at its worst value; "orders":
+        log10(chance/metric) at the last; "power_law": minus the slope of log metric over log value;
+        "increases", "decreases": the least log2 ratio of neighbours; "peak": log10 of the greatest
+        inner metric over the greater end; or a function (values, metric, chance) -> effect.
     minimum
         The least effect that counts, > 0.
     axis, values
         A keyword of the task ("n", "noise", …), or "width", or "depth"; its values rising.
         None: the task as it is.
+    floor
+        What counts as chance instead: a function `Split` -> metric, for example the score of the
+        best linear fit, or of a rule that everybody knows.
 
     ValueError for what cannot be measured.
     """
@@ -159,6 +195,7 @@ class Claim:
     minimum: float = 0.5
     axis: str | None = None
     values: tuple[float, ...] = ()
+    floor: Floor | None = None
 
     def __post_init__(self) -> None:
         for kind, given, known in (
@@ -197,6 +234,12 @@ class Claim:
         """Of the metric, as cells and reports write it."""
         return name_of(self.metric)
 
+    @property
+    def chance_name(self) -> str:
+        """Of what counts as chance, likewise."""
+        floor = "" if self.floor is None else f" of {name_of(self.floor)}"
+        return self.metric_name + floor
+
     def effect(self, metric: Array, chance: Array) -> Array:
         """The effect in metrics (…, points), given what chance scores there: (…,)."""
         predicate = (
@@ -234,8 +277,42 @@ def measure(metric: str | Metric, outcome: Outcome) -> tuple[float, float]:
 
 def scores(claims: Sequence[Claim], outcome: Outcome) -> dict[str, Any]:
     """Metrics of all claims, and what chance scores."""
-    pairs = {claim.metric_name: measure(claim.metric, outcome) for claim in claims}
+    pairs = [(claim, *measure(claim.metric, outcome)) for claim in claims]
     return {
-        "metrics": {name: value for name, (value, _) in pairs.items()},
-        "chance": {name: value for name, (_, value) in pairs.items()},
+        "metrics": {claim.metric_name: value for claim, value, _ in pairs},
+        "chance": {
+            claim.chance_name: chance if claim.floor is None else float(claim.floor(outcome.split))
+            for claim, _, chance in pairs
+        },
     }
+
+
+def check_names(claims: Sequence[Claim]) -> None:
+    """ValueError for two metrics, or two floors, of one name: cells tell them apart by that."""
+    known: dict[str, Any] = {}
+    for name, thing in [
+        *((claim.metric_name, claim.metric) for claim in claims),
+        *((claim.chance_name, claim.floor) for claim in claims if claim.floor is not None),
+    ]:
+        if identity(known.setdefault(name, thing)) != identity(thing):
+            raise ValueError(f"two functions of the claims are called {name!r}: rename one")
+
+
+def check_classes(claim: Claim, split: Split) -> None:
+    """ValueError where a metric needs classes, and the targets are none."""
+    if claim.metric not in OF_CLASSES:
+        return
+    y = np.concatenate([split.tokens(part) for part in (split.y, split.y_val, split.y_test)])
+    kinds = np.unique(y, axis=0)
+    # One column has two values; of more, every class has its own row, with one largest entry.
+    one_largest = (kinds == kinds.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    wrong = (
+        len(kinds) > 2
+        if y.shape[1] == 1
+        else not one_largest.all() or len(set(kinds.argmax(axis=1))) < len(kinds)
+    )
+    if wrong:
+        raise ValueError(
+            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers: use"
+            " 'nmse', or give two values, or one-hot rows (n, classes) or (n, tokens, classes)"
+        )

@@ -85,8 +85,8 @@ class Tables:
     def effects(self, arm: str, claim: Claim) -> Array:
         """The claim's effect, (seeds, splits)."""
         metric, chance = (
-            self.values(arm, claim.points, kind, claim.metric_name)
-            for kind in ("metrics", "chance")
+            self.values(arm, claim.points, *path)
+            for path in (("metrics", claim.metric_name), ("chance", claim.chance_name))
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             return claim.effect(np.moveaxis(metric, 0, -1), np.moveaxis(chance, 0, -1))

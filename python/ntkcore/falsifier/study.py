@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import ntkcore
-from ntkcore.falsifier.claims import OF_CLASSES, OF_PATHS, Claim, Point
+from ntkcore.falsifier.claims import OF_PATHS, Claim, Point, check_classes, check_names
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
@@ -189,6 +189,7 @@ class Study:
         """ValueError for a claim that no arm can measure;
         TypeError for a task that gives no Split.
         """
+        check_names(self.claims)
         for claim in self.claims:
             self._check_axis(claim)
         for point, number in itertools.product(self.points(), range(splits)):
@@ -231,7 +232,7 @@ class Study:
             str(self.network.width),
             identity(self.baseline),
             json.dumps(asdict(self.training)),
-            *(f"{identity(claim.metric)} {claim.points}" for claim in self.claims),
+            *(f"{identity((claim.metric, claim.floor))} {claim.points}" for claim in self.claims),
             *(self.data_hash(point, 0) for point in self.points()),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -246,19 +247,7 @@ class Study:
 
 
 def _check_metric(claim: Claim, split: Split, training: Training) -> None:
-    if (
-        claim.metric in OF_CLASSES
-        and split.y.shape[1] == 1
-        and len(np.unique(np.sign(split.y))) != 2
-    ):
-        raise ValueError(
-            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets have one sign only"
-        )
-    if claim.metric in OF_CLASSES and split.y.shape[1] == 1 and len(np.unique(split.y)) > 2:
-        raise ValueError(
-            f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers:"
-            " use 'nmse'"
-        )
+    check_classes(claim, split)
     if claim.metric in OF_PATHS and (
         training.readout or training.ridge[1] > 0 or training.early_stopping
     ):

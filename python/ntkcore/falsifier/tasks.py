@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ TASKS: dict[str, Task] = {}
 class Split:
     """Samples and targets for training, validation and test; targets (n, outputs), float64.
 
+    Targets (n, …, tokens, classes) are laid out as (n, outputs), and ``classes`` remembers how many
+    outputs in a row are one token's; 0: all are.
+
     ValueError where they do not fit together, are not finite,
     or all targets of a part are the same.
     """
@@ -42,8 +45,11 @@ class Split:
     y_val: Array
     x_test: npt.NDArray[Any]
     y_test: Array
+    classes: int = 0
 
     def __post_init__(self) -> None:
+        if np.ndim(self.y) > 2:
+            object.__setattr__(self, "classes", np.shape(self.y)[-1])
         for x, y in (("x", "y"), ("x_val", "y_val"), ("x_test", "y_test")):
             samples, targets = (np.asarray(getattr(self, name)) for name in (x, y))
             if targets.dtype.kind not in "fiub" or samples.dtype.kind not in "fiub":
@@ -76,7 +82,11 @@ class Split:
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All six by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)[:6]}
+
+    def tokens(self, y: Array) -> Array:
+        """Targets or outputs (n, outputs), a row for each token: (n tokens, classes)."""
+        return y.reshape(-1, self.classes or self.y.shape[1])
 
 
 def register(task: Task) -> Task:
@@ -219,18 +229,23 @@ def _components(count: int) -> tuple[Array, Array]:
 
 
 def _flipped(split: Split, noise: float, rng: np.random.Generator) -> Split:
-    """A share of the targets of training and validation: ± turned round,
+    """A share of the targets of training and validation: of two values the other one,
     of more classes exchanged at random.
     """
     if not 0 <= noise <= 1:
         raise ValueError(f"noise is a share of the labels between 0 and 1, not {noise!r}")
-    arrays = split.arrays
-    for name in ("y", "y_val") if noise else ():
+    if not noise:
+        return split
+    one, arrays = split.y.shape[1] == 1, split.arrays
+    values = np.unique(np.concatenate([split.y, split.y_val]))
+    if one and len(values) > 2:
+        raise ValueError("noise is a share of wrong classes, and the targets are numbers")
+    for name in ("y", "y_val"):
         y = arrays[name].copy()
         rows = rng.permutation(len(y))[: round(noise * len(y))]
-        y[rows] = -y[rows] if y.shape[1] == 1 else y[rng.integers(len(y), size=len(rows))]
+        y[rows] = values.sum() - y[rows] if one else y[rng.integers(len(y), size=len(rows))]
         arrays[name] = y
-    return Split(**arrays)
+    return replace(split, **arrays)
 
 
 @register
@@ -258,8 +273,8 @@ class Arrays:
     ----------
     x, y
         Samples (n, features) or (n, height, width, channels), and targets: numbers (n,) or (n,
-        outputs); or classes, as integers, booleans or strings: two become ±1, more become one-hot
-        rows about their mean.
+        outputs), of several tokens (n, tokens, classes); or classes, as integers, booleans or
+        strings: two become ±1, more become one-hot rows about their mean.
     x_test, y_test
         A test set; without one, a fifth of the samples is drawn by the seed.
     validation
@@ -329,8 +344,10 @@ class Arrays:
 
 def _targets(given: list[npt.NDArray[Any]]) -> list[Array]:
     """Classes become ±1 or centred one-hot rows; numbers stay."""
+    if given[0].dtype.kind != "f":  # a column of classes
+        given = [y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for y in given]
     if given[0].dtype.kind == "f" or given[0].ndim > 1:
-        return [np.asarray(y, np.float64).reshape(len(y), -1) for y in given]
+        return [np.asarray(y, np.float64) for y in given]
     classes = np.unique(np.concatenate(given))
     if len(classes) < 2:
         raise ValueError(f"y holds one class only, {classes.tolist()}: nothing is to be learned")

@@ -1,0 +1,126 @@
+"""Claims: what metrics and predicates make of given predictions."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from ntkcore.falsifier import Claim, Split
+from ntkcore.falsifier.claims import Outcome, check_classes, check_names, measure, scores
+from ntkcore.falsifier.tasks import Arrays
+
+
+def made(y, train=20, validation=10):
+    """A split of these targets, each part with all classes."""
+    x = np.arange(2.0 * len(y)).reshape(-1, 2)
+    a, b = train, train + validation
+    return Split(x[:a], y[:a], x[a:b], y[a:b], x[b:], y[b:])
+
+
+def outcome(split, test):
+    return Outcome(split, split.y, test.reshape(len(test), -1), np.zeros(1), np.ones(1))
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (-1.0, 1.0), (3.0, 5.0), (-0.25, 0.75)])
+def test_two_values_are_cut_at_their_middle(values):
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(2030) % 2, *values)
+    split = made(y)
+    check_classes(Claim("c", "error"), split)
+    near = split.y_test + 0.1 * (values[1] - values[0]) * rng.standard_normal(split.y_test.shape)
+    assert measure("error", outcome(split, near)) == (0.0, pytest.approx(0.5))
+    noisy = Arrays(split.x_test, split.y_test)(0, noise=0.25)
+    assert set(np.unique(noisy.y)) == set(values)
+    assert (noisy.y != Arrays(split.x_test, split.y_test)(0).y).mean() == pytest.approx(0.25)
+
+
+def one_hot(classes, count):
+    return np.eye(count)[classes]
+
+
+def test_classes_are_counted_token_by_token():
+    rng = np.random.default_rng(0)
+    classes = rng.integers(4, size=(60, 3))
+    split = made(one_hot(classes, 4) - 1 / 4)
+    assert (split.y.shape, split.classes) == ((20, 12), 4)
+    check_classes(Claim("c", "error"), split)
+    wrong = classes[30:].copy()
+    wrong[:, 0] = (wrong[:, 0] + 1) % 4
+    assert measure("error", outcome(split, 5 * one_hot(wrong, 4)))[0] == pytest.approx(1 / 3)
+    arrays = Arrays(np.arange(60.0)[:, None], one_hot(classes, 4))
+    assert (arrays(0).classes, arrays(0, noise=0.1).classes) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.random.default_rng(0).standard_normal((60, 3)),
+        np.random.default_rng(0).integers(2, size=(60, 3)).astype(float),  # several at once
+        np.random.default_rng(0).integers(5, size=(60, 4)),  # numbers of classes, no rows of them
+        np.random.default_rng(0).standard_normal(60),
+        np.arange(60.0) % 3,
+    ],
+)
+@pytest.mark.parametrize("metric", ["error", "train_error", "cross_entropy"])
+def test_targets_that_are_no_classes_are_refused(y, metric):
+    with pytest.raises(ValueError, match="needs classes"):
+        check_classes(Claim("c", metric), made(y))
+    check_classes(Claim("c", "nmse"), made(y))
+
+
+def test_columns_of_classes():
+    """One column of integers is as good as a row of them."""
+    x, y = np.arange(60.0)[:, None], np.arange(60) % 3
+    np.testing.assert_array_equal(Arrays(x, y).y, Arrays(x, y[:, None]).y)
+    with pytest.raises(ValueError, match="targets are numbers"):
+        Arrays(x, y.astype(float))(0, noise=0.1)
+
+
+@pytest.mark.parametrize("offset", [0.0, -1 / 3])
+def test_cross_entropy_against_given_probabilities(offset):
+    rng = np.random.default_rng(1)
+    y = one_hot(np.arange(60) % 3, 3) + offset
+    split = made(y, 21, 9)
+    p = rng.dirichlet([5, 5, 5], len(split.y_test))
+    expected = -np.log(p[np.arange(30), split.y_test.argmax(axis=1)]).mean()
+    found, chance = measure("cross_entropy", outcome(split, p + offset))
+    assert (found, chance) == pytest.approx((expected, math.log(3)))
+    two = made(np.where(np.arange(60) % 4, 1.0, -1.0))
+    p = rng.uniform(0.1, 0.9, (30, 1))
+    expected = -np.log(np.where(two.y_test > 0, p, 1 - p)).mean()
+    found, chance = measure("cross_entropy", outcome(two, 2 * p - 1))
+    entropy = -0.75 * np.log(0.75) - 0.25 * np.log(0.25)
+    assert found == pytest.approx(expected)
+    assert chance == pytest.approx(entropy, abs=0.05)
+    worst = measure("cross_entropy", outcome(two, -100 * two.y_test))[0]
+    assert worst == pytest.approx(math.log(1001), rel=1e-3)  # bounded
+
+
+def test_no_split_owns_the_mean():
+    chance = np.ones((3, 1))
+    for predicate in ("below", "everywhere"):
+        effect = Claim("c", predicate=predicate).effect(np.array([[1e9], [2.0], [0.1]]), chance)
+        np.testing.assert_allclose(effect, [-1, -1, 0.9])
+
+
+def test_a_floor_stands_for_chance():
+    split = made(np.where(np.arange(60) % 3, 1.0, -1.0))
+
+    def quarter(split):
+        return 0.25
+
+    claims = [Claim("c", "error"), Claim("d", "error", floor=quarter)]
+    found = scores(claims, outcome(split, np.ones((30, 1))))
+    assert found["metrics"] == {"error": pytest.approx(1 / 3)}
+    assert found["chance"] == {"error": pytest.approx(1 / 3), "error of quarter": 0.25}
+
+
+def test_functions_of_one_name_are_refused():
+    claims = [Claim("c", lambda outcome: 1.0), Claim("d", lambda outcome: 2.0)]
+    with pytest.raises(ValueError, match="rename one"):
+        check_names(claims)
+    with pytest.raises(ValueError, match="rename one"):
+        check_names([Claim("c", floor=lambda split: 1.0), Claim("d", floor=lambda split: 2.0)])
+    check_names([Claim("c", lambda outcome: 1.0), Claim("d", lambda outcome: 1.0)])
