@@ -24,26 +24,51 @@ class Arm:
     seeded: bool = True
 
 
+def _infinite(label: str, get: str, of: str) -> Arm:
+    return Arm(label, kernel_arms.infinite(get, of), kernel_arms.settle_infinite(get, of), False)
+
+
 ARMS: dict[str, Arm] = {
-    "ntk": Arm("infinite NTK", kernel_arms.infinite("ntk", "network"), seeded=False),
-    "nngp": Arm("NNGP", kernel_arms.infinite("nngp", "network"), seeded=False),
-    "baseline": Arm(
-        "baseline's infinite NTK", kernel_arms.infinite("ntk", "baseline"), seeded=False
-    ),
+    "ntk": _infinite("infinite NTK", "ntk", "network"),
+    "nngp": _infinite("NNGP", "nngp", "network"),
+    "mean": Arm("mean kernel", network_arms.mean_kernel, seeded=False),
+    "baseline": _infinite("baseline's infinite NTK", "ntk", "baseline"),
     "linearised": Arm("linearised network", network_arms.linearised),
     "lazy": Arm("lazy network", network_arms.lazy, network_arms.settle_lazy),
     "features": Arm("network", network_arms.features, network_arms.settle_features),
 }
-FROZEN = ("ntk", "nngp")  # the infinite limit of the network itself
+FROZEN = ("ntk", "nngp", "mean")  # the limit of the network itself
+
+
+def tuning(study: Study) -> str:
+    """How much every arm was tuned, and what was not tuned alike."""
+    training, spec = study.training, study.network.at(study.points()[-1])[0]
+    looks = training.looks if training.early_stopping else 1
+    ridges, nets = len(training.ridges()), 1
+    if spec is not None and training.tunes():
+        nets = len(kernel_arms.variants(spec))
+    text = (
+        f"Networks had {len(training.configurations())} configurations x {looks} times, infinite"
+        f" kernels {nets} choices of W_std and b_std x {ridges} ridges x {looks} times, kernels of"
+        f" finite networks {ridges} ridges x {looks} times. Not tuned alike: the depth of kernels"
+        " is the network's"
+    )
+    if nets == 1 and spec is None:
+        text += ", as are their W_std and b_std"
+    if network_arms.of_mean_output(study):
+        text += (
+            "; the kernel of a finite network is the mean over outputs, the same for each, for"
+            f" there are more than {network_arms.FULL} samples x outputs"
+        )
+    return text + "."
 
 
 def arms_of(study: Study) -> list[str]:
-    """Those that this study has: no infinite ones without a spec,
-    no NTK where only the read-out is trained.
+    """Those that this study has: without a spec the mean kernel over initialisations for the
+    infinite ones; no NTK where only the read-out is trained.
     """
     absent = set()
-    if study.network.spec is None:
-        absent |= {"ntk", "nngp"}
+    absent |= {"ntk", "nngp"} if study.network.spec is None else {"mean"}
     if study.training.readout:
         absent |= {"ntk"}
     if study.baseline is None:

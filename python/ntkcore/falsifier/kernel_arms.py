@@ -8,13 +8,16 @@ from collections.abc import Callable
 import numpy as np
 
 import ntkcore
-from ntkcore.falsifier.claims import Outcome, scores
+from ntkcore.falsifier.claims import Outcome, Point, scores
 from ntkcore.falsifier.study import Content, Place, Setting, Study, Training
 from ntkcore.falsifier.tasks import Array, Split
 from ntkcore.finite import nmse
 from ntkcore.linalg.eigen import Modes, eigenmodes
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.parameters import parameters, with_parameters
 from ntkcore.theory.dynamics import Dynamics
 
+B_STDS, W_FACTORS = (0.1, 1.0), (0.5, 2.0)  # what a kernel tries beside what it is given
 RANKS = 40  # points of the curve of cumulative power
 
 
@@ -23,26 +26,40 @@ def fit_kernel(
 ) -> tuple[Outcome, Setting, Modes]:
     """Kernel regression by gradient flow from 0, its ridge and time chosen on the validation set.
 
-    ``kernels``: of training, validation and test samples with training samples.
+    ``kernels``: of training, validation and test samples with training samples; their rows may be
+    samples, the same for every output, or all outputs of all samples.
     """
+    outcome, tuned, modes, _ = _fit(kernels, split, training)
+    return outcome, tuned, modes
+
+
+def _fit(
+    kernels: tuple[Array, Array, Array], split: Split, training: Training
+) -> tuple[Outcome, Setting, Modes, float]:
+    """The same, with the validation score."""
     K, K_val, K_test = kernels
-    modes = eigenmodes(K)
+    modes, outputs = eigenmodes(K), split.y.shape[1]
+    y, y_val = split.y.reshape(len(K), -1), split.y_val.reshape(len(K_val), -1)
     best: tuple[float, float, float] = (math.inf, 0.0, math.inf)
     for ridge in training.ridges():
-        dynamics = Dynamics(modes, split.y, ridge=ridge)
+        dynamics = Dynamics(modes, y, ridge=ridge)
         times = _times(dynamics, training.looks) if training.early_stopping else np.array([np.inf])
         if len(times) == 1 and len(training.ridges()) == 1:
             best = (0.0, ridge, np.inf)
             break
         for time, f in zip(times, dynamics.points(K_val).mean(times), strict=True):
-            best = min(best, (nmse(f, split.y_val), ridge, float(time)))
-    _, ridge, time = best
-    dynamics = Dynamics(modes, split.y, ridge=ridge)
+            score = nmse(f.reshape(-1, outputs), y_val.reshape(-1, outputs))
+            best = min(best, (score, ridge, float(time)))
+    score, ridge, time = best
+    dynamics = Dynamics(modes, y, ridge=ridge)
     path = np.concatenate([[0.0], _times(dynamics, 60)[:-1]])
-    residual = 2 * len(split.y) * dynamics.train_loss(path) / (split.y**2).sum()
-    train_mean, test_mean = dynamics.train.mean([time])[0], dynamics.points(K_test).mean([time])[0]
+    residual = 2 * len(y) * dynamics.train_loss(path) / (y**2).sum()
+    train_mean, test_mean = (
+        points.mean([time])[0].reshape(-1, outputs)
+        for points in (dynamics.train, dynamics.points(K_test))
+    )
     outcome = Outcome(split, train_mean, test_mean, path, residual)
-    return outcome, {"ridge": ridge, "time": time}, modes
+    return outcome, {"ridge": ridge, "time": time}, modes, score
 
 
 def _times(dynamics: Dynamics, count: int) -> Array:
@@ -55,22 +72,63 @@ def infinite(get: str, of: str) -> Callable[[Study, Place, Setting], Content]:
     """The arm of this kernel, of the network or of the baseline."""
 
     def measure_infinite(study: Study, place: Place, setting: Setting) -> Content:
-        split = study.split(place.point, place.split)
-        net = study.baseline if of == "baseline" else study.network.at(place.point)[0]
-        assert net is not None
-        x, others = np.asarray(split.x, np.float64), (split.x_val, split.x_test)
-        blocks = [np.asarray(ntkcore.kernel(net, x, get=get))]
-        blocks += [
-            np.asarray(ntkcore.kernel(net, np.asarray(z, np.float64), x, get=get)) for z in others
-        ]
-        outcome, tuned, modes = fit_kernel((blocks[0], blocks[1], blocks[2]), split, study.training)
+        split, net = study.split(place.point, place.split), _net(study, place.point, of)
+        if setting.get("variant"):
+            net = variants(net)[setting["variant"]]
+        outcome, tuned, modes = fit_kernel(_blocks(net, get, split), split, study.training)
         return {**scores(study.claims, outcome), "setting": tuned, "power": power(modes, split.y)}
 
     return measure_infinite
 
 
+def settle_infinite(get: str, of: str) -> Callable[[Study, Point], Content]:
+    """The best of `variants` on the validation set of the first split, as networks are tuned."""
+
+    def settle(study: Study, point: Point) -> Content:
+        net, split = _net(study, point, of), study.split(point, 0)
+        tried = variants(net) if study.training.tunes() else [net]
+        found = [
+            _fit(_blocks(each, get, split), split, study.training)[3] if len(tried) > 1 else 0.0
+            for each in tried
+        ]
+        best = int(np.argmin(found))
+        return {"variant": best, "net": str(tried[best]), "validation": found}
+
+    return settle
+
+
+def _net(study: Study, point: Point, of: str) -> Layer:
+    net = study.baseline if of == "baseline" else study.network.at(point)[0]
+    assert net is not None
+    return net
+
+
+def _blocks(net: Layer, get: str, split: Split) -> tuple[Array, Array, Array]:
+    """Kernels of training, validation and test samples with training samples."""
+    x, x_val, x_test = (
+        np.asarray(part, np.float64) for part in (split.x, split.x_val, split.x_test)
+    )
+    return (
+        np.asarray(ntkcore.kernel(net, x, get=get)),
+        np.asarray(ntkcore.kernel(net, x_val, x, get=get)),
+        np.asarray(ntkcore.kernel(net, x_test, x, get=get)),
+    )
+
+
+def variants(net: Layer) -> list[Layer]:
+    """The net, and it with other standard deviations of its dense layers: a network that is trained
+    may grow its biases and weights, a kernel has them for good.
+    """
+    given = parameters(net)
+    values = [[p.value for p in given]]
+    values += [[b if p.name == "b_std" else p.value for p in given] for b in B_STDS]
+    values += [[w * p.value if p.name == "W_std" else p.value for p in given] for w in W_FACTORS]
+    return [with_parameters(net, row) for row in dict.fromkeys(map(tuple, values))]
+
+
 def power(modes: Modes, y: Array) -> dict[str, list[float]]:
     """Share of the targets in the first so many modes (Canatar et al. 2021): {ranks, share}."""
-    power = ((modes.vectors.T @ (y - y.mean(axis=0))) ** 2).sum(axis=1).cumsum()
+    about = (y - y.mean(axis=0)).reshape(len(modes.vectors), -1)
+    power = ((modes.vectors.T @ about) ** 2).sum(axis=1).cumsum()
     ranks = np.unique(np.geomspace(1, len(power), RANKS).astype(int))
     return {"ranks": ranks.tolist(), "share": (power[ranks - 1] / power[-1]).tolist()}

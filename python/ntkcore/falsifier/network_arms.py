@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,14 @@ from ntkcore.finite import (
     to_torch,
     train,
 )
+from ntkcore.finite.arrays import as_tensor
+from ntkcore.finite.networks import learning_rate_factor
 from ntkcore.specs.layers import Layer
 
 # Kernel movement below which a network is lazy, and above which its features have moved.
 LAZY, MOVED = 0.1, 0.3
+MEAN_OF = 15  # initialisations of the mean kernel
+FULL = 1500  # rows of a kernel over all outputs
 ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
 PROBES = 100  # training samples on which the movement of the kernel is measured
 ROWS = 4096  # of a forward pass
@@ -97,29 +102,72 @@ def _with_outputs(spec: Layer, outputs: int) -> Layer:
 
 def predict(module: torch.nn.Module, x: Any) -> Array:
     """Outputs (samples, outputs), float64."""
-    like = next(module.parameters())
     with torch.no_grad():
         parts = [
-            module(
-                torch.as_tensor(np.ascontiguousarray(part), dtype=like.dtype, device=like.device)
-            ).reshape(len(part), -1)
+            module(as_tensor(module, np.ascontiguousarray(part), "x")).reshape(len(part), -1)
             for part in np.array_split(np.asarray(x), max(1, math.ceil(len(x) / ROWS)))
         ]
     return np.asarray(torch.cat(parts).double().cpu())
 
 
 def linearised(study: Study, place: Place, setting: Setting) -> Content:
-    """The network's own kernel at its start, trained in closed form as the infinite ones are."""
+    """The linearisation of the network that is trained, its output at the start taken away as the
+    lazy network's is; in closed form, as the infinite ones are.
+    """
     split = study.split(place.point, place.split)
-    module = copy.deepcopy(make_network(study, place, "ntk", split.y.shape[1])).double()
-    outcome, tuned, modes = fit_kernel(_kernels(study, module, split), split, study.training)
+    return _regression(study, split, _kernels(study, _start(study, place, split), split))
+
+
+def mean_kernel(study: Study, place: Place, setting: Setting) -> Content:
+    """The mean kernel over initialisations: the limit of a network without an infinite counterpart,
+    up to a share of 1/width.
+    """
+    split = study.split(place.point, place.split)
+    total = [np.zeros(())] * 3
+    for seed in range(MEAN_OF):
+        module = _start(study, replace(place, seed=seed), split)
+        kernels = _kernels(study, module, split)
+        total = [held + part / MEAN_OF for held, part in zip(total, kernels, strict=True)]
+    return _regression(study, split, (total[0], total[1], total[2]))
+
+
+def _start(study: Study, place: Place, split: Split) -> torch.nn.Module:
+    """The network of a cell before training, in float64."""
+    made = make_network(study, place, study.training.parameterization, split.y.shape[1])
+    return copy.deepcopy(made).double()
+
+
+def _regression(study: Study, split: Split, kernels: tuple[Array, Array, Array]) -> Content:
+    outcome, tuned, modes = fit_kernel(kernels, split, study.training)
     return {**scores(study.claims, outcome), "setting": tuned, "power": power(modes, split.y)}
 
 
+def of_mean_output(study: Study) -> bool:
+    """Are outputs too many for a kernel over all of them?"""
+    shape = study.split(study.points()[-1], 0).y.shape
+    return bool(shape[1] > 1 and shape[0] * shape[1] > FULL)
+
+
 def _kernels(study: Study, module: torch.nn.Module, split: Split) -> tuple[Array, Array, Array]:
-    kernel = empirical_nngp if study.training.readout else empirical_ntk
-    x = split.x
-    return kernel(module, x), kernel(module, split.x_val, x), kernel(module, split.x_test, x)
+    """Of training, validation and test samples with training samples: over all outputs of all
+    samples where they are few, else the mean over outputs, the same for each.
+    """
+    full = 1 < split.y.shape[1] <= FULL / len(split.x)
+    rates = {
+        name: learning_rate_factor(module, name, "sgd", study.training.base_width)
+        for name, p in module.named_parameters()
+        if p.requires_grad
+    }
+
+    def kernel(x1: Any, x2: Any = None) -> Array:
+        if study.training.readout:
+            return empirical_nngp(module, x1, x2)
+        if not full:
+            return empirical_ntk(module, x1, x2, scales=rates)
+        K = empirical_ntk(module, x1, x2, scales=rates, outputs="full")
+        return K.transpose(0, 2, 1, 3).reshape(K.shape[0] * K.shape[2], -1)
+
+    return kernel(split.x), kernel(split.x_val, split.x), kernel(split.x_test, split.x)
 
 
 def _train(
@@ -139,20 +187,23 @@ def _train(
         if alpha is None
         else config["lr"] / alpha ** (2 if training.optimizer == "sgd" else 1)
     )
-    history = train(
-        module,
-        split.x,
-        split.y,
-        lr=rate,
-        steps=training.steps,
-        optimizer=training.optimizer,
-        batch_size=None if training.batch_size is None else min(training.batch_size, len(split.x)),
-        weight_decay=config["weight_decay"],
-        base_width=training.base_width,
-        seed=place.seed,
-        callbacks=[looks],
-        every=training.steps_looked_at(),
-    )
+    try:
+        history = train(
+            module,
+            split.x,
+            split.y,
+            lr=rate,
+            steps=training.steps,
+            optimizer=training.optimizer,
+            batch_size=min(training.batch_size or len(split.x), len(split.x)),
+            weight_decay=config["weight_decay"],
+            base_width=training.base_width,
+            seed=place.seed,
+            callbacks=[looks],
+            every=training.steps_looked_at(),
+        )
+    except DivergedError as error:  # told with the rate that was given, not the one of alpha f
+        raise DivergedError(error.step, error.loss, config["lr"]) from None
     K_end = empirical_ntk(network, probes)
     looks.restore(module)
     # Both gates on the safe side: lazy to the end of training, moved where it was stopped.

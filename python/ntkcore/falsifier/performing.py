@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
@@ -129,7 +129,7 @@ class Runner:
             setting = (
                 None
                 if key.setting
-                else self.cells.get(replace(key, place=Place(key.place.point, 0, 0), setting=True))
+                else self.cells.get(Key(key.arm, Place(key.place.point, 0, 0), setting=True))
             )
             if setting is not None and "diverged" in setting:
                 continue

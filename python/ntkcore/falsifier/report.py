@@ -15,7 +15,7 @@ from typing import Any
 
 import ntkcore
 from ntkcore.falsifier import figures
-from ntkcore.falsifier.arms import ARMS, arms_of
+from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Cells, label, write
 from ntkcore.falsifier.claims import Claim, name_of
 from ntkcore.falsifier.evidence import Budget, Tables, places
@@ -209,12 +209,13 @@ class Report:
         )
         yield "text", f"Network: {network}; width {study.network.width}."
         yield "text", f"Training: {study.training}."
+        yield "text", tuning(study)
         yield "text", "Chosen on the validation set of the first split:"
         chosen = [
             (
                 ARMS[arm].label,
                 at,
-                str({key: found[key] for key in ("config", "alpha") if key in found}),
+                str({key: found[key] for key in ("config", "alpha", "net") if key in found}),
             )
             for arm, settings in record["settings"].items()
             for at, found in settings.items()

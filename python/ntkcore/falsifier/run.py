@@ -102,7 +102,7 @@ def falsify(
     start = check_models(study, sizes, workers)
     cells = Cells(folder, study.fingerprint(start))
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
-    rounds = _kernels_and_settings(study, budget, sizes), _networks(study, budget)
+    rounds = _kernels_and_settings(study, budget), _tuned(study, budget, sizes)
     with (
         progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
         processes(study, workers) as pool,
@@ -144,7 +144,7 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
     return Network(spec, net, width, device)
 
 
-def _kernels_and_settings(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
+def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
     """What needs nothing else. Settings first: the longest cells."""
     tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
     keys = [Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()]
@@ -154,12 +154,14 @@ def _kernels_and_settings(study: Study, budget: Budget, sizes: Sequence[int]) ->
         if arm not in tuned
         for place in places(study, arm, budget)
     ]
+    return keys
+
+
+def _tuned(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
+    """What needs settings."""
+    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
+    keys = [Key(arm, place) for arm in tuned for place in places(study, arm, budget)]
     if "ntk" in arms_of(study):
         point = study.points()[-1]
         keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.splits)]
     return keys
-
-
-def _networks(study: Study, budget: Budget) -> list[Key]:
-    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
-    return [Key(arm, place) for arm in tuned for place in places(study, arm, budget)]

@@ -20,6 +20,7 @@ from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
 
+RIDGES = 8  # the least number of ridges between two
 OF_NETWORKS = ("width", "depth")  # axes that change the network and not the data
 
 
@@ -28,8 +29,8 @@ class Training:
     """How networks and kernels are trained and tuned, on the squared loss and the same targets.
 
     Every network is tuned over ``learning_rates`` x ``weight_decays``, every kernel over as many
-    ridges, on the validation set; with ``early_stopping`` each stops at the best of ``looks``
-    times, also there.
+    ridges (at least eight), an infinite one also over other W_std and b_std, on the validation
+    set; with ``early_stopping`` each stops at the best of ``looks`` times, also there.
 
     Parameters
     ----------
@@ -82,9 +83,15 @@ class Training:
         ]
 
     def ridges(self) -> list[float]:
-        """Of a kernel: as many as a network has configurations."""
+        """Of a kernel: as many as a network has configurations, and no less than RIDGES."""
         low, high = self.ridge
-        return [0.0] if high == 0 else np.geomspace(low, high, len(self.configurations())).tolist()
+        if low == high:
+            return [low]
+        return [float(r) for r in np.geomspace(low, high, max(RIDGES, len(self.configurations())))]
+
+    def tunes(self) -> bool:
+        """Is anything of a kernel tuned?"""
+        return self.ridge[0] < self.ridge[1] or self.early_stopping
 
     def steps_looked_at(self) -> list[int]:
         """Geometric, the last step included."""

@@ -80,7 +80,7 @@ class Split:
             object.__setattr__(self, y, targets)
 
     @property
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, Any]:
         """All six by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)[:6]}
 

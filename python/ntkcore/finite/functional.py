@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ntkcore.finite.arrays import Parameters
+from ntkcore.finite.arrays import EMBEDDINGS, Parameters
 
 Function = Callable[..., Tensor]
 
@@ -138,6 +138,8 @@ def outputs_of(module: Module, x: Tensor) -> Tensor:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().split("\n")[0]
+        if x.is_floating_point() and any(isinstance(part, EMBEDDINGS) for part in module.modules()):
+            reason += " (an embedding takes the numbers of its rows: give x as integers)"
         raise ValueError(
             f"{type(module).__name__} cannot take samples of shape {tuple(x.shape[1:])}, {x.dtype}:"
             f" {reason}"

@@ -1,0 +1,211 @@
+"""Arms of a comparison, one cell at a time."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from ntkcore import Dense, Relu, Serial, mlp
+from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify
+from ntkcore.falsifier.arms import ARMS, arms_of, tuning
+from ntkcore.falsifier.cells import Key
+from ntkcore.falsifier.kernel_arms import fit_kernel, variants
+from ntkcore.falsifier.network_arms import _kernels, _start
+from ntkcore.falsifier.performing import perform
+from ntkcore.falsifier.study import Network, Place, Study
+from ntkcore.falsifier.tasks import harmonic
+from ntkcore.finite import Linearized, empirical_ntk, to_torch
+from test_control import SMALL, tiny
+
+PLACE = Place((), 0, 0)
+NMSE = Claim("c", "nmse")
+
+
+def study(task, net, training=SMALL, width=16, claim=NMSE):
+    spec, maker = (net, None) if not callable(net) else (None, net)
+    return Study(task, Network(spec, maker, width, "cpu"), (claim,), training)
+
+
+def cell(arm, study, setting=None):
+    return ARMS[arm].measure(study, PLACE, setting or {})["metrics"]["nmse"]
+
+
+# --- the limit of a module without a spec
+
+
+def narrow(seed):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(3, 12), torch.nn.ReLU(), torch.nn.Linear(12, 1))
+
+
+def smooth(seed, *, n=150):
+    """A smooth function on the sphere."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n + 150, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = x[:, 0] * x[:, 1] + 0.5 * np.cos(4 * x[:, 2])
+    return Split(x[150:], y[150:], x[:50], y[:50], x[50:150], y[50:150])
+
+
+def test_the_mean_kernel_stands_for_the_limit_of_a_narrow_module():
+    narrows = study(smooth, narrow, Training())
+    one, mean = cell("linearised", narrows), cell("mean", narrows)
+    infinite = cell("ntk", study(smooth, mlp(1, b_std=1.0), Training()))
+    assert "mean" in arms_of(narrows)
+    assert not {"ntk", "nngp"} & set(arms_of(narrows))
+    assert "mean" not in arms_of(study(smooth, mlp(1)))
+    assert mean < 0.05 < 0.12 < one
+    assert infinite < 0.03
+
+
+def test_the_mean_kernel_is_the_mean():
+    narrows = study(smooth, narrow, Training(ridge=(1e-3, 1e-3), early_stopping=False))
+    split = smooth(0)
+    parts = (split.x, split.x_val, split.x_test)
+    kernels = [
+        np.mean([empirical_ntk(narrow(seed).double(), x, split.x) for seed in range(15)], axis=0)
+        for x in parts
+    ]
+    outcome, _, _ = fit_kernel(tuple(kernels), split, narrows.training)
+    expected = ((outcome.test - split.y_test) ** 2).mean() / split.y_test.var()
+    assert cell("mean", narrows) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_verdict_on_a_narrow_module_looks_at_the_mean():
+    quick = Training(steps=5, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
+    report = falsify(smooth, narrow, NMSE, training=quick, budget=Budget(1, 1, ()))
+    effects = report.verdicts[0].effects
+    assert effects["mean"].mean > 0.95 > effects["linearised"].mean
+
+
+# --- the linearised network is that of the network that is trained
+
+
+@pytest.mark.parametrize("parameterization", ["ntk", "mup", "standard"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_linearised_is_the_one_that_is_trained(parameterization, outputs):
+    """As `Linearized` finds it, trained to the end from outputs that are taken away."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 4)), rng.standard_normal((30, outputs))
+    split = Split(x[:12], y[:12], x[12:20], y[12:20], x[20:], y[20:])
+    training = Training(
+        ridge=(0.0, 0.0), early_stopping=False, parameterization=parameterization, base_width=4
+    )
+    spec = Serial(Dense(b_std=0.1), Relu(), Dense(b_std=0.1, width=outputs))
+    of = study(lambda seed: split, spec, training, width=32)
+    module = to_torch(
+        spec, 32, input_shape=(4,), parameterization=parameterization, dtype="float32"
+    ).double()
+    with torch.no_grad():
+        start, end = (module(torch.tensor(part)).numpy() for part in (split.x, split.x_test))
+    lin = Linearized(module, split.x, split.y + start)
+    expected = lin.predict(math.inf, split.x_test) - end
+    outcome, _, _ = fit_kernel(_kernels(of, _start(of, PLACE, split), split), split, training)
+    np.testing.assert_allclose(outcome.test, expected, rtol=1e-6, atol=1e-8)
+
+
+# --- equal tuning
+
+
+def test_kernels_tune_their_standard_deviations():
+    """A constant beside an odd function: without biases there is none in the kernel."""
+    net = Serial(Dense(b_std=0.003), Relu(), Dense(b_std=0.003))
+    of = study(lambda seed, **n: harmonic(seed, n=60, d=3, k=3), net, Training())
+    setting = ARMS["ntk"].settle(of, ())
+    assert len(variants(net)) == len(setting["validation"]) == 5
+    assert setting["validation"][setting["variant"]] == min(setting["validation"])
+    assert cell("ntk", of, setting) < 0.6 < 0.9 < cell("ntk", of)
+    untuned = study(tiny, net, Training(ridge=(0.0, 0.0), early_stopping=False))
+    assert ARMS["ntk"].settle(untuned, ())["variant"] == 0
+    assert len(variants(mlp(1))) == 3  # no biases are given to a network that has none
+
+
+def test_one_configuration_leaves_a_kernel_several_ridges():
+    one = Training(learning_rates=(1e-2,), weight_decays=(0.0,))
+    assert len(one.ridges()) >= 8
+    assert (min(one.ridges()), max(one.ridges())) == pytest.approx(one.ridge)
+    many = Training(learning_rates=(1.0,) * 5, weight_decays=(0.0,) * 4)
+    assert len(many.ridges()) == 20
+
+
+@pytest.mark.parametrize(("arm", "alpha"), [("features", None), ("lazy", 64.0)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_divergence_names_the_rate_that_was_given(arm, alpha, optimizer):
+    training = Training(steps=60, optimizer=optimizer, learning_rates=(1e30,), weight_decays=(0.0,))
+    setting = {"config": training.configurations()[0], "alpha": alpha}
+    content = perform(study(tiny, mlp(1), training), Key(arm, PLACE), setting)
+    assert "a learning rate of 1e+30" in content["diverged"]
+
+
+# --- tokens
+
+
+class Reader(torch.nn.Module):
+    """The class of a pair of tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = torch.nn.Embedding(5, 8), torch.nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.embedding(x).flatten(1)))
+
+
+def reader(seed):
+    torch.manual_seed(seed)
+    return Reader()
+
+
+def test_tokens_are_integers():
+    x = np.stack(np.divmod(np.random.default_rng(0).permutation(100) % 25, 5), axis=1)
+    y = np.eye(2)[(x[:, 0] > 2).astype(int)]
+    quick = Training(steps=20, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
+    claim, budget = Claim("c", "error"), Budget(1, 1, ())
+    report = falsify((x, y), reader, claim, training=quick, budget=budget)
+    assert report.verdicts[0].effects["linearised"].mean > 0.8
+    with pytest.raises(ValueError, match="as integers"):
+        falsify((x.astype(float), y), reader, claim, training=quick, budget=budget)
+
+
+def test_outputs_of_several_tokens():
+    """A label for either of two tokens, from a network with outputs (n, 2, 3)."""
+
+    class Tagger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = torch.nn.Linear(4, 32), torch.nn.Linear(32, 3)
+
+        def forward(self, x):
+            return self.out(torch.relu(self.inner(x)))
+
+    def tagger(seed):
+        torch.manual_seed(seed)
+        return Tagger()
+
+    x = np.random.default_rng(0).standard_normal((120, 2, 4))
+    task = Arrays(x, np.eye(3)[x[..., :3].argmax(axis=2)])
+    quick = Training(steps=100, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
+    report = falsify(
+        task, tagger, Claim("c", "error", minimum=0.3), training=quick, budget=Budget(1, 1, ())
+    )
+    assert report.verdicts[0].effects["features"].mean > 0.5
+    assert report.verdicts[0].effects["linearised"].mean > 0.5
+
+
+def test_what_was_not_tuned_alike_is_told():
+    text = tuning(study(tiny, mlp(1, b_std=0.1), Training()))
+    assert "4 configurations x 16 times" in text
+    assert "4 choices of W_std and b_std x 8 ridges" in text
+    assert "as are their W_std" in tuning(study(tiny, narrow, Training()))
+    assert "mean over outputs" not in text
+
+    def classes(seed):
+        x = np.random.default_rng(seed).standard_normal((600, 3))
+        y = np.eye(10)[np.arange(600) % 10]
+        return Split(x[:400], y[:400], x[400:500], y[400:500], x[500:], y[500:])
+
+    assert "mean over outputs" in tuning(study(classes, mlp(1)))
