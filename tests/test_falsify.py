@@ -57,7 +57,7 @@ def test_a_module_of_ones_own():
         (x, x[:, 0] > 0), module, Claim("c", "error"), training=SMALL, budget=Budget(1, 1, ())
     )
     (verdict,) = report.verdicts
-    assert set(verdict.effects) == {"linearised", "lazy", "features"}
+    assert set(verdict.effects) == {"mean", "linearised", "lazy", "features"}
     assert verdict.effects["linearised"].mean > 0.5
 
 
