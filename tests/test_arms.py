@@ -77,7 +77,7 @@ def test_the_mean_kernel_is_the_mean():
 
 def test_a_verdict_on_a_narrow_module_looks_at_the_mean():
     quick = Training(steps=5, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
-    report = falsify(smooth, narrow, NMSE, training=quick, budget=Budget(1, 1, ()))
+    report = falsify(smooth, narrow, NMSE, training=quick, budget=Budget(1, ()))
     effects = report.verdicts[0].effects
     assert effects["mean"].mean > 0.95 > effects["linearised"].mean
 
@@ -164,7 +164,7 @@ def test_tokens_are_integers():
     x = np.stack(np.divmod(np.random.default_rng(0).permutation(100) % 25, 5), axis=1)
     y = np.eye(2)[(x[:, 0] > 2).astype(int)]
     quick = Training(steps=20, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
-    claim, budget = Claim("c", "error"), Budget(1, 1, ())
+    claim, budget = Claim("c", "error"), Budget(1, ())
     report = falsify((x, y), reader, claim, training=quick, budget=budget)
     assert report.verdicts[0].effects["linearised"].mean > 0.8
     with pytest.raises(ValueError, match="as integers"):
@@ -190,7 +190,7 @@ def test_outputs_of_several_tokens():
     task = Arrays(x, np.eye(3)[x[..., :3].argmax(axis=2)])
     quick = Training(steps=100, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
     report = falsify(
-        task, tagger, Claim("c", "error", minimum=0.3), training=quick, budget=Budget(1, 1, ())
+        task, tagger, Claim("c", "error", minimum=0.3), training=quick, budget=Budget(1, ())
     )
     assert report.verdicts[0].effects["features"].mean > 0.5
     assert report.verdicts[0].effects["linearised"].mean > 0.5

@@ -190,7 +190,7 @@ def test_falsifier(tmp_path):
     training = Training(steps=200, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=None)
     options = {
         "training": training,
-        "budget": Budget(1, 1, ()),
+        "budget": Budget(1, ()),
         "folder": tmp_path,
         "device": "cuda",
     }

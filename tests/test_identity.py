@@ -118,7 +118,7 @@ def test_recursion_ends():
 
 
 def test_a_folder_is_of_one_captured_number(tmp_path):
-    options = {"training": SMALL, "budget": Budget(1, 1, (), seconds=0), "folder": tmp_path}
+    options = {"training": SMALL, "budget": Budget(1, (), seconds=0), "folder": tmp_path}
     falsify(maker(1.0), module, Claim("c"), **options)
     falsify(maker(1.0), module, Claim("c"), **options)
     with pytest.raises(ValueError, match="another study"):
@@ -134,7 +134,7 @@ def test_a_folder_is_of_one_start(tmp_path):
             made[0].weight.mul_(float((tmp_path / "weights").read_text()))
         return made
 
-    options = {"training": SMALL, "budget": Budget(1, 1, (), seconds=0)}
+    options = {"training": SMALL, "budget": Budget(1, (), seconds=0)}
     for text in ("1", "2"):
         (tmp_path / "weights").write_text(text)
         if text == "1":

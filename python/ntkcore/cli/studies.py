@@ -82,8 +82,9 @@ Values = Annotated[str | None, typer.Option(help="Of the axis, rising: 100,400,1
 Baseline = Annotated[str | None, typer.Option(help="A network that must not show the effect.")]
 Width = Annotated[int, typer.Option(min=1, help="Of the finite networks.")]
 Steps = Annotated[int, typer.Option(min=1, help="Of training.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Initialisations; a verdict needs 5.")]
-Splits = Annotated[int, typer.Option(min=1, help="Of the data; a verdict needs 3.")]
+Repeats = Annotated[
+    int, typer.Option(min=1, help="Initialisations, each on its own split; a verdict needs 15.")
+]
 Seconds = Annotated[
     float | None,
     typer.Option(help="Begin nothing new (of each control) after that; a rerun goes on."),
@@ -108,8 +109,7 @@ def falsify_command(
     baseline: Baseline = None,
     width: Width = 512,
     steps: Steps = 2000,
-    seeds: Seeds = 5,
-    splits: Splits = 3,
+    repeats: Repeats = 15,
     seconds: Seconds = None,
     workers: Workers = 1,
     device: Device = "cpu",
@@ -126,7 +126,7 @@ def falsify_command(
     except ImportError as error:
         raise ImportError(f"{error} (networks are trained with it)") from None
 
-    budget = falsifier.Budget(seeds, splits, seconds=seconds)
+    budget = falsifier.Budget(repeats, seconds=seconds)
     if controls:
         ignored = "net data targets metric predicate minimum axis values baseline width steps"
         without_effect(context, ignored, "with --controls")

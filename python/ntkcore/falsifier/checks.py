@@ -19,12 +19,11 @@ def check(study: Study, budget: Budget, workers: int) -> None:
     """ValueError for numbers and claims that give no verdict."""
     if not study.claims:
         raise ValueError("give at least one claim")
-    if budget.seeds < 1 or budget.splits < 1 or workers < 1:
+    if budget.repeats < 1 or workers < 1:
         raise ValueError(
-            f"seeds, splits and workers must be positive, not {budget.seeds}, {budget.splits},"
-            f" {workers}"
+            f"repeats and workers must be positive, not {budget.repeats} and {workers}"
         )
-    study.check(budget.splits)
+    study.check(budget.repeats)
 
 
 def check_models(study: Study, sizes: list[int], workers: int) -> str:

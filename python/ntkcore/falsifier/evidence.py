@@ -1,5 +1,5 @@
 """From finished cells to tables: what every arm measured, at every point,
-for every seed and split.
+in every repetition.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from ntkcore.falsifier.verdict import Evidence
 class Budget:
     """How often everything is repeated, and how long it may take.
 
-    ``seeds`` initialisations x ``splits`` of the data (a verdict needs at least 5 x 3); ``sweep``:
-    the infinite NTK is also measured at so many times n; ``seconds``: no cell is begun after that,
-    and a rerun goes on.
+    ``repeats``: cells of every arm at every point, the i-th with initialisation i and split i, both
+    fresh, so that they are independent (a verdict needs at least 15); ``sweep``: the infinite NTK
+    is also measured at so many times n, on the first 3 splits; ``seconds``: no cell is begun after
+    that, and a rerun goes on.
     """
 
-    seeds: int = 5
-    splits: int = 3
+    repeats: int = 15
     sweep: tuple[float, ...] = (0.25, 0.5, 1, 2)
     seconds: float | None = None
+
+    @property
+    def swept(self) -> int:
+        """Splits on which the sweep over n is measured."""
+        return min(3, self.repeats)
 
 
 def points_of(study: Study, arm: str) -> list[Point]:
@@ -51,31 +56,32 @@ def _is_width(point: Point) -> bool:
 def places(study: Study, arm: str, budget: Budget) -> Iterator[Place]:
     """The cells of an arm."""
     for point in points_of(study, arm):
-        for split in range(budget.splits):
-            for seed in range(budget.seeds if ARMS[arm].seeded else 1):
-                yield Place(point, seed, split)
+        for i in range(budget.repeats):
+            yield cell_of(arm, point, i)
+
+
+def cell_of(arm: str, point: Point, i: int) -> Place:
+    """The i-th cell of an arm at a point: initialisation i on split i."""
+    return Place(point, i if ARMS[arm].seeded else 0, i)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Numbers of the cells of a study, as tables (points, seeds, splits)."""
+    """Numbers of the cells of a study, as tables (points, repeats)."""
 
     study: Study
     budget: Budget
     cells: Cells
 
     def cell(self, arm: str, place: Place) -> Content | None:
-        """One cell; an arm without seeds has one for all of them."""
-        return self.cells.get(
-            Key(arm, place if ARMS[arm].seeded else Place(place.point, 0, place.split))
-        )
+        """What one cell holds, if it is finished."""
+        return self.cells.get(Key(arm, place))
 
     def values(self, arm: str, points: list[Point], *path: str) -> Array:
         """An entry of the cells, e.g. "metrics", "nmse"; NaN where there is none."""
-        budget = self.budget
-        table = np.full((len(points), budget.seeds, budget.splits), np.nan)
+        table = np.full((len(points), self.budget.repeats), np.nan)
         for at in np.ndindex(table.shape):
-            found: object = self.cell(arm, Place(points[at[0]], at[1], at[2]))
+            found: object = self.cell(arm, cell_of(arm, points[at[0]], at[1]))
             for name in path:
                 found = found.get(name) if isinstance(found, dict) else None
             if isinstance(found, (int, float)):
@@ -83,7 +89,7 @@ class Tables:
         return table
 
     def effects(self, arm: str, claim: Claim) -> Array:
-        """The claim's effect, (seeds, splits)."""
+        """The claim's effect, (repeats,)."""
         metric, chance = (
             self.values(arm, claim.points, *path)
             for path in (("metrics", claim.metric_name), ("chance", claim.chance_name))
@@ -97,7 +103,7 @@ class Tables:
         point = self.study.points()[-1]
         for n in self.study.sizes(self.budget.sweep):
             contents = [
-                self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.splits)
+                self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.swept)
             ]
             if all(content is not None and "metrics" in content for content in contents):
                 found[n] = np.array(
@@ -119,9 +125,13 @@ class Tables:
         return Evidence(
             {arm: table for arm, table in effects.items() if arm not in missing},
             missing,
-            {arm: self.values(arm, claim.points, "movement") for arm in ("lazy", "features")},
+            {
+                "lazy": self.values("lazy", claim.points, "movement"),
+                "features": self.values("features", claim.points, "turned"),
+            },
             self.study.samples(),
             self._limit(claim),
+            self.study.shared(self.budget.repeats),
         )
 
     def arms(self, claim: Claim) -> list[str]:
@@ -144,13 +154,11 @@ class Tables:
         """Why an arm has no complete table; empty if it has."""
         if np.isfinite(effects).all():
             return ""
-        places = [
-            Place(p, i, j)
-            for p in claim.points
-            for i in range(self.budget.seeds)
-            for j in range(self.budget.splits)
+        contents = [
+            self.cell(arm, cell_of(arm, point, i))
+            for point in claim.points
+            for i in range(self.budget.repeats)
         ]
-        contents = [self.cell(arm, place) for place in places]
         contents += [
             self.setting(arm, point) for point in claim.points if ARMS[arm].settle is not None
         ]

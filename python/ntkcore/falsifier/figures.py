@@ -10,43 +10,61 @@ from typing import Any
 import numpy as np
 
 from ntkcore.falsifier.arms import ARMS, arms_of
-from ntkcore.falsifier.claims import Claim, Point
+from ntkcore.falsifier.claims import Claim, Point, name_of
 from ntkcore.falsifier.evidence import Tables, points_of
-from ntkcore.falsifier.network_arms import LAZY, MOVED
+from ntkcore.falsifier.network_arms import LAZY, TURNED
 from ntkcore.falsifier.statistics import estimate
 from ntkcore.falsifier.study import Place
 from ntkcore.falsifier.verdict import Verdict
 from ntkcore.plots.axes import own_axes
 
+FLOOR = "best constant"  # what effects are measured from
 COLOURS = {arm: f"C{number}" for number, arm in enumerate(ARMS)}
 
 
+def effect_name(claim: Claim) -> str:
+    """Of the quantity that is judged, the same in text, tables and figures."""
+    return f"{name_of(claim.predicate)} of {claim.metric_name}"
+
+
+def effects(claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
+    """Every arm's effect with its 95 % interval, the least that counts, and the trivial floor."""
+    ax = own_axes(ax)
+    for number, (arm, found) in enumerate(verdict.effects.items()):
+        bars = [[found.mean - found.low], [found.high - found.mean]]
+        shown = bars if np.isfinite(bars).all() else None
+        ax.errorbar([number], [found.mean], shown, fmt="o", capsize=3, color=COLOURS[arm])
+    ax.axhline(claim.minimum, color="0.5", ls="--", label="least effect that counts")
+    ax.axhline(0, color="0.5", ls=":", label=FLOOR)
+    labels = [ARMS[arm].label for arm in verdict.effects]
+    ax.set_xticks(range(len(labels)), labels, rotation=25, ha="right")
+    ax.set(ylabel=f"effect: {effect_name(claim)}", title=claim.name)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
 def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
-    """The claim's metric over its axis, for every arm with its 95 % interval;
-    without an axis one point an arm.
+    """The claim's metric over its axis, for every arm with its 95 % interval,
+    and what the trivial floor scores.
     """
     ax = own_axes(ax)
-    arms = arms_of(tables.study)
-    for number, arm in enumerate(arms):
+    for arm in arms_of(tables.study):
         means, low, high = _intervals(tables, arm, claim)
-        errors = np.array([means - low, high - means])
+        bars = np.array([means - low, high - means])
+        errors = bars if np.isfinite(bars).all() else None
         style = {"color": COLOURS[arm], "label": ARMS[arm].label, "capsize": 3}
-        if claim.axis is None or len(claim.values) == 1:
-            ax.errorbar([number], means, errors, fmt="o", **style)
-        elif len(means) == 1:
+        if len(means) == 1 < len(claim.values):
             ax.axhline(
                 means[0], color=COLOURS[arm], ls=":", label=f"{ARMS[arm].label} (no {claim.axis})"
             )
         else:
             ax.errorbar(claim.values, means, errors, fmt="o-", **style)
-    if claim.axis is None or len(claim.values) == 1:
-        ax.set_xticks(range(len(arms)), [ARMS[arm].label for arm in arms], rotation=25, ha="right")
-        ax.set_ylim(min(0.0, ax.get_ylim()[0]), None)
-    else:
-        ax.legend(frameon=False, fontsize=8)
-        ax.set(xlabel=claim.axis, **_scales(tables, claim))
-        _ticks(ax, claim.values)
-    ax.set(ylabel=claim.metric_name, title=claim.name)
+    floor = tables.values("features", claim.points, "chance", claim.metric_name).mean(axis=1)
+    ax.plot(claim.values, floor, color="0.5", ls=":", label=FLOOR)
+    ax.legend(frameon=False, fontsize=8)
+    ax.set(xlabel=claim.axis, **_scales(tables, claim))
+    _ticks(ax, claim.values)
+    ax.set(ylabel=claim.metric_name, title="what the effect is of")
     return ax
 
 
@@ -68,31 +86,36 @@ def _scales(tables: Tables, claim: Claim) -> dict[str, str]:
 def _intervals(tables: Tables, arm: str, claim: Claim) -> tuple[Any, Any, Any]:
     points: list[Point] = [point for point in claim.points if point in points_of(tables.study, arm)]
     table = tables.values(arm, points, "metrics", claim.metric_name)
-    found = [estimate(each) for each in table]
+    shared = tables.study.shared(tables.budget.repeats)
+    found = [estimate(each, shared) for each in table]
     return tuple(
         np.array([getattr(each, name) for each in found]) for name in ("mean", "low", "high")
     )  # type: ignore[return-value]
 
 
 def movement(tables: Tables, *, ax: Any = None) -> Any:
-    """Relative movement of the kernel of both trained networks, a dot a cell, and the gates."""
+    """How far the lazy network's kernel and the network's features moved, a dot a cell, and the
+    gates.
+    """
     ax = own_axes(ax)
     points, shown = tables.study.points(), False
-    for shift, arm in ((-0.15, "lazy"), (0.15, "features")):
-        table = tables.values(arm, points, "movement").reshape(len(points), -1)
+    for shift, arm, path, gate, of in (
+        (-0.15, "lazy", "movement", LAZY, "|K_t - K_0| / |K_0|"),
+        (0.15, "features", "turned", TURNED, "1 - CKA of the last hidden layer"),
+    ):
+        table = tables.values(arm, points, path)
         at = np.repeat(np.arange(len(points)) + shift, table.shape[1])
-        ax.plot(at, table.ravel(), ".", color=COLOURS[arm], label=ARMS[arm].label)
+        ax.plot(at, table.ravel(), ".", color=COLOURS[arm], label=f"{ARMS[arm].label}: {of}")
+        ax.axhline(gate, color=COLOURS[arm], ls=":")
         shown = shown or bool((table > 0).any())
-    for gate in (LAZY, MOVED):
-        ax.axhline(gate, color="0.5", ls=":")
     ax.set_xticks(range(len(points)), [f"{point[1]:g}" if point else "" for point in points])
     ax.set(
         yscale="log" if shown else "linear",
-        ylabel="|K_t - K_0| / |K_0|",
+        ylabel="movement",
         xlabel=points[-1][0] if points[-1] else "",
     )
     ax.set_xlim(-0.6, len(points) - 0.4)
-    ax.set_title("movement of the kernel")
+    ax.set_title("what training moved")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -209,14 +232,16 @@ def calibration(rows: Sequence[tuple[Claim, Verdict]], figure: Any) -> None:
         ax.legend(frameon=False, fontsize=8)
 
 
-def of_claim(tables: Tables, claim: Claim, figure: Any) -> None:
-    """Metric over the axis, alpha, and n where it was swept."""
-    swept = bool(tables.sweep(claim))
-    axes = figure.subplots(1, 3 if swept else 2)
-    metric(tables, claim, ax=axes[0])
-    alpha_sweep(tables, claim, ax=axes[1])
+def of_claim(tables: Tables, claim: Claim, verdict: Verdict, figure: Any) -> None:
+    """Effects; the metric over the axis, where there is one; alpha; n where it was swept."""
+    swept, curve = bool(tables.sweep(claim)), claim.axis is not None
+    axes = iter(figure.subplots(1, 2 + curve + swept))
+    effects(claim, verdict, ax=next(axes))
+    if curve:
+        metric(tables, claim, ax=next(axes))
+    alpha_sweep(tables, claim, ax=next(axes))
     if swept:
-        sweep(tables, claim, ax=axes[2])
+        sweep(tables, claim, ax=next(axes))
 
 
 def of_kernels(tables: Tables, figure: Any) -> None:

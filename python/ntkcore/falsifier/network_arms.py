@@ -20,17 +20,22 @@ from ntkcore.finite import (
     DivergedError,
     empirical_nngp,
     empirical_ntk,
+    kernel_distance,
     kernel_movement,
     nmse,
     to_torch,
     train,
 )
+from ntkcore.finite import (
+    features as hidden_features,
+)
 from ntkcore.finite.arrays import as_tensor
 from ntkcore.finite.networks import learning_rate_factor
 from ntkcore.specs.layers import Layer
 
-# Kernel movement below which a network is lazy, and above which its features have moved.
-LAZY, MOVED = 0.1, 0.3
+# Movement of the kernel below which a network is lazy; turn of the last hidden layer's features,
+# 1 - CKA, above which they have moved.
+LAZY, TURNED = 0.1, 0.1
 MEAN_OF = 15  # initialisations of the mean kernel
 FULL = 1500  # rows of a kernel over all outputs
 ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
@@ -180,7 +185,7 @@ def _train(
     network = make_network(study, place, training.parameterization, split.y.shape[1])
     module = Plain(network) if alpha is None else Scaled(network, alpha)
     probes = split.x[:PROBES]
-    K_0 = empirical_ntk(network, probes)
+    K_0, hidden_0 = empirical_ntk(network, probes), _hidden_kernel(network, probes)
     looks = _Looks(split, training)
     rate = (
         config["lr"]
@@ -208,6 +213,7 @@ def _train(
     looks.restore(module)
     # Both gates on the safe side: lazy to the end of training, moved where it was stopped.
     movement = kernel_movement(empirical_ntk(network, probes) if alpha is None else K_end, K_0)
+    turned = _turned(_hidden_kernel(network, probes), hidden_0)
     residual = 2 * len(split.y) * history.loss / (split.y**2).sum()
     times = np.asarray(config["lr"] * history.steps, np.float64)
     setting: dict[str, Any] = {**config, "steps": looks.best_step}
@@ -218,7 +224,25 @@ def _train(
     else:
         f_train, f_test = predict(module, split.x), predict(module, split.x_test)
         outcome = Outcome(split, f_train, f_test, times, residual)
-    return {"movement": movement, "setting": setting}, outcome, looks.best
+    return {"movement": movement, "turned": turned, "setting": setting}, outcome, looks.best
+
+
+def _hidden_kernel(network: torch.nn.Module, x: Any) -> Array:
+    """Covariance of the last hidden layer's features about their mean: not of the read-out.
+
+    The tangent kernel where no layer is known to be the last.
+    """
+    try:
+        phi = hidden_features(network, x).astype(np.float64)
+    except ValueError:
+        return empirical_ntk(network, x)
+    phi -= phi.mean(axis=0)
+    return np.asarray(phi @ phi.T)
+
+
+def _turned(after: Array, before: Array) -> float:
+    """1 - CKA, blind to the features' size; 0 where there are none."""
+    return kernel_distance(after, before) if before.any() and after.any() else 0.0
 
 
 class _Looks:

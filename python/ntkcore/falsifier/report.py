@@ -9,7 +9,7 @@ import io
 import math
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Cells, label, write
 from ntkcore.falsifier.claims import Claim, name_of
 from ntkcore.falsifier.evidence import Budget, Tables, places
+from ntkcore.falsifier.figures import FLOOR, effect_name
 from ntkcore.falsifier.pages import Block, markdown, page
 from ntkcore.falsifier.study import Study
 from ntkcore.falsifier.verdict import Verdict, judge
@@ -35,11 +36,15 @@ def refuse_folder(folder: Path, pictures: Iterable[str] = ("kernels",)) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What `falsify` gives: ``verdicts``, one for each claim, and the tables behind them."""
+    """What `falsify` gives: ``verdicts``, one for each claim, and the tables behind them.
+
+    ``before``: of every claim the other least effects that this folder was judged under earlier.
+    """
 
     study: Study
     budget: Budget
     cells: Cells
+    before: tuple[tuple[float, ...], ...] = ()
 
     @property
     def tables(self) -> Tables:
@@ -49,9 +54,12 @@ class Report:
     @functools.cached_property
     def verdicts(self) -> list[Verdict]:
         """One for each claim, at a family-wise error level of 5 %."""
-        return judge(
-            self.study.claims, [self.tables.evidence(claim) for claim in self.study.claims]
-        )
+        claims = self.study.claims
+        found = judge(claims, [self.tables.evidence(claim) for claim in claims])
+        return [
+            replace(verdict, sentence=f"{verdict.sentence}{_judged_again(verdict.minimum, before)}")
+            for verdict, before in zip(found, self.before or [()] * len(found), strict=True)
+        ]
 
     @property
     def kind(self) -> str:
@@ -96,10 +104,13 @@ class Report:
                     "metric": claim.metric_name,
                     "predicate": name_of(claim.predicate),
                     "minimum": claim.minimum,
+                    "judged_before_with": list(before),
                     "axis": claim.axis,
                     "values": list(claim.values),
                 }
-                for claim in study.claims
+                for claim, before in zip(
+                    study.claims, self.before or [()] * len(study.claims), strict=True
+                )
             ],
             "metrics": {
                 claim.metric_name: {
@@ -126,11 +137,11 @@ class Report:
             },
             "budget": asdict(self.budget),
             "samples": study.samples(),
-            "seeds": list(range(self.budget.seeds)),
+            "shared_test_samples": study.shared(self.budget.repeats),
             "data": {
                 f"{label(point)}, split {i}": study.data_hash(point, i)
                 for point in study.points()
-                for i in range(self.budget.splits)
+                for i in range(self.budget.repeats)
             },
             "seconds": self.seconds(),
             "versions": _versions(),
@@ -157,8 +168,8 @@ class Report:
 
         found = {}
         for number, claim in enumerate(self.study.claims):
-            figure = Figure(figsize=(12, 4), layout="constrained")
-            figures.of_claim(self.tables, claim, figure)
+            figure = Figure(figsize=(13, 4), layout="constrained")
+            figures.of_claim(self.tables, claim, self.verdicts[number], figure)
             found[f"claim-{number + 1}"] = _png(figure)
         figure = Figure(figsize=(9, 4), layout="constrained")
         figures.of_kernels(self.tables, figure)
@@ -176,9 +187,11 @@ class Report:
             yield (
                 "text",
                 (
-                    f"Effect: {name_of(claim.predicate)} of {claim.metric_name}, at least"
-                    f" {claim.minimum:g}; means over {self.budget.seeds} initialisations and"
-                    f" {self.budget.splits} splits with 95 % intervals."
+                    f"Effect: {effect_name(claim)}, at least {claim.minimum:g}; the trivial floor,"
+                    f" {FLOOR}, has 0. Means over {self.budget.repeats} repetitions (initialisation"
+                    " i on split i) with 95 % intervals by Student's t; the difference network -"
+                    " arm is taken within repetitions."
+                    f" {_of_shared(record['shared_test_samples'], self.budget.repeats)}"
                 ),
             )
             yield "table", self._effects(claim, verdict)
@@ -222,22 +235,58 @@ class Report:
             if found is not None
         ]
         yield "table", [("arm", "at", "setting"), *chosen]
-        yield "text", f"Seeds {record['seeds']}; data, SHA-256:"
+        yield "text", "Data, SHA-256:"
         yield "table", [("split", "hash"), *record["data"].items()]
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         yield "text", f"{versions}; {record['seconds']:.0f} s."
 
     def _effects(self, claim: Claim, verdict: Verdict) -> list[tuple[str, ...]]:
-        """Rows: arm, effect, and the mean metric at every point."""
+        """Rows: arm, effect, paired difference, and the mean metric at every point; the floor."""
+        name = claim.metric_name
         rows: list[tuple[str, ...]] = [
-            ("arm", "effect", *(f"{claim.metric_name}, {label(point)}" for point in claim.points))
+            (
+                "arm",
+                f"effect: {effect_name(claim)}",
+                "network - arm",
+                *(f"{name}, {label(point)}" for point in claim.points),
+            )
         ]
         for arm, effect in verdict.effects.items():
-            metric = self.tables.values(arm, claim.points, "metrics", claim.metric_name).mean(
-                axis=(1, 2)
+            metric = self.tables.values(arm, claim.points, "metrics", name).mean(axis=1)
+            rows.append(
+                (
+                    ARMS[arm].label,
+                    str(effect),
+                    str(verdict.differences.get(arm, "")),
+                    *(f"{each:.3g}" for each in metric),
+                )
             )
-            rows.append((ARMS[arm].label, str(effect), *(f"{each:.3g}" for each in metric)))
-        return rows
+        chance = self.tables.values("features", claim.points, "chance", name).mean(axis=1)
+        return [*rows, (FLOOR, "", "", *(f"{each:.3g}" for each in chance))]
+
+
+def _judged_again(minimum: float, before: tuple[float, ...]) -> str:
+    """A warning where other least effects were tried on the same cells."""
+    if not before:
+        return ""
+    others = ", ".join(f"{each:g}" for each in before)
+    return (
+        f" JUDGED AGAIN: these cells were judged before with a least effect of {others}, now"
+        f" {minimum:g}; one that is chosen after the effects were seen proves nothing."
+    )
+
+
+def _of_shared(share: float, repeats: int) -> str:
+    """What repetitions have in common, and what that does to the intervals."""
+    if share == 0:
+        return "The repetitions share no test sample."
+    widened = math.sqrt(1 + repeats * min(share, 0.5) / (1 - min(share, 0.5)))
+    whence = "one test set for all" if share > 0.999 else "splits of one pool"
+    return (
+        f"The repetitions are not independent: they share {share:.0%} of their test samples"
+        f" ({whence}), and intervals and tests are {widened:.2g} times as wide for it (Nadeau and"
+        " Bengio 2003). They speak of this pool; fresh samples would say more."
+    )
 
 
 def _png(figure: Any) -> bytes:

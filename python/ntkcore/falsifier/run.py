@@ -17,6 +17,7 @@ from ntkcore.falsifier.cells import Cells, Key
 from ntkcore.falsifier.checks import check, check_models
 from ntkcore.falsifier.claims import Claim
 from ntkcore.falsifier.evidence import Budget, places
+from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.performing import Runner, processes
 from ntkcore.falsifier.report import Report, refuse_folder
 from ntkcore.falsifier.study import Network, Place, Study, Training
@@ -84,8 +85,8 @@ def falsify(
 
     References
     ----------
-    Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018; Owen 2007 (two-way bootstrap);
-    Holm 1979.
+    Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018; Nadeau and Bengio 2003
+    (repetitions that share test samples); Holm 1979.
     """
     study = Study(
         _task(data),
@@ -98,7 +99,7 @@ def falsify(
     check(study, budget, workers)
     if folder is not None:
         refuse_folder(Path(folder))
-    sizes = study.sweep(budget.sweep, budget.splits)
+    sizes = study.sweep(budget.sweep, budget.swept)
     start = check_models(study, sizes, workers)
     cells = Cells(folder, study.fingerprint(start))
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
@@ -109,7 +110,8 @@ def falsify(
     ):
         for keys in rounds:
             Runner(study, cells, pool, workers, deadline, count).run(keys)
-    return Report(study, budget, cells)
+    before = recorded(None if folder is None else Path(folder), study.claims)
+    return Report(study, budget, cells, tuple(before))
 
 
 def _task(data: Any) -> Any:
@@ -163,5 +165,5 @@ def _tuned(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
     keys = [Key(arm, place) for arm in tuned for place in places(study, arm, budget)]
     if "ntk" in arms_of(study):
         point = study.points()[-1]
-        keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.splits)]
+        keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.swept)]
     return keys

@@ -1,21 +1,18 @@
-"""Means over initialisations and splits with their intervals, and how sure a comparison is.
+"""Means over independent repetitions with their intervals, and how sure a comparison is.
 
-Effects come as tables (seeds, splits): initialisations and splits are both drawn, so both are drawn
-again (the two-way bootstrap of Owen 2007). Differences of arms are taken within a cell, on the same
-split: that is what makes them paired.
+Repetition i is initialisation i on split i, both fresh: one number each, Student's t over them.
+Differences of arms are taken within a repetition, on the same split: that makes them paired.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-from ntkcore.falsifier.tasks import Array
-
-DRAWS = 4000
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -30,28 +27,39 @@ class Estimate:
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def bootstrap(table: npt.ArrayLike, draws: int = DRAWS, seed: int = 0) -> Array:
-    """Means of a table (seeds, splits) under two-way resampling, (draws,)."""
-    values = np.asarray(table, float)
-    rng = np.random.default_rng(seed)
-    rows, columns = (rng.integers(size, size=(draws, size)) for size in values.shape)
-    return np.asarray(values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2)))
+def standard_error(values: npt.ArrayLike, shared: float = 0.0) -> float:
+    """Of a mean of repetitions that have a share of their test samples in common.
 
-
-def estimate(table: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Mean of a table (seeds, splits) with its bootstrap percentile interval."""
-    means = bootstrap(table)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(np.asarray(table, float).mean()), float(low), float(high))
-
-
-def p_value(table: npt.ArrayLike, threshold: float, side: str) -> float:
-    """One-sided bootstrap p-value against a mean below ``threshold`` (side "above"),
-    or at least it ("below").
+    sd sqrt(1/J + s/(1 - s)), the correlation of two repetitions being s (Nadeau and Bengio 2003);
+    of more than half as of half, for then the repetitions hardly show what is common to them.
     """
-    means = bootstrap(table)
-    against = (means < threshold) if side == "above" else (means >= threshold)
-    return float((1 + against.sum()) / (1 + len(means)))
+    table = np.asarray(values, float)
+    if len(table) < 2:
+        return math.inf
+    share = min(shared, 0.5)
+    return float(table.std(ddof=1) * math.sqrt(1 / len(table) + share / (1 - share)))
+
+
+def estimate(values: npt.ArrayLike, shared: float = 0.0, confidence: float = 0.95) -> Estimate:
+    """Mean of repetitions with the interval of Student's t."""
+    table = np.asarray(values, float)
+    mean, error = float(table.mean()), standard_error(table, shared)
+    if not 0 < error < math.inf:
+        return Estimate(mean, mean - error, mean + error)
+    half = error * float(stats.t.ppf((1 + confidence) / 2, len(table) - 1))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def p_value(values: npt.ArrayLike, threshold: float, side: str, shared: float = 0.0) -> float:
+    """One-sided p-value of Student's t against a mean of at most ``threshold`` (side "above"), or
+    of at least it ("below").
+    """
+    table = np.asarray(values, float)
+    beyond = float(table.mean() - threshold) * (1 if side == "above" else -1)
+    error = standard_error(table, shared)
+    if not 0 < error < math.inf:
+        return 0.0 if beyond > 0 and error == 0 else 1.0
+    return float(stats.t.sf(beyond / error, len(table) - 1))
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:

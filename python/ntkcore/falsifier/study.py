@@ -21,6 +21,7 @@ from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
 
 RIDGES = 8  # the least number of ridges between two
+OF_FITS = ("train_nmse", "train_error")  # metrics that tuning on other samples spoils
 OF_NETWORKS = ("width", "depth")  # axes that change the network and not the data
 
 
@@ -161,6 +162,15 @@ class Study:
         value = int(point[1]) if float(point[1]).is_integer() else point[1]
         return functools.partial(self.task, **{point[0]: value})
 
+    def shared(self, splits: int) -> float:
+        """The share of test samples that two splits have in common, at the last point: 0 for fresh
+        ones, 1 for a fixed test set.
+        """
+        tests = [self.split(self.points()[-1], i).x_test for i in range(min(splits, 5))]
+        rows = [{x.tobytes() for x in np.ascontiguousarray(test)} for test in tests]
+        shares = [len(a & b) / len(a) for a, b in itertools.combinations(rows, 2)]
+        return float(np.mean(shares)) if shares else 0.0
+
     def samples(self) -> int:
         """Training samples at the last point."""
         return len(self.split(self.points()[-1], 0).x)
@@ -255,6 +265,14 @@ class Study:
 
 def _check_metric(claim: Claim, split: Split, training: Training) -> None:
     check_classes(claim, split)
+    if claim.metric in OF_FITS and (
+        training.early_stopping or training.ridge[0] != training.ridge[1]
+    ):
+        raise ValueError(
+            f"claim {claim.name!r}: {claim.metric!r} is of the training set, and a ridge or a"
+            " stopping time tuned for validation samples keeps from fitting it; set"
+            " Training(ridge=(0, 0), early_stopping=False)"
+        )
     if claim.metric in OF_PATHS and (
         training.readout or training.ridge[1] > 0 or training.early_stopping
     ):

@@ -1,27 +1,31 @@
 """From effects to a verdict, through the gates that must be passed first.
 
-Every test is one-sided, by bootstrap; a verdict needs all tests of its kind to reject, so that its
-p-value is their largest (intersection-union), and the p-values of several claims are corrected by
-Holm.
+Every test is one-sided, by Student's t over independent repetitions; a verdict needs all tests of
+its kind to reject, so that its p-value is their largest (intersection-union), and the p-values of
+several claims are corrected by Holm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ntkcore.falsifier.arms import ARMS, FROZEN
 from ntkcore.falsifier.claims import Claim
-from ntkcore.falsifier.network_arms import LAZY, MOVED
+from ntkcore.falsifier.network_arms import LAZY, TURNED
 from ntkcore.falsifier.statistics import Estimate, estimate, holm, p_value
 from ntkcore.falsifier.tasks import Array
 
-SEEDS, SPLITS = 5, 3  # the least that a verdict is given on
-SHARE = 2 / 3  # of the network's effect, below which the kernel's is a part only
-# What the linearised network and the infinite one may be apart, as a share of the minimum effect.
-TOLERANCE = 0.5
+LEVEL = 0.05  # of a family of claims
+REPEATS = 15  # the least that a verdict is given on
+# A frozen arm is as good as the network where it shows SHARE of its effect and, where an effect
+# says what error is left, leaves at most LEFT times the network's or MARGIN more.
+SHARE, LEFT, MARGIN = 2 / 3, 2.0, 0.05
+# What two frozen arms may be apart: a share of the least effect, or of the effect itself.
+TOLERANCE, SPREAD = 1 / 2, 1 / 3
 
 PRESENT = "present in the kernel"
 NEEDS = "needs features"
@@ -47,10 +51,11 @@ class Gate:
 class Evidence:
     """What the cells say about a claim.
 
-    ``effects``: tables (seeds, splits) by arm, complete. ``missing``: why an arm has none.
-    ``movement``: tables (points, seeds, splits) of "lazy" and "features". ``limit``: metrics
-    (linearised at the largest width, infinite), where the axis is the width. ``n``: training
-    samples.
+    ``effects``: of every repetition (repeats,) by arm, complete. ``missing``: why an arm has none.
+    ``movement``: tables (points, repeats): of the "lazy" network's kernel, of the "features" of the
+    trained one. ``limit``: metrics (linearised at the largest width, infinite), where the axis is
+    the width. ``n``: training samples. ``shared``: the share of test samples that two repetitions
+    have in common.
     """
 
     effects: Mapping[str, Array]
@@ -58,12 +63,16 @@ class Evidence:
     movement: Mapping[str, Array]
     n: int
     limit: tuple[float, float] | None = None
+    shared: float = 0.0
 
 
 @dataclass(frozen=True)
 class Verdict:
     """``kind`` (one of the constants above), said in a sentence, with gates,
     effects and p-value (1: no test).
+
+    ``differences``: network - arm, paired. ``tests``: p-values that the verdict rests on, by what
+    they say. ``stands``: the least effects that count between which the verdict is the same.
     """
 
     claim: str
@@ -72,41 +81,173 @@ class Verdict:
     gates: tuple[Gate, ...]
     effects: Mapping[str, Estimate]
     p: float
+    minimum: float
+    differences: Mapping[str, Estimate]
+    tests: Mapping[str, float]
+    stands: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         return f"{self.claim}: {self.kind}. {self.sentence}"
 
 
 def judge(
-    claims: Sequence[Claim], evidence: Sequence[Evidence], level: float = 0.05
+    claims: Sequence[Claim], evidence: Sequence[Evidence], level: float = LEVEL
 ) -> list[Verdict]:
     """A verdict for every claim, at a family-wise error level over all of them."""
     found = [_judge(claim, each) for claim, each in zip(claims, evidence, strict=True)]
-    sure = holm([verdict.p for verdict in found], level)
-    unsure = [
-        verdict.kind != INCONCLUSIVE and not yes for verdict, yes in zip(found, sure, strict=True)
-    ]
+    ps = [verdict.p for verdict in found]
+    sure = holm(ps, level)
     return [
-        _unsure(verdict, level) if no else verdict
-        for verdict, no in zip(found, unsure, strict=True)
+        _final(verdict, yes, level, _again(claim, each, ps, number, level))
+        for number, (verdict, yes, claim, each) in enumerate(
+            zip(found, sure, claims, evidence, strict=True)
+        )
     ]
+
+
+def _final(
+    verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float], str]
+) -> Verdict:
+    if verdict.kind == INCONCLUSIVE:
+        return verdict
+    if not sure:
+        return _unsure(verdict, level)
+
+    def same(minimum: float) -> bool:
+        return kind_at(minimum) == verdict.kind
+
+    nothing, everything = 1e-6 * verdict.minimum, 2 * verdict.effects["features"].high
+    low = 0.0 if same(nothing) else _edge(same, verdict.minimum, nothing)
+    stands = (low, _edge(same, verdict.minimum, everything))
+    words = f" It stands for least effects between {stands[0]:.3g} and {stands[1]:.3g}."
+    return replace(verdict, sentence=verdict.sentence + words, stands=stands)
+
+
+def _again(
+    claim: Claim, found: Evidence, ps: Sequence[float], number: int, level: float
+) -> Callable[[float], str]:
+    """The kind of one claim's verdict under another least effect, the other claims as they are."""
+
+    def kind_at(minimum: float) -> str:
+        verdict = _judge(replace(claim, minimum=minimum), found)
+        sure = holm([*ps[:number], verdict.p, *ps[number + 1 :]], level)[number]
+        return verdict.kind if sure else INCONCLUSIVE
+
+    return kind_at
+
+
+def _edge(same: Callable[[float], bool], inside: float, outside: float) -> float:
+    """The last place from ``inside`` towards ``outside`` that is the same, by bisection."""
+    for _ in range(16):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if same(middle) else (inside, middle)
+    return inside
 
 
 def _judge(claim: Claim, found: Evidence) -> Verdict:
-    effects = {arm: estimate(table) for arm, table in found.effects.items()}
+    effects = {arm: estimate(table, found.shared) for arm, table in found.effects.items()}
+    differences = {
+        arm: estimate(found.effects["features"] - table, found.shared)
+        for arm, table in found.effects.items()
+        if arm != "features" and "features" in found.effects
+    }
+
+    def verdict(kind: str, sentence: str, gates: Sequence[Gate], tests: Tests, p: float) -> Verdict:
+        return Verdict(
+            claim.name, kind, sentence, tuple(gates), effects, p, claim.minimum, differences, tests
+        )
+
     if found.missing:
         arm, reason = next(iter(found.missing.items()))
-        gate = Gate("every arm ran", False, f"{ARMS[arm].label}: {reason}")
-        return Verdict(claim.name, INCONCLUSIVE, _failed([gate]), (gate,), effects, 1.0)
-    frozen = [arm for arm in FROZEN if arm in found.effects] if found.limit is None else []
-    frozen = frozen or ["linearised"]
-    kind, p = _kind(claim, found, frozen)
+        gates = [Gate("every arm ran", False, f"{ARMS[arm].label}: {reason}")]
+        return verdict(INCONCLUSIVE, _failed(gates), gates, {}, 1.0)
+    frozen = [arm for arm in FROZEN if arm in found.effects] or ["linearised"]
+    kind, tests = _kind(claim, found, frozen)
     gates = _gates(claim, found, effects, frozen, kind)
     if failed := [gate for gate in gates if not gate.passed]:
-        return Verdict(claim.name, INCONCLUSIVE, _failed(failed), tuple(gates), effects, 1.0)
-    return Verdict(
-        claim.name, kind, _sentence(claim, kind, effects, frozen, found), tuple(gates), effects, p
-    )
+        return verdict(INCONCLUSIVE, _failed(failed), gates, tests, 1.0)
+    sentence = _sentence(claim, kind, effects, differences, frozen, found.n)
+    return verdict(kind, sentence, gates, tests, max(tests.values()))
+
+
+# --- kinds
+
+Tests = Mapping[str, float]  # p-values by what they say
+
+
+def as_good(claim: Claim, network: Array) -> Array:
+    """The effect from which on a frozen arm counts as good as the network."""
+    share = SHARE * network
+    if claim.predicate in ("below", "everywhere"):  # an effect of 1 - what is left
+        return np.maximum(share, np.minimum(1 - LEFT * (1 - network), network - MARGIN))
+    if claim.predicate == "orders":  # log10 of 1 over what is left
+        return np.maximum(share, network - math.log10(LEFT))
+    return share
+
+
+def criterion(claim: Claim) -> str:
+    """`as_good` in words."""
+    left = {
+        "below": f" and at most {LEFT:g} times what the network leaves, or {MARGIN:g} more",
+        "orders": f" and at most {LEFT:g} times what the network leaves",
+    }
+    left["everywhere"] = left["below"]
+    return f"at least {SHARE:.2g} of the network's effect{left.get(str(claim.predicate), '')}"
+
+
+def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, Tests]:
+    """The verdict if all gates are passed, and the tests that it rests on."""
+    network = found.effects["features"]
+    needed = as_good(claim, network)
+
+    def p(arm: str, side: str) -> float:
+        return p_value(found.effects[arm], claim.minimum, side, found.shared)
+
+    def paired(arm: str, side: str) -> float:
+        return p_value(found.effects[arm] - needed, 0.0, side, found.shared)
+
+    def any_of(tests: Sequence[float]) -> float:
+        return min(1.0, len(tests) * min(tests))
+
+    shows = {"the network shows the effect": p("features", "above")}
+    finite = [] if "linearised" in frozen else ["linearised"]
+    every = [*frozen, *finite, "lazy"]
+    kinds: dict[str, Tests] = {
+        PRESENT: {
+            **shows,
+            "a frozen arm shows it, as good as the network": any_of(
+                [max(p(arm, "above"), paired(arm, "above")) for arm in frozen]
+            ),
+        },
+        PARTIAL: {
+            **shows,
+            "a frozen arm shows it": any_of([p(arm, "above") for arm in frozen]),
+            "none is as good as the network": max(paired(arm, "below") for arm in frozen),
+        },
+        NEEDS: {
+            **shows,
+            "no frozen arm shows it": max(p(arm, "below") for arm in every),
+            "none is as good as the network": max(paired(arm, "below") for arm in every),
+        },
+    }
+    if finite:
+        kinds[FINITE] = {
+            **shows,
+            "no infinite arm shows it": max(p(arm, "below") for arm in frozen),
+            "no infinite arm is as good as the network": max(
+                paired(arm, "below") for arm in frozen
+            ),
+            "the linearised network shows it": p("linearised", "above"),
+        }
+    kind = min(kinds, key=lambda kind: tuple(sorted(kinds[kind].values(), reverse=True)))
+    if kind == PRESENT and "baseline" in found.effects:
+        without = {
+            "the baseline does not show it": p("baseline", "below"),
+            "the baseline is not as good as the network": paired("baseline", "below"),
+        }
+        if max(without.values()) <= LEVEL:
+            return ARCHITECTURE, {**kinds[PRESENT], **without}
+    return kind, kinds[kind]
 
 
 # --- gates
@@ -115,14 +256,18 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
 def _gates(
     claim: Claim, found: Evidence, effects: Mapping[str, Estimate], frozen: Sequence[str], kind: str
 ) -> list[Gate]:
-    seeds, splits = found.effects["features"].shape
-    lazy, moved = (np.nanmean(found.movement[arm], axis=(1, 2)) for arm in ("lazy", "features"))
+    """Movement is asked for by "needs features" only: a frozen arm that shows the effect is the
+    proof that it can be shown, whatever moves elsewhere.
+    """
+    lazy = float(np.nanmean(found.movement["lazy"], axis=1).max())
+    turned = float(np.nanmean(found.movement["features"], axis=1).min())
+    repeats = len(found.effects["features"])
     gates = [
         Gate(
             "enough repetitions",
-            seeds >= SEEDS and splits >= SPLITS,
-            f"{seeds} initialisations x {splits} splits, at least {SEEDS} x {SPLITS}",
-            "raise Budget(seeds, splits)",
+            repeats >= REPEATS,
+            f"{repeats} repetitions, at least {REPEATS}",
+            "raise Budget(repeats)",
         ),
         Gate(
             "the network shows the effect",
@@ -131,81 +276,82 @@ def _gates(
             "nothing is to be explained before:"
             " train longer, try other learning rates and batches, or claim less",
         ),
-        Gate(
-            "the lazy network is lazy",
-            bool(lazy.max() < LAZY),
-            f"kernel movement {lazy.max():.3g}, below {LAZY:g}",
-            WIDER,
-        ),
-        Gate(
-            "the network's features move",
-            bool(moved.min() > MOVED),
-            f"kernel movement {moved.min():.3g}, above {MOVED:g}",
-            "train longer, with larger learning rates, or from smaller weights",
-        ),
+        _agree(claim, effects, frozen, kind, lazy < LAZY),
     ]
-    if kind != FINITE:
-        gates.append(_wide_enough(claim, found, frozen))
+    if kind == NEEDS:
+        gates += [
+            Gate(
+                "the lazy network is lazy",
+                lazy < LAZY,
+                f"kernel movement {lazy:.3g}, below {LAZY:g}",
+                WIDER,
+            ),
+            Gate(
+                "the network's features move",
+                turned > TURNED,
+                f"1 - CKA of the last hidden layer {turned:.3g}, above {TURNED:g}",
+                "train longer, with larger learning rates, or from smaller weights",
+            ),
+        ]
+    if found.limit is not None:
+        gates.append(_limit(*found.limit))
+    elif frozen == ["linearised"]:
+        gates.append(_alike(claim, found.effects["linearised"]))
     return gates
 
 
-def _wide_enough(claim: Claim, found: Evidence, frozen: Sequence[str]) -> Gate:
-    """Linearised = infinite; on an axis of widths at the largest; without a spec,
-    one start like another.
+def _agree(
+    claim: Claim,
+    effects: Mapping[str, Estimate],
+    frozen: Sequence[str],
+    kind: str,
+    lazy: bool,
+) -> Gate:
+    """One frozen kernel, met in several ways: the NNGP is another kernel,
+    a lazy network that moved is none.
     """
-    if found.limit is not None:
-        at_width, infinite = found.limit
-        apart = abs(at_width - infinite) / abs(infinite)
-        return Gate(
-            "linearised is like infinite at the largest width",
-            apart <= 0.25,
-            f"{at_width:.3g} and {infinite:.3g}, at most 25 % apart",
-            WIDER,
-        )
-    bound, linearised = TOLERANCE * claim.minimum, found.effects["linearised"]
-    if frozen == ["linearised"]:
-        spread = float(linearised.std(axis=0).mean())
-        return Gate(
-            "one initialisation's kernel is like another's",
-            spread <= bound,
-            f"effects spread by {spread:.3g}, at most {bound:.3g}",
-            WIDER,
-        )
-    apart, least = min(
-        (abs(estimate(linearised - found.effects[arm]).mean), arm) for arm in frozen[:1]
-    )
+    first = "linearised" if kind == FINITE else frozen[0]
+    reference = effects[first].mean
+    bound = max(TOLERANCE * claim.minimum, SPREAD * abs(reference))
+    others = [arm for arm in ("linearised", "lazy") if arm != first and (arm != "lazy" or lazy)]
+    if kind == FINITE:
+        others = ["lazy"] if lazy else []
+    apart = {arm: abs(effects[arm].mean - reference) for arm in others}
+    causes = {
+        "lazy": (
+            "the optimiser may see another kernel than gradient descent (adaptive steps"
+            " precondition it: try optimizer='sgd'), above all with unscaled inputs or a small"
+            " b_std; look at these, at the ridge and at the steps; more repetitions will not tell"
+        ),
+        "linearised": f"{WIDER}; look at b_std, at the scale of the inputs and at the ridge",
+    }
+    other = next((arm for arm in others if apart[arm] > bound), None)
+    found = ", ".join(f"{ARMS[arm].label} {effects[arm].mean:.3g}" for arm in (first, *others))
     return Gate(
-        "linearised is like infinite",
-        apart <= bound,
-        f"effects of the linearised network and the {ARMS[least].label} differ by {apart:.3g}, at"
-        f" most {bound:.3g}",
+        "frozen arms agree",
+        other is None,
+        f"{found}; at most {bound:.3g} apart",
+        causes[other] if other else "",
+    )
+
+
+def _limit(at_width: float, infinite: float) -> Gate:
+    return Gate(
+        "linearised is like infinite at the largest width",
+        abs(at_width - infinite) <= 0.25 * abs(infinite),
+        f"{at_width:.3g} and {infinite:.3g}, at most 25 % apart",
         WIDER,
     )
 
 
-# --- kinds
-
-
-def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, float]:
-    """The verdict if all gates are passed, and its p-value."""
-    network = p_value(found.effects["features"], claim.minimum, "above")
-
-    def p(arm: str, side: str) -> float:
-        return p_value(found.effects[arm], claim.minimum, side)
-
-    shown = min(1.0, len(frozen) * min(p(arm, "above") for arm in frozen))
-    absent = max(p(arm, "below") for arm in frozen)
-    if shown <= absent:
-        best = max(frozen, key=lambda arm: float(found.effects[arm].mean()))
-        less = p_value(SHARE * found.effects["features"] - found.effects[best], 0.0, "above")
-        if less < 0.05:
-            return PARTIAL, max(network, shown, less)
-        if "baseline" in found.effects and (without := p("baseline", "below")) < 0.05:
-            return ARCHITECTURE, max(network, shown, without)
-        return PRESENT, max(network, shown)
-    if "linearised" not in frozen and p("linearised", "above") < p("linearised", "below"):
-        return FINITE, max(network, absent, p("linearised", "above"))
-    return NEEDS, max(network, absent, p("linearised", "below"), p("lazy", "below"))
+def _alike(claim: Claim, linearised: Array) -> Gate:
+    spread, bound = float(linearised.std()), TOLERANCE * claim.minimum
+    return Gate(
+        "one initialisation's kernel is like another's",
+        spread <= bound,
+        f"effects spread by {spread:.3g}, at most {bound:.3g}",
+        WIDER,
+    )
 
 
 # --- words
@@ -220,34 +366,41 @@ def _failed(gates: Sequence[Gate]) -> str:
 
 
 def _unsure(verdict: Verdict, level: float) -> Verdict:
-    sentence = (
-        f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g}, against {level:g}"
-        " corrected for all claims); more seeds or splits may tell."
+    weakest = max(verdict.tests, key=lambda name: verdict.tests[name])
+    remedy = (
+        "more repetitions may tell" if verdict.p < 0.3 else "more repetitions will hardly tell"
     )
-    return Verdict(verdict.claim, INCONCLUSIVE, sentence, verdict.gates, verdict.effects, verdict.p)
+    sentence = (
+        f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g} for {weakest!r},"
+        f" against {level:g} corrected for all claims); {remedy}."
+    )
+    return replace(verdict, kind=INCONCLUSIVE, sentence=sentence)
 
 
 def _sentence(
-    claim: Claim, kind: str, effects: Mapping[str, Estimate], frozen: Sequence[str], found: Evidence
+    claim: Claim,
+    kind: str,
+    effects: Mapping[str, Estimate],
+    differences: Mapping[str, Estimate],
+    frozen: Sequence[str],
+    n: int,
 ) -> str:
     best = max(frozen, key=lambda arm: effects[arm].mean)
-    network, kernel = (
-        f"the network shows {effects['features']}",
-        f"the {ARMS[best].label} {effects[best]}",
+    found = (
+        f"the network shows {effects['features']}, the {ARMS[best].label} {effects[best]},"
+        f" {differences[best]} less"
     )
-    counts = f"effects of at least {claim.minimum:g} count"
+    counts = f"effects of at least {claim.minimum:g} count, and as good is {criterion(claim)}"
     return {
-        PRESENT: f"Frozen features suffice: {network}, {kernel}; {counts}.",
-        PARTIAL: f"Frozen features explain a part: {network}, {kernel}; {counts}.",
+        PRESENT: f"Frozen features suffice: {found}; {counts}.",
+        PARTIAL: f"Frozen features explain a part: {found}; {counts}.",
         ARCHITECTURE: (
-            f"Frozen features suffice, but of this architecture only: {network}, {kernel}, "
+            f"Frozen features suffice, but of this architecture only: {found}, "
             f"the {ARMS['baseline'].label} {effects.get('baseline')}; {counts}."
         ),
         FINITE: (
-            f"Frozen features suffice at this width, and not in the limit: {network}, "
-            f"the {ARMS['linearised'].label} {effects['linearised']}, {kernel}; {counts}."
+            f"Frozen features suffice at this width, and not in the limit: {found}, "
+            f"the {ARMS['linearised'].label} {effects['linearised']}; {counts}."
         ),
-        NEEDS: (
-            f"Not explained by this kernel at this n ({found.n}): {network}, {kernel}; {counts}."
-        ),
+        NEEDS: f"Not explained by this kernel at this n ({n}): {found}; {counts}.",
     }[kind]

@@ -1,0 +1,49 @@
+"""Under which least effects a folder's claims have been judged: an effect's threshold that is
+chosen after it was seen proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ntkcore.falsifier.cells import label, write
+from ntkcore.falsifier.claims import Claim, name_of
+
+FILE = "minima.json"
+
+
+def recorded(folder: Path | None, claims: Sequence[Claim]) -> list[tuple[float, ...]]:
+    """Of every claim the other least effects that it was judged under before; its own is recorded.
+
+    ValueError, naming what to do, if the record is damaged.
+    """
+    if folder is None:
+        return [() for _ in claims]
+    path = folder / FILE
+    found = _read(path) if path.exists() else {}
+    before = []
+    for claim in claims:
+        known = found.setdefault(_key(claim), [])
+        before.append(tuple(each for each in known if each != claim.minimum))
+        if claim.minimum not in known:
+            known.append(claim.minimum)
+    write(path, found)
+    return before
+
+
+def _key(claim: Claim) -> str:
+    points = ", ".join(map(label, claim.points))
+    return f"{claim.name}: {name_of(claim.predicate)} of {claim.metric_name} at {points}"
+
+
+def _read(path: Path) -> dict[str, list[float]]:
+    try:
+        found = json.loads(path.read_text())
+        return {str(key): [float(each) for each in found[key]] for key in found}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): it records under which least effects the claims were"
+            " judged; put it back, or choose another folder"
+        ) from None

@@ -1,0 +1,223 @@
+"""Statistics that hold their level, and verdicts on effects that are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from ntkcore.falsifier import Claim
+from ntkcore.falsifier import verdict as verdicts
+from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
+from ntkcore.falsifier.verdict import Evidence, judge
+
+# --- statistics
+
+
+def test_t_against_a_table():
+    """Student's t of 1, ..., 5 over 2: mean 3, standard error sqrt(1/2), 4 degrees of freedom."""
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert standard_error(values) == pytest.approx(np.sqrt(0.5))
+    assert p_value(values, 3 - 2.132 * np.sqrt(0.5), "above") == pytest.approx(0.05, abs=1e-4)
+    assert p_value(values, 3 + 2.132 * np.sqrt(0.5), "below") == pytest.approx(0.05, abs=1e-4)
+    found = estimate(values)
+    assert found.high - found.mean == pytest.approx(2.776 * np.sqrt(0.5), rel=1e-3)
+
+
+def test_shared_test_samples_widen():
+    values = np.arange(15.0)
+    assert standard_error(values, 0.2) / standard_error(values) == pytest.approx(
+        np.sqrt(1 + 15 * 0.25)
+    )
+    assert standard_error(values, 1.0) == standard_error(values, 0.5) > standard_error(values, 0.4)
+
+
+def test_repetitions_that_are_all_alike():
+    assert p_value(np.ones(15), 0.5, "above") == 0.0
+    assert p_value(np.ones(15), 0.5, "below") == 1.0
+    assert p_value(np.ones(15), 1.0, "above") == p_value(np.ones(15), 1.0, "below") == 1.0
+    assert p_value([1.0], 0.5, "above") == 1.0
+    assert estimate([1.0]).low == -np.inf
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == [True, False, False]
+    assert holm([0.01, 0.02, 0.03]) == [True, True, True]
+
+
+def test_ten_claims_at_their_threshold():
+    """The family of ten gives a false verdict rarely (a p-value that cannot be small always)."""
+    rng = np.random.default_rng(0)
+    false = [
+        any(holm([p_value(each, 0.0, "above") for each in rng.standard_normal((10, 15))]))
+        for _ in range(400)
+    ]
+    assert np.mean(false) < 0.08
+
+
+# --- verdicts
+
+
+def evidence(spread=0.01, shared=0.0, **effects):
+    """Effects about these means, paired (the split's part is common); both movements as asked."""
+    rng = np.random.default_rng(0)
+    common = 0.5 * spread * rng.standard_normal(15)
+    tables = {
+        name: value + common + spread * rng.standard_normal(15) for name, value in effects.items()
+    }
+    movement = {"lazy": np.full((1, 15), 0.01), "features": np.ones((1, 15))}
+    return Evidence(tables, {}, movement, 100, shared=shared)
+
+
+def frozen(value, **others):
+    """The same effect in all frozen arms."""
+    return {**dict.fromkeys(("ntk", "nngp", "linearised", "lazy"), value), **others}
+
+
+def kind(found, minimum=0.5, **options):
+    (verdict,) = judge([Claim("c", minimum=minimum, **options)], [found])
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        (frozen(0.0, features=0.9), verdicts.NEEDS),
+        (frozen(0.9, features=0.9), verdicts.PRESENT),
+        (frozen(0.9, features=0.9, baseline=0.0), verdicts.ARCHITECTURE),
+        (frozen(0.9, features=0.9, baseline=0.9), verdicts.PRESENT),
+        (frozen(0.55, features=1.0), verdicts.PARTIAL),
+        (frozen(0.0, linearised=0.9, lazy=0.9, features=0.9), verdicts.FINITE),
+        (frozen(0.0, features=0.2), verdicts.INCONCLUSIVE),
+        (frozen(0.5, features=0.9), verdicts.INCONCLUSIVE),
+    ],
+)
+def test_kinds(effects, expected):
+    verdict = kind(evidence(**effects))
+    assert verdict.kind == expected, str(verdict)
+
+
+def test_a_kernel_that_learns_the_easy_part_is_a_part():
+    """.79 of (parity + 2 linear)/sqrt(5), whose linear part explains .80: five times the
+    network's error is left.
+    """
+    verdict = kind(evidence(**frozen(0.79, features=0.98)))
+    assert verdict.kind == verdicts.PARTIAL
+    assert "2 times what the network leaves" in verdict.sentence
+    assert "[" in str(verdict.differences["ntk"])
+    assert verdict.differences["ntk"].mean == pytest.approx(0.19, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("network", "kernel", "predicate", "expected"),
+    [
+        (0.90, 0.82, "below", verdicts.PRESENT),  # .18 is left, at most .20
+        (0.90, 0.78, "below", verdicts.PARTIAL),
+        (0.99, 0.96, "below", verdicts.PRESENT),  # within the margin
+        (0.99, 0.92, "everywhere", verdicts.PARTIAL),
+        (0.60, 0.30, "below", verdicts.PARTIAL),  # .70 is left, but half of the effect shown
+        (3.0, 2.8, "orders", verdicts.PRESENT),  # 10^.2 = 1.6 times
+        (3.0, 2.6, "orders", verdicts.PARTIAL),  # 10^.4 = 2.5 times
+        (3.0, 2.2, "increases", verdicts.PRESENT),  # a shape leaves no error
+    ],
+)
+def test_what_is_left_decides(network, kernel, predicate, expected):
+    axis = {"axis": "n", "values": (1, 2)} if predicate == "increases" else {}
+    found = evidence(spread=0.003, **frozen(kernel, features=network))
+    verdict = kind(found, minimum=0.2, predicate=predicate, **axis)
+    assert verdict.kind == expected, str(verdict)
+
+
+@pytest.mark.parametrize("minimum", [0.5, 0.75, 0.85])
+def test_the_minimum_does_not_make_features_needed(minimum):
+    """A kernel almost as good as the network: no least effect between them says otherwise."""
+    verdict = kind(evidence(**frozen(0.80, features=0.88)), minimum=minimum)
+    assert verdict.kind == (verdicts.PRESENT if minimum < 0.8 else verdicts.INCONCLUSIVE)
+    if minimum > 0.8:
+        assert "none is as good as the network" in verdict.sentence
+        assert "hardly tell" in verdict.sentence
+
+
+def test_the_range_over_which_a_verdict_stands():
+    verdict = kind(evidence(**frozen(0.3, features=0.9)), minimum=0.6)
+    low, high = verdict.stands
+    assert verdict.kind == verdicts.NEEDS
+    assert 0.3 < low < 0.32
+    assert 0.88 < high < 0.9
+    assert f"between {low:.3g} and {high:.3g}" in verdict.sentence
+    found = evidence(**frozen(0.3, features=0.9))
+    assert kind(found, minimum=low * 1.01).kind == verdicts.NEEDS
+    assert kind(found, minimum=low * 0.97).kind != verdicts.NEEDS
+    assert kind(found, minimum=high * 1.01).kind != verdicts.NEEDS
+    assert kind(evidence(**frozen(0.9, features=0.9))).stands[0] == 0
+
+
+def test_movement_does_not_veto_what_a_frozen_arm_shows():
+    """Linearised .981, network .997: present, whatever moved."""
+    found = evidence(spread=0.002, **frozen(0.981, features=0.997))
+    found.movement["features"][:] = 0.0
+    found.movement["lazy"][:] = 1.0
+    assert kind(found).kind == verdicts.PRESENT
+
+
+@pytest.mark.parametrize(("arm", "movement"), [("lazy", 0.2), ("features", 0.05)])
+def test_needs_features_asks_for_movement(arm, movement):
+    found = evidence(**frozen(0.0, features=0.9))
+    found.movement[arm][:] = movement
+    verdict = kind(found)
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert "move" in verdict.sentence or "is lazy" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("effects", "cause"),
+    [
+        (frozen(0.96, lazy=0.002, features=0.97), "optimizer='sgd'"),
+        (frozen(-0.09, lazy=0.77, features=0.9), "b_std"),
+        (frozen(0.9, linearised=0.4, lazy=0.4, features=0.9), "wider"),
+        (frozen(0.0, linearised=0.4, features=0.9), "wider"),
+    ],
+)
+def test_frozen_arms_that_disagree_are_told(effects, cause):
+    verdict = kind(evidence(**effects))
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert "frozen arms agree" in verdict.sentence
+    assert cause in verdict.sentence
+
+
+def test_without_a_spec_one_start_must_be_like_another():
+    found = evidence(linearised=0.0, lazy=0.0, features=0.9)
+    assert kind(found).kind == verdicts.NEEDS
+    found.effects["linearised"][::2] = 0.6
+    found.effects["lazy"][::2] = 0.6
+    verdict = kind(found)
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert "one initialisation's kernel" in verdict.sentence
+
+
+def test_an_arm_without_numbers_is_named():
+    found = dataclasses.replace(
+        evidence(**frozen(0.0, features=0.9)), missing={"lazy": "diverged"}
+    )
+    verdict = kind(found)
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert "lazy network: diverged" in verdict.sentence
+
+
+def test_a_claim_without_verdict_does_not_help_another():
+    """Of two claims each counts at half the level, whatever became of the other."""
+    weak = evidence(**frozen(0.0, features=0.9))
+    weak.effects["lazy"][:] = 0.26 + np.linspace(-0.967, 0.967, 15)
+    broken = dataclasses.replace(weak, missing={"lazy": "diverged"})
+    claim = Claim("c", minimum=0.55)
+    alone, beside = judge([claim], [weak]), judge([claim, Claim("d")], [weak, broken])
+    assert 0.025 < alone[0].p == beside[0].p < 0.05 < 1 == beside[1].p
+    assert (alone[0].kind, beside[0].kind) == (verdicts.NEEDS, verdicts.INCONCLUSIVE)
+    assert "diverged" in beside[1].sentence
+
+
+def test_shared_test_samples_make_a_verdict_unsure():
+    effects = frozen(0.0, features=0.6)
+    assert kind(evidence(spread=0.1, **effects)).kind == verdicts.NEEDS
+    assert kind(evidence(spread=0.1, shared=0.5, **effects)).kind == verdicts.INCONCLUSIVE
