@@ -209,3 +209,27 @@ def test_what_was_not_tuned_alike_is_told():
         return Split(x[:400], y[:400], x[400:500], y[400:500], x[500:], y[500:])
 
     assert "mean over outputs" in tuning(study(classes, mlp(1)))
+
+
+# --- which parameters train
+
+
+@pytest.mark.parametrize("net", [narrow, mlp(1)])
+def test_parameters_that_do_not_train_stay(net):
+    """The kernel of the read-out alone is that of frozen features; the rest stays as it is."""
+    last = "2.*" if callable(net) else "body.2.*"
+    some = study(smooth, net, Training(steps=20, parameters=(last,)))
+    assert "mean" in arms_of(some)
+    assert "ntk" not in arms_of(some)
+    module = _start(some, PLACE, smooth(0))
+    trained = [name for name, p in module.named_parameters() if p.requires_grad]
+    assert trained
+    assert all(name.removeprefix("body.").startswith("2.") for name in trained)
+    config = some.training.configurations()[0]
+    found = ARMS["features"].measure(some, PLACE, {"config": config})
+    assert found["turned"] == pytest.approx(0, abs=1e-6)
+    everything = study(smooth, net, Training(steps=20))
+    assert ARMS["features"].measure(everything, PLACE, {"config": config})["turned"] > 1e-4
+    assert cell("linearised", some) != pytest.approx(cell("linearised", everything))
+    with pytest.raises(ValueError, match="no parameter is called 'head'"):
+        cell("linearised", study(smooth, net, Training(parameters=("head",))))

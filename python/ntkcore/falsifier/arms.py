@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ntkcore.falsifier import kernel_arms, network_arms
 from ntkcore.falsifier.claims import Point
-from ntkcore.falsifier.study import Content, Place, Setting, Study
+from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def tuning(study: Study) -> str:
     training, spec = study.training, study.network.at(study.points()[-1])[0]
     looks = training.looks if training.early_stopping else 1
     ridges, nets = len(training.ridges()), 1
-    if spec is not None and training.tunes():
+    if "ntk" in arms_of(study) and training.tunes():
+        assert spec is not None
         nets = len(kernel_arms.variants(spec))
     text = (
         f"Networks had {len(training.configurations())} configurations x {looks} times, infinite"
@@ -53,7 +54,7 @@ def tuning(study: Study) -> str:
         f" finite networks {ridges} ridges x {looks} times. Not tuned alike: the depth of kernels"
         " is the network's"
     )
-    if nets == 1 and spec is None:
+    if "mean" in arms_of(study):
         text += ", as are their W_std and b_std"
     if network_arms.of_mean_output(study):
         text += (
@@ -64,11 +65,12 @@ def tuning(study: Study) -> str:
 
 
 def arms_of(study: Study) -> list[str]:
-    """Those that this study has: without a spec the mean kernel over initialisations for the
-    infinite ones; no NTK where only the read-out is trained.
+    """Those that this study has: the mean kernel over initialisations for the infinite ones without
+    a spec, or where some parameters do not train; no NTK where only the read-out is solved for.
     """
     absent = set()
-    absent |= {"ntk", "nngp"} if study.network.spec is None else {"mean"}
+    finite = study.network.spec is None or study.training.parameters != ALL
+    absent |= {"ntk", "nngp"} if finite else {"mean"}
     if study.training.readout:
         absent |= {"ntk"}
     if study.baseline is None:

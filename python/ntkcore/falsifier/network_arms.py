@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 import ntkcore
 from ntkcore.falsifier.claims import Outcome, Point, scores
 from ntkcore.falsifier.kernel_arms import fit_kernel, power
-from ntkcore.falsifier.study import Content, Place, Setting, Study, Training
+from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study, Training
 from ntkcore.falsifier.tasks import Array, Split
 from ntkcore.finite import (
     DivergedError,
@@ -82,7 +83,7 @@ def make_network(
         module = network.module(place.seed, **keywords)
         if not isinstance(module, torch.nn.Module):
             raise TypeError(f"the maker must give a torch module, not {type(module).__name__}")
-        return module
+        return _with_trained(module, study.training)
     assert spec is not None
     shape = study.split(place.point, place.split).x.shape[1:]
     made = to_torch(
@@ -93,7 +94,22 @@ def make_network(
         seed=place.seed,
         dtype="float32",
     )
-    return made.to(network.device)
+    return _with_trained(made.to(network.device), study.training)
+
+
+def _with_trained(module: torch.nn.Module, training: Training) -> torch.nn.Module:
+    """The same module, where only the parameters that train require gradients."""
+    if training.parameters == ALL:
+        return module
+    names = dict(module.named_parameters())
+    wanted = {name for pattern in training.parameters for name in fnmatch.filter(names, pattern)}
+    if absent := [pattern for pattern in training.parameters if not fnmatch.filter(names, pattern)]:
+        raise ValueError(
+            f"no parameter is called {absent[0]!r}: the network has {', '.join(names)}"
+        )
+    for name, parameter in names.items():
+        parameter.requires_grad_(name in wanted)
+    return module
 
 
 def _with_outputs(spec: Layer, outputs: int) -> Layer:

@@ -22,6 +22,7 @@ from ntkcore.specs.layers import Layer
 
 RIDGES = 8  # the least number of ridges between two
 OF_FITS = ("train_nmse", "train_error")  # metrics that tuning on other samples spoils
+ALL = ("*",)  # parameters
 OF_NETWORKS = ("width", "depth")  # axes that change the network and not the data
 
 
@@ -49,6 +50,10 @@ class Training:
         After training, solve the last layer exactly on the training set (least squares, with the
         ridge): frozen arms become random features, the learning arm keeps its learned ones. For
         networks made from a spec.
+    parameters
+        The names of those that train, with wildcards ("body.0.*"). The others stay what the network
+        starts with, such as a function (seed) that loads weights makes it. The infinite kernels are
+        of all parameters: with fewer, the mean kernel over initialisations stands for them.
     """
 
     steps: int = 2000
@@ -62,6 +67,7 @@ class Training:
     parameterization: str = "mup"
     base_width: int = 64
     readout: bool = False
+    parameters: tuple[str, ...] = ALL
 
     def __post_init__(self) -> None:
         if not (self.learning_rates and self.weight_decays and self.steps > 0 and self.looks > 0):
