@@ -98,6 +98,17 @@ def test_kinds(effects, expected):
     assert verdict.kind == expected, str(verdict)
 
 
+@pytest.mark.parametrize(
+    ("after", "expected"), [(0.89, verdicts.SUFFICE), (0.3, verdicts.NEEDS), (0.6, verdicts.NEEDS)]
+)
+def test_learned_features_that_suffice(after, expected):
+    found = evidence(**frozen(0.0, features=0.9, nothing=after))
+    after = found.effects.pop("nothing")
+    verdict = kind(dataclasses.replace(found, after=after))
+    assert verdict.kind == expected
+    assert "over the learned features" in verdict.sentence
+
+
 def test_a_kernel_that_learns_the_easy_part_is_a_part():
     """.79 of (parity + 2 linear)/sqrt(5), whose linear part explains .80: five times the
     network's error is left.

@@ -88,10 +88,10 @@ class Tables:
                 table[at] = found
         return table
 
-    def effects(self, arm: str, claim: Claim) -> Array:
-        """The claim's effect, (repeats,)."""
+    def effects(self, arm: str, claim: Claim, *inside: str) -> Array:
+        """The claim's effect, (repeats,); ``inside``: an entry of the cells that holds metrics."""
         metric, chance = (
-            self.values(arm, claim.points, *path)
+            self.values(arm, claim.points, *inside, *path)
             for path in (("metrics", claim.metric_name), ("chance", claim.chance_name))
         )
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -132,6 +132,7 @@ class Tables:
             self.study.samples(),
             self._limit(claim),
             self.study.shared(self.budget.repeats),
+            self.effects("features", claim, "after") if self.study.training.after_kernel else None,
         )
 
     def arms(self, claim: Claim) -> list[str]:

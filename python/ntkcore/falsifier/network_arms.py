@@ -193,9 +193,9 @@ def _kernels(study: Study, module: torch.nn.Module, split: Split) -> tuple[Array
 
 def _train(
     study: Study, place: Place, config: Mapping[str, float], alpha: float | None
-) -> tuple[Content, Outcome, float]:
+) -> tuple[Content, Outcome, float, torch.nn.Module]:
     """Train a network, lazily scaled by ``alpha`` if that is given: (content, outcome,
-    validation score).
+    validation score, the network).
     """
     split, training = study.split(place.point, place.split), study.training
     network = make_network(study, place, training.parameterization, split.y.shape[1])
@@ -240,7 +240,8 @@ def _train(
     else:
         f_train, f_test = predict(module, split.x), predict(module, split.x_test)
         outcome = Outcome(split, f_train, f_test, times, residual)
-    return {"movement": movement, "turned": turned, "setting": setting}, outcome, looks.best
+    content = {"movement": movement, "turned": turned, "setting": setting}
+    return content, outcome, looks.best, network
 
 
 def _hidden_kernel(network: torch.nn.Module, x: Any) -> Array:
@@ -280,8 +281,11 @@ class _Looks:
 
 
 def features(study: Study, place: Place, setting: Setting) -> Content:
-    """The network as it is trained in practice."""
-    found, outcome, _ = _train(study, place, setting["config"], None)
+    """The network as it is trained in practice; its kernel then, on samples that it never saw."""
+    found, outcome, _, network = _train(study, place, setting["config"], None)
+    if study.training.after_kernel:
+        split = study.fresh(place.point, place.split)
+        found["after"] = _regression(study, split, _kernels(study, network.double(), split))
     return {**scores(study.claims, outcome), **found}
 
 
@@ -292,7 +296,7 @@ def settle_features(study: Study, point: Point) -> Content:
 
 def lazy(study: Study, place: Place, setting: Setting) -> Content:
     """The same network with its output scaled until its kernel stays."""
-    found, outcome, _ = _train(study, place, setting["config"], setting["alpha"])
+    found, outcome, _, _ = _train(study, place, setting["config"], setting["alpha"])
     return {**scores(study.claims, outcome), **found}
 
 
@@ -304,7 +308,7 @@ def settle_lazy(study: Study, point: Point) -> Content:
     first = study.training.configurations()[0]
     for alpha in ALPHAS:
         try:
-            found, outcome, _ = _train(study, Place(point, 0, 0), first, alpha)
+            found, outcome, _, _ = _train(study, Place(point, 0, 0), first, alpha)
         except DivergedError:
             sweep.append({"alpha": alpha, "diverged": True})
             continue
@@ -326,7 +330,7 @@ def _best(study: Study, point: Point, alpha: float | None) -> Content:
     tried: list[tuple[bool, float, int]] = []
     for number, config in enumerate(configurations):
         try:
-            found, _, score = _train(study, Place(point, 0, 0), config, alpha)
+            found, _, score, _ = _train(study, Place(point, 0, 0), config, alpha)
         except DivergedError:
             continue
         tried.append((alpha is not None and found["movement"] >= LAZY, score, number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -54,6 +55,9 @@ class Training:
         The names of those that train, with wildcards ("body.0.*"). The others stay what the network
         starts with, such as a function (seed) that loads weights makes it. The infinite kernels are
         of all parameters: with fewer, the mean kernel over initialisations stands for them.
+    after_kernel
+        Do the learned features suffice? The trained network's kernel is solved on as many samples
+        that it never saw, or on half of the test samples where the task has no more.
     """
 
     steps: int = 2000
@@ -68,6 +72,7 @@ class Training:
     base_width: int = 64
     readout: bool = False
     parameters: tuple[str, ...] = ALL
+    after_kernel: bool = False
 
     def __post_init__(self) -> None:
         if not (self.learning_rates and self.weight_decays and self.steps > 0 and self.looks > 0):
@@ -161,6 +166,25 @@ class Study:
     def split(self, point: Point, number: int) -> Split:
         """The data at a point; the same for every arm and every seed."""
         return self._task_at(point)(number)
+
+    def fresh(self, point: Point, number: int) -> Split:
+        """The split with other training samples, as many: the rest of a training set twice as
+        large, or a half of the test samples, the other half being left as such.
+        """
+        split = self.split(point, number)
+        n, half = len(split.x), len(split.x_test) // 2
+        if "n" in self.keywords():
+            with contextlib.suppress(ValueError):
+                more: Split = self._task_at(point)(number, n=2 * n)  # type: ignore[call-arg]
+                if len(more.x) == 2 * n and np.array_equal(more.x[:n], split.x):
+                    return replace(more, x=more.x[n:], y=more.y[n:])
+        return replace(
+            split,
+            x=split.x_test[:half],
+            y=split.y_test[:half],
+            x_test=split.x_test[half:],
+            y_test=split.y_test[half:],
+        )
 
     def _task_at(self, point: Point) -> Callable[[int], Split]:
         if not point or point[0] in OF_NETWORKS:

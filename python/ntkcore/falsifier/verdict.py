@@ -29,6 +29,7 @@ TOLERANCE, SPREAD = 1 / 2, 1 / 3
 
 PRESENT = "present in the kernel"
 NEEDS = "needs features"
+SUFFICE = "needs features (and they suffice)"
 PARTIAL = "partial"
 ARCHITECTURE = "architecture"
 FINITE = "finite width"
@@ -55,7 +56,7 @@ class Evidence:
     ``movement``: tables (points, repeats): of the "lazy" network's kernel, of the "features" of the
     trained one. ``limit``: metrics (linearised at the largest width, infinite), where the axis is
     the width. ``n``: training samples. ``shared``: the share of test samples that two repetitions
-    have in common.
+    have in common. ``after``: effects of the trained network's kernel on fresh samples.
     """
 
     effects: Mapping[str, Array]
@@ -64,6 +65,7 @@ class Evidence:
     n: int
     limit: tuple[float, float] | None = None
     shared: float = 0.0
+    after: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,7 @@ def judge(
     ]
 
 
-def _final(
-    verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float], str]
-) -> Verdict:
+def _final(verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float], str]) -> Verdict:
     if verdict.kind == INCONCLUSIVE:
         return verdict
     if not sure:
@@ -166,7 +166,9 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
     gates = _gates(claim, found, effects, frozen, kind)
     if failed := [gate for gate in gates if not gate.passed]:
         return verdict(INCONCLUSIVE, _failed(failed), gates, tests, 1.0)
-    sentence = _sentence(claim, kind, effects, differences, frozen, found.n)
+    if kind == NEEDS and found.after is not None and np.isfinite(found.after).all():
+        kind, tests = _with_after(claim, found, tests)
+    sentence = _sentence(claim, kind, effects, differences, frozen, found)
     return verdict(kind, sentence, gates, tests, max(tests.values()))
 
 
@@ -248,6 +250,19 @@ def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, Te
         if max(without.values()) <= LEVEL:
             return ARCHITECTURE, {**kinds[PRESENT], **without}
     return kind, kinds[kind]
+
+
+def _with_after(claim: Claim, found: Evidence, tests: Tests) -> tuple[str, Tests]:
+    """Is a linear model over the learned features, on samples that did not shape them, as good as
+    the network? If not surely, what is known stays.
+    """
+    assert found.after is not None
+    more = p_value(
+        found.after - as_good(claim, found.effects["features"]), 0.0, "above", found.shared
+    )
+    if more > LEVEL:
+        return NEEDS, tests
+    return SUFFICE, {**tests, "the learned features are as good as the network": more}
 
 
 # --- gates
@@ -367,9 +382,7 @@ def _failed(gates: Sequence[Gate]) -> str:
 
 def _unsure(verdict: Verdict, level: float) -> Verdict:
     weakest = max(verdict.tests, key=lambda name: verdict.tests[name])
-    remedy = (
-        "more repetitions may tell" if verdict.p < 0.3 else "more repetitions will hardly tell"
-    )
+    remedy = "more repetitions may tell" if verdict.p < 0.3 else "more repetitions will hardly tell"
     sentence = (
         f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g} for {weakest!r},"
         f" against {level:g} corrected for all claims); {remedy}."
@@ -383,13 +396,17 @@ def _sentence(
     effects: Mapping[str, Estimate],
     differences: Mapping[str, Estimate],
     frozen: Sequence[str],
-    n: int,
+    evidence: Evidence,
 ) -> str:
     best = max(frozen, key=lambda arm: effects[arm].mean)
     found = (
         f"the network shows {effects['features']}, the {ARMS[best].label} {effects[best]},"
         f" {differences[best]} less"
     )
+    after = ""
+    if evidence.after is not None:
+        shown = estimate(evidence.after, evidence.shared)
+        after = f", a linear model over the learned features {shown} on fresh samples"
     counts = f"effects of at least {claim.minimum:g} count, and as good is {criterion(claim)}"
     return {
         PRESENT: f"Frozen features suffice: {found}; {counts}.",
@@ -402,5 +419,5 @@ def _sentence(
             f"Frozen features suffice at this width, and not in the limit: {found}, "
             f"the {ARMS['linearised'].label} {effects['linearised']}; {counts}."
         ),
-        NEEDS: f"Not explained by this kernel at this n ({n}): {found}; {counts}.",
-    }[kind]
+        NEEDS: f"Not explained by this kernel at this n ({evidence.n}): {found}{after}; {counts}.",
+    }[NEEDS if kind == SUFFICE else kind]
