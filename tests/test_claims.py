@@ -7,9 +7,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from ntkcore.falsifier import Claim, Split
+from ntkcore import mlp
+from ntkcore.falsifier import Budget, Claim, Split, falsify
+from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.claims import Outcome, check_classes, check_names, measure, scores
 from ntkcore.falsifier.tasks import Arrays
+from ntkcore.falsifier.verdict import Evidence, judge
+from test_control import SMALL, tiny
 
 
 def made(y, train=20, validation=10):
@@ -124,3 +128,56 @@ def test_functions_of_one_name_are_refused():
     with pytest.raises(ValueError, match="rename one"):
         check_names([Claim("c", floor=lambda split: 1.0), Claim("d", floor=lambda split: 2.0)])
     check_names([Claim("c", lambda outcome: 1.0), Claim("d", lambda outcome: 1.0)])
+
+
+# --- contrasts
+
+
+def effects_of(spread=0.01, **means):
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal(15)  # the splits' share, that pairing takes out
+    tables = {arm: mean + common + spread * rng.standard_normal(15) for arm, mean in means.items()}
+    return Evidence(tables, {}, {}, 100)
+
+
+@pytest.mark.parametrize(
+    ("difference", "kind"),
+    [(0.3, verdicts.HOLDS), (0.0, verdicts.FAILS), (-1.0, verdicts.FAILS)],
+)
+def test_a_contrast_is_paired(difference, kind):
+    claim = Claim("steeper", "error", minimum=0.2, contrast=("features", "ntk"))
+    found = effects_of(features=0.5 + difference, ntk=0.5, linearised=0.0)
+    (verdict,) = judge([claim], [found])
+    assert verdict.kind == kind
+    assert "differences of at least 0.2 count" in verdict.sentence
+    (unsure,) = judge([claim], [effects_of(1.0, features=0.7, ntk=0.5)])
+    assert unsure.kind == verdicts.INCONCLUSIVE
+    broken = Evidence(found.effects, {"lazy": "diverged"}, {}, 100)
+    assert judge([claim], [broken])[0].kind == kind  # what is not contrasted may fail
+    broken = Evidence({"features": found.effects["features"]}, {"ntk": "diverged"}, {}, 100)
+    assert "infinite NTK: diverged" in judge([claim], [broken])[0].sentence
+
+
+def test_contrasts_of_what_is_not_there():
+    with pytest.raises(ValueError, match="must name two arms"):
+        Claim("c", contrast=("ntk",))
+    with pytest.raises(ValueError, match="no arm 'mean' to contrast here"):
+        falsify(tiny, mlp(1), Claim("c", contrast=("features", "mean")), training=SMALL)
+    over = Claim("c", axis="width", values=(8, 16), contrast=("features", "ntk"))
+    with pytest.raises(ValueError, match="no arm 'ntk' to contrast here"):
+        falsify(tiny, mlp(1), over, training=SMALL)
+
+
+def test_a_contrast_from_data_to_verdict():
+    report = falsify(
+        tiny,
+        mlp(1),
+        Claim("c", contrast=("linearised", "nngp")),
+        training=SMALL,
+        width=16,
+        budget=Budget(1, ()),
+    )
+    (verdict,) = report.verdicts
+    assert [gate.name for gate in verdict.gates] == ["enough repetitions"]
+    assert set(verdict.effects) >= {"linearised", "nngp"}
+    assert report.record()["claims"][0]["contrast"] == ["linearised", "nngp"]

@@ -7,6 +7,7 @@ import torch
 
 import ntkcore
 from ntkcore.engine.inputs import free_bytes, size_text
+from ntkcore.falsifier.arms import ARMS, arms_of
 from ntkcore.falsifier.evidence import Budget
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.network_arms import make_network, predict
@@ -23,6 +24,13 @@ def check(study: Study, budget: Budget, workers: int) -> None:
         raise ValueError(
             f"repeats and workers must be positive, not {budget.repeats} and {workers}"
         )
+    for claim in study.claims:
+        arms = [arm for arm in arms_of(study) if claim.axis != "width" or ARMS[arm].seeded]
+        if absent := [arm for arm in claim.contrast if arm not in arms]:
+            raise ValueError(
+                f"claim {claim.name!r}: no arm {absent[0]!r} to contrast here, only"
+                f" {', '.join(arms)}"
+            )
     study.check(budget.repeats)
 
 

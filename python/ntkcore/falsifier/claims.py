@@ -185,6 +185,10 @@ class Claim:
     floor
         What counts as chance instead: a function `Split` -> metric, for example the score of the
         best linear fit, or of a rule that everybody knows.
+    contrast
+        Two arms, such as ("features", "ntk"): the claim is then that the first one's effect is
+        larger than the second's, by at least ``minimum``, in the same repetitions. For example of
+        two exponents.
 
     ValueError for what cannot be measured.
     """
@@ -196,6 +200,7 @@ class Claim:
     axis: str | None = None
     values: tuple[float, ...] = ()
     floor: Floor | None = None
+    contrast: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for kind, given, known in (
@@ -212,6 +217,9 @@ class Claim:
                 f" {self.minimum!r}"
             )
         object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "contrast", tuple(self.contrast))
+        if self.contrast and len(set(self.contrast)) != 2:
+            raise ValueError(f"contrast must name two arms, not {self.contrast!r}")
         if (self.axis is None) != (not self.values):
             raise ValueError(f"claim {self.name!r}: give an axis and its values, or neither")
         if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):

@@ -35,7 +35,8 @@ def recorded(folder: Path | None, claims: Sequence[Claim]) -> list[tuple[float, 
 
 def _key(claim: Claim) -> str:
     points = ", ".join(map(label, claim.points))
-    return f"{claim.name}: {name_of(claim.predicate)} of {claim.metric_name} at {points}"
+    contrast = "".join(f", {arm}" for arm in claim.contrast)
+    return f"{claim.name}: {name_of(claim.predicate)} of {claim.chance_name} at {points}{contrast}"
 
 
 def _read(path: Path) -> dict[str, list[float]]:

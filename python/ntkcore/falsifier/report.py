@@ -105,6 +105,7 @@ class Report:
                     "predicate": name_of(claim.predicate),
                     "minimum": claim.minimum,
                     "judged_before_with": list(before),
+                    "contrast": list(claim.contrast),
                     "axis": claim.axis,
                     "values": list(claim.values),
                 }

@@ -33,6 +33,7 @@ SUFFICE = "needs features (and they suffice)"
 PARTIAL = "partial"
 ARCHITECTURE = "architecture"
 FINITE = "finite width"
+HOLDS, FAILS = "the contrast holds", "the contrast does not hold"
 INCONCLUSIVE = "inconclusive"
 
 WIDER = "take a wider network"  # remedy of several gates
@@ -116,7 +117,7 @@ def _final(verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float]
     def same(minimum: float) -> bool:
         return kind_at(minimum) == verdict.kind
 
-    nothing, everything = 1e-6 * verdict.minimum, 2 * verdict.effects["features"].high
+    nothing, everything = 1e-6 * verdict.minimum, 2 * max(e.high for e in verdict.effects.values())
     low = 0.0 if same(nothing) else _edge(same, verdict.minimum, nothing)
     stands = (low, _edge(same, verdict.minimum, everything))
     words = f" It stands for least effects between {stands[0]:.3g} and {stands[1]:.3g}."
@@ -157,10 +158,17 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
             claim.name, kind, sentence, tuple(gates), effects, p, claim.minimum, differences, tests
         )
 
-    if found.missing:
-        arm, reason = next(iter(found.missing.items()))
+    of = claim.contrast or (*found.missing,)
+    if missing := {arm: why for arm, why in found.missing.items() if arm in of}:
+        arm, reason = next(iter(missing.items()))
         gates = [Gate("every arm ran", False, f"{ARMS[arm].label}: {reason}")]
         return verdict(INCONCLUSIVE, _failed(gates), gates, {}, 1.0)
+    if claim.contrast:
+        kind, tests, sentence = _contrast(claim, found, effects)
+        gates = [_repeated(found)]
+        if not gates[0].passed:
+            return verdict(INCONCLUSIVE, _failed(gates), gates, tests, 1.0)
+        return verdict(kind, sentence, gates, tests, max(tests.values()))
     frozen = [arm for arm in FROZEN if arm in found.effects] or ["linearised"]
     kind, tests = _kind(claim, found, frozen)
     gates = _gates(claim, found, effects, frozen, kind)
@@ -252,6 +260,24 @@ def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, Te
     return kind, kinds[kind]
 
 
+def _contrast(
+    claim: Claim, found: Evidence, effects: Mapping[str, Estimate]
+) -> tuple[str, Tests, str]:
+    """Is one arm's effect the larger by the least that counts: kind, tests, sentence."""
+    one, other = claim.contrast
+    more = found.effects[one] - found.effects[other]
+    tests = {
+        HOLDS: p_value(more, claim.minimum, "above", found.shared),
+        FAILS: p_value(more, claim.minimum, "below", found.shared),
+    }
+    kind = min(tests, key=lambda kind: tests[kind])
+    sentence = (
+        f"The {ARMS[one].label} shows {effects[one]}, the {ARMS[other].label} {effects[other]}:"
+        f" {estimate(more, found.shared)} more; differences of at least {claim.minimum:g} count."
+    )
+    return kind, {kind: tests[kind]}, sentence
+
+
 def _with_after(claim: Claim, found: Evidence, tests: Tests) -> tuple[str, Tests]:
     """Is a linear model over the learned features, on samples that did not shape them, as good as
     the network? If not surely, what is known stays.
@@ -276,14 +302,8 @@ def _gates(
     """
     lazy = float(np.nanmean(found.movement["lazy"], axis=1).max())
     turned = float(np.nanmean(found.movement["features"], axis=1).min())
-    repeats = len(found.effects["features"])
     gates = [
-        Gate(
-            "enough repetitions",
-            repeats >= REPEATS,
-            f"{repeats} repetitions, at least {REPEATS}",
-            "raise Budget(repeats)",
-        ),
+        _repeated(found),
         Gate(
             "the network shows the effect",
             effects["features"].low >= claim.minimum,
@@ -313,6 +333,16 @@ def _gates(
     elif frozen == ["linearised"]:
         gates.append(_alike(claim, found.effects["linearised"]))
     return gates
+
+
+def _repeated(found: Evidence) -> Gate:
+    repeats = len(next(iter(found.effects.values())))
+    return Gate(
+        "enough repetitions",
+        repeats >= REPEATS,
+        f"{repeats} repetitions, at least {REPEATS}",
+        "raise Budget(repeats)",
+    )
 
 
 def _agree(
