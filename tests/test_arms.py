@@ -75,11 +75,21 @@ def test_the_mean_kernel_is_the_mean():
     assert cell("mean", narrows) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_verdict_on_a_narrow_module_looks_at_the_mean():
+def half(split):
+    return 0.5
+
+
+def test_a_verdict_on_a_narrow_module_looks_at_the_mean(tmp_path):
     quick = Training(steps=5, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
-    report = falsify(smooth, narrow, NMSE, training=quick, budget=Budget(1, ()))
-    effects = report.verdicts[0].effects
+    claims = NMSE, Claim("d", "nmse", floor=half)
+    report = falsify(smooth, narrow, claims, training=quick, budget=Budget(1, ()))
+    effects, halved = (verdict.effects for verdict in report.verdicts)
     assert effects["mean"].mean > 0.95 > effects["linearised"].mean
+    left = report.tables.values("mean", [()], "metrics", "nmse")
+    assert halved["mean"].mean == pytest.approx(1 - 2 * left.mean())
+    page = report.write(tmp_path).with_name("report.md").read_text()
+    assert "| mean kernel |" in page
+    assert "| half |" in page
 
 
 # --- the linearised network is that of the network that is trained

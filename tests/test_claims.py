@@ -181,3 +181,44 @@ def test_a_contrast_from_data_to_verdict():
     assert [gate.name for gate in verdict.gates] == ["enough repetitions"]
     assert set(verdict.effects) >= {"linearised", "nngp"}
     assert report.record()["claims"][0]["contrast"] == ["linearised", "nngp"]
+
+
+# --- one network against another
+
+
+def test_differences_to_another_network():
+    """Both kernels show much; what one network gains over the other, its kernel does not."""
+    movement = {"lazy": np.full((1, 15), 0.01), "features": np.ones((1, 15))}
+    arms = ("ntk", "nngp", "linearised", "lazy")
+
+    def found(frozen, features):
+        tables = effects_of(**dict.fromkeys(arms, frozen), features=features).effects
+        return Evidence(tables, {}, movement, 100)
+
+    claim = Claim("gains more", minimum=0.2)
+    for gain, kind in ((0.0, verdicts.NEEDS), (0.3, verdicts.PRESENT), (0.28, verdicts.PRESENT)):
+        (verdict,) = judge([claim], [found(0.3 + gain, 0.6).minus(found(0.3, 0.3))])
+        assert verdict.kind == kind, str(verdict)
+        assert verdict.effects["features"].mean == pytest.approx(0.3, abs=0.02)
+    broken = Evidence(found(0.0, 0.0).effects, {"lazy": "diverged"}, movement, 100)
+    assert "diverged" in judge([claim], [found(0.3, 0.6).minus(broken)])[0].sentence
+
+
+def test_a_network_against_another_from_data_to_report(tmp_path):
+    options = {"training": SMALL, "width": 16, "budget": Budget(1, ()), "folder": tmp_path / "a"}
+    both = falsify(tiny, mlp(1, b_std=0.5), Claim("c"), versus=mlp(2), **options)
+    options["folder"] = None
+    one, other = (falsify(tiny, net, Claim("c"), **options) for net in (mlp(1, b_std=0.5), mlp(2)))
+    for arm, effect in both.verdicts[0].effects.items():
+        difference = (report.verdicts[0].effects[arm].mean for report in (one, other))
+        assert effect.mean == pytest.approx(np.subtract(*difference), abs=1e-6)
+    page = both.write(tmp_path / "report").with_name("report.md").read_text()
+    assert "Effects are differences to those of Serial" in page
+    with pytest.raises(ValueError, match="another study"):
+        falsify(
+            tiny,
+            mlp(1, b_std=0.5),
+            Claim("c"),
+            versus=mlp(3),
+            **{**options, "folder": tmp_path / "a"},
+        )

@@ -18,13 +18,17 @@ from ntkcore.falsifier.study import Place
 from ntkcore.falsifier.verdict import Verdict
 from ntkcore.plots.axes import own_axes
 
-FLOOR = "best constant"  # what effects are measured from
 COLOURS = {arm: f"C{number}" for number, arm in enumerate(ARMS)}
 
 
 def effect_name(claim: Claim) -> str:
     """Of the quantity that is judged, the same in text, tables and figures."""
     return f"{name_of(claim.predicate)} of {claim.metric_name}"
+
+
+def floor_name(claim: Claim) -> str:
+    """Of what effects are measured from."""
+    return "best constant" if claim.floor is None else name_of(claim.floor)
 
 
 def effects(claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
@@ -35,7 +39,7 @@ def effects(claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
         shown = bars if np.isfinite(bars).all() else None
         ax.errorbar([number], [found.mean], shown, fmt="o", capsize=3, color=COLOURS[arm])
     ax.axhline(claim.minimum, color="0.5", ls="--", label="least effect that counts")
-    ax.axhline(0, color="0.5", ls=":", label=FLOOR)
+    ax.axhline(0, color="0.5", ls=":", label=floor_name(claim))
     labels = [ARMS[arm].label for arm in verdict.effects]
     ax.set_xticks(range(len(labels)), labels, rotation=25, ha="right")
     ax.set(ylabel=f"effect: {effect_name(claim)}", title=claim.name)
@@ -59,8 +63,8 @@ def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
             )
         else:
             ax.errorbar(claim.values, means, errors, fmt="o-", **style)
-    floor = tables.values("features", claim.points, "chance", claim.metric_name).mean(axis=1)
-    ax.plot(claim.values, floor, color="0.5", ls=":", label=FLOOR)
+    floor = tables.values("features", claim.points, "chance", claim.chance_name).mean(axis=1)
+    ax.plot(claim.values, floor, color="0.5", ls=":", label=floor_name(claim))
     ax.legend(frameon=False, fontsize=8)
     ax.set(xlabel=claim.axis, **_scales(tables, claim))
     _ticks(ax, claim.values)

@@ -19,7 +19,7 @@ from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Cells, label, write
 from ntkcore.falsifier.claims import Claim, name_of
 from ntkcore.falsifier.evidence import Budget, Tables, places
-from ntkcore.falsifier.figures import FLOOR, effect_name
+from ntkcore.falsifier.figures import effect_name, floor_name
 from ntkcore.falsifier.pages import Block, markdown, page
 from ntkcore.falsifier.study import Study
 from ntkcore.falsifier.verdict import Verdict, judge
@@ -45,6 +45,7 @@ class Report:
     budget: Budget
     cells: Cells
     before: tuple[tuple[float, ...], ...] = ()
+    versus: Tables | None = None
 
     @property
     def tables(self) -> Tables:
@@ -55,7 +56,13 @@ class Report:
     def verdicts(self) -> list[Verdict]:
         """One for each claim, at a family-wise error level of 5 %."""
         claims = self.study.claims
-        found = judge(claims, [self.tables.evidence(claim) for claim in claims])
+        evidence = [self.tables.evidence(claim) for claim in claims]
+        if self.versus is not None:
+            evidence = [
+                each.minus(self.versus.evidence(claim))
+                for each, claim in zip(evidence, claims, strict=True)
+            ]
+        found = judge(claims, evidence)
         return [
             replace(verdict, sentence=f"{verdict.sentence}{_judged_again(verdict.minimum, before)}")
             for verdict, before in zip(found, self.before or [()] * len(found), strict=True)
@@ -135,6 +142,7 @@ class Report:
                 "spec": str(study.network.spec),
                 "module": name_of(study.network.module),
                 "width": study.network.width,
+                "versus": self.versus and str(self.versus.study.network.spec),
             },
             "budget": asdict(self.budget),
             "samples": study.samples(),
@@ -189,8 +197,8 @@ class Report:
                 "text",
                 (
                     f"Effect: {effect_name(claim)}, at least {claim.minimum:g}; the trivial floor,"
-                    f" {FLOOR}, has 0. Means over {self.budget.repeats} repetitions (initialisation"
-                    " i on split i) with 95 % intervals by Student's t; the difference network -"
+                    f" {floor_name(claim)}, has 0. Means over {self.budget.repeats}"
+                    " repetitions (initialisation i on split i) with 95 % intervals by Student's t; the difference network -"
                     " arm is taken within repetitions."
                     f" {_of_shared(record['shared_test_samples'], self.budget.repeats)}"
                 ),
@@ -222,6 +230,12 @@ class Report:
             map(str.strip, str(study.network.spec or name_of(study.network.module)).splitlines())
         )
         yield "text", f"Network: {network}; width {study.network.width}."
+        if self.versus is not None:
+            other = self.versus.study.network
+            yield (
+                "text",
+                f"Effects are differences to those of {other.spec or name_of(other.module)}.",
+            )
         yield "text", f"Training: {study.training}."
         yield "text", tuning(study)
         yield "text", "Chosen on the validation set of the first split:"
@@ -262,8 +276,10 @@ class Report:
                     *(f"{each:.3g}" for each in metric),
                 )
             )
-        chance = self.tables.values("features", claim.points, "chance", name).mean(axis=1)
-        return [*rows, (FLOOR, "", "", *(f"{each:.3g}" for each in chance))]
+        chance = self.tables.values("features", claim.points, "chance", claim.chance_name).mean(
+            axis=1
+        )
+        return [*rows, (floor_name(claim), "", "", *(f"{each:.3g}" for each in chance))]
 
 
 def _judged_again(minimum: float, before: tuple[float, ...]) -> str:

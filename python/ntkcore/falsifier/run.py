@@ -6,6 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ntkcore.falsifier.arms import ARMS, arms_of
 from ntkcore.falsifier.cells import Cells, Key
 from ntkcore.falsifier.checks import check, check_models
 from ntkcore.falsifier.claims import Claim
-from ntkcore.falsifier.evidence import Budget, places
+from ntkcore.falsifier.evidence import Budget, Tables, places
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.performing import Runner, processes
 from ntkcore.falsifier.report import Report, refuse_folder
@@ -32,6 +33,7 @@ def falsify(
     *,
     spec: Layer | None = None,
     baseline: Layer | None = None,
+    versus: Any = None,
     width: int = 512,
     training: Training | None = None,
     budget: Budget | None = None,
@@ -58,6 +60,10 @@ def falsify(
         Without it the module's kernel at its start stands for the limit.
     baseline
         A spec whose kernel must not show the effect, for the verdict "architecture".
+    versus
+        Another network, given as ``net`` is: the claims are then of the difference of its effects
+        to those of ``net``, arm by arm in the same repetitions. For example: is what a
+        convolutional network gains over a fully connected one more than its kernel gains?
     width
         Of finite networks made from a spec.
     folder
@@ -95,23 +101,46 @@ def falsify(
         training or Training(),
         baseline,
     )
-    budget = budget or Budget()
-    check(study, budget, workers)
-    if folder is not None:
-        refuse_folder(Path(folder))
-    sizes = study.sweep(budget.sweep, budget.swept)
-    start = check_models(study, sizes, workers)
-    cells = Cells(folder, study.fingerprint(start))
+    budget, home = budget or Budget(), None if folder is None else Path(folder)
+    works = [_Work(study, budget, workers, home)]
+    if versus is not None:
+        other = replace(study, network=_network(versus, None, width, device), baseline=None)
+        works.append(_Work(other, budget, workers, home and home / "versus"))
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
-    rounds = _kernels_and_settings(study, budget), _tuned(study, budget, sizes)
-    with (
-        progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
-        processes(study, workers) as pool,
-    ):
-        for keys in rounds:
-            Runner(study, cells, pool, workers, deadline, count).run(keys)
-    before = recorded(None if folder is None else Path(folder), study.claims)
-    return Report(study, budget, cells, tuple(before))
+    for work in works:
+        work.run(deadline, progress)
+    before = recorded(home, study.claims)
+    against = works[1].tables if versus is not None else None
+    return Report(study, budget, works[0].cells, tuple(before), against)
+
+
+class _Work:
+    """All cells of a study, checked first."""
+
+    def __init__(self, study: Study, budget: Budget, workers: int, home: Path | None) -> None:
+        self.study, self.budget, self.workers = study, budget, workers
+        check(study, budget, workers)
+        if home is not None:
+            refuse_folder(home)
+        self.sizes = study.sweep(budget.sweep, budget.swept)
+        start = check_models(study, self.sizes, workers)
+        self.cells = Cells(home, study.fingerprint(start))
+
+    @property
+    def tables(self) -> Tables:
+        """What was found."""
+        return Tables(self.study, self.budget, self.cells)
+
+    def run(self, deadline: float, progress: bool | None) -> None:
+        """Do what is not done."""
+        study = self.study
+        rounds = _kernels_and_settings(study, self.budget), _tuned(study, self.budget, self.sizes)
+        with (
+            progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
+            processes(study, self.workers) as pool,
+        ):
+            for keys in rounds:
+                Runner(study, self.cells, pool, self.workers, deadline, count).run(keys)
 
 
 def _task(data: Any) -> Any:

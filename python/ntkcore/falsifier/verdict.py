@@ -67,6 +67,18 @@ class Evidence:
     limit: tuple[float, float] | None = None
     shared: float = 0.0
     after: Array | None = None
+    differences: bool = False
+
+    def minus(self, other: Evidence) -> Evidence:
+        """Of the differences of effects to another network's, arm by arm, where both have it."""
+        both = {arm: table for arm, table in self.effects.items() if arm in other.effects}
+        return replace(
+            self,
+            effects={arm: table - other.effects[arm] for arm, table in both.items()},
+            missing={**other.missing, **self.missing},
+            after=None,
+            differences=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -208,7 +220,7 @@ def criterion(claim: Claim) -> str:
 def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, Tests]:
     """The verdict if all gates are passed, and the tests that it rests on."""
     network = found.effects["features"]
-    needed = as_good(claim, network)
+    needed = SHARE * network if found.differences else as_good(claim, network)
 
     def p(arm: str, side: str) -> float:
         return p_value(found.effects[arm], claim.minimum, side, found.shared)
@@ -437,7 +449,10 @@ def _sentence(
     if evidence.after is not None:
         shown = estimate(evidence.after, evidence.shared)
         after = f", a linear model over the learned features {shown} on fresh samples"
-    counts = f"effects of at least {claim.minimum:g} count, and as good is {criterion(claim)}"
+    better = f"at least {SHARE:.2g} of the network's effect"
+    if not evidence.differences:
+        better = criterion(claim)
+    counts = f"effects of at least {claim.minimum:g} count, and as good is {better}"
     return {
         PRESENT: f"Frozen features suffice: {found}; {counts}.",
         PARTIAL: f"Frozen features explain a part: {found}; {counts}.",
