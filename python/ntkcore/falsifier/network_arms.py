@@ -19,13 +19,13 @@ from ntkcore.finite import (
     DivergedError,
     empirical_nngp,
     empirical_ntk,
-    features as hidden_features,
     kernel_distance,
     kernel_movement,
     nmse,
     to_torch,
     train,
 )
+from ntkcore.finite import features as hidden_features
 from ntkcore.specs.layers import Layer
 
 # Movement of the kernel below which a network is lazy; turn of the last hidden layer's features,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def estimate(values: npt.ArrayLike, shared: float = 0.0, confidence: float = 0.9
     mean, error = float(table.mean()), standard_error(table, shared)
     if not 0 < error < math.inf:
         return Estimate(mean, mean - error, mean + error)
-    half = error * float(stats.t.ppf((1 + confidence) / 2, len(table) - 1))
+    half = error * float(stdtrit(len(table) - 1, (1 + confidence) / 2))
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -59,7 +59,7 @@ def p_value(values: npt.ArrayLike, threshold: float, side: str, shared: float = 
     error = standard_error(table, shared)
     if not 0 < error < math.inf:
         return 0.0 if beyond > 0 and error == 0 else 1.0
-    return float(stats.t.sf(beyond / error, len(table) - 1))
+    return float(stdtr(len(table) - 1, -beyond / error))
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:

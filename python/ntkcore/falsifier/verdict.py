@@ -105,9 +105,7 @@ def judge(
     ]
 
 
-def _final(
-    verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float], str]
-) -> Verdict:
+def _final(verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float], str]) -> Verdict:
     if verdict.kind == INCONCLUSIVE:
         return verdict
     if not sure:
@@ -367,9 +365,7 @@ def _failed(gates: Sequence[Gate]) -> str:
 
 def _unsure(verdict: Verdict, level: float) -> Verdict:
     weakest = max(verdict.tests, key=lambda name: verdict.tests[name])
-    remedy = (
-        "more repetitions may tell" if verdict.p < 0.3 else "more repetitions will hardly tell"
-    )
+    remedy = "more repetitions may tell" if verdict.p < 0.3 else "more repetitions will hardly tell"
     sentence = (
         f"No verdict: {verdict.kind!r} is not sure enough (p = {verdict.p:.2g} for {weakest!r},"
         f" against {level:g} corrected for all claims); {remedy}."
