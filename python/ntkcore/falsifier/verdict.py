@@ -384,7 +384,7 @@ def _sentence(
     best = max(frozen, key=lambda arm: effects[arm].mean)
     found = (
         f"the network shows {effects['features']}, the {ARMS[best].label} {effects[best]},"
-        f" {differences[best]} less"
+        f" difference {differences[best]}"
     )
     counts = f"effects of at least {claim.minimum:g} count, and as good is {criterion(claim)}"
     return {
