@@ -113,7 +113,7 @@ def test_kinds(effects, expected):
 
 
 def test_a_kernel_that_learns_the_easy_part_is_a_part():
-    """.79 of (parity + 2 linear)/sqrt(5), whose linear part explains .80: five times the
+    """.79 of (parity + 2 linear)/sqrt(5), whose linear part explains .80: ten times the
     network's error is left.
     """
     verdict = kind(evidence(**frozen(0.79, features=0.98)))
