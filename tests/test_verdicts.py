@@ -1,4 +1,4 @@
-"""Statistics that hold their level, and verdicts on effects that are known."""
+"""Statistics that hold their level, verdicts on effects that are known, and what a report says."""
 
 import dataclasses
 
@@ -7,10 +7,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from ntkcore.falsifier import Claim
+pytest.importorskip("matplotlib")
+
+from ntkcore import mlp
+from ntkcore.falsifier import Arrays, Budget, Claim, falsify
 from ntkcore.falsifier import verdict as verdicts
+from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
+from ntkcore.falsifier.study import Network, Study
 from ntkcore.falsifier.verdict import Evidence, judge
+from test_control import SMALL, tiny
 
 # --- statistics
 
@@ -31,6 +37,14 @@ def test_shared_test_samples_widen():
         np.sqrt(1 + 15 * 0.25)
     )
     assert standard_error(values, 1.0) == standard_error(values, 0.5) > standard_error(values, 0.4)
+
+
+def test_skewed_effects_hold_the_level():
+    """Of effects bounded above (skewness -1) plain t rejects 8 % of true hypotheses."""
+    rng = np.random.default_rng(0)
+    tables = (4 - rng.gamma(4.0, size=(4000, 15))) / 2
+    assert np.mean([p_value(table, 0.0, "above") <= 0.05 for table in tables]) < 0.07
+    assert np.mean([p_value(table, 0.0, "below") <= 0.05 for table in tables]) < 0.06
 
 
 def test_repetitions_that_are_all_alike():
@@ -110,7 +124,7 @@ def test_learned_features_that_suffice(after, expected):
 
 
 def test_a_kernel_that_learns_the_easy_part_is_a_part():
-    """.79 of (parity + 2 linear)/sqrt(5), whose linear part explains .80: five times the
+    """.79 of (parity + 2 linear)/sqrt(5), whose linear part explains .80: ten times the
     network's error is left.
     """
     verdict = kind(evidence(**frozen(0.79, features=0.98)))
@@ -208,9 +222,7 @@ def test_without_a_spec_one_start_must_be_like_another():
 
 
 def test_an_arm_without_numbers_is_named():
-    found = dataclasses.replace(
-        evidence(**frozen(0.0, features=0.9)), missing={"lazy": "diverged"}
-    )
+    found = dataclasses.replace(evidence(**frozen(0.0, features=0.9)), missing={"lazy": "diverged"})
     verdict = kind(found)
     assert verdict.kind == verdicts.INCONCLUSIVE
     assert "lazy network: diverged" in verdict.sentence
@@ -232,3 +244,70 @@ def test_shared_test_samples_make_a_verdict_unsure():
     effects = frozen(0.0, features=0.6)
     assert kind(evidence(spread=0.1, **effects)).kind == verdicts.NEEDS
     assert kind(evidence(spread=0.1, shared=0.5, **effects)).kind == verdicts.INCONCLUSIVE
+
+
+# --- from cells to evidence
+
+
+def test_what_repetitions_share():
+    """Nothing of fresh samples; a part of a pool's; all of a test set that is given."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((100, 3)), rng.standard_normal(100)
+
+    def shared(task):
+        return Study(task, Network(mlp(1), None, 8, "cpu"), (Claim("c"),), SMALL).shared(15)
+
+    def fresh(seed):
+        return Arrays(np.random.default_rng(seed).standard_normal((100, 3)), y)(seed)
+
+    assert shared(fresh) == 0.0
+    assert 0.1 < shared(Arrays(x, y)) < 0.3  # a fifth is drawn
+    assert shared(Arrays(x, y, x[:20] + 1, y[:20])) == 1.0
+
+
+def test_each_repetition_has_its_own_split_and_start(tmp_path):
+    options = {"width": 8, "training": SMALL, "budget": Budget(2, ()), "folder": tmp_path}
+    report = falsify(tiny, mlp(1), Claim("c", minimum=0.2), **options)
+    names = sorted(f.name for f in (tmp_path / "cells" / "linearised").rglob("*.json"))
+    assert names == [f"split={i},seed={i}.json" for i in range(2)]
+    names = sorted(f.name for f in (tmp_path / "cells" / "ntk").rglob("split*.json"))
+    assert names == [f"split={i},seed=0.json" for i in range(2)]
+    assert "JUDGED AGAIN" not in str(report)
+    again = falsify(tiny, mlp(1), Claim("c", minimum=0.3), **options)
+    assert "JUDGED AGAIN" in str(again)
+    assert "least effect of 0.2, now 0.3" in str(again)
+    assert again.record()["claims"][0]["judged_before_with"] == [0.2]
+    table = (again.write(tmp_path).parent / "report.md").read_text()
+    assert "| arm | effect: below of nmse | network - arm |" in table
+    assert "| best constant |" in table
+
+
+def test_minima_that_are_damaged_are_told(tmp_path):
+    assert recorded(None, [Claim("c")]) == [()]
+    assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [()]
+    assert recorded(tmp_path, [Claim("c", minimum=0.3)]) == [(0.2,)]
+    assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [(0.3,)]
+    assert recorded(tmp_path, [Claim("d", minimum=0.2)]) == [()]
+    (tmp_path / "minima.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"minima\.json is damaged"):
+        recorded(tmp_path, [Claim("c")])
+
+
+def test_a_read_out_that_grows_moves_no_features():
+    """The whole kernel sees it; the last hidden layer's, which "needs features" asks for, not."""
+    import torch
+
+    from ntkcore.falsifier.network_arms import _hidden_kernel, _turned
+    from ntkcore.finite import empirical_ntk, kernel_movement, to_torch
+
+    x = np.random.default_rng(0).standard_normal((20, 6))
+    network = to_torch(mlp(1), 32, input_shape=(6,), seed=0, dtype="float64")
+    kernel, hidden = empirical_ntk(network, x), _hidden_kernel(network, x)
+    first, *_, last = [p for p in network.parameters() if p.ndim == 2]
+    with torch.no_grad():
+        last *= 8
+    assert kernel_movement(empirical_ntk(network, x), kernel) > 10
+    assert _turned(_hidden_kernel(network, x), hidden) == 0
+    with torch.no_grad():
+        first[: len(first) // 2] *= 5
+    assert _turned(_hidden_kernel(network, x), hidden) > 0.02

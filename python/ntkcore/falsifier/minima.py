@@ -43,7 +43,7 @@ def _read(path: Path) -> dict[str, list[float]]:
     try:
         found = json.loads(path.read_text())
         return {str(key): [float(each) for each in found[key]] for key in found}
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): it records under which least effects the claims were"
             " judged; put it back, or choose another folder"

@@ -27,9 +27,7 @@ from ntkcore.finite import (
     to_torch,
     train,
 )
-from ntkcore.finite import (
-    features as hidden_features,
-)
+from ntkcore.finite import features as hidden_features
 from ntkcore.finite.arrays import as_tensor
 from ntkcore.finite.networks import learning_rate_factor
 from ntkcore.specs.layers import Layer

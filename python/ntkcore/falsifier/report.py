@@ -198,8 +198,8 @@ class Report:
                 (
                     f"Effect: {effect_name(claim)}, at least {claim.minimum:g}; the trivial floor,"
                     f" {floor_name(claim)}, has 0. Means over {self.budget.repeats}"
-                    " repetitions (initialisation i on split i) with 95 % intervals by Student's t; the difference network -"
-                    " arm is taken within repetitions."
+                    " repetitions (initialisation i on split i) with 95 % intervals by Student's t;"
+                    " the difference network - arm is taken within repetitions."
                     f" {_of_shared(record['shared_test_samples'], self.budget.repeats)}"
                 ),
             )

@@ -443,7 +443,7 @@ def _sentence(
     best = max(frozen, key=lambda arm: effects[arm].mean)
     found = (
         f"the network shows {effects['features']}, the {ARMS[best].label} {effects[best]},"
-        f" {differences[best]} less"
+        f" difference {differences[best]}"
     )
     after = ""
     if evidence.after is not None:
