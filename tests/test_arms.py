@@ -75,6 +75,21 @@ def test_the_mean_kernel_is_the_mean():
     assert cell("mean", narrows) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_wide_module_needs_few_starts():
+    def wide(seed):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(
+            torch.nn.Linear(3, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 1)
+        )
+
+    def few(seed):
+        return smooth(seed, n=30)
+
+    counts = [ARMS["mean"].measure(study(few, net), PLACE, {})["starts"] for net in (narrow, wide)]
+    assert counts[0] == 15
+    assert 3 <= counts[1] < 8
+
+
 def half(split):
     return 0.5
 

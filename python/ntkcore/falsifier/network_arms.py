@@ -35,7 +35,7 @@ from ntkcore.specs.layers import Layer
 # Movement of the kernel below which a network is lazy; turn of the last hidden layer's features,
 # 1 - CKA, above which they have moved.
 LAZY, TURNED = 0.1, 0.1
-MEAN_OF = 15  # initialisations of the mean kernel
+STARTS, SURE = (3, 15), 0.03  # of the mean kernel: least and most; standard error that will do
 FULL = 1500  # rows of a kernel over all outputs
 ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
 PROBES = 100  # training samples on which the movement of the kernel is measured
@@ -139,15 +139,24 @@ def linearised(study: Study, place: Place, setting: Setting) -> Content:
 
 def mean_kernel(study: Study, place: Place, setting: Setting) -> Content:
     """The mean kernel over initialisations: the limit of a network without an infinite counterpart,
-    up to a share of 1/width.
+    up to a share of 1/width. Starts are added until its standard error is small.
     """
     split = study.split(place.point, place.split)
-    total = [np.zeros(())] * 3
-    for seed in range(MEAN_OF):
-        module = _start(study, replace(place, seed=seed), split)
+    total, squares, count = [np.zeros(())] * 3, 0.0, 0
+    while count < STARTS[1] and (count < STARTS[0] or not _sure(total[0], squares, count)):
+        module = _start(study, replace(place, seed=count), split)
         kernels = _kernels(study, module, split)
-        total = [held + part / MEAN_OF for held, part in zip(total, kernels, strict=True)]
-    return _regression(study, split, (total[0], total[1], total[2]))
+        total = [held + part for held, part in zip(total, kernels, strict=True)]
+        squares, count = squares + float((kernels[0] ** 2).sum()), count + 1
+    found = _regression(study, split, (total[0] / count, total[1] / count, total[2] / count))
+    return {**found, "starts": count}
+
+
+def _sure(total: Array, squares: float, count: int) -> bool:
+    """Is the standard error of the mean of so many kernels below SURE of its norm?"""
+    norm = float((total**2).sum()) / count**2
+    variance = (squares - count * norm) / (count - 1)
+    return variance / count < SURE**2 * norm
 
 
 def _start(study: Study, place: Place, split: Split) -> torch.nn.Module:

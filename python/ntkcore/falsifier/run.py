@@ -57,7 +57,7 @@ def falsify(
         One or several `Claim`s.
     spec
         The infinite counterpart of a torch module.
-        Without it the module's kernel at its start stands for the limit.
+        Without it the mean kernel over initialisations stands for the limit.
     baseline
         A spec whose kernel must not show the effect, for the verdict "architecture".
     versus

@@ -118,8 +118,8 @@ class Network:
     or as a maker of torch modules.
 
     ``module``: a function (seed) -> torch module, with keywords ``width`` or ``depth`` where they
-    are axes. ``spec`` may then be its infinite counterpart, or None: the kernel of the module as it
-    starts is then all there is.
+    are axes. ``spec`` may then be its infinite counterpart, or None: the mean kernel of modules as
+    they start is then its limit.
     """
 
     spec: Layer | Callable[..., Layer] | None
