@@ -276,10 +276,10 @@ def test_fresh_samples_are_the_rest_or_a_half_of_the_test_set():
 
 
 def test_the_after_kernel_knows_a_parity_that_the_kernel_does_not():
-    def task(seed, *, n=400):
-        return sparse_parity(seed, n=n, d=12, k=3, validation=50, test=200)
+    def task(seed, *, n=300):
+        return sparse_parity(seed, n=n, d=10, k=3, validation=50, test=100)
 
-    training = Training(steps=500, learning_rates=(2e-2,), weight_decays=(1e-2,), after_kernel=True)
+    training = Training(steps=300, learning_rates=(3e-2,), looks=4, after_kernel=True)
     of = study(task, mlp(1, b_std=0.1), training, width=128)
     found = ARMS["features"].measure(of, PLACE, {"config": training.configurations()[0]})
     assert found["metrics"]["nmse"] < 0.3
