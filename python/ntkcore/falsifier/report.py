@@ -187,8 +187,8 @@ class Report:
             yield (
                 "text",
                 (
-                    f"Effect: {effect_name(claim)}, at least {claim.minimum:g}; the trivial floor,"
-                    f" {FLOOR}, has 0. Means over {self.budget.repeats} repetitions (initialisation"
+                    f"Effect: {effect_name(claim)}, at least {claim.minimum:g}. Means over"
+                    f" {self.budget.repeats} repetitions (initialisation"
                     " i on split i) with 95 % intervals by Student's t; the difference network -"
                     " arm is taken within repetitions."
                     f" {_of_shared(record['shared_test_samples'], self.budget.repeats)}"
@@ -260,8 +260,10 @@ class Report:
                     *(f"{each:.3g}" for each in metric),
                 )
             )
+        if (floor := self.tables.floor(claim)) is None:
+            return rows
         chance = self.tables.values("features", claim.points, "chance", name).mean(axis=1)
-        return [*rows, (FLOOR, "", "", *(f"{each:.3g}" for each in chance))]
+        return [*rows, (FLOOR, f"{floor:.3g}", "", *(f"{each:.3g}" for each in chance))]
 
 
 def _judged_again(minimum: float, before: tuple[float, ...]) -> str:
