@@ -103,6 +103,7 @@ def kind(found, minimum=0.5, **options):
         (frozen(0.9, features=0.9, baseline=0.9), verdicts.PRESENT),
         (frozen(0.55, features=1.0), verdicts.PARTIAL),
         (frozen(0.0, linearised=0.9, lazy=0.9, features=0.9), verdicts.FINITE),
+        (frozen(0.0, linearised=0.6, lazy=0.6, features=0.9), verdicts.INCONCLUSIVE),
         (frozen(0.0, features=0.2), verdicts.INCONCLUSIVE),
         (frozen(0.5, features=0.9), verdicts.INCONCLUSIVE),
     ],
