@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from ntkcore import mlp
-from ntkcore.falsifier import Arrays, Budget, Claim, falsify
+from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify
 from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
@@ -103,6 +103,7 @@ def kind(found, minimum=0.5, **options):
         (frozen(0.9, features=0.9, baseline=0.9), verdicts.PRESENT),
         (frozen(0.55, features=1.0), verdicts.PARTIAL),
         (frozen(0.0, linearised=0.9, lazy=0.9, features=0.9), verdicts.FINITE),
+        (frozen(0.0, linearised=0.6, lazy=0.6, features=0.9), verdicts.INCONCLUSIVE),
         (frozen(0.0, features=0.2), verdicts.INCONCLUSIVE),
         (frozen(0.5, features=0.9), verdicts.INCONCLUSIVE),
     ],
@@ -279,7 +280,7 @@ def test_each_repetition_has_its_own_split_and_start(tmp_path):
     assert again.record()["claims"][0]["judged_before_with"] == [0.2]
     table = (again.write(tmp_path).parent / "report.md").read_text()
     assert "| arm | effect: below of nmse | network - arm |" in table
-    assert "| best constant |" in table
+    assert "| best constant | 0 |" in table
 
 
 def test_minima_that_are_damaged_are_told(tmp_path):
@@ -311,3 +312,21 @@ def test_a_read_out_that_grows_moves_no_features():
     with torch.no_grad():
         first[: len(first) // 2] *= 5
     assert _turned(_hidden_kernel(network, x), hidden) > 0.02
+
+
+def linear_and_parity(seed, *, n=768):
+    """(x_0 x_1 x_2 + 2 x_3)/sqrt(5) on bits: the linear part has .80 of the variance."""
+    x = np.random.default_rng(seed).choice([-1.0, 1.0], (n + 700, 20))
+    y = ((x[:, 0] * x[:, 1] * x[:, 2] + 2 * x[:, 3]) / np.sqrt(5))[:, None]
+    return Split(x[:n], y[:n], x[n : n + 200], y[n : n + 200], x[n + 200 :], y[n + 200 :])
+
+
+@pytest.mark.slow
+def test_the_linear_part_alone_is_a_part():
+    training = Training(steps=2000, learning_rates=(1e-2,), weight_decays=(1e-2,))
+    (verdict,) = falsify(
+        linear_and_parity, mlp(1, b_std=0.1), Claim("c"), training=training, budget=Budget(sweep=())
+    ).verdicts
+    assert verdict.kind == verdicts.PARTIAL, str(verdict)
+    assert verdict.effects["ntk"].mean == pytest.approx(0.8, abs=0.05)
+    assert verdict.effects["features"].mean > 0.9

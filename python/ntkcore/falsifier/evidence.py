@@ -11,7 +11,7 @@ import numpy as np
 
 from ntkcore.falsifier.arms import ARMS, FROZEN, arms_of
 from ntkcore.falsifier.cells import Cells, Key
-from ntkcore.falsifier.claims import Claim, Point
+from ntkcore.falsifier.claims import OF_PATHS, Claim, Point
 from ntkcore.falsifier.study import Content, Place, Study
 from ntkcore.falsifier.tasks import Array
 from ntkcore.falsifier.verdict import Evidence
@@ -96,6 +96,15 @@ class Tables:
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             return claim.effect(np.moveaxis(metric, 0, -1), np.moveaxis(chance, 0, -1))
+
+    def floor(self, claim: Claim) -> float | None:
+        """The effect that the best constant shows; None where the metric is no prediction's."""
+        if claim.metric in OF_PATHS:
+            return None
+        chance = self.values("features", claim.points, "chance", claim.chance_name).mean(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = float(claim.effect(chance, chance))
+        return found if np.isfinite(found) else None
 
     def sweep(self, claim: Claim) -> dict[int, Array]:
         """The infinite NTK's metric (splits,) by n, at the claim's last point."""

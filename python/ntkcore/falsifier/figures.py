@@ -31,7 +31,7 @@ def floor_name(claim: Claim) -> str:
     return "best constant" if claim.floor is None else name_of(claim.floor)
 
 
-def effects(claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
+def effects(tables: Tables, claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
     """Every arm's effect with its 95 % interval, the least that counts, and the trivial floor."""
     ax = own_axes(ax)
     for number, (arm, found) in enumerate(verdict.effects.items()):
@@ -39,7 +39,8 @@ def effects(claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
         shown = bars if np.isfinite(bars).all() else None
         ax.errorbar([number], [found.mean], shown, fmt="o", capsize=3, color=COLOURS[arm])
     ax.axhline(claim.minimum, color="0.5", ls="--", label="least effect that counts")
-    ax.axhline(0, color="0.5", ls=":", label=floor_name(claim))
+    if (floor := tables.floor(claim)) is not None:
+        ax.axhline(floor, color="0.5", ls=":", label=floor_name(claim))
     labels = [ARMS[arm].label for arm in verdict.effects]
     ax.set_xticks(range(len(labels)), labels, rotation=25, ha="right")
     ax.set(ylabel=f"effect: {effect_name(claim)}", title=claim.name)
@@ -63,8 +64,9 @@ def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
             )
         else:
             ax.errorbar(claim.values, means, errors, fmt="o-", **style)
-    floor = tables.values("features", claim.points, "chance", claim.chance_name).mean(axis=1)
-    ax.plot(claim.values, floor, color="0.5", ls=":", label=floor_name(claim))
+    if tables.floor(claim) is not None:
+        chance = tables.values("features", claim.points, "chance", claim.chance_name).mean(axis=1)
+        ax.plot(claim.values, chance, color="0.5", ls=":", label=floor_name(claim))
     ax.legend(frameon=False, fontsize=8)
     ax.set(xlabel=claim.axis, **_scales(tables, claim))
     _ticks(ax, claim.values)
@@ -240,7 +242,7 @@ def of_claim(tables: Tables, claim: Claim, verdict: Verdict, figure: Any) -> Non
     """Effects; the metric over the axis, where there is one; alpha; n where it was swept."""
     swept, curve = bool(tables.sweep(claim)), claim.axis is not None
     axes = iter(figure.subplots(1, 2 + curve + swept))
-    effects(claim, verdict, ax=next(axes))
+    effects(tables, claim, verdict, ax=next(axes))
     if curve:
         metric(tables, claim, ax=next(axes))
     alpha_sweep(tables, claim, ax=next(axes))

@@ -196,10 +196,10 @@ class Report:
             yield (
                 "text",
                 (
-                    f"Effect: {effect_name(claim)}, at least {claim.minimum:g}; the trivial floor,"
-                    f" {floor_name(claim)}, has 0. Means over {self.budget.repeats}"
-                    " repetitions (initialisation i on split i) with 95 % intervals by Student's t;"
-                    " the difference network - arm is taken within repetitions."
+                    f"Effect: {effect_name(claim)}, at least {claim.minimum:g}. Means over"
+                    f" {self.budget.repeats} repetitions (initialisation"
+                    " i on split i) with 95 % intervals by Student's t; the difference network -"
+                    " arm is taken within repetitions."
                     f" {_of_shared(record['shared_test_samples'], self.budget.repeats)}"
                 ),
             )
@@ -276,10 +276,12 @@ class Report:
                     *(f"{each:.3g}" for each in metric),
                 )
             )
+        if (floor := self.tables.floor(claim)) is None:
+            return rows
         chance = self.tables.values("features", claim.points, "chance", claim.chance_name).mean(
             axis=1
         )
-        return [*rows, (floor_name(claim), "", "", *(f"{each:.3g}" for each in chance))]
+        return [*rows, (floor_name(claim), f"{floor:.3g}", "", *(f"{each:.3g}" for each in chance))]
 
 
 def _judged_again(minimum: float, before: tuple[float, ...]) -> str:

@@ -259,7 +259,9 @@ def _kind(claim: Claim, found: Evidence, frozen: Sequence[str]) -> tuple[str, Te
             "no infinite arm is as good as the network": max(
                 paired(arm, "below") for arm in frozen
             ),
-            "the linearised network shows it": p("linearised", "above"),
+            "the linearised network shows it, as good as the network": max(
+                p("linearised", "above"), paired("linearised", "above")
+            ),
         }
     kind = min(kinds, key=lambda kind: tuple(sorted(kinds[kind].values(), reverse=True)))
     if kind == PRESENT and "baseline" in found.effects:
