@@ -207,13 +207,12 @@ def test_differences_to_another_network():
 def test_a_network_against_another_from_data_to_report(tmp_path):
     options = {"training": SMALL, "width": 16, "budget": Budget(1, ()), "folder": tmp_path / "a"}
     both = falsify(tiny, mlp(1, b_std=0.5), Claim("c"), versus=mlp(2), **options)
-    options["folder"] = None
-    one, other = (falsify(tiny, net, Claim("c"), **options) for net in (mlp(1, b_std=0.5), mlp(2)))
+    (claim,) = both.study.claims
     for arm, effect in both.verdicts[0].effects.items():
-        difference = (report.verdicts[0].effects[arm].mean for report in (one, other))
-        assert effect.mean == pytest.approx(np.subtract(*difference), abs=1e-6)
-    page = both.write(tmp_path / "report").with_name("report.md").read_text()
-    assert "Effects are differences to those of Serial" in page
+        one, other = (tables.effects(arm, claim) for tables in (both.tables, both.versus))
+        assert effect.mean == pytest.approx(float((one - other).mean()))
+    assert both.versus.study.network.spec == mlp(2)
+    assert "Effects are differences to those of Serial" in str(list(both._blocks(both.record())))
     with pytest.raises(ValueError, match="another study"):
         falsify(
             tiny,
