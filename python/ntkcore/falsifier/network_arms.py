@@ -34,7 +34,7 @@ from ntkcore.specs.layers import Layer
 
 # Movement of the kernel below which a network is lazy; turn of the last hidden layer's features,
 # 1 - CKA, above which they have moved.
-LAZY, TURNED = 0.1, 0.1
+LAZY, TURNED = 0.1, 0.05
 STARTS, SURE = (3, 15), 0.03  # of the mean kernel: least and most; standard error that will do
 FULL = 1500  # rows of a kernel over all outputs
 ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
