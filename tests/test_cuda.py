@@ -76,6 +76,10 @@ VOLUMES = nk.Serial(
     *(nk.Erf(), nk.AvgPool((2, 1, 1)), nk.Dense(), nk.GlobalAvgPool(), nk.Dense()),
     *(nk.LayerNorm(), nk.Relu(), nk.Dense()),
 )
+LOCAL = nk.Serial(
+    *(nk.ConvLocal((3, 3), padding="SAME"), nk.Relu(), nk.Conv((3, 3), padding="SAME")),
+    *(nk.Relu(), nk.Flatten()),
+)
 CASES = [
     (MLP, vectors, 256, {}),
     (OTHER, vectors, 256, {}),
@@ -89,6 +93,7 @@ CASES = [
     (IMAGE_NETS["normalised over pixels"], images, 16, {}),
     (SEQUENCES, sequences, 16, {}),
     (VOLUMES, volumes, 16, {}),
+    (LOCAL, images, 16, {"augment": "hflip"}),
 ]
 
 

@@ -109,6 +109,7 @@ struct FullPairsOp {
   int pass_count;
   const FullStep<T>* steps;
   int channels, buffer_count;
+  T mean;                    // 1 / channels
   std::int64_t pitch, size;  // of rows; of a buffer's K
   T* workspace;              // [block][buffer][2][size]
   ImagesView<T> row_images, col_images;
@@ -252,7 +253,7 @@ struct FullPairsOp {
   NTK_HD T product(const Pair& pair, int p, int q) const {
     T sum = 0;
     for (int c = 0; c < channels; ++c) sum += pair.row[c * pitch + p] * pair.col[c * pitch + q];
-    return T(1.0 / channels) * sum;
+    return mean * sum;
   }
   // f(column, value) of the entries of a matrix's row.
   template <class F>

@@ -142,6 +142,7 @@ class FullRun {
     op.pass_count = int(plan.passes.size());
     op.steps = uploaded(plan.steps);
     op.channels = program_.channels;
+    op.mean = T(1.0 / program_.channels);
     op.buffer_count = program_.slots + 1;
     op.pitch = pitch_of<T>(program_);
     op.size = op.pitch * plan.most_rows();
