@@ -138,6 +138,38 @@ NTK_HD void put_pair(const Results<T>& to, int output, std::int64_t i, std::int6
   put_value(to.ntk[output], to.ntk_mirror[output], to.stride, i, j, ntk);
 }
 
+// The head of a network of positions on the read-outs of one pair.
+template <class T>
+struct Head {
+  Steps<T> steps;
+  int slots;
+  PairTables<T> tables;
+  std::int64_t row, col;  // first samples of the tile
+  Results<T> results;
+
+  // Pair (i, j) of the tile; readouts: [slot][2]; K, t: room for the slots.
+  NTK_HD void run(const double* readouts, std::int64_t i, std::int64_t j, T* K, T* t) const {
+    for (int s = 0; s < slots; ++s) {
+      K[s] = T(readouts[2 * s]);
+      t[s] = T(readouts[2 * s + 1]);
+    }
+    run_pair(steps, tables, row + i, col + j, K, t,
+             [&](int output, T nngp, T ntk) { put_pair(results, output, i, j, nngp, ntk); });
+  }
+};
+// `tile`: of images or of full covariances.
+template <class T, class AnyTile, class Device>
+Head<T> upload_head(const AnyTile& tile, Device& device) {
+  const Program& head = tile.program.head;
+  const ImagesView<T>&rows = tile.row_images, &cols = tile.col_images;
+  return {upload_steps<T>(head, device),
+          head.slots,
+          {rows.head_table, cols.head_table, rows.head_stride, cols.head_stride},
+          tile.row,
+          tile.col,
+          upload_results<T>(tile, head.outputs, device)};
+}
+
 // The points' own values, where the correlation is exactly 1.
 template <class T>
 struct DiagonalOp {
