@@ -130,9 +130,7 @@ class FullSamples:
         head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
 
-def strip_sizes(
-    program: ImageProgram | FullProgram, in_double: bool
-) -> tuple[int, int, int]: ...
+def strip_sizes(program: ImageProgram | FullProgram, in_double: bool) -> tuple[int, int, int]: ...
 def image_strips(
     program: ImageProgram | FullProgram,
     backend: str,
