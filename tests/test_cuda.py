@@ -119,6 +119,25 @@ def test_same_as_the_cpu(gpu, net, data, tile, options, dtype, on_device):
             )
 
 
+@pytest.mark.parametrize("axes", [(3, 2), (2, 1, 2)])
+def test_more_read_outs_than_a_thread_has_room_for(gpu, axes):
+    layers = (nk.Conv((1,) * len(axes), b_std=0.1), nk.Relu())
+    net, depths = nk.Serial(*layers * 70, nk.GlobalAvgPool()), range(1, 71)
+    x = np.random.default_rng(0).standard_normal((3, *axes, 2))
+    expected = nk.kernel(net, x, depths=depths)
+    for backend in ("cuda", "cuda-emulation"):
+        ours = nk.kernel(net, x, depths=depths, backend=backend)
+        assert relative_error(ours, expected) < 1e-12
+
+
+def test_too_many_branches_of_vectors_are_refused(gpu):
+    branches = (nk.Dense(),) * 70
+    net = nk.Serial(nk.FanOut(70), nk.Parallel(*branches), nk.FanInSum(), nk.Relu(), nk.Dense())
+    for backend in ("cuda", "cuda-emulation"):
+        with pytest.raises(ValueError, match="at most 64 branches"):
+            nk.kernel(net, vectors(3), backend=backend)
+
+
 def test_data_on_a_device_need_no_backend(gpu):
     x = fake_cupy.asarray(vectors(5))
     assert isinstance(nk.kernel(MLP, x), fake_cupy.ndarray)

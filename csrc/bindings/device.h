@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "../backend.h"
-#include "../cuda/pairs.h"
 #include "../program/full_schedule.h"
 #include "../program/owned_program.h"
 #include "../program/plane_schedule.h"
@@ -74,10 +73,6 @@ class DeviceResults {
   std::int64_t stride_;
 };
 
-inline void check_slots(int slots) {
-  require(slots <= kMostSlots, "a program on the GPU has at most 64 slots");
-}
-
 // A tile as Python hands it over, of pairs of vectors or of images.
 template <class Samples>
 struct DeviceTile {
@@ -93,7 +88,6 @@ template <class T, class Runner>
 void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>& from, Address dot,
                       std::int64_t dot_stride) {
   const Program view = program.view();
-  check_slots(view.slots);
   const DeviceResults<T> out(from.out, view.outputs, from.stride);
   const T* products = reinterpret_cast<const T*>(dot);
   const PointsView<T> rows = points_view<T>(from.rows), cols = points_view<T>(from.cols);
@@ -111,7 +105,6 @@ using TileOf =
 template <class T, class Runner, class Schedule>
 void evaluate_image_pairs(const Schedule& program, const DeviceTile<ImageArrays>& from) {
   const auto view = program.view();
-  check_slots(view.head.slots);
   const DeviceResults<T> out(from.out, view.head.outputs, from.stride);
   const ImagesView<T> rows = images_view<T>(from.rows, program.offset());
   const ImagesView<T> cols = images_view<T>(from.cols, program.offset());

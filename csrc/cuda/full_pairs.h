@@ -84,8 +84,6 @@ struct FullPairsOp {
   static constexpr int kThreads = 256, kBlocks = square_blocks<T>(kThreads);
   struct Shared {
     double k[kThreads], t[kThreads];  // parts of a sum
-    double readouts[2 * kMostSlots];  // [slot][2]
-    T head_k[kMostSlots], head_t[kMostSlots];
   };
   struct Matrices {
     T *k, *t;
@@ -97,6 +95,7 @@ struct FullPairsOp {
     const T *row_table, *col_table;
     T* buffers;
     std::int64_t size;
+    double* readouts;  // [slot][2]
     NTK_HD Matrices at(int buffer) const {
       T* const k = buffers + 2 * buffer * size;
       return {k, k + size};
@@ -112,6 +111,8 @@ struct FullPairsOp {
   T mean;                    // 1 / channels
   std::int64_t pitch, size;  // of rows; of a buffer's K
   T* workspace;              // [block][buffer][2][size]
+  double* readouts;          // [block][slot][2]
+  T* room;                   // [block][2][slot]
   ImagesView<T> row_images, col_images;
   std::int64_t row, col;  // first samples of the tile
   Head<T> head;
@@ -121,9 +122,10 @@ struct FullPairsOp {
     for (std::int64_t n = block; n < pairs.count(); n += blocks) {
       std::int64_t i, j;
       pairs.at(n, i, j);
-      run_pair<Block>(pair_of_samples(block, row + i, col + j), shared);
+      const Pair pair = pair_of_samples(block, row + i, col + j);
+      run_pair<Block>(pair, shared);
       Block::each([&](int thread) {
-        if (thread == 0) head.run(shared.readouts, i, j, shared.head_k, shared.head_t);
+        if (thread == 0) head.run(pair.readouts, i, j, room + 2 * std::int64_t(block) * head.slots);
       });
       Block::sync();
     }
@@ -136,13 +138,14 @@ struct FullPairsOp {
             row_images.table + r * row_images.table_stride,
             col_images.table + c * col_images.table_stride,
             workspace + 2 * std::int64_t(block) * buffer_count * size,
-            size};
+            size,
+            readouts + 2 * std::int64_t(block) * head.slots};
   }
 
   template <class Block>
   NTK_HD void run_pair(const Pair& pair, Shared& shared) const {
     Block::each([&](int thread) {
-      if (thread < 2 * head.slots) shared.readouts[thread] = 0;
+      for (int s = thread; s < 2 * head.slots; s += kThreads) pair.readouts[s] = 0;
     });
     for (int i = 0; i < pass_count; ++i) {
       const FullPass& pass = passes[i];
@@ -197,8 +200,8 @@ struct FullPairsOp {
     }
     Block::each([&](int thread) {
       if (thread != 0) return;
-      shared.readouts[2 * pass.readout] += pass.scale * shared.k[0];
-      shared.readouts[2 * pass.readout + 1] += pass.scale * shared.t[0];
+      pair.readouts[2 * pass.readout] += pass.scale * shared.k[0];
+      pair.readouts[2 * pass.readout + 1] += pass.scale * shared.t[0];
     });
   }
 

@@ -153,8 +153,11 @@ class FullRun {
     op.head = upload_head<T>(tile_, device_);
     const std::int64_t per_block = 2 * op.buffer_count * op.size;
     const std::int64_t fit = device_.budget() / (per_block * std::int64_t(sizeof(T)));
+    const std::int64_t head = 2 * std::int64_t(op.head.slots);
     op.blocks = std::min({op.pairs.count(), kMostFullBlocks, std::max<std::int64_t>(1, fit)});
     op.workspace = device_.template take<T>(op.blocks * per_block);
+    op.readouts = device_.template take<double>(op.blocks * head);
+    op.room = device_.template take<T>(op.blocks * head);
     device_.squares(op.blocks, op);
   }
 

@@ -23,10 +23,11 @@ struct HeadOp {
   Head<T> head;
   Batch<T> batch;
   const double* readouts;  // [pair][slot][2]
+  T* room;                 // [pair][2][slot]
 
   NTK_HD void operator()(std::int64_t n) const {
-    T K[kMostSlots], t[kMostSlots];
-    head.run(readouts + 2 * n * head.slots, batch.row[n], batch.col[n], K, t);
+    const std::int64_t at = 2 * n * head.slots;
+    head.run(readouts + at, batch.row[n], batch.col[n], room + at);
   }
 };
 
@@ -95,7 +96,7 @@ class ImageRun {
             ? 2 * (program_.slots + 1) * plan_.state_per_pair() * std::int64_t(sizeof(T))
             : 0;
     const std::int64_t sums =
-        2 * (plan_.sums_per_pair() + plan_.rows_per_pair() + program_.head.slots);
+        2 * (plan_.sums_per_pair() + plan_.rows_per_pair() + 2 * program_.head.slots);
     std::int64_t most = device_.budget() / (states + sums * std::int64_t(sizeof(double)));
     for (const TorusShape& s : plan_.after)
       most = std::min(most, kInt / std::max<std::int64_t>(1, s.tori()));
@@ -110,6 +111,7 @@ class ImageRun {
     for (double*& sums : row_sums_)
       sums = device_.template take<double>(pairs * plan_.rows_per_pair());
     readouts_ = device_.template take<double>(2 * pairs * program_.head.slots);
+    room_ = device_.template take<T>(2 * pairs * program_.head.slots);
     head_ = upload_head<T>(tile_, device_);
   }
 
@@ -214,7 +216,7 @@ class ImageRun {
       for (int k = segment.first; k < segment.last; ++k) run_op(k);
       last_ = now_[0];
     }
-    device_.each(count_, HeadOp<T>{head_, batch_, readouts_});
+    device_.each(count_, HeadOp<T>{head_, batch_, readouts_, room_});
   }
 
   void swap_spare(int slot) { std::swap(place_[slot], place_[program_.slots]); }
@@ -323,6 +325,7 @@ class ImageRun {
   std::vector<TorusShape> now_;  // per slot
   TorusShape last_{};
   double *sums_[2] = {}, *row_sums_[2] = {}, *readouts_ = nullptr;
+  T* room_ = nullptr;  // of the head
   Head<T> head_{};
 };
 

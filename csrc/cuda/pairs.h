@@ -114,8 +114,6 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
   }
 }
 
-constexpr int kMostSlots = 64;  // what the binding allows
-
 // The results with their lists of pointers where the device can read.
 template <class T, class Device>
 Results<T> upload_results(const Results<T>& from, int outputs, Device& device) {
@@ -147,8 +145,9 @@ struct Head {
   std::int64_t row, col;  // first samples of the tile
   Results<T> results;
 
-  // Pair (i, j) of the tile; readouts: [slot][2]; K, t: room for the slots.
-  NTK_HD void run(const double* readouts, std::int64_t i, std::int64_t j, T* K, T* t) const {
+  // Pair (i, j) of the tile; readouts: [slot][2]; room: [2][slot].
+  NTK_HD void run(const double* readouts, std::int64_t i, std::int64_t j, T* room) const {
+    T *const K = room, *const t = room + slots;
     for (int s = 0; s < slots; ++s) {
       K[s] = T(readouts[2 * s]);
       t[s] = T(readouts[2 * s + 1]);
