@@ -47,7 +47,8 @@ namespace {
 template <class T>
 Calls<T> emulated(bool (*is_finite)(const T*, std::int64_t)) {
   return {[](const Tile<T>& tile) { Emulation::vectors(tile, {}); },
-          [](const ImageTile<T>& tile) { Emulation::images(tile, {}); }, nullptr, is_finite};
+          [](const ImageTile<T>& tile) { Emulation::images(tile, {}); },
+          [](const FullTile<T>& tile) { Emulation::full(tile, {}); }, is_finite};
 }
 
 }  // namespace

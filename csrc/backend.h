@@ -128,7 +128,7 @@ template <class T>
 struct Calls {
   void (*evaluate)(const Tile<T>&);
   void (*evaluate_images)(const ImageTile<T>&);
-  void (*evaluate_full)(const FullTile<T>&);  // null where there is none
+  void (*evaluate_full)(const FullTile<T>&);
   bool (*is_finite)(const T* data, std::int64_t count);
 };
 

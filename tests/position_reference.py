@@ -147,7 +147,7 @@ def dotted(layer, x):
 
 def normalised(layer, signal):
     """By the mean of variances over the axes that it names besides that of channels."""
-    over = [axis - 1 for axis in layer.axes(len(signal.axes) + 2) if axis <= len(signal.axes)]
+    over = layer.axes(len(signal.axes) + 2) - {len(signal.axes) + 1}
 
     def scale(side):
         q = np.einsum("iipp->ip", side[..., 0, :, 0]).reshape(-1, *signal.axes)

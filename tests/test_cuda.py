@@ -65,6 +65,21 @@ SEQUENCES = nk.Serial(
     *(nk.Conv((3,), padding="SAME", b_std=0.1), nk.Relu(), nk.Conv((2,), dilation=(3,))),
     *(nk.Erf(), nk.AvgPool((2,), (2,)), nk.GlobalAvgPool(), nk.Dense()),
 )
+
+
+def volumes(n, dtype=np.float64):
+    return np.random.default_rng(n).standard_normal((n, 2, 3, 2, 2)).astype(dtype)
+
+
+VOLUMES = nk.Serial(
+    *(nk.Conv((2, 2, 2), padding="SAME", b_std=0.1), nk.Relu(), nk.ConvLocal((1, 2, 1))),
+    *(nk.Erf(), nk.AvgPool((2, 1, 1)), nk.Dense(), nk.GlobalAvgPool(), nk.Dense()),
+    *(nk.LayerNorm(), nk.Relu(), nk.Dense()),
+)
+LOCAL = nk.Serial(
+    *(nk.ConvLocal((3, 3), padding="SAME"), nk.Relu(), nk.Conv((3, 3), padding="SAME")),
+    *(nk.Relu(), nk.Flatten()),
+)
 CASES = [
     (MLP, vectors, 256, {}),
     (OTHER, vectors, 256, {}),
@@ -77,6 +92,8 @@ CASES = [
     (IMAGE_NETS["dropout"], images, 16, {}),
     (IMAGE_NETS["normalised over pixels"], images, 16, {}),
     (SEQUENCES, sequences, 16, {}),
+    (VOLUMES, volumes, 16, {}),
+    (LOCAL, images, 16, {"augment": "hflip"}),
 ]
 
 
@@ -86,8 +103,8 @@ CASES = [
 def test_same_as_the_cpu(gpu, net, data, tile, options, dtype, on_device):
     n = 2 * tile + tile // 2
     x, z = (
-        data(n if data is images else 300, dtype),
-        data(tile + 3 if data is images else 270, dtype),
+        data(n if data in (images, volumes) else 300, dtype),
+        data(tile + 3 if data in (images, volumes) else 270, dtype),
     )
     for other in (None, z):
         expected = nk.kernel(net, x, other, NAMES, **options)
@@ -100,6 +117,25 @@ def test_same_as_the_cpu(gpu, net, data, tile, options, dtype, on_device):
             assert relative_error(np.asarray(ours[k]), expected[k]) < (
                 3e-6 if dtype == "float32" else 1e-12
             )
+
+
+@pytest.mark.parametrize("axes", [(3, 2), (2, 1, 2)])
+def test_more_read_outs_than_a_thread_has_room_for(gpu, axes):
+    layers = (nk.Conv((1,) * len(axes), b_std=0.1), nk.Relu())
+    net, depths = nk.Serial(*layers * 70, nk.GlobalAvgPool()), range(1, 71)
+    x = np.random.default_rng(0).standard_normal((3, *axes, 2))
+    expected = nk.kernel(net, x, depths=depths)
+    for backend in ("cuda", "cuda-emulation"):
+        ours = nk.kernel(net, x, depths=depths, backend=backend)
+        assert relative_error(ours, expected) < 1e-12
+
+
+def test_too_many_branches_of_vectors_are_refused(gpu):
+    branches = (nk.Dense(),) * 70
+    net = nk.Serial(nk.FanOut(70), nk.Parallel(*branches), nk.FanInSum(), nk.Relu(), nk.Dense())
+    for backend in ("cuda", "cuda-emulation"):
+        with pytest.raises(ValueError, match="at most 64 branches"):
+            nk.kernel(net, vectors(3), backend=backend)
 
 
 def test_data_on_a_device_need_no_backend(gpu):
@@ -213,11 +249,13 @@ def test_data_that_have_no_kernel(gpu):
         nk.kernel(MLP, fake_cupy.asarray(vectors(3)), images(3))
 
 
-def test_what_needs_all_pairs_of_positions_is_refused(gpu):
-    x = np.ones((2, 3, 3, 3, 1))
-    net = nk.Serial(nk.Conv((2, 2, 2)), nk.Relu(), nk.Flatten())
+def test_too_many_positions_for_a_device_are_refused_before_any_work(gpu, monkeypatch):
+    x = np.ones((2, 9, 9, 9, 1), np.float32)
+    net = nk.Serial(nk.Conv((2, 2, 2)), nk.Relu(), nk.GlobalAvgPool())
+    monkeypatch.setattr(fake_cupy.cuda.runtime, "memGetInfo", lambda: (2**22, 2**30))
+    words = r"all pairs of positions, 8\.\d* MiB for a pair.*4 MiB are free on device 0"
     for data in (x, fake_cupy.asarray(x)):
-        with pytest.raises(ValueError, match=r"all pairs of positions.*'cuda' cannot"):
+        with pytest.raises(MemoryError, match=words):
             nk.kernel(net, data, backend="cuda")
 
 

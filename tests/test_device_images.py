@@ -261,3 +261,23 @@ def test_strips_are_what_the_cpu_reads():
         table.flags.writeable = False
         with pytest.raises(ValueError, match="writeable"):
             _core.image_strips(program, backend, x, pixels, table)
+
+
+def test_strips_of_full_covariances():
+    """A sample each: values channel by channel, features position by position."""
+    net = nk.Serial(nk.ConvLocal((2,)), nk.Relu(), nk.Flatten())
+    for dtype in (np.float32, np.float64):
+        x = np.ascontiguousarray(images(4, dtype)[:, 0])
+        program = lower(net, x.shape[1:], wants_ntk=True)
+        lanes, width, rows = _core.strip_sizes(program, dtype == np.float64)
+        assert lanes == 1
+        values, table = np.empty((4, width), dtype), np.empty((4, rows), dtype)
+        _core.image_strips(program, nk.backends()[0], x, values, table)
+        np.testing.assert_array_equal(values.reshape(4, 2, -1)[..., :5], x.transpose(0, 2, 1))
+        q = (x.astype(float) ** 2).mean(2)
+        root = np.sqrt((q[:, 1:] + q[:, :-1]) / 2)
+        inverse, feature = table.reshape(4, 2, -1)[..., :4].transpose(1, 0, 2)
+        np.testing.assert_allclose(feature / root, feature[0, 0] / root[0, 0], rtol=1e-6)
+        np.testing.assert_allclose(inverse * feature, 1, rtol=1e-6)
+        with pytest.raises(ValueError, match="samples: strips of a wrong shape or dtype"):
+            _core.image_strips(program, nk.backends()[0], x, values, table[:, 1:])

@@ -7,7 +7,7 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from examples import IMAGE_NETS, SMOOTH, VECTOR_NETS
+from examples import FULL_NETS, IMAGE_NETS, SIGNAL_NETS, SMOOTH, VECTOR_NETS
 from ntkcore.engine.backends import cuda_problem
 
 pytestmark = [
@@ -34,6 +34,16 @@ def images(n, h=5, w=4, channels=2, seed=0):
 def test_networks_of_images(name, dtype):
     for z in (None, images(9, seed=1)):
         check(IMAGE_NETS[name], images(20), z, dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", SIGNAL_NETS)
+def test_networks_of_signals(name, dtype):
+    """On planes, and by full covariances."""
+    net, shape = SIGNAL_NETS[name]
+    rng = np.random.default_rng(0)
+    for z in (None, rng.standard_normal((3, *shape))):
+        check(net, rng.standard_normal((5, *shape)), z, dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -152,7 +162,12 @@ def test_many_tiles_of_vectors_to_the_host():
 
 
 def test_the_same_bits_every_time():
-    for net, x in ((nk.cntk(4), images(40)), (nk.mlp(4), images(300)[:, 0, 0])):
+    local, shape = FULL_NETS["local"]
+    for net, x in (
+        (nk.cntk(4), images(40)),
+        (nk.mlp(4), images(300)[:, 0, 0]),
+        (local, images(40, *shape)),
+    ):
         first = nk.kernel(net, x, backend="cuda", dtype="float32")
         assert np.array_equal(first, nk.kernel(net, x, backend="cuda", dtype="float32"))
         assert np.array_equal(first, first.T)

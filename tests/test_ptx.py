@@ -298,6 +298,7 @@ def test_shared_memory_with_a_barrier(run):
 SUBSET = (
     "(sides and (8-float32 or 13-float64)) or pixels or options"
     " or networks_of_images and (cntk or pools) or networks_of_vectors and chain"
+    " or networks_of_signals and (local or mixed or branch)"
 )
 STAND_IN = "arrays_of_cupy or keep_their_precision"  # of these the tests' CuPy knows too little
 

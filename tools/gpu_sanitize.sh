@@ -9,7 +9,7 @@ command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on 
 driver='import sys, cupy, pytest
 cupy.cuda.set_allocator(None)
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-W", "default", "-m", "gpu", "test_gpu.py", "-k", sys.argv[1]]))'
-small="float32 and ((networks_of_images and (gap or pools)) or (networks_of_vectors and chain))"
+small="float32 and ((networks_of_images and (gap or pools)) or (networks_of_vectors and chain) or (networks_of_signals and (local or mixed)))"
 failed=0
 
 check() {  # check tool tests options...

@@ -14,6 +14,11 @@
 
 namespace ntk {
 
+// Samples of a strip, and the numbers that it holds of them in pixels and tables (ImagesView).
+struct StripSizes {
+  std::int64_t samples, pixels, table;
+};
+
 // In float32 or float64; keeps its program alive.
 template <class Engine>
 struct Block {
@@ -40,7 +45,7 @@ Block<Engine> block_of(std::shared_ptr<typename Engine::Schedule> program,
                        const std::string& backend, const py::array& x,
                        const std::optional<Array<double>>& head) {
   const std::string what = Engine::what;
-  const Backend& runner = Engine::backend(backend);
+  const Backend& runner = backend_named(backend);
   const std::int64_t rows = 2 * program->view().head.size;
   require(head || !program->head_needs_variance(),
           what + ": the head needs the variances of image_diagonal");
@@ -71,6 +76,37 @@ py::tuple diagonal_of(std::shared_ptr<typename Engine::Schedule> program,
                               py::array_t<double>({outputs, size}, result.ntk.data()),
                               py::array_t<double>({rows, size}, result.head.data()));
       });
+}
+
+// (samples, pixels, table) of a strip.
+template <class Engine>
+py::tuple strip_sizes(const typename Engine::Schedule& schedule, bool in_double) {
+  const StripSizes s = in_double ? Engine::template strip<double>(schedule)
+                                 : Engine::template strip<float>(schedule);
+  return py::make_tuple(s.samples, s.pixels, s.table);
+}
+
+// Writes what a GPU needs of samples x into the caller's arrays: pixels and tables, (strips,
+// numbers).
+template <class Engine>
+void write_strips(std::shared_ptr<typename Engine::Schedule> program, const std::string& backend,
+                  const py::array& x, py::array pixels, py::array table) {
+  const Backend& runner = backend_named(backend);
+  with_samples<Engine>(*program, x, [&](auto tag, const auto* values, std::int64_t size) {
+    using T = decltype(tag);
+    const StripSizes strip = Engine::template strip<T>(*program);
+    const std::int64_t strips = (size + strip.samples - 1) / strip.samples;
+    const auto fits = [&](const py::array& array, std::int64_t numbers) {
+      return py::isinstance<Array<T>>(array) && array.ndim() == 2 && array.shape(0) == strips &&
+             array.shape(1) == numbers;
+    };
+    require(fits(pixels, strip.pixels) && fits(table, strip.table),
+            std::string(Engine::what) + ": strips of a wrong shape or dtype");
+    T* const to_pixels = static_cast<T*>(pixels.mutable_data());
+    T* const to_table = static_cast<T*>(table.mutable_data());
+    py::gil_scoped_release release;
+    Engine::strips(*program, runner, values, size, to_pixels, to_table);
+  });
 }
 
 template <class T, class Engine>
@@ -106,7 +142,7 @@ Found evaluate_blocks(const std::string& backend, const Block<Engine>& rows, std
   const auto call =
       rows.samples.index() == 0 ? evaluate_as<float, Engine> : evaluate_as<double, Engine>;
   ResultArrays results{nngp, ntk, nngp_mirror, ntk_mirror};
-  return call(Engine::backend(backend), {rows, cols, row, col}, results, diagonal);
+  return call(backend_named(backend), {rows, cols, row, col}, results, diagonal);
 }
 
 // Both engines' functions go by the same names.
@@ -118,6 +154,12 @@ void bind_blocks(py::module_& m, const char* name, const char* documentation) {
   m.def("image_diagonal", &diagonal_of<Engine>,
         "Kernel diagonals (outputs, n), NNGP and NTK, and the head's features.", py::arg("program"),
         py::arg("backend"), py::arg("x"));
+  m.def("strip_sizes", &strip_sizes<Engine>,
+        "Samples of a strip, and how many numbers it holds in pixels and tables.",
+        py::arg("program"), py::arg("in_double"));
+  m.def("image_strips", &write_strips<Engine>,
+        "Writes pixels and tables of strips of samples; see csrc/samples/.", py::arg("program"),
+        py::arg("backend"), py::arg("x"), py::arg("pixels"), py::arg("table"));
   m.def("evaluate_images", &evaluate_blocks<Engine>,
         "Evaluate a program on one tile of pairs; see csrc/backend.h. Returns (row, column) of a "
         "result that is not finite, or None.",

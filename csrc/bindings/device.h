@@ -1,13 +1,15 @@
 // What Python calls on a device: one tile of pairs, by the addresses of arrays that lie there. A
-// Runner's vectors(tile, stream) and images(tile, stream) run a tile for float and for double.
+// Runner's vectors(tile, stream), images(tile, stream) and full(tile, stream) run a tile for float
+// and for double.
 #pragma once
 
 #include <array>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "../backend.h"
-#include "../cuda/pairs.h"
+#include "../program/full_schedule.h"
 #include "../program/owned_program.h"
 #include "../program/plane_schedule.h"
 #include "checks.h"
@@ -71,10 +73,6 @@ class DeviceResults {
   std::int64_t stride_;
 };
 
-inline void check_slots(int slots) {
-  require(slots <= kMostSlots, "a program on the GPU has at most 64 slots");
-}
-
 // A tile as Python hands it over, of pairs of vectors or of images.
 template <class Samples>
 struct DeviceTile {
@@ -90,7 +88,6 @@ template <class T, class Runner>
 void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>& from, Address dot,
                       std::int64_t dot_stride) {
   const Program view = program.view();
-  check_slots(view.slots);
   const DeviceResults<T> out(from.out, view.outputs, from.stride);
   const T* products = reinterpret_cast<const T*>(dot);
   const PointsView<T> rows = points_view<T>(from.rows), cols = points_view<T>(from.cols);
@@ -100,16 +97,39 @@ void evaluate_vectors(const OwnedProgram& program, const DeviceTile<PointArrays>
   Runner::vectors(tile, from.stream);
 }
 
-template <class T, class Runner>
-void evaluate_image_pairs(const PlaneSchedule& program, const DeviceTile<ImageArrays>& from) {
-  const PlaneProgram view = program.view();
-  check_slots(view.head.slots);
+// Pairs of samples with positions: on planes, or by full covariances.
+template <class T, class Schedule>
+using TileOf =
+    std::conditional_t<std::is_same_v<Schedule, PlaneSchedule>, ImageTile<T>, FullTile<T>>;
+
+template <class T, class Runner, class Schedule>
+void evaluate_image_pairs(const Schedule& program, const DeviceTile<ImageArrays>& from) {
+  const auto view = program.view();
   const DeviceResults<T> out(from.out, view.head.outputs, from.stride);
   const ImagesView<T> rows = images_view<T>(from.rows, program.offset());
   const ImagesView<T> cols = images_view<T>(from.cols, program.offset());
-  const ImageTile<T> tile{from.place, out.view(), view, rows, cols, from.diagonal, nullptr};
+  const TileOf<T, Schedule> tile{from.place, out.view(), view, rows, cols, from.diagonal, nullptr};
   py::gil_scoped_release release;
-  Runner::images(tile, from.stream);
+  if constexpr (std::is_same_v<Schedule, PlaneSchedule>)
+    Runner::images(tile, from.stream);
+  else
+    Runner::full(tile, from.stream);
+}
+
+template <class Runner, class Schedule>
+void bind_image_pairs(py::module_& m, const char* documentation) {
+  m.def(
+      "evaluate_images",
+      [](const Schedule& program, const ImageArrays& rows, const ImageArrays& cols,
+         const PlaceArray& at, const std::array<Addresses, 4>& out, std::int64_t stride,
+         bool diagonal, bool in_double, int device, Address stream) {
+        const auto call = in_double ? evaluate_image_pairs<double, Runner, Schedule>
+                                    : evaluate_image_pairs<float, Runner, Schedule>;
+        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}});
+      },
+      documentation, py::arg("program"), py::arg("rows"), py::arg("cols"), py::arg("place"),
+      py::arg("out"), py::arg("stride"), py::arg("diagonal"), py::arg("in_double"),
+      py::arg("device"), py::arg("stream"));
 }
 
 template <class Runner>
@@ -128,18 +148,8 @@ void bind_device(py::module_& m) {
       "One tile of pairs of vectors.", py::arg("program"), py::arg("rows"), py::arg("cols"),
       py::arg("place"), py::arg("dot"), py::arg("dot_stride"), py::arg("out"), py::arg("stride"),
       py::arg("diagonal"), py::arg("in_double"), py::arg("device"), py::arg("stream"));
-  m.def(
-      "evaluate_images",
-      [](const PlaneSchedule& program, const ImageArrays& rows, const ImageArrays& cols,
-         const PlaceArray& at, const std::array<Addresses, 4>& out, std::int64_t stride,
-         bool diagonal, bool in_double, int device, Address stream) {
-        const auto call =
-            in_double ? evaluate_image_pairs<double, Runner> : evaluate_image_pairs<float, Runner>;
-        call(program, {rows, cols, place_of(at), out, stride, diagonal, {device, stream}});
-      },
-      "One tile of pairs of images.", py::arg("program"), py::arg("rows"), py::arg("cols"),
-      py::arg("place"), py::arg("out"), py::arg("stride"), py::arg("diagonal"),
-      py::arg("in_double"), py::arg("device"), py::arg("stream"));
+  bind_image_pairs<Runner, PlaneSchedule>(m, "One tile of pairs of images.");
+  bind_image_pairs<Runner, FullSchedule>(m, "One tile of pairs by full covariances.");
 }
 
 }  // namespace ntk

@@ -15,16 +15,20 @@ struct Full {
   static constexpr std::int64_t unit = 1;
   static constexpr const char* what = "samples";
 
-  static const Backend& backend(const std::string& name) {
-    const Backend& found = backend_named(name);
-    require(found.in_float.evaluate_full != nullptr,
-            "backend '" + name + "' has no full covariances");
-    return found;
+  template <class T>
+  static StripSizes strip(const FullSchedule& schedule) {
+    const std::int64_t pitch = pitch_of<T>(schedule.view());
+    return {1, pitch * schedule.view().channels, pitch * schedule.table_rows()};
   }
   static bool fits(const FullProgram& program, const py::array& x) {
     const auto rank = x.ndim();
     return rank >= 2 && x.shape(rank - 1) == program.channels &&
            x.size() == x.shape(0) * std::int64_t(program.positions) * program.channels;
+  }
+  template <class T>
+  static void strips(const FullSchedule& schedule, const Backend& backend, const T* x,
+                     std::int64_t size, T* pixels, T* table) {
+    full_strips(schedule, backend, x, size, pixels, table);
   }
   template <class T>
   static ImageDiagonal diagonal(const FullSchedule& schedule, const Backend& backend, const T* x,

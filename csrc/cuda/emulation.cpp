@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 
+#include "full_run.h"
 #include "image_run.h"
 #include "vector_run.h"
 
@@ -62,6 +63,11 @@ void run_tile(const ImageTile<T>& tile) {
   HostDevice device;
   ImageRun<T, HostDevice>(tile, device).run();
 }
+template <class T>
+void run_tile(const FullTile<T>& tile) {
+  HostDevice device;
+  FullRun<T, HostDevice>(tile, device).run();
+}
 
 }  // namespace
 
@@ -69,5 +75,7 @@ void Emulation::vectors(const Tile<float>& tile, StreamOf) { run_tile(tile); }
 void Emulation::vectors(const Tile<double>& tile, StreamOf) { run_tile(tile); }
 void Emulation::images(const ImageTile<float>& tile, StreamOf) { run_tile(tile); }
 void Emulation::images(const ImageTile<double>& tile, StreamOf) { run_tile(tile); }
+void Emulation::full(const FullTile<float>& tile, StreamOf) { run_tile(tile); }
+void Emulation::full(const FullTile<double>& tile, StreamOf) { run_tile(tile); }
 
 }  // namespace ntk

@@ -10,6 +10,8 @@ struct Emulation {
   static void vectors(const Tile<double>& tile, StreamOf stream);
   static void images(const ImageTile<float>& tile, StreamOf stream);
   static void images(const ImageTile<double>& tile, StreamOf stream);
+  static void full(const FullTile<float>& tile, StreamOf stream);
+  static void full(const FullTile<double>& tile, StreamOf stream);
 };
 
 }  // namespace ntk

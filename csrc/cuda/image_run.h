@@ -20,23 +20,14 @@ namespace ntk {
 // The head of the network on the read-outs of one pair.
 template <class T>
 struct HeadOp {
-  Steps<T> head;
-  int slots;
-  PairTables<T> tables;
-  std::int64_t row, col;  // first images of the tile
+  Head<T> head;
   Batch<T> batch;
   const double* readouts;  // [pair][slot][2]
-  Results<T> results;
+  T* room;                 // [pair][2][slot]
 
   NTK_HD void operator()(std::int64_t n) const {
-    T K[kMostSlots], t[kMostSlots];
-    for (int s = 0; s < slots; ++s) {
-      K[s] = T(readouts[2 * (n * slots + s)]);
-      t[s] = T(readouts[2 * (n * slots + s) + 1]);
-    }
-    const int i = batch.row[n], j = batch.col[n];
-    run_pair(head, tables, row + i, col + j, K, t,
-             [&](int output, T nngp, T ntk) { put_pair(results, output, i, j, nngp, ntk); });
+    const std::int64_t at = 2 * n * head.slots;
+    head.run(readouts + at, batch.row[n], batch.col[n], room + at);
   }
 };
 
@@ -105,7 +96,7 @@ class ImageRun {
             ? 2 * (program_.slots + 1) * plan_.state_per_pair() * std::int64_t(sizeof(T))
             : 0;
     const std::int64_t sums =
-        2 * (plan_.sums_per_pair() + plan_.rows_per_pair() + program_.head.slots);
+        2 * (plan_.sums_per_pair() + plan_.rows_per_pair() + 2 * program_.head.slots);
     std::int64_t most = device_.budget() / (states + sums * std::int64_t(sizeof(double)));
     for (const TorusShape& s : plan_.after)
       most = std::min(most, kInt / std::max<std::int64_t>(1, s.tori()));
@@ -120,8 +111,8 @@ class ImageRun {
     for (double*& sums : row_sums_)
       sums = device_.template take<double>(pairs * plan_.rows_per_pair());
     readouts_ = device_.template take<double>(2 * pairs * program_.head.slots);
-    results_ = upload_results<T>(tile_, program_.head.outputs, device_);
-    head_ = upload_steps<T>(program_.head, device_);
+    room_ = device_.template take<T>(2 * pairs * program_.head.slots);
+    head_ = upload_head<T>(tile_, device_);
   }
 
   PackedImages<T> packed(const ImagesView<T>& from, std::int64_t first, std::int64_t count) {
@@ -225,10 +216,7 @@ class ImageRun {
       for (int k = segment.first; k < segment.last; ++k) run_op(k);
       last_ = now_[0];
     }
-    const PairTables<T> tables{tile_.row_images.head_table, tile_.col_images.head_table,
-                               tile_.row_images.head_stride, tile_.col_images.head_stride};
-    device_.each(count_, HeadOp<T>{head_, program_.head.slots, tables, tile_.row, tile_.col, batch_,
-                                   readouts_, results_});
+    device_.each(count_, HeadOp<T>{head_, batch_, readouts_, room_});
   }
 
   void swap_spare(int slot) { std::swap(place_[slot], place_[program_.slots]); }
@@ -337,8 +325,8 @@ class ImageRun {
   std::vector<TorusShape> now_;  // per slot
   TorusShape last_{};
   double *sums_[2] = {}, *row_sums_[2] = {}, *readouts_ = nullptr;
-  Results<T> results_{};
-  Steps<T> head_{};
+  T* room_ = nullptr;  // of the head
+  Head<T> head_{};
 };
 
 }  // namespace ntk

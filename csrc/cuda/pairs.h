@@ -114,8 +114,6 @@ NTK_HD void run_pair(const Steps<T>& program, const PairTables<T>& tables, std::
   }
 }
 
-constexpr int kMostSlots = 64;  // what the binding allows
-
 // The results with their lists of pointers where the device can read.
 template <class T, class Device>
 Results<T> upload_results(const Results<T>& from, int outputs, Device& device) {
@@ -136,6 +134,39 @@ NTK_HD void put_pair(const Results<T>& to, int output, std::int64_t i, std::int6
                      T ntk) {
   put_value(to.nngp[output], to.nngp_mirror[output], to.stride, i, j, nngp);
   put_value(to.ntk[output], to.ntk_mirror[output], to.stride, i, j, ntk);
+}
+
+// The head of a network of positions on the read-outs of one pair.
+template <class T>
+struct Head {
+  Steps<T> steps;
+  int slots;
+  PairTables<T> tables;
+  std::int64_t row, col;  // first samples of the tile
+  Results<T> results;
+
+  // Pair (i, j) of the tile; readouts: [slot][2]; room: [2][slot].
+  NTK_HD void run(const double* readouts, std::int64_t i, std::int64_t j, T* room) const {
+    T *const K = room, *const t = room + slots;
+    for (int s = 0; s < slots; ++s) {
+      K[s] = T(readouts[2 * s]);
+      t[s] = T(readouts[2 * s + 1]);
+    }
+    run_pair(steps, tables, row + i, col + j, K, t,
+             [&](int output, T nngp, T ntk) { put_pair(results, output, i, j, nngp, ntk); });
+  }
+};
+// `tile`: of images or of full covariances.
+template <class T, class AnyTile, class Device>
+Head<T> upload_head(const AnyTile& tile, Device& device) {
+  const Program& head = tile.program.head;
+  const ImagesView<T>&rows = tile.row_images, &cols = tile.col_images;
+  return {upload_steps<T>(head, device),
+          head.slots,
+          {rows.head_table, cols.head_table, rows.head_stride, cols.head_stride},
+          tile.row,
+          tile.col,
+          upload_results<T>(tile, head.outputs, device)};
 }
 
 // The points' own values, where the correlation is exactly 1.

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <algorithm>
+#include <stdexcept>
 #include <vector>
 
 #include "../tile_chain.h"
 #include "squares.h"
 
 namespace ntk {
+
+constexpr int kMostSlots = 64;  // of a thread
 
 template <class T, class Device>
 class VectorRun {
@@ -27,8 +30,12 @@ class VectorRun {
       run_program<1>();
     else if (tile_.program.slots == 2)
       run_program<2>();
-    else
+    else if (tile_.program.slots <= kMostSlots)
       run_program<kMostSlots>();
+    else
+      throw std::invalid_argument(
+          "a network of vectors on the GPU has at most 64 branches at a time: use fewer, or NumPy "
+          "arrays and backend=None");
     if (tile_.diagonal)
       device_.each(tile_.rows * tile_.program.outputs,
                    DiagonalOp<T>{tile_.row_points, tile_.row, tile_.rows, results_});

@@ -206,12 +206,15 @@ struct Kinks {
         e * (p * mine.psi + q * other.psi + K * K * (mine.curvature + other.curvature));
     D = b * b + T(4) * e * e * K + b * (mine.slope + other.slope) +
         T(2) * e * K * (mine.curvature + other.curvature);
-    // psi with psi.
+    // psi with psi; kinks as far from 0 share corners.
+    Corner<V> corners[2];
     for (int i = 0; i < 2; ++i)
       for (int j = 0; j < 2; ++j) {
         const Kink &k = kinks[i], &l = kinks[j];
         const T turn = k.side * l.side;
-        const Corner<V> m = corner(k.t, l.t, turn * K, r, o, turn * c, s, x[i], y[j]);
+        Corner<V>& m = corners[i != j];
+        if (i == 0 || kinks[0].t != kinks[1].t)
+          m = corner(k.t, l.t, turn * K, r, o, turn * c, s, x[i], y[j]);
         const T aa = k.alpha * l.alpha, ab = k.alpha * l.beta, ba = k.beta * l.alpha,
                 bb = k.beta * l.beta;
         E = E + (aa * m.m11 + ab * m.m12 + ba * m.m21 + bb * m.m22);

@@ -46,35 +46,43 @@ class SelfRunner {
 }  // namespace
 
 template <class T>
-FullSamples<T>::FullSamples(const FullSchedule& schedule, const Backend& backend, const T* x,
-                            std::int64_t size, const double* head, std::int64_t head_pitch)
-    : size_(size), offset_(schedule.offset(), schedule.offset() + schedule.view().size) {
+void full_strips(const FullSchedule& schedule, const Backend& backend, const T* x,
+                 std::int64_t size, T* values, T* table) {
   const FullProgram program = schedule.view();
   const std::int64_t from = pitch_of<double>(program), to = pitch_of<T>(program);
   const std::int64_t width = std::int64_t(program.positions) * program.channels;
-  pixels_stride_ = program.channels * to;
-  table_stride_ = schedule.table_rows() * to;
-  head_stride_ = (size + kImageLanes<T> - 1) / kImageLanes<T> * kImageLanes<T> + kImageLanes<T>;
-  pixels_.resize(size * pixels_stride_);
-  table_.resize(size * table_stride_);
   SelfRunner runner(schedule, backend);
   for (std::int64_t n = 0; n < size; ++n) {
     runner.run(x + n * width);
     // Its values, channel by channel.
     for (std::int64_t i = 0; i < width; ++i)
-      pixels_[n * pixels_stride_ + i % program.channels * to + i / program.channels] =
-          x[n * width + i];
+      values[i % program.channels * to + i / program.channels] = x[n * width + i];
+    values += program.channels * to;
     // Its features.
     for (int k = 0; k < program.size; ++k)
       for (int f = 0; f < features_at(program.ops[k]); ++f)
         for (int p = 0; p < program.ops[k].positions; ++p) {
-          const std::int64_t row = offset_[k] + f;
+          const std::int64_t row = schedule.offset()[k] + f;
           const double value = runner.table[row * from + p];
           const bool inverse = f == 0 && holds_inverse(program.ops[k]);
-          table_[n * table_stride_ + row * to + p] =
-              inverse ? bounded_inverse<T>(value, kLargestInverse<T>) : T(value);
+          table[row * to + p] = inverse ? bounded_inverse<T>(value, kLargestInverse<T>) : T(value);
         }
+    table += schedule.table_rows() * to;
   }
+}
+
+template <class T>
+FullSamples<T>::FullSamples(const FullSchedule& schedule, const Backend& backend, const T* x,
+                            std::int64_t size, const double* head, std::int64_t head_pitch)
+    : size_(size), offset_(schedule.offset(), schedule.offset() + schedule.view().size) {
+  const FullProgram program = schedule.view();
+  const std::int64_t pitch = pitch_of<T>(program);
+  pixels_stride_ = program.channels * pitch;
+  table_stride_ = schedule.table_rows() * pitch;
+  head_stride_ = (size + kImageLanes<T> - 1) / kImageLanes<T> * kImageLanes<T> + kImageLanes<T>;
+  pixels_.resize(size * pixels_stride_);
+  table_.resize(size * table_stride_);
+  full_strips(schedule, backend, x, size, pixels_.data(), table_.data());
   head_ = head_table<T>(program.head, head, size, head_pitch, head_stride_);
 }
 
@@ -100,6 +108,10 @@ ImageDiagonal full_diagonal(const FullSchedule& schedule, const Backend& backend
   return out;
 }
 
+template void full_strips(const FullSchedule&, const Backend&, const float*, std::int64_t, float*,
+                          float*);
+template void full_strips(const FullSchedule&, const Backend&, const double*, std::int64_t, double*,
+                          double*);
 template class FullSamples<float>;
 template class FullSamples<double>;
 template ImageDiagonal full_diagonal(const FullSchedule&, const Backend&, const float*,

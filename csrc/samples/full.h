@@ -6,6 +6,12 @@
 
 namespace ntk {
 
+// Values and tables of samples x: [size][positions][channels], C order, a strip of the pitch each;
+// what lies beyond the positions is left alone.
+template <class T>
+void full_strips(const FullSchedule& schedule, const Backend& backend, const T* x,
+                 std::int64_t size, T* values, T* table);
+
 template <class T>
 class FullSamples {
  public:

@@ -130,8 +130,9 @@ class FullSamples:
         head: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
 
+def strip_sizes(program: ImageProgram | FullProgram, in_double: bool) -> tuple[int, int, int]: ...
 def image_strips(
-    program: ImageProgram,
+    program: ImageProgram | FullProgram,
     backend: str,
     x: npt.NDArray[np.floating],
     pixels: npt.NDArray[np.floating],

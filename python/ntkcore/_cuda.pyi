@@ -21,7 +21,7 @@ def evaluate(
     stream: int,
 ) -> None: ...
 def evaluate_images(
-    program: _core.ImageProgram,
+    program: _core.ImageProgram | _core.FullProgram,
     rows: Sequence[int],
     cols: Sequence[int],
     place: Sequence[int],

@@ -108,17 +108,6 @@ def backends() -> list[str]:
     return [entry.name for entry in info() if entry.missing is None]
 
 
-def check_backend(program: object, name: str) -> None:
-    """ValueError where a program runs on the CPU's own backends only, and `name` is none."""
-    own = [backend for backend in cpu_backends() if not backend.startswith("cuda")]
-    if isinstance(program, _core.FullProgram) and name not in own:
-        raise ValueError(
-            "this network has a layer that needs covariances between all pairs of positions (3-D,"
-            " local or transposed convolutions, pools in branches and the like), which backend"
-            f" {name!r} cannot compute: pass NumPy arrays and backend={own[0]!r}"
-        )
-
-
 def resolve(name: str | None = None) -> str:
     """The backend to run: ``name``, else $NTKCORE_BACKEND, else the fastest.
     ValueError for one that cannot run.

@@ -19,9 +19,9 @@ import numpy as np
 from ntkcore import _core
 from ntkcore.engine.backends import cpu_backends
 from ntkcore.engine.device_arrays import address, cupy_module, on_device, product, unit_rows, whole
-from ntkcore.engine.device_images import MAKERS, BlockMaker, DeviceBlocks
+from ntkcore.engine.device_images import MAKERS, BlockMaker, DeviceBlocks, check_room
 from ntkcore.engine.device_results import OnDevice, ThroughPinnedMemory
-from ntkcore.engine.images import LANES, Diagonals, flipped
+from ntkcore.engine.images import LANES, Diagonals, ImageProgram, check_memory, flipped
 from ntkcore.engine.inputs import Array
 from ntkcore.engine.jobs import Job, Parts
 from ntkcore.engine.lanes import Lane, make_lanes, pools_kept
@@ -32,6 +32,7 @@ VECTOR_TILE = 8192  # columns and rows: 0.25 GB of covariances in float32
 # The same where results go to the host: pinning memory takes longer than copying it.
 HOST_TILE = 2048
 IMAGE_TILE = 256
+FULL_TILE = 64  # of pairs by full covariances: they take longer
 BAND = 8  # tiles of images side by side, whose columns are read again by the rows below
 AHEAD = 8  # tiles of images whose blocks are made in advance
 
@@ -117,13 +118,13 @@ def vector_diagonal(program: Any, x: Any, threads: int) -> dict[str, Any]:
 
 
 class _Images:
-    """Tiles of pairs of images."""
+    """Tiles of pairs of images, or of samples of any positions."""
 
     step, whole_diagonal = LANES, True
 
     def __init__(
         self,
-        program: _core.ImageProgram,
+        program: ImageProgram,
         sides: Sequence[tuple[Array, Any]],
         size: int,
         lanes: Sequence[Lane],
@@ -184,11 +185,12 @@ def write(job: Job, devices: Sequence[int] | None) -> None:
             f"the data, and so the result, lie on device {here}, not on devices={devices!r}: pass"
             " NumPy data to share the work among several"
         )
-    usual = IMAGE_TILE if job.of_images else HOST_TILE if host else VECTOR_TILE
-    size = job.tile_of(LANES if job.of_images else BLOCK) or usual
     if job.of_images:
+        full = isinstance(job.program, _core.FullProgram)
+        size = job.tile_of(LANES) or (FULL_TILE if full else IMAGE_TILE)
         _write_images(job, size, lanes, host)
     else:
+        size = job.tile_of(BLOCK) or (HOST_TILE if host else VECTOR_TILE)
         kernels = _Vectors(job.program, job.a, job.b, lanes, job.threads)
         work = tiles(len(job.a), len(job.columns), size, size, job.symmetric)
         _run(kernels, work, job, lanes, host)
@@ -196,6 +198,8 @@ def write(job: Job, devices: Sequence[int] | None) -> None:
 
 def _write_images(job: Job, size: int, lanes: list[Lane], host: bool) -> None:
     xp, program, symmetric = np if host else cupy_module(), job.program, job.symmetric
+    check_memory(program, job.threads)
+    check_room(program, job.a.itemsize, lanes)
     work = tiles(len(job.a), len(job.columns), size, size, symmetric)
     with workers(MAKERS) as makers, workers(job.threads) as strips, workers(job.threads) as beside:
         full = symmetric or program.head_needs_variance
@@ -229,7 +233,7 @@ def _average(job: Job, others: Parts, xp: Any) -> None:
 
 
 def _heads(
-    program: _core.ImageProgram, mine: Diagonals | None, b: Array | None, pool: ThreadPoolExecutor
+    program: ImageProgram, mine: Diagonals | None, b: Array | None, pool: ThreadPoolExecutor
 ) -> list[Any]:
     """Features of the head's ops for both sides, where it needs them."""
     if mine is None or not program.head_needs_variance:

@@ -1,5 +1,5 @@
-"""Images on a GPU: blocks of them with their tables, made once by all threads of the host,
-ahead of the tiles that read them.
+"""Images, or samples of any positions, on a GPU: blocks of them with their tables, made once by
+all threads of the host, ahead of the tiles that read them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from ntkcore import _core
 from ntkcore.engine.device_arrays import address, pinned
-from ntkcore.engine.inputs import Array
+from ntkcore.engine.images import ImageProgram
+from ntkcore.engine.inputs import Array, size_text
+from ntkcore.engine.lanes import Lane
 
 MAKERS = 2  # blocks under way at a time: while one is copied, the next is computed
 TASK = 32  # images of one task of a thread
@@ -22,6 +24,29 @@ SHARE = 8  # blocks may fill one part in so many of the device's free memory
 FEWEST = 4  # blocks that are kept in any case
 
 Key = tuple[int, int]  # side, first image
+
+
+def check_room(program: ImageProgram, itemsize: int, lanes: Sequence[Lane]) -> None:
+    """MemoryError where a device has no room for the covariances of one pair of samples."""
+    if not isinstance(program, _core.FullProgram):
+        return
+    need = program.thread_bytes * itemsize // 8  # thread_bytes: in float64
+    for lane in lanes:
+        free = free_on(lane.cupy, lane.device)
+        if need > free:
+            raise MemoryError(
+                "this network needs covariances between all pairs of positions,"
+                f" {size_text(need)} for a pair of samples, but {size_text(free)} are free on"
+                f" device {lane.device}: free arrays there, use samples with fewer positions, or"
+                " backend=None with NumPy arrays for the CPU"
+            )
+
+
+def free_on(cupy: Any, device: int) -> int:
+    """Memory of a device that can be had, in bytes."""
+    with cupy.cuda.Device(device):
+        free: int = cupy.cuda.runtime.memGetInfo()[0]
+        return free + int(cupy.get_default_memory_pool().free_bytes())
 
 
 class Block(NamedTuple):
@@ -38,7 +63,7 @@ class BlockMaker:
 
     def __init__(
         self,
-        program: _core.ImageProgram,
+        program: ImageProgram,
         backend: str,
         sides: Sequence[tuple[Array, npt.NDArray[np.float64] | None]],
         size: int,
@@ -48,11 +73,8 @@ class BlockMaker:
         self._program, self._backend, self._sides, self._size = program, backend, sides, size
         self.makers, self._strips = makers, strips
         x = sides[0][0]
-        self._lanes = 64 // x.itemsize  # images of a strip
-        self._pixels, self._table = (
-            self._lanes * int(np.prod(x.shape[1:])),
-            self._lanes * program.table_size,
-        )
+        double = x.dtype == np.float64
+        self._lanes, self._pixels, self._table = _core.strip_sizes(program, double)
         self.nbytes = -(-size // self._lanes) * (self._pixels + self._table) * x.itemsize
 
     def to_device(self, cupy: Any, device: int, home: Any, uploads: Any, key: Key) -> Block:
@@ -107,8 +129,7 @@ class DeviceBlocks:
                 cupy.cuda.get_current_stream(),
                 cupy.cuda.Stream(non_blocking=True),
             )
-            free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-        self.most = max(FEWEST, free // SHARE // maker.nbytes)
+        self.most = max(FEWEST, free_on(cupy, device) // SHARE // maker.nbytes)
         # In the order of use: the block last asked for stands last.
         self._blocks: OrderedDict[Key, Future[Block]] = OrderedDict()
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine import cuda, device_arrays, images, inputs, vectors
-from ntkcore.engine.backends import check_backend, cpu_backends, resolve
+from ntkcore.engine.backends import cpu_backends, resolve
 from ntkcore.engine.inputs import (
     Array,
     Get,
@@ -127,7 +127,6 @@ def kernel(
         _check_augment(a, augment)
         leading = _leading(depths, pool_windows)
         program = program_for(net, (a, b), "ntk" in names, depths, pool_windows)
-        check_backend(program, name)
         workers = thread_count(threads)
         shape = (len(a), len(a if b is None else b))
         results = (device_arrays if on_device else inputs).allocate(

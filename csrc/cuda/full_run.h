@@ -1,0 +1,191 @@
+// A tile of pairs by full covariances on a Device (see image_run.h and vector_run.h): its program
+// as passes, its tables, and room for as many blocks as fit.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "full_pairs.h"
+
+namespace ntk {
+
+constexpr std::int64_t kMostFullBlocks = 1024;  // more do not run side by side
+
+// A program as passes: affine and pointwise ops run where an entry is made.
+template <class T>
+class FullPlan {
+ public:
+  FullPlan(const FullProgram& program, const std::int64_t* offset)
+      : program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
+    for (int s = 0; s <= program.slots; ++s) held_.push_back({s, 0, false});
+    held_[0] = {0, program.positions, program.diagonal};
+    int i = append(Source::data, held_[0], held_[0], FullOp{}, 0);
+    while (i < program.size) i = follow(i);
+  }
+  // Of the largest buffer.
+  int most_rows() const {
+    int most = 1;
+    for (const FullPass& pass : passes)
+      if (pass.readout < 0) most = std::max(most, pass.rows);
+    return most;
+  }
+
+  std::vector<FullPass> passes;
+  std::vector<FullStep<T>> steps;
+
+ private:
+  // What a slot holds, and in which buffer; the last is a spare one.
+  struct Held {
+    int buffer, positions;
+    bool diagonal;
+    int rows() const { return diagonal ? 1 : positions; }
+  };
+
+  // Op number i, and those that run along; the number of the next.
+  int follow(int i) {
+    const FullOp& op = program_.ops[i];
+    Held& held = held_[op.slot];
+    const Held from = held;
+    held.positions = op.positions;
+    switch (op.kind) {
+      case FullOpKind::affine:
+      case FullOpKind::pointwise:
+        return append(Source::entry, from, held, op, i);
+      case FullOpKind::window:
+        return append(Source::window, from, moved(held), op, i);
+      case FullOpKind::linear:
+        if (held.diagonal) return append(Source::weighted, from, moved(held), op, i + 1);
+        passes.push_back(pass_of(Source::rows, from, held_.back(), op));
+        passes.back().rows = op.positions;
+        passes.back().cols = from.positions;
+        return append(Source::columns, held_.back(), held, op, i + 1);
+      case FullOpKind::copy:
+      case FullOpKind::add:
+      case FullOpKind::multiply:
+        held.diagonal = held_[op.other].diagonal;
+        return append(Source::joined, held, held, op, i + 1);
+      case FullOpKind::diagonal:
+        held.diagonal = true;
+        return append(Source::diagonal, from, held, op, i + 1);
+      case FullOpKind::spread:
+        held.diagonal = false;
+        return append(Source::spread, from, moved(held), op, i + 1);
+      case FullOpKind::readout:
+      case FullOpKind::trace:
+        read_out(op, held);
+        break;
+    }
+    return i + 1;
+  }
+
+  // In the spare buffer, for what cannot be made in place.
+  const Held& moved(Held& held) {
+    std::swap(held.buffer, held_.back().buffer);
+    return held;
+  }
+
+  // The pass of an op, and of those from number `next` on that change its entries one by one.
+  int append(Source source, const Held& in, const Held& out, const FullOp& op, int next) {
+    FullPass pass = pass_of(source, in, out, op);
+    for (; next < program_.size && runs_along(program_.ops[next], op); ++next) push_step(next);
+    pass.last = int(steps.size());
+    passes.push_back(pass);
+    return next;
+  }
+  static bool runs_along(const FullOp& op, const FullOp& first) {
+    const bool step = op.kind == FullOpKind::pointwise || is_affine(op.kind);
+    return step && op.slot == first.slot && (op.kind != FullOpKind::window || &op == &first);
+  }
+  void push_step(int i) {
+    const FullOp& op = program_.ops[i];
+    const bool pointwise = op.kind == FullOpKind::pointwise;
+    if (pointwise && !acts(op.pointwise)) return;
+    const OpKind kind = pointwise ? OpKind::pointwise : OpKind::affine;
+    steps.push_back({Step<T>(Op{kind, op.pointwise, 0, 0, op.constants}), offset_[i] * pitch_});
+  }
+  FullPass pass_of(Source source, const Held& in, const Held& out, const FullOp& op) const {
+    const int other = of_two_slots(op.kind) ? held_[op.other].buffer : 0, at = int(steps.size());
+    FullPass pass{source,        op.kind, in.buffer, other, out.buffer, in.diagonal, out.rows(),
+                  out.positions, {},      {},        at,    at,         -1,          0};
+    if (op.kind == FullOpKind::window) pass.window = program_.windows[op.table];
+    if (op.kind == FullOpKind::linear) pass.matrix = program_.matrices[op.table];
+    return pass;
+  }
+
+  void read_out(const FullOp& op, const Held& held) {
+    const bool trace = op.kind == FullOpKind::trace;
+    const Source source = trace && !held.diagonal ? Source::diagonal : Source::entry;
+    passes.push_back(pass_of(source, held, held, op));
+    if (trace) passes.back().rows = 1;
+    passes.back().readout = op.other;
+    passes.back().scale = op.constants.scale();
+  }
+
+  const FullProgram& program_;
+  const std::int64_t* offset_;
+  const std::int64_t pitch_;
+  std::vector<Held> held_;
+};
+
+template <class T, class Device>
+class FullRun {
+ public:
+  FullRun(const FullTile<T>& tile, Device& device)
+      : tile_(tile), program_(tile.program), device_(device) {}
+
+  void run() {
+    const FullPlan<T> plan(program_, tile_.row_images.offset);
+    FullPairsOp<T> op{};
+    op.pairs = {tile_.rows, tile_.cols, tile_.diagonal};
+    op.passes = uploaded_passes(plan.passes);
+    op.pass_count = int(plan.passes.size());
+    op.steps = uploaded(plan.steps);
+    op.channels = program_.channels;
+    op.mean = T(1.0 / program_.channels);
+    op.buffer_count = program_.slots + 1;
+    op.pitch = pitch_of<T>(program_);
+    op.size = op.pitch * plan.most_rows();
+    op.row_images = tile_.row_images;
+    op.col_images = tile_.col_images;
+    op.row = tile_.row;
+    op.col = tile_.col;
+    op.head = upload_head<T>(tile_, device_);
+    const std::int64_t per_block = 2 * op.buffer_count * op.size;
+    const std::int64_t fit = device_.budget() / (per_block * std::int64_t(sizeof(T)));
+    const std::int64_t head = 2 * std::int64_t(op.head.slots);
+    op.blocks = std::min({op.pairs.count(), kMostFullBlocks, std::max<std::int64_t>(1, fit)});
+    op.workspace = device_.template take<T>(op.blocks * per_block);
+    op.readouts = device_.template take<double>(op.blocks * head);
+    op.room = device_.template take<T>(op.blocks * head);
+    device_.squares(op.blocks, op);
+  }
+
+ private:
+  template <class S>
+  const S* uploaded(const std::vector<S>& from) {
+    return device_.upload(from.data(), std::int64_t(from.size()));
+  }
+  // Passes with their tables where the device can read.
+  const FullPass* uploaded_passes(std::vector<FullPass> passes) {
+    for (FullPass& pass : passes) {
+      WindowTable& window = pass.window;
+      MatrixTable& matrix = pass.matrix;
+      if (pass.source == Source::window) {
+        window.source = device_.upload(window.source, std::int64_t(window.taps) * window.out);
+      } else if (matrix.out > 0) {
+        const int entries = matrix.start[matrix.out];
+        matrix.start = device_.upload(matrix.start, matrix.out + 1);
+        matrix.column = device_.upload(matrix.column, entries);
+        matrix.value = device_.upload(matrix.value, entries);
+      }
+    }
+    return uploaded(passes);
+  }
+
+  const FullTile<T>& tile_;
+  const FullProgram& program_;
+  Device& device_;
+};
+
+}  // namespace ntk
