@@ -26,6 +26,7 @@ ACTIVATIONS: dict[str, nk.Layer] = {
     "gelu, closed form": nk.Gelu(),
     **{name: nk.Elementwise(name) for name in NAMES},
 }
+NOT_SINGLE = ("elu",)  # refused in float32 at the variances of these images
 SHALLOW, DEEP, GOAL = 2, 6, 3.0
 VECTORS, IMAGES = (2000, 64), (32, 16, 16, 3)
 
@@ -56,7 +57,7 @@ def check() -> dict[str, float]:
         tabulated = nk.kernel(network(nk.Elementwise(gelu, gelu_slope), 3, images), x)
         found[f"gelu, {kind}"] = error = np.abs(tabulated - exact).max() / exact.max()
         require(f"gelu by a table against its closed form, {kind}", error, 1e-12)
-        for name, activation in ACTIVATIONS.items():
+        for name, activation in shown("float32", images).items():
             net = network(activation, 3, images)
             K = nk.kernel(net, x)
             error = np.abs(nk.kernel(net, x, dtype="float32") - K).max() / K.max()
@@ -77,11 +78,16 @@ def gelu_slope(z: np.ndarray) -> np.ndarray:
     return ndtr(z) + z * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
+def shown(dtype: str, images: bool) -> dict[str, nk.Layer]:
+    skipped = NOT_SINGLE if images and dtype == "float32" else ()
+    return {name: layer for name, layer in ACTIVATIONS.items() if name not in skipped}
+
+
 def layer_times(dtype: str, images: bool, repeats: int) -> dict[str, float]:
     """Nanoseconds per pair and layer."""
     x = data(images).astype(dtype)
     calls = {}
-    for name, activation in ACTIVATIONS.items():
+    for name, activation in shown(dtype, images).items():
         for depth in (SHALLOW, DEEP):
             net = network(activation, depth, images)
             calls[f"{name} {depth}"] = measured(
@@ -91,7 +97,7 @@ def layer_times(dtype: str, images: bool, repeats: int) -> dict[str, float]:
     per = 1e9 / (DEEP - SHALLOW) / pairs(images)
     return {
         name: (timings[f"{name} {DEEP}"] - timings[f"{name} {SHALLOW}"]) * per
-        for name in ACTIVATIONS
+        for name in shown(dtype, images)
     }
 
 
