@@ -62,8 +62,16 @@ def gated(one, other, join=nk.FanInProd()):  # noqa: B008
             "FanInProd.*differ in variance",
         ),
         ([*gated(D, D, nk.FanInConcat()), nk.Relu()], VECTORS, r"Relu\(\): .*concatenation"),
-        ([*gated(D, D, nk.FanInConcat(0))], VECTORS, r"FanInConcat\(axis=0\): only features"),
-        ([*gated(C, C, nk.FanInConcat(1)), nk.Flatten()], IMAGES, "FanInConcat.*become larger"),
+        (
+            [*gated(D, D, nk.FanInConcat(0))],
+            VECTORS,
+            r"FanInConcat\(axis=0\): axis=0 of .*only features",
+        ),
+        (
+            [C, *gated(nk.Identity(), nk.Identity(), nk.FanInConcat(1)), nk.Flatten()],
+            IMAGES,
+            "FanInConcat.*correlated",
+        ),
         ([*gated(D, nk.Identity(), nk.FanInConcat())], VECTORS, "FanInConcat.*None, 4.*declare"),
         ([nk.Dropout(0.5), D], VECTORS, r"layer 0, Dropout.*the data"),
         ([D, nk.Dropout(0.5), nk.Relu()], VECTORS, r"layer 2, Relu\(\): .*Gaussian"),
