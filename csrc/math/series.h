@@ -2,7 +2,7 @@
 //   D = sum over n of d_n d_n' c^n,  E = a_0 a_0' + K sum over n of d_n d_n' c^n / (n + 1),
 // a_0 = E[phi(z)], d_n = E[phi'(z) h_n(z / sqrt q)], c = K / sqrt(qq'), h_n the normalised Hermite
 // polynomials. They are functions of a point's variance only, tabulated by Python
-// (specs/tabulation.py). Kinks at 0 have closed forms: of
+// (specs/series.py). Kinks at 0 have closed forms: of
 //   u(z) = k0 sgn z + k1 |z| + k2 z |z| + k3 |z|^3
 // the sum holds what is left, d_n d_n' - u_n u_n' = r_n m_n' + m_n r_n', r = d - u, m = u + r/2.
 #pragma once
@@ -64,9 +64,9 @@ struct SeriesTable {
 
 // The features of a point are pairs, the first 1/sqrt q and sqrt q, then functions 2, 3, … of the
 // table: a_0, how many terms of each parity the variance needs, and of every term, even ones first,
-// d_n / sqrt(n + 1), or r_n and m_n over it. A pair of points takes the terms of the larger need: by
-// Cauchy and Schwarz what it leaves out is then small. Each pair of features is that of an op of its own, the last of which acts: its feature number k is number
-// k - 2 (pairs - 1) to pair().
+// d_n / sqrt(n + 1), or r_n and m_n over it. A pair of points takes the terms of the larger need:
+// by Cauchy and Schwarz what it leaves out is then small. Each pair of features is that of an op of
+// its own, the last of which acts: its feature number k is number k - 2 (pairs - 1) to pair().
 template <class T>
 struct SeriesTerms {
   SeriesTable table;
