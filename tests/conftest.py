@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import ntkcore as nk
+
 ROOT = Path(__file__).parent.parent
 settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=200, print_blob=True)
@@ -20,6 +22,21 @@ def relative_error(actual, expected):
     assert actual.shape == expected.shape
     assert np.isfinite(actual).all()
     return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
+
+
+def check_against_reference(reference, net, x, z, backend, single):
+    """Both dtypes, float32 to `single`, and the diagonal; reference(None) of x, reference(z)."""
+    get = ("nngp", "ntk")
+    for other in (None, z):
+        expected = reference(other)
+        double = nk.kernel(net, x, other, get, backend=backend)
+        short = nk.kernel(net, x, other, get, backend=backend, dtype="float32")
+        for k in (0, 1):
+            assert relative_error(double[k], expected[k]) < 1e-12
+            assert relative_error(short[k], expected[k]) < single
+    diagonal = nk.kernel_diag(net, x, get, backend=backend)
+    for k in (0, 1):
+        assert relative_error(diagonal[k], np.diag(reference(None)[k])) < 1e-12
 
 
 def assert_close(actual, expected, tolerance):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
-from conftest import relative_error
+from conftest import check_against_reference, relative_error
 from examples import GAP, IMAGE_NETS, C, R
 from reference import reference
 
@@ -20,16 +20,7 @@ def images(n, h=5, w=4, channels=2, seed=0, dtype=np.float64):
 @pytest.mark.parametrize("name", IMAGE_NETS)
 def test_against_the_reference(name, backend, once):
     net, x, z = IMAGE_NETS[name], images(3), images(2, seed=1)
-    for other in (None, z):
-        expected = once(reference, net, x, other)
-        double = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend)
-        single = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend, dtype="float32")
-        for k in (0, 1):
-            assert relative_error(double[k], expected[k]) < 1e-12
-            assert relative_error(single[k], expected[k]) < 3e-6
-    diagonal = nk.kernel_diag(net, x, ("nngp", "ntk"), backend=backend)
-    for k in (0, 1):
-        assert relative_error(diagonal[k], np.diag(once(reference, net, x, None)[k])) < 1e-12
+    check_against_reference(lambda other: once(reference, net, x, other), net, x, z, backend, 3e-6)
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 33])

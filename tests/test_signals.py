@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ntkcore as nk
 import reference as plain
-from conftest import relative_error
+from conftest import check_against_reference, relative_error
 from examples import FULL_NETS, IMAGE_NETS, PLANE_SIGNAL_NETS, SIGNAL_NETS
 from ntkcore import _core
 from ntkcore.engine.scales import range_of
@@ -40,16 +40,7 @@ def samples(n, shape, seed=0, dtype=np.float64):
 def test_against_the_reference(name, backend, once):
     net, shape = SIGNAL_NETS[name]
     x, z = samples(3, shape), samples(2, shape, seed=1)
-    for other in (None, z):
-        expected = once(reference, net, x, other)
-        double = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend)
-        single = nk.kernel(net, x, other, ("nngp", "ntk"), backend=backend, dtype="float32")
-        for k in (0, 1):
-            assert relative_error(double[k], expected[k]) < 1e-12
-            assert relative_error(single[k], expected[k]) < 2e-6
-    diagonal = nk.kernel_diag(net, x, ("nngp", "ntk"), backend=backend)
-    for k in (0, 1):
-        assert relative_error(diagonal[k], np.diag(once(reference, net, x, None)[k])) < 1e-12
+    check_against_reference(lambda other: once(reference, net, x, other), net, x, z, backend, 2e-6)
 
 
 def test_what_runs_where():
