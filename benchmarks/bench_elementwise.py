@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, nk.Layer] = {
 }
 NOT_SINGLE = ("elu",)  # refused in float32 at the variances of these images
 SHALLOW, DEEP, GOAL = 2, 6, 3.0
-VECTORS, IMAGES = (2000, 64), (32, 16, 16, 3)
+VECTORS, IMAGES = (2000, 64), (8, 16, 16, 3)
 
 
 def network(activation: nk.Layer, depth: int, images: bool) -> nk.Serial:

@@ -25,6 +25,7 @@ from .linalg.eigen import Eigh
 from .linalg.landmarks import LandmarkRegression
 from .linalg.leading import eigs
 from .linalg.operators import InMemory, MatrixFree, Stored
+from .linalg.rpcholesky import rpcholesky
 from .linalg.solve import solve
 from .specs.activations import (
     ABRelu,
@@ -158,6 +159,7 @@ __all__ = [
     "predict",
     "resnet",
     "resume",
+    "rpcholesky",
     "solve",
     "spectrum",
     "sphere",

@@ -12,6 +12,7 @@ from ntkcore.linalg.landmarks import LandmarkRegression
 from ntkcore.linalg.leading import eigs
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
 from ntkcore.linalg.nystrom import Nystrom
+from ntkcore.linalg.rpcholesky import LowRank, rpcholesky
 from ntkcore.linalg.solve import solve
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "Cholesky",
     "Eigh",
     "LandmarkRegression",
+    "LowRank",
     "Nystrom",
     "RidgeWarning",
     "cg",
     "eigs",
     "noise_floor",
+    "rpcholesky",
     "solve",
 ]
 

@@ -25,7 +25,7 @@ from ntkcore.linalg.operators import KernelOperator, symmetric_operator
 from ntkcore.store.files import check_place, writing
 
 Array = npt.NDArray[np.float64]
-LARGEST_RANK = 5000  # of the preconditioner, by default
+MEMORY = 2**32  # bytes of the preconditioner, at most, by default
 NO_KERNEL = (
     "K is not positive semidefinite, more than rounding explains: a kernel is; was something"
     " subtracted from it? Cholesky and Eigh take any symmetric matrix that the ridge makes positive"
@@ -77,7 +77,8 @@ def cg(
         residual itself, computed by one more pass, not the recursion's; where rounding allows no
         less, the result says so.
     rank
-        Of the Nyström preconditioner; default min(n/4, 5000), 0 for none.
+        Of the Nyström preconditioner, at most; it ends earlier where it suffices for the ridge.
+        Default n/4, or what 4 GiB hold in the kernel's precision; 0 for none.
     checkpoint, every
         A file (.npz) that holds the state, written atomically every so many iterations; the same
         call again goes on from it. A file of another problem is refused: a pass tells kernels
@@ -107,7 +108,8 @@ def cg(
             "conjugate gradients need a positive ridge:"
             " without one the error cannot be bounded by residuals"
         )
-    size = min(n // 4, LARGEST_RANK) if rank is None else min(int(rank), n)
+    held = MEMORY // (n * operator.storage_dtype.itemsize)
+    size = min(n // 4, held) if rank is None else min(int(rank), n)
     problem = _Problem(operator, data, value, size, seed, place)
     state = problem.load()
     precondition = _preconditioner(operator, value, size, seed)

@@ -90,3 +90,7 @@ class InMemory(KernelOperator):
         out = self._K[self.xp.asarray(indices)].astype(np.float64, copy=False)
         self.passes += len(out) / self.shape[0]
         return out
+
+    def submatrix(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
+        at = self.xp.asarray(indices)
+        return self._K[at[:, None], at]

@@ -105,6 +105,12 @@ class MatrixFree(KernelOperator):
             block[self.xp.arange(len(chosen)), at] = self.xp.asarray(self.diagonal_of(at))
         return block
 
+    def submatrix(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
+        if not self.symmetric:
+            return super().submatrix(indices)
+        at = self.xp.asarray(indices)
+        return kernel(self._net, self._a[at], None, self._get, **self._options)
+
     def diagonal_of(self, indices: Any) -> Array:
         """Diagonal entries at ``indices``."""
         options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}

@@ -25,7 +25,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
     of a ``symmetric`` one the upper half of the tiles.
     """
 
-    rows_at_a_time = 64  # that `rows` gives at no more cost a row
+    chunked = False  # a row is read with all others of its chunks
 
     def __init__(
         self, shape: tuple[int, int], tile: int, symmetric: bool, progress: bool | None
@@ -50,6 +50,10 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
     def rows(self, indices: npt.ArrayLike) -> Any:
         """K[indices, :], float64, an array of ``xp``; counted in ``passes``."""
         raise NotImplementedError
+
+    def submatrix(self, indices: npt.ArrayLike) -> Any:
+        """K[indices, indices], an array of ``xp``."""
+        return self.rows(indices)[:, self.xp.asarray(indices)]
 
     def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
         """The blocks of these tiles, in order."""

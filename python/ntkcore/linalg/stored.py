@@ -41,7 +41,7 @@ class Stored(KernelOperator):
     array([1., 1., 1., 1.])
     """
 
-    rows_at_a_time = 1024  # every chunk that holds one of them is read
+    chunked = True
     ahead = 2  # chunks
 
     def __init__(
