@@ -210,7 +210,7 @@ def test_landmarks():
     x, K, Y = problem(200, d=3)
     z = x[:40]
     K_nm, K_mm = nk.kernel(NET, x, z), nk.kernel(NET, z)
-    model = LandmarkRegression(InMemory(K_nm, tile=64), K_mm, Y, 1e-2)
+    model = LandmarkRegression(InMemory(K_nm, tile=64), K_mm, Y, 1e-2, rtol=1e-9)
     exact = np.linalg.solve(K_nm.T @ K_nm + 1e-2 * K_mm, K_nm.T @ Y)
     assert relative_error(model.predict(K_nm), K_nm @ exact) < 1e-6
     every = LandmarkRegression(K, K, Y, 1e-2).predict(K)  # all points: the plain ridge regression
@@ -362,3 +362,38 @@ def test_ridges_are_a_sequence(method):
     _, K, Y = problem()
     with pytest.raises(ValueError, match="sequence of numbers"):
         getattr(Eigh(K), method)(Y, 0.1)
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 1e-1, 1e2])
+def test_landmarks_take_few_passes_for_any_ridge(ridge):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1500, 3)).astype("f4")
+    K_nm, K_mm = MatrixFree(NET, x, x[:80], tile=400), nk.kernel(NET, x[:80], dtype="float64")
+    model = LandmarkRegression(K_nm, K_mm, x[:, :2] ** 2, ridge)
+    assert model.iterations < 30
+    assert model.passes == K_nm.passes <= model.iterations + 3
+    K = nk.kernel(NET, x, x[:80]).astype(float)
+    exact = np.linalg.solve(K.T @ K + ridge * K_mm, K.T @ x[:, :2].astype(float) ** 2)
+    assert relative_error(K @ model.coefficients, K @ exact) < 1e-5
+
+
+def test_landmarks_go_on_where_they_stopped(tmp_path):
+    x, K, Y = problem(300, d=3)
+    given, file = (K[:, :40], K[:40, :40], Y, 1e-3), tmp_path / "state.npz"
+    whole = LandmarkRegression(*given)
+    with pytest.raises(RuntimeError, match="after 4 iterations: raise maxiter"):
+        LandmarkRegression(*given, maxiter=4, checkpoint=file, every=1)
+    resumed = LandmarkRegression(*given, checkpoint=file, every=1)
+    assert np.array_equal(resumed.coefficients, whole.coefficients)
+    assert resumed.iterations == whole.iterations
+    for other in ((*given[:3], 1e-2), (K[:, 1:41], K[1:41, 1:41], Y, 1e-3)):
+        with pytest.raises(ValueError, match="another problem"):
+            LandmarkRegression(*other, checkpoint=file)
+
+
+def test_products_of_single_precision_are_in_double():
+    rng = np.random.default_rng(0)
+    K, X = rng.standard_normal((300, 2000)).astype("f4"), rng.standard_normal((2000, 2))
+    operator = InMemory(K, tile=700)  # in panels of 131 rows
+    assert relative_error(operator @ X, K.astype(float) @ X) < 1e-14
+    assert relative_error(operator.T @ X[:300], K.T.astype(float) @ X[:300]) < 1e-14

@@ -94,9 +94,7 @@ def cg(
     """
     operator = symmetric_operator(K)
     data, flat = targets_of(to_host(Y), operator.shape[0])
-    _check_rtol(rtol)
-    check_count("every", every, 1)
-    check_count("maxiter", maxiter, 0)
+    check_iteration(rtol, maxiter, every)
     check_count("rank", 0 if rank is None else rank, 0)
     place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
@@ -110,10 +108,29 @@ def cg(
         )
     held = MEMORY // (n * operator.storage_dtype.itemsize)
     size = min(n // 4, held) if rank is None else min(int(rank), n)
-    problem = _Problem(operator, data, value, size, seed, place)
+    about = operator.diagonal().tobytes() + repr((size, seed)).encode()
+    problem = Problem(operator, data, value, about, place)
     state = problem.load()
     precondition = _preconditioner(operator, value, size, seed)
-    run, reached = _Run(operator, problem.scaled, value, precondition, state), np.inf
+    run = iterate(problem, precondition, state, rtol, maxiter, every, progress, callback)
+    solution = run.X * operator.xp.asarray(problem.scale)
+    solution = beside(Y, solution[:, 0] if flat else solution)
+    passes = operator.passes - start
+    return CGResult(solution, run.residuals, run.done, passes, bool(run.residuals.max() <= rtol))
+
+
+def iterate(
+    problem: Problem,
+    precondition: Callable[[Any], Any],
+    state: State | None,
+    rtol: float,
+    maxiter: int,
+    every: int,
+    progress: bool | None,
+    callback: Callable[[int, Array], None] | None,
+) -> _Run:
+    """The iteration from its start, or from a checkpoint's state, to its end."""
+    run, reached = _Run(problem, precondition, state), np.inf
     within = max(rtol, np.finfo(np.float64).eps)  # below, R is no residual, and underflows
     with progress_bar(maxiter, progress) as count:
         while True:
@@ -135,10 +152,7 @@ def cg(
                 break
             reached = run.residuals.max()
             run.restart()
-    solution = run.X * operator.xp.asarray(problem.scale)
-    solution = beside(Y, solution[:, 0] if flat else solution)
-    passes = operator.passes - start
-    return CGResult(solution, run.residuals, run.done, passes, bool(run.residuals.max() <= rtol))
+    return run
 
 
 def _preconditioner(
@@ -152,7 +166,10 @@ def _preconditioner(
         raise ValueError(NO_KERNEL) from None
 
 
-def _check_rtol(rtol: Any) -> None:
+def check_iteration(rtol: Any, maxiter: Any, every: Any) -> None:
+    """ValueError for numbers that no iteration can go by."""
+    check_count("every", every, 1)
+    check_count("maxiter", maxiter, 0)
     if isinstance(rtol, bool) or not isinstance(rtol, Real) or not 0 < float(rtol) < np.inf:
         raise ValueError(f"rtol must be a number > 0, not {rtol!r:.60}")
 
@@ -168,14 +185,12 @@ class _Run:
 
     def __init__(
         self,
-        operator: KernelOperator,
-        Y: Array,
-        ridge: float,
+        problem: Problem,
         precondition: Callable[[Any], Any],
         state: State | None,
     ) -> None:
-        xp = operator.xp
-        self.operator, self.ridge, self.precondition = operator, ridge, precondition
+        operator, Y, xp = problem.operator, problem.scaled, problem.operator.xp
+        self.operator, self.ridge, self.precondition = operator, problem.ridge, precondition
         self.Y = xp.asarray(Y)
         self.norms = np.maximum(np.linalg.norm(Y, axis=0), np.finfo(float).tiny)
         if state is None:
@@ -226,9 +241,9 @@ def _dots(A: Any, B: Any) -> Any:
     return (A * B).sum(0)
 
 
-class _Problem:
-    """What is solved, with columns of Y scaled to about 1 (by powers of 2,
-    so without rounding), and its checkpoint.
+class Problem:
+    """(K + ridge I) X = Y, with columns of Y scaled to about 1 (by powers of 2,
+    so without rounding), and its checkpoint; ``about`` is what else it must agree with.
     """
 
     def __init__(
@@ -236,21 +251,17 @@ class _Problem:
         operator: KernelOperator,
         Y: Array,
         ridge: float,
-        rank: int,
-        seed: int,
+        about: bytes,
         file: Path | None,
     ) -> None:
+        self.operator, self.ridge = operator, ridge
         largest = np.abs(Y).max(0)
         self.scale: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
         self.scaled: Array = Y / self.scale
         self.file = file
         if file is not None:
-            about = [
-                Y.tobytes(),
-                operator.diagonal().tobytes(),
-                repr((ridge, rank, seed, Y.shape)).encode(),
-            ]
-            self.fingerprint = hashlib.sha256(b"".join(about)).hexdigest()
+            whole = b"".join([Y.tobytes(), about, repr((ridge, Y.shape)).encode()])
+            self.fingerprint = hashlib.sha256(whole).hexdigest()
             self.probe = _probe(operator)
 
     def save(self, *state: Any) -> None:

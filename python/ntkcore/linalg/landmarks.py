@@ -2,89 +2,211 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 
 from ntkcore.engine.device_arrays import to_host
+from ntkcore.engine.tiles import progress_bar
+from ntkcore.linalg.cg import Problem, check_iteration, iterate
 from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
 from ntkcore.linalg.cholesky import Cholesky, lower_solve
 from ntkcore.linalg.noise import check_ridge, noise_floor
-from ntkcore.linalg.operators import as_operator
+from ntkcore.linalg.operator import in_double
+from ntkcore.linalg.operators import KernelOperator, as_operator
+from ntkcore.store.files import check_place
 
 Array = npt.NDArray[np.float64]
+SKETCH = 4  # times m rows: the preconditioned system's condition is about 9
+SIGNS = 8  # of a row of the sketch
 
 
 class LandmarkRegression:
     """Kernel regression on m landmarks, for n beyond any n x n kernel.
 
-    Minimises |K_nm a - Y|^2 + ridge a^T K_mm a, on the host: of a kernel on a GPU each chunk of
-    rows travels once. Predictions are K_test_m @ coefficients.
+    Minimises |K_nm a - Y|^2 + ridge a^T K_mm a by preconditioned conjugate gradients: each
+    iteration computes or reads K_nm once, and nothing of size n x m is held. The preconditioner
+    is the same problem on 4 m random combinations of the rows, which keeps the iterations few for
+    any ridge. With every sample a landmark it is kernel ridge regression itself. Predictions are
+    K_test_m @ coefficients.
 
     Parameters
     ----------
     K_nm : array_like or operator of shape (n, m)
-        The kernel between samples and landmarks; one product with it per chunk of rows.
+        The kernel between samples and landmarks, such as ``MatrixFree(net, x, landmarks)``.
     K_mm : array_like of shape (m, m)
-        The kernel between landmarks.
+        The kernel between landmarks, best in float64.
     Y : array_like of shape (n,) or (n, outputs)
         Targets.
     ridge : float
-        At least 0.
+        Positive; 0 where n is at most 4 m.
+    rtol : float, default=1e-6
+        Of the residuals of the whitened normal equations, relative to their right-hand side.
+    maxiter : int, default=500
+    seed : int, default=0
+        Of the random combinations.
+    checkpoint, every, progress
+        As for `cg`; K_nm is read once more where it goes on.
 
     Attributes
     ----------
     coefficients : ndarray of shape (m,) or (m, outputs)
+    iterations : int
+    passes : float
+        How often K_nm was computed or read.
 
     Raises
     ------
     ValueError
         For shapes that do not fit, and for a K_mm that is not positive definite.
+    RuntimeError
+        Where conjugate gradients do not converge.
 
     References
     ----------
-    Rudi, Carratino & Rosasco 2017, "FALKON", equation 8 (Nyström).
+    Díaz et al. 2023, "Robust, randomized preconditioning for kernel ridge regression", algorithm 2
+    (KRILL); Rudi, Carratino & Rosasco 2017, "FALKON", equation 8 (the problem).
 
     Examples
     --------
     >>> import numpy as np
-    >>> from ntkcore import LandmarkRegression, kernel, mlp
+    >>> from ntkcore import LandmarkRegression, MatrixFree, kernel, mlp
     >>> x = np.random.default_rng(0).standard_normal((200, 3))
-    >>> K_nm, K_mm = kernel(mlp(1), x, x[:20]), kernel(mlp(1), x[:20])
+    >>> K_nm, K_mm = MatrixFree(mlp(1), x, x[:20]), kernel(mlp(1), x[:20])
     >>> LandmarkRegression(K_nm, K_mm, x[:, 0], 1e-3).coefficients.shape
     (20,)
     """
 
-    def __init__(self, K_nm: Any, K_mm: npt.ArrayLike, Y: npt.ArrayLike, ridge: float) -> None:
-        inner = to_host(square_kernel(K_mm)).astype(np.float64)
-        operator = as_operator(K_nm)
-        n, m = operator.shape
+    def __init__(
+        self,
+        K_nm: Any,
+        K_mm: npt.ArrayLike,
+        Y: npt.ArrayLike,
+        ridge: float,
+        *,
+        rtol: float = 1e-6,
+        maxiter: int = 500,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        every: int = 5,
+        progress: bool | None = None,
+    ) -> None:
+        inner = to_host(square_kernel(K_mm))
+        samples = as_operator(K_nm)
+        n, m = samples.shape
         if m != len(inner):
             raise ValueError(f"K_nm has {m} landmarks, K_mm {len(inner)}")
         data, flat = targets_of(to_host(Y), n)
         check_ridge(ridge)
-        floor = noise_floor(operator.storage_dtype, m, np.trace(inner) / m)
-        try:
-            root = np.linalg.cholesky(inner + np.eye(m) * floor)
-        except np.linalg.LinAlgError:
-            raise ValueError(
-                "K_mm is not positive definite: is it the kernel of the landmarks?"
-            ) from None
-        gram, right = np.zeros((m, m)), np.zeros((m, data.shape[1]))
-        for i in range(0, n, operator.tile):
-            rows = slice(i, min(i + operator.tile, n))
-            block = np.asarray(to_host(operator.read(rows, slice(0, m))), np.float64)
-            whitened = lower_solve(root, block.T)
-            gram += whitened @ whitened.T
-            right += whitened @ data[rows]
-        operator.passes += 1
-        inside = Cholesky(gram, ridge, overwrite=True).solve(right)
-        coefficients = lower_solve(root, inside, transposed=True)
-        self.coefficients: Array = coefficients[:, 0] if flat else coefficients
+        check_iteration(rtol, maxiter, every)
+        if ridge == 0 and n > SKETCH * m:
+            raise ValueError(f"{n} samples on {m} landmarks need a positive ridge")
+        place = None if checkpoint is None else check_place(checkpoint)
+        start = samples.passes
+        system = _Whitened(samples, inner, ridge, progress)
+        rows, right = system.summary(data, seed)
+        problem = Problem(system, right, ridge, repr(seed).encode(), place)
+        state = problem.load()
+        factor = Cholesky(system.gram(rows), ridge, overwrite=True)
+        run = iterate(problem, factor.solve, state, rtol, maxiter, every, False, None)
+        if run.residuals.max() > rtol:
+            raise RuntimeError(
+                f"the residual is {run.residuals.max():.1e} after {run.done} iterations: raise"
+                " maxiter, rtol (rounding may allow no less) or the ridge"
+            )
+        found = system.unwhiten(run.X * problem.scale)
+        self.coefficients: Array = found[:, 0] if flat else found
+        self.iterations, self.passes = run.done, samples.passes - start
 
     def predict(self, K_test: npt.ArrayLike) -> Array:
         """Predictions from the kernel between test samples and landmarks."""
         cross = check_matrix(to_host(K_test), "K_test", (None, len(self.coefficients)))
         out: Array = cross @ self.coefficients
         return out
+
+
+class _Whitened:
+    """L^-1 (K_mn K_nm - ridge j I) L^-T for K_mm + j I = L L^T, j of the size of rounding.
+
+    With the ridge added it is the restricted problem, exactly, in c of a = L^-T c.
+    """
+
+    xp: Any = np  # where vectors lie
+
+    def __init__(
+        self, samples: KernelOperator, inner: Any, ridge: float, progress: bool | None
+    ) -> None:
+        self.samples, self.progress = samples, progress
+        self.shape = (len(inner), len(inner))
+        K = inner.astype(np.float64)
+        jitter = noise_floor(inner.dtype, len(K), float(K.diagonal().mean()))
+        K[np.diag_indices_from(K)] += jitter
+        try:
+            self._root = np.linalg.cholesky(K)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                "K_mm is not positive definite: is it the kernel of the landmarks?"
+            ) from None
+        self._shift = ridge * jitter
+
+    def _blocks(self) -> Iterator[tuple[slice, Any]]:
+        """K_nm, where its tiles lie, some rows at a time."""
+        samples, (n, m) = self.samples, self.samples.shape
+        with progress_bar(n * m, self.progress) as count:
+            for i in range(0, n, samples.tile):
+                rows = slice(i, min(i + samples.tile, n))
+                yield rows, samples.read(rows, slice(0, m))
+                count((rows.stop - rows.start) * m)
+        samples.passes += 1
+
+    def product(self, C: Array) -> Array:
+        """Times a matrix of m rows."""
+        inside = self.unwhiten(C)
+        there, out = self.samples.xp.asarray(inside), 0.0
+        for _, tile in self._blocks():
+            for _, block in in_double(tile):
+                out += block.T @ (block @ there)
+        whitened: Array = lower_solve(self._root, to_host(out) - self._shift * inside)
+        return whitened
+
+    def unwhiten(self, C: Array) -> Array:
+        """L^-T C."""
+        out: Array = lower_solve(self._root, C, transposed=True)
+        return out
+
+    def summary(self, Y: Array, seed: int) -> tuple[Array, Array]:
+        """B with B^T B about K_mn K_nm, and L^-1 K_mn Y, in one pass.
+
+        B is K_nm itself where n is small, else a sparse sign sketch of it.
+        """
+        n, m = self.samples.shape
+        B, right = np.zeros((min(n, SKETCH * m), m)), np.zeros((m, Y.shape[1]))
+        for rows, block in self._blocks():
+            here = to_host(block).astype(np.float64, copy=False)
+            right += here.T @ Y[rows]
+            if n > SKETCH * m:
+                B += _signs(len(B), rows, seed) @ here
+            else:
+                B[rows] = here
+        return B, lower_solve(self._root, right)
+
+    def gram(self, B: Array) -> Array:
+        """L^-1 B^T B L^-T."""
+        out = np.zeros(self.shape)
+        for i in range(0, len(B), self.samples.tile):
+            whitened = lower_solve(self._root, B[i : i + self.samples.tile].T)
+            out += whitened @ whitened.T
+        return out
+
+
+def _signs(height: int, rows: slice, seed: int) -> Any:
+    """The columns of a sparse sign matrix for these rows of the kernel: 8 random signs each."""
+    rng, count = np.random.default_rng([seed, rows.start]), rows.stop - rows.start
+    at = rng.integers(height, size=count * SIGNS)
+    signs = rng.choice([-1.0, 1.0], count * SIGNS) / SIGNS**0.5
+    shape = (height, count)
+    return scipy.sparse.csr_array((signs, (at, np.arange(count).repeat(SIGNS))), shape=shape)
