@@ -5,6 +5,7 @@ as `solve` itself.
 import sys
 from types import ModuleType
 
+from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import CGResult, cg
 from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.eigen import Eigh
@@ -23,6 +24,7 @@ __all__ = [
     "LowRank",
     "Nystrom",
     "RidgeWarning",
+    "askotch",
     "cg",
     "eigs",
     "noise_floor",

@@ -4,8 +4,6 @@ all columns in one pass.
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -18,11 +16,12 @@ import numpy.typing as npt
 from ntkcore.engine.device_arrays import beside, to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
+from ntkcore.linalg.checkpoints import Checkpoint
 from ntkcore.linalg.checks import targets_of
 from ntkcore.linalg.noise import ridge_of
 from ntkcore.linalg.nystrom import Nystrom
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
-from ntkcore.store.files import check_place, writing
+from ntkcore.store.files import check_place
 
 Array = npt.NDArray[np.float64]
 MEMORY = 2**32  # bytes of the preconditioner, at most, by default
@@ -110,7 +109,7 @@ def cg(
     size = min(n // 4, held) if rank is None else min(int(rank), n)
     about = operator.diagonal().tobytes() + repr((size, seed)).encode()
     problem = Problem(operator, data, value, about, place)
-    state = problem.load()
+    state = problem.checkpoint.load()
     precondition = _preconditioner(operator, value, size, seed)
     run = iterate(problem, precondition, state, rtol, maxiter, every, progress, callback)
     solution = run.X * operator.xp.asarray(problem.scale)
@@ -122,7 +121,7 @@ def cg(
 def iterate(
     problem: Problem,
     precondition: Callable[[Any], Any],
-    state: State | None,
+    state: tuple[Any, ...] | None,
     rtol: float,
     maxiter: int,
     every: int,
@@ -137,7 +136,7 @@ def iterate(
             while run.residuals.max() > within and run.done < maxiter:
                 run.step(run.residuals > within)
                 if run.done % every == 0:
-                    problem.save(*run.state())
+                    problem.checkpoint.save(*run.state())
                 count(1)
                 if callback is not None:
                     callback(run.done, run.residuals)
@@ -170,12 +169,16 @@ def check_iteration(rtol: Any, maxiter: Any, every: Any) -> None:
     """ValueError for numbers that no iteration can go by."""
     check_count("every", every, 1)
     check_count("maxiter", maxiter, 0)
+    check_rtol(rtol)
+
+
+def check_rtol(rtol: Any) -> None:
+    """ValueError for what is no positive number."""
     if isinstance(rtol, bool) or not isinstance(rtol, Real) or not 0 < float(rtol) < np.inf:
         raise ValueError(f"rtol must be a number > 0, not {rtol!r:.60}")
 
 
-State = tuple[Any, Any, Any, Any, int]  # X, R, P, <R, Z>, iterations
-STATE = ("X", "R", "P", "rz", "done")  # as a checkpoint names them
+STATE = ("X", "R", "P", "rz")  # as a checkpoint names them; rz is <R, Z>
 
 
 class _Run:
@@ -187,7 +190,7 @@ class _Run:
         self,
         problem: Problem,
         precondition: Callable[[Any], Any],
-        state: State | None,
+        state: tuple[Any, ...] | None,
     ) -> None:
         operator, Y, xp = problem.operator, problem.scaled, problem.operator.xp
         self.operator, self.ridge, self.precondition = operator, problem.ridge, precondition
@@ -201,7 +204,7 @@ class _Run:
             self.done = state[4]
         self.residuals = self._relative()
 
-    def state(self) -> State:
+    def state(self) -> tuple[Any, ...]:
         """What a checkpoint holds."""
         return self.X, self.R, self.P, self.rz, self.done
 
@@ -258,69 +261,5 @@ class Problem:
         largest = np.abs(Y).max(0)
         self.scale: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
         self.scaled: Array = Y / self.scale
-        self.file = file
-        if file is not None:
-            whole = b"".join([Y.tobytes(), about, repr((ridge, Y.shape)).encode()])
-            self.fingerprint = hashlib.sha256(whole).hexdigest()
-            self.probe = _probe(operator)
-
-    def save(self, *state: Any) -> None:
-        """To a file beside it, then renamed: all or nothing."""
-        if self.file is None:
-            return
-        parts: dict[str, Any] = dict(zip(STATE, map(np.asarray, map(to_host, state)), strict=True))
-        with writing(self.file) as file:
-            np.savez(
-                file,
-                fingerprint=self.fingerprint,
-                probe=self.probe,
-                digest=_digest(parts),
-                **parts,
-            )
-
-    def load(self) -> State | None:
-        """The state in the file, if there is one; ValueError for that of another problem,
-        or none.
-        """
-        if self.file is None or not self.file.exists():
-            return None
-        try:
-            with open(self.file, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                found = {name: file[name] for name in ("fingerprint", "probe", "digest", *STATE)}
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{self.file} is no whole checkpoint of cg ({error}):"
-                " delete it to begin anew, or choose another file"
-            ) from None
-        same = (
-            str(found["fingerprint"]) == self.fingerprint
-            and found["probe"].shape == self.probe.shape
-        )
-        if not same or np.abs(found["probe"] - self.probe).max() > 1e-5 * np.abs(self.probe).max():
-            raise ValueError(
-                f"{self.file} is the checkpoint of another problem (kernel, Y, ridge or rank):"
-                " choose another file"
-            )
-        if str(found["digest"]) != _digest(found):
-            raise ValueError(
-                f"{self.file} is a damaged checkpoint:"
-                " delete it to begin anew, or choose another file"
-            )
-        return found["X"], found["R"], found["P"], found["rz"], int(found["done"])
-
-
-def _digest(parts: dict[str, Any]) -> str:
-    """SHA-256 of a state, dtypes and shapes included."""
-    about = [repr((parts[name].dtype, parts[name].shape)).encode() for name in STATE]
-    return hashlib.sha256(
-        b"".join([*about, *(parts[name].tobytes() for name in STATE)])
-    ).hexdigest()
-
-
-def _probe(operator: KernelOperator) -> Array:
-    """K times a vector that is always the same: tells kernels apart whose diagonals agree,
-    at the price of a pass.
-    """
-    vector = np.random.default_rng(0).standard_normal((operator.shape[0], 1))
-    out: Array = to_host(operator.product(operator.xp.asarray(vector)))
-    return out
+        of_this = (Y.tobytes(), about, repr((ridge, Y.shape)).encode())
+        self.checkpoint = Checkpoint(file, STATE, operator, *of_this)

@@ -110,7 +110,7 @@ class LandmarkRegression:
         system = _Whitened(samples, inner, ridge, progress)
         rows, right = system.summary(data, seed)
         problem = Problem(system, right, ridge, repr(seed).encode(), place)
-        state = problem.load()
+        state = problem.checkpoint.load()
         factor = Cholesky(system.gram(rows), ridge, overwrite=True)
         run = iterate(problem, factor.solve, state, rtol, maxiter, every, False, None)
         if run.residuals.max() > rtol:

@@ -73,6 +73,14 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         """K[indices, indices], an array of ``xp``."""
         return self.rows(indices)[:, self.xp.asarray(indices)]
 
+    def row_product(self, indices: Any, X: Any) -> Any:
+        """K[indices, :] X, float64, where X lies; counted in ``passes``."""
+        step = max(1, 2**25 // self.shape[1])  # rows that are held at a time: 256 MB
+        out = self.xp.empty((len(indices), X.shape[1]), np.float64)
+        for i in range(0, len(indices), step):
+            out[i : i + step] = self.rows(indices[i : i + step]) @ X
+        return out
+
     def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
         """The blocks of these tiles, in order."""
         for i0, i1, j0, j1 in work:
