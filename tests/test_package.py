@@ -99,7 +99,7 @@ ADDRESSES = {
     "losses": "CrossEntropy LossDynamics SquaredError",
     "operators": "InMemory MatrixFree Stored cupy_operator",
     "predict": "gp_inference gradient_descent gradient_descent_mse gradient_descent_mse_ensemble",
-    "solve": "Cholesky Eigh LandmarkRegression cg eigs rpcholesky solve",
+    "solve": "Cholesky Eigh KernelModel LandmarkRegression askotch cg eigs fit rpcholesky solve",
     "spectrum": "spectrum power_law conditioning certified_decay",
     "sphere": "sphere_spectrum legendre order_power",
     "stax": "Conv Dense Relu serial",

@@ -9,7 +9,7 @@ __getattr__, __dir__, _names = _lazy.attach_stub(__name__, __file__)
 # `from ntkcore import *` asks for no extra: these need one, and are asked for by name.
 _OF_EXTRAS = {
     *("Claim", "control", "estimators", "falsifier", "falsify", "finite"),
-    *("Cholesky", "LandmarkRegression", "cg", "eigs", "rpcholesky", "solve"),
+    *("Cholesky", "KernelModel", "LandmarkRegression", "cg", "eigs", "fit", "rpcholesky", "solve"),
     *("InMemory", "MatrixFree", "Stored", "operators"),
 }
 __all__ = [name for name in _names if name not in _OF_EXTRAS]

@@ -22,6 +22,7 @@ from .falsifier import Claim, falsify
 from .linalg.cg import cg
 from .linalg.cholesky import Cholesky
 from .linalg.eigen import Eigh
+from .linalg.fitting import KernelModel, fit
 from .linalg.landmarks import LandmarkRegression
 from .linalg.leading import eigs
 from .linalg.operators import InMemory, MatrixFree, Stored
@@ -112,6 +113,7 @@ __all__ = [
     "ImageResize",
     "InMemory",
     "Index",
+    "KernelModel",
     "LandmarkRegression",
     "LayerNorm",
     "LeakyRelu",
@@ -145,6 +147,7 @@ __all__ = [
     "falsifier",
     "falsify",
     "finite",
+    "fit",
     "from_json",
     "gradients",
     "kernel",

@@ -7,8 +7,10 @@ from types import ModuleType
 
 from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import CGResult, cg
+from ntkcore.linalg.choice import FitPlan
 from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.eigen import Eigh
+from ntkcore.linalg.fitting import KernelModel, fit
 from ntkcore.linalg.landmarks import LandmarkRegression
 from ntkcore.linalg.leading import eigs
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
@@ -20,6 +22,8 @@ __all__ = [
     "CGResult",
     "Cholesky",
     "Eigh",
+    "FitPlan",
+    "KernelModel",
     "LandmarkRegression",
     "LowRank",
     "Nystrom",
@@ -27,6 +31,7 @@ __all__ = [
     "askotch",
     "cg",
     "eigs",
+    "fit",
     "noise_floor",
     "rpcholesky",
     "solve",

@@ -17,7 +17,9 @@ from ntkcore.engine.kernels import kernel
 from ntkcore.estimators.models import kernel_of, net_of, samples_of
 from ntkcore.linalg.checks import check_real
 from ntkcore.linalg.cholesky import least_norm
+from ntkcore.linalg.fitting import class_targets, fit
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
+from ntkcore.linalg.solve import LARGEST_DENSE
 from ntkcore.specs.layers import Layer
 
 Array = npt.NDArray[Any]
@@ -36,6 +38,8 @@ class _NTKRidge(BaseEstimator):
         b_std: float | None = 0.1,
         ridge: float = 1e-3,
         get: str = "ntk",
+        solver: str = "auto",
+        n_landmarks: int | None = None,
         dtype: npt.DTypeLike | None = None,
         threads: int | None = None,
     ) -> None:
@@ -45,6 +49,8 @@ class _NTKRidge(BaseEstimator):
         self.b_std = b_std
         self.ridge = ridge
         self.get = get
+        self.solver = solver
+        self.n_landmarks = n_landmarks
         self.dtype = dtype
         self.threads = threads
 
@@ -54,9 +60,31 @@ class _NTKRidge(BaseEstimator):
             kernel(net_of(self), X, Y, kernel_of(self), dtype=self.dtype, threads=self.threads),
         )
 
+    def _solve(self, X: Array, targets: Array, sample_weight: npt.ArrayLike | None) -> Array:
+        """Dual coefficients of `X_fit_`, which it sets: the samples, or landmarks among them."""
+        self._check_ridge()
+        dense = self.solver == "cholesky" or (self.solver == "auto" and len(X) <= LARGEST_DENSE)
+        if dense and self.n_landmarks is None:
+            self.X_fit_ = X
+            return self._solve_dual(X, targets, sample_weight)
+        if sample_weight is not None:
+            raise ValueError("sample_weight needs solver='cholesky', which solves for all samples")
+        model = fit(
+            net_of(self),
+            X,
+            targets,
+            self.ridge,
+            method=self.solver,
+            n_landmarks=self.n_landmarks,
+            get=kernel_of(self),
+            dtype=self.dtype,
+            threads=self.threads,
+        )
+        self.X_fit_ = model.samples
+        return model.coefficients
+
     def _solve_dual(self, X: Array, targets: Array, sample_weight: npt.ArrayLike | None) -> Array:
         """Dual coefficients, shape (n_samples, n_targets), of targets of the same shape."""
-        self._check_ridge()
         root = self._root_weights(X, sample_weight)
         K = self._kernel(X)
         if root is None:
@@ -145,6 +173,11 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
         "ntk": the ensemble mean of infinitely wide networks trained by gradient flow (ridge 0, t to
         infinity). "nngp": the posterior mean of the Bayesian network, or of one of which only the
         last layer is trained.
+    solver : {"auto", "cholesky", "cg", "askotch", "landmarks"}, default="auto"
+        "cholesky" keeps the whole kernel matrix; "auto" is that up to 20 000 samples, beyond them
+        what `ntkcore.fit` chooses by the cost of a pair, the memory and an hour of time.
+    n_landmarks : int, default=None
+        Solves the problem restricted to so many landmarks, for up to 10^6 samples.
     dtype : {"float32", "float64"}, default=None
         Of the kernel and the solution. None: float32 data give float32, all others float64.
     threads : int, default=None
@@ -154,7 +187,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
     Attributes
     ----------
     X_fit_ : ndarray of shape (n_samples, n_features)
-        Training data.
+        Training data, or the landmarks among them.
     dual_coef_ : ndarray of shape (n_samples,) or (n_samples, n_targets)
         The solution: f(x) = K(x, X_fit_) dual_coef_.
     n_features_in_, feature_names_in_
@@ -207,10 +240,8 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
         """
         x, targets = samples_of(self, X, y=y, multi_output=True, y_numeric=True)
         check_real(targets, "y")  # scikit-learn reads None as NaN
-        self.dual_coef_ = self._solve_dual(x, targets.reshape(len(x), -1), sample_weight).reshape(
-            targets.shape
-        )
-        self.X_fit_ = x
+        dual = self._solve(x, targets.reshape(len(x), -1), sample_weight)
+        self.dual_coef_ = dual.reshape(-1, *targets.shape[1:])
         return self
 
     def predict(self, X: npt.ArrayLike) -> Array:
@@ -235,7 +266,7 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
 
     Parameters
     ----------
-    net, depth, W_std, b_std, ridge, get, dtype, threads
+    net, depth, W_std, b_std, ridge, get, solver, n_landmarks, dtype, threads
         As for `NTKRegressor`.
 
     Attributes
@@ -295,16 +326,9 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
         x, labels = samples_of(self, X, y=y)
         check_classification_targets(labels)
         labels = validation.column_or_1d(labels, warn=True)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        count = len(self.classes_)
-        if count < 2:
-            raise ValueError(
-                f"y holds one class only ({self.classes_[0]}): a classifier needs two or more"
-            )
-        targets = 2.0 * codes[:, None] - 1 if count == 2 else np.eye(count)[codes] - 1 / count
-        dual = self._solve_dual(x, targets, sample_weight)
-        self.dual_coef_ = dual[:, 0] if count == 2 else dual
-        self.X_fit_ = x
+        targets, self.classes_ = class_targets(labels)
+        dual = self._solve(x, targets.reshape(len(x), -1), sample_weight)
+        self.dual_coef_ = dual.reshape(-1, *targets.shape[1:])
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> Array:

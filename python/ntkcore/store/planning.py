@@ -93,7 +93,7 @@ def estimate(
 ) -> Plan:
     """`plan`, of arguments that were looked at."""
     n, m = len(a), len(a if b is None else b)
-    per_pair = _seconds_per_pair(net, a, names, backend)
+    per_pair = seconds_per_pair(net, a, names, backend)
     size = (
         next((t for t in TILES if t * t * per_pair <= SECONDS_PER_TILE), TILES[-1])
         if tile is None
@@ -119,7 +119,7 @@ def estimate(
     )
 
 
-def _seconds_per_pair(net: Layer, a: Array, names: tuple[str, ...], backend: str) -> float:
+def seconds_per_pair(net: Layer, a: Array, names: tuple[str, ...], backend: str) -> float:
     """Of a few pairs, then more and more, until they take long enough to be measured."""
     columns, most = a[: 512 if a.ndim == 2 else 16], min(len(a), 512)
     kernel(net, a[:1], a[:1], names, threads=1, backend=backend, progress=False)  # warms up

@@ -1,0 +1,336 @@
+"""From data to a model that predicts: the solver is chosen, its plan said, the result kept."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.backends import resolve
+from ntkcore.engine.inputs import KERNELS, check_count, check_data, free_bytes, thread_count
+from ntkcore.engine.kernels import kernel, kernel_diag
+from ntkcore.linalg.askotch import askotch
+from ntkcore.linalg.cg import cg, check_rtol
+from ntkcore.linalg.checks import check_real, targets_of
+from ntkcore.linalg.choice import FitPlan, Machine, choose, operations_per_second
+from ntkcore.linalg.cholesky import Cholesky
+from ntkcore.linalg.landmarks import LandmarkRegression
+from ntkcore.linalg.matrix_free import MatrixFree
+from ntkcore.linalg.noise import ridge_of
+from ntkcore.linalg.rpcholesky import rpcholesky
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.text import from_json
+from ntkcore.store.files import check_place, writing
+from ntkcore.store.planning import seconds_per_pair
+
+Array = npt.NDArray[Any]
+MEMORY_SHARE = 0.5  # of what is free, by default
+SECONDS = 3600.0  # by default
+POOL = 3  # times the landmarks: the samples that RPCholesky chooses them from
+
+
+@dataclass(frozen=True)
+class KernelModel:
+    """f(x) = K(x, samples) coefficients, of a network's kernel; see `fit`.
+
+    Attributes
+    ----------
+    net : Layer
+    get : {"ntk", "nngp"}
+    samples : ndarray of shape (m, ...)
+        Training samples, or the landmarks among them.
+    coefficients : ndarray of shape (m,) or (m, outputs)
+    classes : ndarray of shape (classes,) or None
+        Of a classifier: what each output stands for.
+    """
+
+    net: Layer
+    get: str
+    samples: Array
+    coefficients: Array
+    classes: Array | None = None
+
+    def outputs(self, x: npt.ArrayLike, threads: int | None = None) -> Array:
+        """f(x), of shape (n,) or (n, outputs), for x of shape (n, ...)."""
+        operator = MatrixFree(self.net, x, self.samples, self.get, threads=threads)
+        found: Array = operator @ self.coefficients
+        return found
+
+    def predict(self, x: npt.ArrayLike, threads: int | None = None) -> Array:
+        """`outputs`, or of a classifier the labels."""
+        found = self.outputs(x, threads)
+        if self.classes is None:
+            return found
+        winners = found.argmax(1) if found.ndim == 2 else (found > 0).astype(int)
+        labels: Array = self.classes[winners]
+        return labels
+
+    def save(self, file: str | Path) -> Path:
+        """Into one .npz file; whole, or as it was."""
+        place = check_place(file, ".npz")
+        classes = {} if self.classes is None else {"classes": self.classes}
+        with writing(place) as out:
+            np.savez(
+                out,
+                net=self.net.to_json(),
+                get=self.get,
+                samples=self.samples,
+                coefficients=self.coefficients,
+                **classes,
+            )
+        return place
+
+    @classmethod
+    def load(cls, file: str | Path) -> KernelModel:
+        """What `save` wrote; nothing is unpickled."""
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                names = ("samples", "coefficients")
+                arrays = [found[name] for name in names]
+                classes = found["classes"] if "classes" in found.files else None
+                return cls(from_json(str(found["net"])), str(found["get"]), *arrays, classes)
+        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{file} is no model of `ntkcore fit`, or damaged ({error}): fit it again"
+            ) from None
+
+
+def fit(
+    net: Layer,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    ridge: float = 1e-3,
+    *,
+    method: str = "auto",
+    n_landmarks: int | None = None,
+    landmarks: Any = "rpcholesky",
+    classify: bool = False,
+    memory: float | None = None,
+    seconds: float = SECONDS,
+    get: str = "ntk",
+    rtol: float = 1e-6,
+    dtype: npt.DTypeLike | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> KernelModel:
+    """Kernel ridge regression with a network's kernel, by the solver that fits the problem.
+
+    The cost of a pair and of a product of matrices is measured on the spot. The fastest exact
+    method within ``memory`` and ``seconds`` is taken (Cholesky, conjugate gradients, ASkotch);
+    where there is none, the problem restricted to landmarks is solved instead.
+
+    Parameters
+    ----------
+    net : Layer
+    x : array_like of shape (n, d) or (n, height, width, channels)
+        Samples; a memory-mapped array of the kernel's dtype is not copied.
+    y : array_like of shape (n,) or (n, outputs)
+        Targets; of a classifier labels, numbers or strings, of shape (n,).
+    ridge : float, default=1e-3
+        Times the kernel's mean diagonal.
+    method : {"auto", "cholesky", "cg", "askotch", "landmarks"}, default="auto"
+    n_landmarks : int, optional
+        Asks for landmarks, so many of them; by default 10 sqrt(n), or what fits.
+    landmarks : {"rpcholesky", "uniform"} or array_like of int, default="rpcholesky"
+        How they are chosen (by RPCholesky on 3 n_landmarks random samples), or which they are.
+    classify : bool, default=False
+        Regress on the classes, as `NTKClassifier` does.
+    memory : float, optional
+        Bytes; half of what is free by default.
+    seconds : float, default=3600
+        What an exact method may take, by estimate.
+    get : {"ntk", "nngp"}, default="ntk"
+    rtol : float, default=1e-6
+        Of the residuals, for the iterative methods.
+    dtype, threads
+        As for `ntkcore.kernel`.
+    seed : int, default=0
+    checkpoint : path, optional
+        A file (.npz) that keeps an iteration's state: the same call goes on from it. With it give
+        ``method`` too, since "auto" measures anew.
+    progress : bool, optional
+    say : callable, optional
+        Called with the plan before the work, and with what came out.
+
+    Returns
+    -------
+    KernelModel
+
+    Raises
+    ------
+    TypeError, ValueError
+        For data or options that do not fit, before any long work; where no method fits the memory.
+    RuntimeError
+        Where the iterations do not converge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkcore import fit, mlp
+    >>> x = np.linspace(-1, 1, 200)[:, None]
+    >>> model = fit(mlp(2), x, np.sin(3 * x[:, 0]), ridge=1e-6)
+    >>> bool(abs(model.predict([[0.5]]) - np.sin(1.5)).max() < 1e-2)
+    True
+    """
+    if get not in KERNELS:
+        raise ValueError(f"get must be 'ntk' or 'nngp', not {get!r}")
+    check_rtol(rtol)
+    samples, _ = check_data(x, None, dtype)
+    targets, classes = class_targets(y) if classify else (np.asarray(y), None)
+    Y, flat = targets_of(targets, len(samples), "y")
+    chosen = _landmarks_of(landmarks, len(samples))
+    if chosen is not None:
+        n_landmarks = len(chosen)
+    if n_landmarks is not None:
+        check_count("n_landmarks", n_landmarks, 1)
+        if n_landmarks > len(samples):
+            raise ValueError(f"{n_landmarks} landmarks are more than the {len(samples)} samples")
+    machine = _machine(net, samples, get, memory, seconds, threads)
+    plan = choose(
+        len(samples), Y.shape[1], samples.itemsize, samples.nbytes, machine, method, n_landmarks
+    )
+    say = say or (lambda text: None)
+    say(f"{plan}")
+    job = _Fit(net, samples, Y, ridge, plan, get, rtol, threads, seed, checkpoint, progress)
+    if plan.method == "landmarks":
+        at = job.choose_landmarks(landmarks) if chosen is None else chosen
+        solution, kept = job.restricted(at), samples[at]
+    else:
+        solution, kept = job.whole(), samples
+    say(job.outcome)
+    return KernelModel(net, get, kept, solution[:, 0] if flat else solution, classes)
+
+
+def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
+    """Targets of a regression on classes, and the classes, sorted.
+
+    One-hot vectors minus their mean over the classes; of two classes -1 and +1.
+    """
+    given = np.asarray(labels)
+    if given.ndim != 1 or not len(given):
+        raise ValueError(f"labels must have shape (n,), not {given.shape}")
+    if given.dtype.kind == "f":
+        check_real(given, "labels")
+    classes, codes = np.unique(given, return_inverse=True)
+    count = len(classes)
+    if count < 2:
+        raise ValueError(
+            f"y holds one class only ({classes[0]}): a classifier needs two or more"
+        )
+    targets = 2.0 * codes - 1 if count == 2 else np.eye(count)[codes] - 1 / count
+    return targets, classes
+
+
+def _landmarks_of(landmarks: Any, n: int) -> Array | None:
+    """Given numbers of samples, looked at; None for a way of choosing them."""
+    if isinstance(landmarks, str):
+        if landmarks not in ("rpcholesky", "uniform"):
+            raise ValueError(f"landmarks must be 'rpcholesky', 'uniform' or numbers of samples,"
+                             f" not {landmarks!r}")
+        return None
+    at = np.asarray(landmarks)
+    if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu":
+        raise ValueError(f"landmarks must be whole numbers of samples, not {landmarks!r:.60}")
+    if at.min() < 0 or at.max() >= n:
+        raise ValueError(f"landmarks must be from 0 to {n - 1}, not {at.min()} to {at.max()}")
+    if len(np.unique(at)) < len(at):
+        raise ValueError("landmarks hold a sample more than once: each may be given once")
+    return at
+
+
+def _machine(
+    net: Layer, x: Array, get: str, memory: float | None, seconds: float, threads: int | None
+) -> Machine:
+    """The limits, looked at, and what a pair and an operation cost here."""
+    if memory is None:
+        free = free_bytes()
+        memory = np.inf if free is None else MEMORY_SHARE * free
+    for name, value in (("memory", memory), ("seconds", seconds)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, not {value!r}")
+    pair = seconds_per_pair(net, x, (get,), resolve(None)) / thread_count(threads)
+    return Machine(pair, operations_per_second(), float(memory), float(seconds))
+
+
+@dataclass
+class _Fit:
+    """One fit whose plan is made."""
+
+    net: Layer
+    x: Array
+    Y: Array
+    ridge: float
+    plan: FitPlan
+    get: str
+    rtol: float
+    threads: int | None
+    seed: int
+    checkpoint: str | Path | None
+    progress: bool | None
+    outcome: str = ""
+
+    def whole(self) -> Array:
+        """Coefficients of all samples."""
+        options: dict[str, Any] = {"threads": self.threads}
+        if self.plan.method == "cholesky":
+            K = kernel(self.net, self.x, None, self.get, progress=self.progress, **options)
+            self.outcome = "exact"
+            return Cholesky(K, self.ridge, relative=True, overwrite=True).solve(self.Y)
+        operator = MatrixFree(self.net, self.x, None, self.get, progress=False, **options)
+        common: dict[str, Any] = {
+            "relative": True,
+            "rtol": self.rtol,
+            "seed": self.seed,
+            "checkpoint": self.checkpoint,
+            "progress": self.progress,
+        }
+        if self.plan.method == "cg":
+            result = cg(operator, self.Y, self.ridge, rank=self.plan.rank, **common)
+        else:
+            result = askotch(operator, self.Y, self.ridge, **common)
+        residual = float(result.residuals.max())
+        if not result.converged:
+            raise RuntimeError(
+                f"the residual is {residual:.1e} after {result.passes:.0f} passes: raise rtol or"
+                " the ridge"
+            )
+        self.outcome = f"exact to a residual of {residual:.1e}, {result.passes:.1f} passes"
+        return result.x
+
+    def choose_landmarks(self, how: str) -> Array:
+        """Numbers of samples."""
+        rng, m, n = np.random.default_rng(self.seed), self.plan.landmarks, len(self.x)
+        if how == "uniform":
+            return np.sort(rng.choice(n, m, replace=False))
+        pool = np.sort(rng.choice(n, min(n, POOL * m), replace=False))
+        operator = MatrixFree(self.net, self.x[pool], None, self.get, threads=self.threads)
+        return np.sort(pool[rpcholesky(operator, m, seed=self.seed).landmarks])
+
+    def restricted(self, at: Array) -> Array:
+        """Coefficients of the landmarks."""
+        z = np.asarray(self.x[at])
+        diagonal = kernel_diag(self.net, self.x, self.get, threads=self.threads)
+        mean = float(np.mean(diagonal, dtype=np.float64))
+        found = LandmarkRegression(
+            MatrixFree(self.net, self.x, z, self.get, progress=False, threads=self.threads),
+            kernel(self.net, z, None, self.get, dtype="float64", threads=self.threads),
+            self.Y,
+            ridge_of(self.ridge, True, mean, self.x.dtype, len(at)),
+            rtol=self.rtol,
+            seed=self.seed,
+            checkpoint=self.checkpoint,
+            progress=self.progress,
+        )
+        self.outcome = (
+            f"the restricted problem of {len(at)} landmarks to a residual of {self.rtol:.0e},"
+            f" {found.passes:.0f} passes"
+        )
+        return found.coefficients
