@@ -83,14 +83,21 @@ def test_what_the_factor_is(n, rank, dtype):
 def test_every_operator_gives_the_same_factor(rank, tmp_path):
     zarr = pytest.importorskip("zarr")
     x, K, _ = problem(150)
-    stored = zarr.create_array(store=tmp_path / "K.zarr", shape=K.shape, chunks=(40, 40), dtype="f8")
+    stored = zarr.create_array(
+        store=tmp_path / "K.zarr", shape=K.shape, chunks=(40, 40), dtype="f8"
+    )
     stored[:] = K
     expected = rpcholesky(K, rank, seed=2)
     for operator in (InMemory(K, tile=32), MatrixFree(NET, x, tile=32)):
         found = rpcholesky(operator, rank, seed=2)
         assert np.array_equal(found.landmarks, expected.landmarks)
         assert relative_error(found.factor, expected.factor) < 1e-6
-    assert relative_error(*(f.T @ f for f in (rpcholesky(stored, 150).factor, np.linalg.cholesky(K).T)))< 1e-9
+    assert (
+        relative_error(
+            *(f.T @ f for f in (rpcholesky(stored, 150).factor, np.linalg.cholesky(K).T))
+        )
+        < 1e-9
+    )
 
 
 def test_few_rows_are_read():
@@ -137,7 +144,7 @@ def test_bad_input(call, words):
 
 
 def test_landmarks_of_a_kernel_serve_regression():
-    x, K, Y = problem(200, d=3)
+    _, K, Y = problem(200, d=3)
     at = rpcholesky(K, 60).landmarks
     model = nk.LandmarkRegression(K[:, at], K[np.ix_(at, at)], Y, 1e-2)
     assert model.predict(K[:, at]).shape == Y.shape

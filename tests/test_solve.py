@@ -378,7 +378,7 @@ def test_landmarks_take_few_passes_for_any_ridge(ridge):
 
 
 def test_landmarks_go_on_where_they_stopped(tmp_path):
-    x, K, Y = problem(300, d=3)
+    _, K, Y = problem(300, d=3)
     given, file = (K[:, :40], K[:40, :40], Y, 1e-3), tmp_path / "state.npz"
     whole = LandmarkRegression(*given)
     with pytest.raises(RuntimeError, match="after 4 iterations: raise maxiter"):

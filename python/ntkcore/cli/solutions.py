@@ -1,16 +1,16 @@
-"""`ntkcore solve | predict | spectrum`: what is made of a kernel in a store."""
+"""`ntkcore fit | solve | predict | spectrum`: what is made of data and of kernels in stores."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 
-from ntkcore.cli.app import AsJson, Data, Store, Threads, app, local
-from ntkcore.cli.sources import load
+from ntkcore.cli.app import AsJson, Data, Net, Store, Threads, app, lasting, local, without_effect
+from ntkcore.cli.sources import load, parse_net
 from ntkcore.specs.text import from_json
 from ntkcore.store.files import check_place, writing
 
@@ -25,79 +25,195 @@ def _check_kernel(group: Any, kernel: str) -> None:
         )
 
 
+Rtol = Annotated[float, typer.Option(help="Of the residuals.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(callback=local, help="A file (.npz) that keeps the state.")
+]
+
+
+@app.command("fit")
+def fit_command(
+    net: Net,
+    data: Data,
+    targets: Annotated[str, typer.Argument(help="Targets, as data; text is labels of classes.")],
+    output: Annotated[Path, typer.Argument(callback=local, help="Where the model goes (.npz).")],
+    ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
+    kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
+    method: Annotated[str, typer.Option(help="auto, cholesky, cg, askotch or landmarks.")] = "auto",
+    landmarks: Annotated[
+        int | None, typer.Option(min=1, help="Solve for so many landmarks only.")
+    ] = None,
+    classify: Annotated[
+        bool, typer.Option("--classify", help="Whole numbers are labels of classes too.")
+    ] = False,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB to use; half of what is free by default.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="An exact method may take so long.")] = 3600.0,
+    rtol: Rtol = 1e-6,
+    threads: Threads = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or float64; that of the data by default.")
+    ] = None,
+    seed: int = 0,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Kernel ridge regression on data, by the method that fits them; its plan is said first.
+
+    Example:  ntkcore fit fc:depth=3 x.npy y.npy model.npz --ridge 1e-3
+    """
+    from ntkcore.linalg.fitting import fit
+
+    output = check_place(output, ".npz", [data, targets])
+    y = load(targets, labels=True)
+    model = fit(
+        parse_net(net),
+        load(data),
+        y,
+        ridge,
+        method=method,
+        n_landmarks=landmarks,
+        classify=classify or y.dtype.kind == "U",
+        memory=None if memory is None else memory * 2**30,
+        seconds=seconds,
+        get=kernel,
+        rtol=rtol,
+        dtype=dtype,
+        threads=threads,
+        seed=seed,
+        checkpoint=checkpoint,
+        say=typer.echo,
+    )
+    typer.echo(f"the model: {model.save(output)}")
+
+
 @app.command("solve")
 def solve_command(
     store: Store,
-    targets: Annotated[str, typer.Argument(help="Targets, as data.")],
+    targets: Annotated[str, typer.Argument(help="Targets, as data; text is labels of classes.")],
     output: Annotated[
         Path, typer.Argument(callback=local, help="Where the coefficients go (.npy).")
     ],
     ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    checkpoint: Annotated[
-        Path | None, typer.Option(callback=local, help="A file (.npz) that keeps the state.")
-    ] = None,
+    rtol: Rtol = 1e-6,
+    maxiter: Annotated[int, typer.Option(min=1, help="Iterations at most.")] = 1000,
+    rank: Annotated[int | None, typer.Option(min=0, help="Of the preconditioner.")] = None,
+    threads: Threads = None,
+    dtype: Annotated[str, typer.Option(help="Of the file: float32 or float64.")] = "float64",
+    classify: Annotated[
+        bool, typer.Option("--classify", help="Whole numbers are labels of classes too.")
+    ] = False,
+    checkpoint: Checkpoint = None,
 ) -> None:
     """Coefficients of kernel ridge regression by conjugate gradients on a store, read tile by tile.
 
     Example:  ntkcore solve kernel.zarr y.npy coefficients.npy --ridge 1e-3
     """
+    from threadpoolctl import threadpool_limits
+
     from ntkcore.linalg.cg import cg
+    from ntkcore.linalg.fitting import class_targets
     from ntkcore.linalg.operators import Stored
     from ntkcore.store.format import open_store
 
     output = check_place(output, ".npy", [targets])
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"--dtype must be float32 or float64, not {dtype}")
     group = open_store(store, mode="r")
     _check_kernel(group, kernel)
-    operator = Stored(group[kernel], progress=False)
-    result = cg(operator, load(targets), ridge, relative=True, checkpoint=checkpoint)
+    operator, y = Stored(group[kernel], progress=False), load(targets, labels=True)
+    if classify or y.dtype.kind == "U":
+        y, classes = class_targets(y)
+        typer.echo(
+            "classes, one column each (of two: the second's): " + ", ".join(map(str, classes))
+        )
+    with threadpool_limits(threads):
+        result = cg(
+            operator,
+            y,
+            ridge,
+            relative=True,
+            rtol=rtol,
+            maxiter=maxiter,
+            rank=rank,
+            checkpoint=checkpoint,
+        )
     if not result.converged:
         raise ValueError(
             f"no convergence: residual {result.residuals.max():.1e} after {result.iterations}"
             " iterations"
         )
     with writing(output) as file:
-        np.save(file, result.x)
+        np.save(file, result.x.astype(dtype))
     typer.echo(f"{result.iterations} iterations, {result.passes:.1f} passes: {output}")
 
 
 @app.command("predict")
 def predict_command(
-    store: Store,
-    coefficients: Annotated[
-        Path, typer.Argument(callback=local, help="What `ntkcore solve` wrote (.npy).")
+    context: typer.Context,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL DATA [OUTPUT] | STORE COEFFICIENTS DATA OUTPUT",
+            help="A model of `ntkcore fit`, or a store and what `ntkcore solve` wrote; samples;"
+            " where the predictions go (.npy), the screen by default.",
+        ),
     ],
-    data: Data,
-    output: Annotated[
-        Path, typer.Argument(callback=local, help="Where the predictions go (.npy).")
-    ],
-    kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
+    kernel: Annotated[str, typer.Option(help="Of a store: ntk or nngp.")] = "ntk",
     threads: Threads = None,
 ) -> None:
-    """Predictions for new samples; their kernel with the store's samples is never held.
+    """Predictions for new samples; their kernel with the training samples is never held.
 
-    Example:  ntkcore predict kernel.zarr coefficients.npy x_test.npy predictions.npy
+    Example:  ntkcore predict model.npz x_test.npy predictions.npy
     """
+    if not 2 <= len(places) <= 4:
+        raise ValueError(
+            "predict takes MODEL DATA [OUTPUT], or STORE COEFFICIENTS DATA OUTPUT,"
+            f" not {len(places)} arguments"
+        )
+    output = None
+    if len(places) > 2:
+        output = check_place(cast(Path, local(Path(places[-1]))), ".npy", places[:-1])
+    if len(places) == 4:
+        store, coefficients, data, _ = places
+        found = _from_store(store, coefficients, data, kernel, threads)
+    else:
+        without_effect(context, "kernel", "for a model, which knows its own")
+        found = _from_model(places[0], places[1], threads)
+    if output is None:
+        for row in found:
+            typer.echo(" ".join(map(str, np.atleast_1d(row))))
+        return
+    with writing(output) as file:
+        np.save(file, found)
+    typer.echo(f"{len(found)} predictions: {output}")
+
+
+def _from_model(model: str, data: str, threads: int | None) -> Any:
+    from ntkcore.linalg.fitting import KernelModel
+
+    known = KernelModel.load(cast(Path, local(Path(model))))
+    return known.predict(np.asarray(load(data), known.samples.dtype), threads)
+
+
+def _from_store(store: str, coefficients: str, data: str, kernel: str, threads: int | None) -> Any:
     from ntkcore.linalg.checks import targets_of
     from ntkcore.linalg.operators import MatrixFree
     from ntkcore.store.format import attributes, open_store
 
-    output = check_place(output, ".npy", [coefficients, data])
-    group = open_store(store, mode="r")
+    group = open_store(cast(str, lasting(store)), mode="r")
     found = attributes(group)
     _check_kernel(group, kernel)
-    solution = np.asarray(load(str(coefficients)))
+    solution = np.asarray(load(coefficients))
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
     if solution.shape[:1] != (len(x),):
         raise ValueError(
             f"{coefficients} has shape {solution.shape}, the store {len(x)} samples:"
             " solve with this store"
         )
-    targets_of(solution, len(x), str(coefficients))
-    operator = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads)
-    with writing(output) as file:
-        np.save(file, operator @ solution)
-    typer.echo(f"{len(z)} predictions: {output}")
+    targets_of(solution, len(x), coefficients)
+    return MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads) @ solution
 
 
 @app.command("spectrum")

@@ -31,8 +31,11 @@ DEEPEST = 10_000  # layers of a ready network
 NET = "fc:depth=3, cntk:depth=20,head=gap, myrtle:10, resnet:2, or a JSON file (Layer.to_json)."
 
 
-def load(source: str) -> np.ndarray[Any, Any]:
-    """Data named on the command line, e.g. "x.npy", "mnist.npz:X_train"; nothing is unpickled."""
+def load(source: str, labels: bool = False) -> np.ndarray[Any, Any]:
+    """Data named on the command line, e.g. "x.npy", "mnist.npz:X_train"; nothing is unpickled.
+
+    With ``labels`` text too.
+    """
     if "://" in source:
         raise ValueError(f"data are read from local files, not from {source}: download it first")
     left, colon, right = source.rpartition(":")
@@ -57,7 +60,7 @@ def load(source: str) -> np.ndarray[Any, Any]:
         ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if found.dtype.kind not in "fiub":
+    if found.dtype.kind not in ("fiubU" if labels else "fiub"):
         raise TypeError(
             f"{source} must hold real numbers, not dtype {found.dtype}: convert it first"
         )

@@ -1,4 +1,4 @@
-"""(K + ridge I) A = Y by sketched blocks: for so many points that no preconditioner of n x rank fits."""
+"""(K + ridge I) A = Y by sketched blocks, where no preconditioner of n x rank fits."""
 
 from __future__ import annotations
 

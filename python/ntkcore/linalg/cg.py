@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ntkcore.engine.device_arrays import beside, to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
-from ntkcore.linalg.checkpoints import Checkpoint
+from ntkcore.linalg.checkpoints import Checkpoint, System
 from ntkcore.linalg.checks import targets_of
 from ntkcore.linalg.noise import ridge_of
 from ntkcore.linalg.nystrom import Nystrom
@@ -251,7 +251,7 @@ class Problem:
 
     def __init__(
         self,
-        operator: KernelOperator,
+        operator: System,
         Y: Array,
         ridge: float,
         about: bytes,

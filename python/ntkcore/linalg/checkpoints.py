@@ -5,16 +5,25 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
-from ntkcore.linalg.operators import KernelOperator
 from ntkcore.store.files import writing
 
 Array = npt.NDArray[np.float64]
+
+
+class System(Protocol):
+    """A symmetric matrix by its products with matrices, which lie where ``xp`` says."""
+
+    xp: Any
+    shape: tuple[int, int]
+
+    def product(self, X: Any, /) -> Any:
+        """Times a matrix."""
 
 
 class Checkpoint:
@@ -26,7 +35,7 @@ class Checkpoint:
         None keeps nothing.
     names : tuple of str
         Of the arrays.
-    operator : KernelOperator
+    operator : System
         Told apart from others by a product, at the price of a pass.
     about : bytes
         What else must agree.
@@ -36,7 +45,7 @@ class Checkpoint:
         self,
         file: Path | None,
         names: tuple[str, ...],
-        operator: KernelOperator,
+        operator: System,
         *about: bytes,
     ) -> None:
         self.file = file
@@ -98,7 +107,7 @@ class Checkpoint:
         return hashlib.sha256(b"".join(whole)).hexdigest()
 
 
-def _probe(operator: KernelOperator) -> Array:
+def _probe(operator: System) -> Array:
     """K times a vector that is always the same: tells kernels apart whose diagonals agree."""
     vector = np.random.default_rng(0).standard_normal((operator.shape[0], 1))
     out: Array = to_host(operator.product(operator.xp.asarray(vector)))

@@ -1,4 +1,4 @@
-"""Which solver fits a problem: passes, memory and time of each, from a pair's and a product's cost."""
+"""Which solver fits a problem: passes, memory and time of each."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ class FitPlan:
             kind = "exact"
         passes = "1 pass" if self.passes == 1 else f"about {self.passes} passes"
         text = (
-            f"{what}: {kind}; {passes}, {size_text(self.memory)},"
-            f" about {time_text(self.seconds)}"
+            f"{what}: {kind}; {passes}, {size_text(self.memory)}, about {time_text(self.seconds)}"
         )
         return text + (f" ({self.reason})" if self.reason else "")
 
@@ -117,9 +116,7 @@ def choose(
     plans = [problem.plan(name) for name in EXACT if method in ("auto", name)]
     if method != "auto":
         return plans[0]
-    fitting = [
-        p for p in plans if p.memory <= machine.memory and p.seconds <= machine.seconds
-    ]
+    fitting = [p for p in plans if p.memory <= machine.memory and p.seconds <= machine.seconds]
     if fitting:
         return min(fitting, key=lambda p: p.seconds)
     return problem.landmarks(None, "; ".join(_too_much(p, machine) for p in plans))
@@ -156,12 +153,12 @@ class _Problem:
         return 0, 1, copies * n**2, seconds
 
     def _cg(self) -> tuple[int, int, float, float]:
-        """Of the 40 iterations that a large rank takes at usual ridges."""
+        """Of the 40 iterations that a rank of n/10 takes at usual ridges; more below it."""
         n, vectors = self.n, 48 * self.n * self.outputs
         room = max(self.machine.memory - self.held - vectors, 0)
         rank = int(min(n // 4, 0.6 * room // (n * self.itemsize)))
         memory = vectors + n * rank * self.itemsize + 16 * rank**2
-        passes = 40 if rank else 1000
+        passes = int(min(1000, 40 * max(1, n / 10 / max(rank, 1)) ** 0.5))
         seconds = passes * n**2 / 2 * self.machine.pair + n * rank * self.machine.pair
         return rank, passes, memory, seconds + 2 * n * rank**2 / self.machine.flops
 

@@ -73,27 +73,21 @@ class KernelModel:
     def save(self, file: str | Path) -> Path:
         """Into one .npz file; whole, or as it was."""
         place = check_place(file, ".npz")
-        classes = {} if self.classes is None else {"classes": self.classes}
+        parts: dict[str, Any] = {"samples": self.samples, "coefficients": self.coefficients}
+        if self.classes is not None:
+            parts["classes"] = self.classes
         with writing(place) as out:
-            np.savez(
-                out,
-                net=self.net.to_json(),
-                get=self.get,
-                samples=self.samples,
-                coefficients=self.coefficients,
-                **classes,
-            )
+            np.savez(out, net=self.net.to_json(), get=self.get, **parts)
         return place
 
     @classmethod
     def load(cls, file: str | Path) -> KernelModel:
         """What `save` wrote; nothing is unpickled."""
         try:
-            with np.load(file, allow_pickle=False) as found:
-                names = ("samples", "coefficients")
-                arrays = [found[name] for name in names]
+            with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as found:
+                net, get = from_json(str(found["net"])), str(found["get"])
                 classes = found["classes"] if "classes" in found.files else None
-                return cls(from_json(str(found["net"])), str(found["get"]), *arrays, classes)
+                return cls(net, get, found["samples"], found["coefficients"], classes)
         except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{file} is no model of `ntkcore fit`, or damaged ({error}): fit it again"
@@ -215,6 +209,7 @@ def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
     One-hot vectors minus their mean over the classes; of two classes -1 and +1.
     """
     given = np.asarray(labels)
+    given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
     if given.ndim != 1 or not len(given):
         raise ValueError(f"labels must have shape (n,), not {given.shape}")
     if given.dtype.kind == "f":
@@ -222,9 +217,7 @@ def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
     classes, codes = np.unique(given, return_inverse=True)
     count = len(classes)
     if count < 2:
-        raise ValueError(
-            f"y holds one class only ({classes[0]}): a classifier needs two or more"
-        )
+        raise ValueError(f"y holds one class only ({classes[0]}): a classifier needs two or more")
     targets = 2.0 * codes - 1 if count == 2 else np.eye(count)[codes] - 1 / count
     return targets, classes
 
@@ -233,8 +226,10 @@ def _landmarks_of(landmarks: Any, n: int) -> Array | None:
     """Given numbers of samples, looked at; None for a way of choosing them."""
     if isinstance(landmarks, str):
         if landmarks not in ("rpcholesky", "uniform"):
-            raise ValueError(f"landmarks must be 'rpcholesky', 'uniform' or numbers of samples,"
-                             f" not {landmarks!r}")
+            raise ValueError(
+                f"landmarks must be 'rpcholesky', 'uniform' or numbers of samples,"
+                f" not {landmarks!r}"
+            )
         return None
     at = np.asarray(landmarks)
     if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu":

@@ -149,9 +149,7 @@ class _Growing:
             pivots = drawn[kept]
             self._append(pivots, root, self.operator.rows(pivots) if rows is None else rows[kept])
 
-    def _accepted(
-        self, drawn: npt.NDArray[np.int64], K: Any, room: int
-    ) -> tuple[list[int], Array]:
+    def _accepted(self, drawn: npt.NDArray[np.int64], K: Any, room: int) -> tuple[list[int], Array]:
         """Positions in ``drawn`` of the pivots taken, and the Cholesky factor between them.
 
         A proposal is taken with the probability h/u: u is the residual's diagonal that it was
@@ -163,7 +161,8 @@ class _Growing:
         noise = 10 * self.eps * self.diagonal[drawn]
         h, root = H.diagonal().copy(), np.zeros((len(drawn), room))
         self.residual[drawn[h <= noise]] = 0  # rounding is no reason to draw a row again
-        chances, kept = self.rng.random(len(drawn)) * self.residual[drawn], []
+        chances = self.rng.random(len(drawn)) * self.residual[drawn]
+        kept: list[int] = []
         for j in range(len(drawn)):
             if len(kept) < room and h[j] > max(chances[j], noise[j]):
                 m = len(kept)

@@ -1,0 +1,176 @@
+"""From data to a model: which solver is chosen, and what it gives."""
+
+import numpy as np
+import pytest
+
+import ntkcore as nk
+from conftest import relative_error
+from ntkcore.linalg.choice import Machine, choose
+from ntkcore.linalg.fitting import KernelModel, class_targets, fit
+from test_cli import run
+from test_solve import NET
+
+RIDGE = 1e-2
+
+
+@pytest.fixture(scope="module")
+def samples():
+    x = np.random.default_rng(0).standard_normal((400, 4))
+    return x, np.stack([np.sin(x[:, 0]), x[:, 1] * x[:, 2]], 1)
+
+
+@pytest.mark.parametrize("method", ["auto", "cholesky", "cg", "askotch"])
+def test_exact_methods_give_kernel_ridge_regression(samples, method):
+    x, y = samples
+    K = nk.kernel(NET, x)
+    exact = K @ np.linalg.solve(K + RIDGE * np.diagonal(K).mean() * np.eye(len(x)), y)
+    said = []
+    model = fit(NET, x, y, RIDGE, method=method, rtol=1e-8, say=said.append)
+    assert relative_error(model.predict(x), exact) < 1e-5
+    assert len(said) == 2
+    assert said[0].endswith("s")
+    assert said[1].startswith("exact")
+    assert relative_error(fit(NET, x, y[:, 0], RIDGE).predict(x), exact[:, 0]) < 1e-5
+
+
+@pytest.mark.parametrize("landmarks", ["rpcholesky", "uniform", np.arange(0, 400, 5)])
+def test_landmarks_give_the_restricted_problem(samples, landmarks):
+    x, y = samples
+    number = 80 if isinstance(landmarks, str) else None
+    model = fit(NET, x, y, RIDGE, n_landmarks=number, landmarks=landmarks, rtol=1e-9)
+    z = model.samples
+    assert z.shape == (80, 4)
+    if number is None:
+        assert np.array_equal(z, x[::5])
+    ridge = RIDGE * nk.kernel_diag(NET, x).mean()
+    K, inner = nk.kernel(NET, x, z), nk.kernel(NET, z)
+    exact = np.linalg.solve(K.T @ K + ridge * inner, K.T @ y)
+    assert relative_error(model.predict(x), K @ exact) < 1e-5
+    every = fit(NET, x, y, RIDGE, landmarks=np.arange(len(x)), rtol=1e-9)
+    assert relative_error(every.predict(x), fit(NET, x, y, RIDGE).predict(x)) < 1e-5
+
+
+def test_a_classifier_predicts_labels(samples):
+    x, y = samples
+    for labels in (np.where(y[:, 0] > 0, "up", "down"), np.digitize(y[:, 0], [-0.5, 0.5])):
+        model = fit(NET, x, labels, 1e-4, classify=True)
+        assert (model.predict(x) == labels).mean() > 0.95
+        own = nk.estimators.NTKClassifier(NET, ridge=1e-4).fit(x, labels)
+        assert np.array_equal(own.predict(x), model.predict(x))
+    targets, classes = class_targets([3, 1, 3])
+    assert (targets.tolist(), classes.tolist()) == ([1, -1, 1], [1, 3])
+
+
+def test_a_model_is_kept_in_a_file(samples, tmp_path):
+    x, y = samples
+    model = fit(NET, x, np.where(y[:, 0] > 0, "up", "down"), n_landmarks=50, classify=True)
+    found = KernelModel.load(model.save(tmp_path / "model"))
+    assert found.net == NET
+    assert np.array_equal(found.predict(x), model.predict(x))
+    whole = (tmp_path / "model.npz").read_bytes()
+    (tmp_path / "model.npz").write_bytes(whole[:-200])
+    with pytest.raises(ValueError, match="no model of `ntkcore fit`, or damaged"):
+        KernelModel.load(tmp_path / "model.npz")
+
+
+def test_estimators_by_landmarks_and_iterations(samples):
+    x, y = samples
+    exact = nk.estimators.NTKRegressor(NET, ridge=RIDGE).fit(x, y).predict(x)
+    for solver in ("cg", "askotch"):
+        model = nk.estimators.NTKRegressor(NET, ridge=RIDGE, solver=solver).fit(x, y)
+        assert relative_error(model.predict(x), exact) < 1e-4
+    few = nk.estimators.NTKRegressor(NET, ridge=RIDGE, n_landmarks=200).fit(x, y)
+    assert few.X_fit_.shape == (200, 4)
+    assert relative_error(few.predict(x), exact) < 0.3
+    with pytest.raises(ValueError, match="sample_weight needs solver='cholesky'"):
+        few.fit(x, y, np.ones(len(x)))
+    with pytest.raises(ValueError, match="method must be"):
+        nk.estimators.NTKRegressor(NET, solver="qr").fit(x, y)
+
+
+MACHINE = Machine(pair=2e-9, flops=1e11, memory=8e9, seconds=3600)
+
+
+@pytest.mark.parametrize(
+    ("n", "machine", "method"),
+    [
+        (2000, MACHINE, "cholesky"),
+        (100_000, MACHINE, "cg"),
+        (300_000, Machine(2e-9, 1e11, 1e9, 1e5), "askotch"),
+        (1_000_000, MACHINE, "landmarks"),
+        (100_000, Machine(1e-6, 1e11, 8e9, 3600), "landmarks"),
+    ],
+)
+def test_the_choice(n, machine, method):
+    plan = choose(n, 1, 4, n * 40, machine)
+    assert plan.method == method
+    assert plan.memory <= machine.memory
+    assert plan.seconds <= machine.seconds
+    if method == "landmarks":
+        assert 1000 <= plan.landmarks <= 10 * n**0.5
+        assert "Cholesky would take" in plan.reason
+        assert f"{plan.landmarks} landmarks: the restricted problem" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "qr"}, "method must be 'auto' or one of"),
+        ({"n_landmarks": 0}, "n_landmarks must be"),
+        ({"n_landmarks": 401}, "401 landmarks are more than the 400 samples"),
+        ({"n_landmarks": 5, "method": "cg"}, "no effect with method='cg'"),
+        ({"landmarks": "best"}, "landmarks must be 'rpcholesky', 'uniform'"),
+        ({"landmarks": [0, 400]}, "landmarks must be from 0 to 399, not 0 to 400"),
+        ({"landmarks": [-1]}, "landmarks must be from 0"),
+        ({"landmarks": [3, 3]}, "more than once"),
+        ({"landmarks": [0.5]}, "whole numbers"),
+        ({"memory": 0}, "memory must be positive"),
+        ({"memory": 1000}, "too little for 400 points"),
+        ({"seconds": np.nan}, "seconds must be positive"),
+        ({"rtol": 0}, "rtol must be"),
+        ({"ridge": -1}, "ridge must be"),
+        ({"get": "both"}, "get must be"),
+        ({"classify": True}, "labels must have shape"),
+    ],
+)
+def test_bad_options(samples, options, words):
+    x, y = samples
+    with pytest.raises(ValueError, match=words):
+        fit(NET, x, y, **options)
+
+
+def test_bad_data(samples):
+    x, y = samples
+    wrong = x.copy()
+    wrong[399, 0] = np.nan
+    for given, words in (((wrong, y), "NaN"), ((x, y[:-1]), "y must have shape")):
+        with pytest.raises(ValueError, match=words):
+            fit(NET, *given)
+    with pytest.raises(ValueError, match="one class only"):
+        fit(NET, x, np.ones(400), classify=True)
+
+
+def test_the_command_line(samples, tmp_path):
+    x, y = samples
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", np.where(y[:, 0] > 0, "up", "down"))
+    files = [str(tmp_path / name) for name in ("x.npy", "y.npy", "model.npz", "out.npy")]
+    done = run("fit", "fc:2", *files[:3], "--landmarks", "60")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("landmarks, 400 points, 60 landmarks")
+    assert lines[-1] == f"the model: {files[2]}"
+    done = run("predict", files[2], files[0], files[3])
+    assert done.stdout == f"400 predictions: {files[3]}\n"
+    found = np.load(files[3])
+    assert (found == np.load(files[1])).mean() > 0.9
+    assert run("predict", files[2], files[0]).stdout.split() == found.tolist()
+    for wrong, words in (
+        (("predict", files[2]), "predict takes MODEL DATA [OUTPUT]"),
+        (("predict", files[0], files[0]), "no model of `ntkcore fit`"),
+        (("predict", files[2], files[0], files[0]), "would be overwritten"),
+        (("predict", files[2], files[0], "--kernel", "ntk"), "has no effect"),
+    ):
+        done = run(*wrong)
+        assert done.returncode != 0
+        assert words in done.stderr
