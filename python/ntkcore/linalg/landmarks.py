@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 
 from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.tiles import progress_bar
@@ -184,12 +183,14 @@ class _Whitened:
         B is K_nm itself where n is small, else a sparse sign sketch of it.
         """
         n, m = self.samples.shape
-        B, right = np.zeros((min(n, SKETCH * m), m)), np.zeros((m, Y.shape[1]))
-        for rows, block in self._blocks():
-            here = to_host(block).astype(np.float64, copy=False)
-            right += here.T @ Y[rows]
+        B = np.zeros((min(n, SKETCH * m), m), self.samples.storage_dtype)
+        right = np.zeros((m, Y.shape[1]))
+        for rows, tile in self._blocks():
+            here = to_host(tile)
+            for at, block in in_double(here, rows.start):
+                right += block.T @ Y[at]
             if n > SKETCH * m:
-                B += _signs(len(B), rows, seed) @ here
+                _add_signed(B, here, np.random.default_rng([seed, rows.start]))
             else:
                 B[rows] = here
         return B, lower_solve(self._root, right)
@@ -198,15 +199,15 @@ class _Whitened:
         """L^-1 B^T B L^-T."""
         out = np.zeros(self.shape)
         for i in range(0, len(B), self.samples.tile):
-            whitened = lower_solve(self._root, B[i : i + self.samples.tile].T)
+            whitened = lower_solve(self._root, B[i : i + self.samples.tile].T.astype(np.float64))
             out += whitened @ whitened.T
         return out
 
 
-def _signs(height: int, rows: slice, seed: int) -> Any:
-    """The columns of a sparse sign matrix for these rows of the kernel: 8 random signs each."""
-    rng, count = np.random.default_rng([seed, rows.start]), rows.stop - rows.start
-    at = rng.integers(height, size=count * SIGNS)
-    signs = rng.choice([-1.0, 1.0], count * SIGNS) / SIGNS**0.5
-    shape = (height, count)
-    return scipy.sparse.csr_array((signs, (at, np.arange(count).repeat(SIGNS))), shape=shape)
+def _add_signed(B: Any, rows: Any, rng: np.random.Generator) -> None:
+    """Each row, with a random sign, to 8 random rows of B: a sparse sign matrix times the rows."""
+    for i in range(0, len(rows), len(B)):
+        part = rows[i : i + len(B)]
+        for _ in range(SIGNS):
+            signs = rng.choice([-1.0, 1.0], len(part)).astype(B.dtype) / SIGNS**0.5
+            B[rng.permutation(len(B))[: len(part)]] += signs[:, None] * part
