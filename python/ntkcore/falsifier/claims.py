@@ -94,6 +94,7 @@ METRICS: dict[str, Metric] = {
 }
 OF_CLASSES = ("error", "cross_entropy", "train_error")
 OF_PATHS = ("half_time",)
+COMPUTE = "compute"  # an axis of every network
 
 LEAST = 1e-6  # below it a metric counts as this much in logarithms
 WORST = -1.0  # an arm more than twice as wrong as chance counts as twice: no split owns the mean
@@ -181,7 +182,8 @@ class Claim:
         The least effect that counts, > 0.
     axis, values
         A keyword of the task ("n", "noise", …), or "width", or "depth"; its values rising.
-        None: the task as it is.
+        "compute": 6 x parameters x batch x steps, the metric being that of the best width of
+        `Training.widths` at its best step. None: the task as it is.
     floor
         What counts as chance instead: a function `Split` -> metric, for example the score of the
         best linear fit, or of a rule that everybody knows.

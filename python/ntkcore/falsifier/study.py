@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import ntkcore
-from ntkcore.falsifier.claims import OF_PATHS, Claim, Point, check_classes, check_names
+from ntkcore.falsifier.claims import COMPUTE, OF_PATHS, Claim, Point, check_classes, check_names
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
@@ -55,6 +55,13 @@ class Training:
         The names of those that train, with wildcards ("body.0.*"). The others stay what the network
         starts with, such as a function (seed) that loads weights makes it. The infinite kernels are
         of all parameters: with fewer, the mean kernel over initialisations stands for them.
+    head
+        The names of the last layer's parameters, with wildcards: before anything starts they are
+        solved for on the training set (ridge regression on the features as they are), and every arm
+        goes on from there; for a loaded network with a new head (Kumar et al. 2022). Without, a
+        loaded head is kept where its outputs say something about the validation set.
+    widths
+        Of networks, rising, for claims over "compute": at each compute the best of them is taken.
     after_kernel
         Do the learned features suffice? The trained network's kernel is solved on as many samples
         that it never saw, or on half of the test samples where the task has no more.
@@ -72,6 +79,8 @@ class Training:
     base_width: int = 64
     readout: bool = False
     parameters: tuple[str, ...] = ALL
+    head: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
     after_kernel: bool = False
 
     def __post_init__(self) -> None:
@@ -130,6 +139,8 @@ class Network:
     def at(self, point: Point) -> tuple[Layer | None, dict[str, Any]]:
         """The spec at a point, and the keywords of a module's maker."""
         keywords = {point[0]: int(point[1])} if point and point[0] in OF_NETWORKS else {}
+        if point[:1] == (COMPUTE,):
+            keywords = {"width": self.width}
         spec = self.spec
         if spec is not None and not isinstance(spec, Layer):
             spec = spec(**{key: value for key, value in keywords.items() if key == "depth"})
@@ -187,7 +198,7 @@ class Study:
         )
 
     def _task_at(self, point: Point) -> Callable[[int], Split]:
-        if not point or point[0] in OF_NETWORKS:
+        if not point or point[0] in (*OF_NETWORKS, COMPUTE):
             return self.task
         value = int(point[1]) if float(point[1]).is_integer() else point[1]
         return functools.partial(self.task, **{point[0]: value})
@@ -245,6 +256,8 @@ class Study:
                 raise TypeError(f"the task must give a Split, not {type(split).__name__}")
             for claim in self.claims:
                 _check_metric(claim, split, self.training)
+        if self.training.readout and self.training.head:
+            raise ValueError("readout=True solves the last layer afterwards: leave head away")
         if self.training.readout and self.network.module is not None:
             raise ValueError(
                 "readout=True needs a spec: which layer of a torch module is the last is not known"
@@ -253,16 +266,23 @@ class Study:
     def _check_axis(self, claim: Claim) -> None:
         axes = (
             self.keywords()
-            | {"width"}
+            | {"width", COMPUTE}
             | ({"depth"} if not isinstance(self.network.spec, Layer) else set())
         )
         if self.network.module is not None:
-            axes -= {"width", "depth"} - set(inspect.signature(self.network.module).parameters)
+            own = set(inspect.signature(self.network.module).parameters)
+            axes -= {"width", "depth"} - own
+            axes -= set() if "width" in own else {COMPUTE}
         if claim.axis is not None and claim.axis not in axes:
             raise ValueError(
                 f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are"
-                f" {', '.join(sorted(axes))} (a task's keywords; width;"
-                " depth where the network is a function of it)"
+                f" {', '.join(sorted(axes))} (a task's keywords; width and compute, for a maker of"
+                " modules with a keyword width; depth where the network is a function of it)"
+            )
+        if claim.axis == COMPUTE and not (self.training.widths and self.training.early_stopping):
+            raise ValueError(
+                f"claim {claim.name!r} is of the best width and step at every compute: give"
+                " Training(widths=(…), early_stopping=True)"
             )
 
     def fingerprint(self, start: object = None) -> str:
