@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from ntkcore import Dense, Relu, Serial, kernel, mlp
+from ntkcore import Conv, Dense, GlobalAvgPool, Relu, Residual, Serial, kernel, mlp
 from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify
 from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Key
@@ -167,6 +167,20 @@ def test_divergence_names_the_rate_that_was_given(arm, alpha, optimizer):
     setting = {"config": training.configurations()[0], "alpha": alpha}
     content = perform(study(tiny, mlp(1), training), Key(arm, PLACE), setting)
     assert "a learning rate of 1e+30" in content["diverged"]
+
+
+def test_kernels_of_images_tune_their_convolutions():
+    net = Serial(Conv((3, 3), W_std=1.5, b_std=0.2), Relu(), GlobalAvgPool(), Dense())
+    stds = [(each.layers[0].W_std, each.layers[0].b_std, each.layers[3].W_std, each.layers[3].b_std)
+            for each in variants(net)]  # fmt: skip
+    assert stds == [
+        (1.5, 0.2, 1.0, None),
+        (1.5, 0.1, 1.0, None),
+        (1.5, 1.0, 1.0, None),
+        (0.75, 0.2, 0.5, None),
+        (3.0, 0.2, 2.0, None),
+    ]
+    assert len(variants(Serial(Residual(Dense(b_std=0.3), Relu()), Dense()))) == 5
 
 
 # --- tokens

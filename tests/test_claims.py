@@ -1,11 +1,13 @@
 """Claims: what metrics and predicates make of given predictions."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
 
 from ntkcore import mlp
 from ntkcore.falsifier import Budget, Claim, Split, falsify
@@ -212,7 +214,15 @@ def test_a_network_against_another_from_data_to_report(tmp_path):
         one, other = (tables.effects(arm, claim) for tables in (both.tables, both.versus))
         assert effect.mean == pytest.approx(float((one - other).mean()))
     assert both.versus.study.network.spec == mlp(2)
-    assert "Effects are differences to those of Serial" in str(list(both._blocks(both.record())))
+    text = str(list(both._blocks(both.record())))
+    assert "Effects are differences to those of the other network, Serial, Dense" in text
+    assert "nmse, all: network / other" in text
+    means = [t.values("ntk", [()], "metrics", "nmse").mean() for t in (both.tables, both.versus)]
+    assert f"{means[0]:.3g} / {means[1]:.3g}" in text
+    assert both.record()["versus"]["metrics"]["nmse"]["ntk"] == {"all": [pytest.approx(means[1])]}
+    assert both._pictures()["claim-1"]
+    cells = [json.loads(f.read_text()) for f in tmp_path.rglob("cells/**/*.json")]
+    assert both.seconds() == pytest.approx(sum(cell["seconds"] for cell in cells), abs=0.06)
     with pytest.raises(ValueError, match="another study"):
         falsify(
             tiny,

@@ -15,7 +15,7 @@ from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
 from ntkcore.falsifier.study import Network, Study
-from ntkcore.falsifier.verdict import Evidence, judge
+from ntkcore.falsifier.verdict import Evidence, as_good, judge
 from test_control import SMALL, tiny
 
 # --- statistics
@@ -122,6 +122,23 @@ def test_learned_features_that_suffice(after, expected):
     verdict = kind(dataclasses.replace(found, after=after))
     assert verdict.kind == expected
     assert "over the learned features" in verdict.sentence
+
+
+def test_that_features_suffice_is_given_up_before_that_they_are_needed():
+    """p of .003 and .04 among three claims: Holm keeps the first."""
+    found = evidence(**frozen(0.0, features=0.9))
+    bar = as_good(Claim("c"), found.effects["features"])
+    noise = 0.1 * np.linspace(-1, 1, 15)
+    found = dataclasses.replace(found, after=bar + noise + 0.03)
+    claims = [Claim("c"), Claim("d"), Claim("e")]
+    broken = dataclasses.replace(found, missing={"lazy": "diverged"})
+    (alone,) = judge(claims[:1], [found])
+    beside = judge(claims, [found, broken, broken])[0]
+    assert alone.kind == verdicts.SUFFICE
+    assert 0.05 / 3 < alone.p < 0.05
+    assert beside.kind == verdicts.NEEDS
+    assert beside.p < 0.01
+    assert beside.stands == pytest.approx(alone.stands, abs=0.05)
 
 
 def test_a_kernel_that_learns_the_easy_part_is_a_part():

@@ -124,6 +124,24 @@ class Tables:
         """What was tuned once for an arm at a point."""
         return self.cells.get(Key(arm, Place(point, 0, 0), setting=True))
 
+    def contents(self) -> Iterator[Content]:
+        """All finished cells."""
+        study, last = self.study, self.study.points()[-1]
+        keys = [
+            Key(arm, Place(point, 0, 0), setting=True)
+            for arm in arms_of(study)
+            for point in study.points()
+        ]
+        keys += [
+            Key(arm, place) for arm in arms_of(study) for place in places(study, arm, self.budget)
+        ]
+        keys += [
+            Key("ntk", Place(last, 0, i), n)
+            for n in study.sizes(self.budget.sweep)
+            for i in range(self.budget.swept)
+        ]
+        return (content for key in keys if (content := self.cells.get(key)) is not None)
+
     def evidence(self, claim: Claim) -> Evidence:
         """All that the verdict on a claim needs."""
         arms = self.arms(claim)

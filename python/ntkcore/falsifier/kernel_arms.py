@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +15,8 @@ from ntkcore.falsifier.study import Content, Place, Setting, Study, Training
 from ntkcore.falsifier.tasks import Array, Split
 from ntkcore.finite import nmse
 from ntkcore.linalg.eigen import Modes, eigenmodes
-from ntkcore.specs.layers import Layer
-from ntkcore.specs.parameters import parameters, with_parameters
+from ntkcore.specs.convolutions import Convolution
+from ntkcore.specs.layers import Container, Dense, Layer
 from ntkcore.theory.dynamics import Dynamics
 
 B_STDS, W_FACTORS = (0.1, 1.0), (0.5, 2.0)  # what a kernel tries beside what it is given
@@ -133,14 +135,26 @@ def _blocks(net: Layer, get: str, split: Split) -> Parts:
 
 
 def variants(net: Layer) -> list[Layer]:
-    """The net, and it with other standard deviations of its dense layers: a network that is trained
-    may grow its biases and weights, a kernel has them for good.
+    """The net, and it with other standard deviations of its dense and convolutional layers: a
+    network that is trained may grow its biases and weights, a kernel has them for good.
     """
-    given = parameters(net)
-    values = [[p.value for p in given]]
-    values += [[b if p.name == "b_std" else p.value for p in given] for b in B_STDS]
-    values += [[w * p.value if p.name == "W_std" else p.value for p in given] for w in W_FACTORS]
-    return [with_parameters(net, row) for row in dict.fromkeys(map(tuple, values))]
+    others = [_with_stds(net, b_std=b) for b in B_STDS]
+    others += [_with_stds(net, factor=factor) for factor in W_FACTORS]
+    return list({each.to_json(): each for each in (net, *others)}.values())
+
+
+def _with_stds(layer: Any, b_std: float | None = None, factor: float = 1.0) -> Any:
+    """The same with this b_std wherever there is one, and so many times every W_std."""
+    if isinstance(layer, tuple):
+        return tuple(_with_stds(each, b_std, factor) for each in layer)
+    if isinstance(layer, Container):
+        inner = {field.name: getattr(layer, field.name) for field in fields(layer)}
+        changed = {name: _with_stds(each, b_std, factor) for name, each in inner.items()}
+        return type(layer)._from_fields(changed)
+    if not isinstance(layer, (Dense, Convolution)):
+        return layer
+    own = None if layer.b_std is None else (layer.b_std if b_std is None else b_std)
+    return replace(layer, W_std=factor * layer.W_std, b_std=own)
 
 
 def power(modes: Modes, y: Array) -> dict[str, list[float]]:

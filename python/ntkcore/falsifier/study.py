@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import ntkcore
 from ntkcore.falsifier.claims import COMPUTE, OF_PATHS, Claim, Point, check_classes, check_names
@@ -175,8 +176,9 @@ class Study:
         return list(dict.fromkeys(point for claim in self.claims for point in claim.points))
 
     def split(self, point: Point, number: int) -> Split:
-        """The data at a point; the same for every arm and every seed."""
-        return self._task_at(point)(number)
+        """The data at a point; the same for every arm and every seed, whatever the threads."""
+        with threadpool_limits(1, user_api="blas"):
+            return self._task_at(point)(number)
 
     def fresh(self, point: Point, number: int) -> Split:
         """The split with other training samples, as many: the rest of a training set twice as
