@@ -111,6 +111,25 @@ def test_no_split_owns_the_mean():
         np.testing.assert_allclose(effect, [-1, -1, 0.9])
 
 
+def test_no_wrong_sample_counts_as_half_of_one():
+    """Of ten test samples: in logarithms .05, not a millionth that would own every mean."""
+    axis = {"axis": "n", "values": (20, 40)}
+    claims = [Claim("p", "error", "power_law", **axis), Claim("e", "error", **axis)]
+    claims += [Claim("q", "nmse", "power_law", **axis)]
+    options = {"width": 8, "training": SMALL, "budget": Budget(1, ())}
+    report = falsify(tiny, mlp(1), claims, **options)
+    for path in list(report.cells.found):
+        if path.startswith("features/n=40/split"):
+            report.cells.found[path]["metrics"] = {"error": 0.0, "nmse": 0.0}
+        elif path.startswith("features/n=20/split"):
+            report.cells.found[path]["metrics"] = {"error": 0.2, "nmse": 0.2}
+    found = [report.tables.effects("features", claim) for claim in claims]
+    half = 0.5 / len(tiny(0).y_test)
+    np.testing.assert_allclose(found[0], np.log2(0.2 / half))
+    np.testing.assert_allclose(found[2], np.log2(0.2 / 1e-6))
+    assert found[1] == 1
+
+
 def test_a_floor_stands_for_chance():
     split = made(np.where(np.arange(60) % 3, 1.0, -1.0))
 

@@ -1,6 +1,7 @@
 """Statistics that hold their level, verdicts on effects that are known, and what a report says."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ pytest.importorskip("torch")
 
 pytest.importorskip("matplotlib")
 
-from ntkcore import mlp
-from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify
+from ntkcore import Dense, Relu, Serial, mlp
+from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify, network_arms
 from ntkcore.falsifier import verdict as verdicts
+from ntkcore.falsifier.arms import ARMS
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
-from ntkcore.falsifier.study import Network, Study
+from ntkcore.falsifier.study import Network, Place, Study
+from ntkcore.falsifier.tasks import harmonic
 from ntkcore.falsifier.verdict import Evidence, as_good, judge
 from test_control import SMALL, tiny
 
@@ -329,6 +332,75 @@ def test_a_read_out_that_grows_moves_no_features():
     with torch.no_grad():
         first[: len(first) // 2] *= 5
     assert _turned(_hidden_kernel(network, x), hidden) > 0.02
+
+
+# --- small networks
+
+
+def odd(seed, *, n=80, scale=1.0):
+    """An odd function of one coordinate, of inputs of any scale."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n + 130, 5))
+    y = x[:, :1] / np.linalg.norm(x, axis=1, keepdims=True)
+    x *= scale * y / x[:, :1]
+    a, b = 100, 130
+    return Split(x[b:], y[b:], x[a:b], y[a:b], x[:a], y[:a])
+
+
+ONE = {"weight_decays": (0.0,), "looks": 6}
+
+
+@pytest.mark.parametrize(
+    ("training", "width"),
+    [
+        # The network's features stay where they were drawn.
+        (Training(150, "sgd", (1.0,), batch_size=None, parameterization="ntk", **ONE), 128),
+        # They move, and so do those of the network that is to be lazy.
+        (Training(150, learning_rates=(3e-2,), **ONE), 16),
+    ],
+)
+def test_movement_does_not_veto_what_small_frozen_networks_show(training, width, monkeypatch):
+    monkeypatch.setattr(network_arms, "ALPHAS", (1.0,))
+    report = falsify(
+        odd, mlp(1, b_std=0.1), Claim("c"), width=width, training=training, budget=Budget(sweep=())
+    )
+    turned = report.tables.values("features", [()], "turned").mean()
+    moved = report.tables.values("lazy", [()], "movement").mean()
+    assert (turned < network_arms.TURNED) == (width == 128)
+    assert (moved > network_arms.LAZY) == (width == 16)
+    assert report.verdicts[0].effects["linearised"].mean > 0.9
+    assert report.kind == verdicts.PRESENT
+
+
+def test_unscaled_inputs_are_told():
+    """Adam sees another kernel: of the frozen arms the lazy network alone does not learn."""
+    report = falsify(
+        functools.partial(odd, scale=0.003),
+        mlp(1, b_std=0.1),
+        Claim("c"),
+        width=32,
+        training=Training(300, learning_rates=(2e-2,), weight_decays=(0.0,), looks=2),
+        budget=Budget(sweep=()),
+    )
+    (verdict,) = report.verdicts
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert [gate.name for gate in verdict.gates if not gate.passed] == ["frozen arms agree"]
+    assert "unscaled inputs" in verdict.sentence
+    assert verdict.effects["linearised"].mean > 0.9 > 0.4 > verdict.effects["lazy"].mean
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_a_small_b_std_with_an_odd_target(tuned):
+    """The kernel that was given has no constant, which Adam grows: one with more is taken."""
+    task = functools.partial(harmonic, d=3, k=3, n=120, validation=60, test=100)
+    net = Serial(Dense(np.sqrt(2), 0.003), Relu(), Dense(1.0, 0.003))
+    options = {} if tuned else {"ridge": (1e-3, 1e-3), "early_stopping": False}
+    training = Training(300, learning_rates=(3e-2,), **ONE, **options)
+    report = falsify(task, net, Claim("c"), width=64, training=training, budget=Budget(1, ()))
+    given = ARMS["ntk"].measure(report.study, Place((), 0, 0), {})["metrics"]["nmse"]
+    effects = report.verdicts[0].effects
+    assert given > 0.6
+    assert min(effects[arm].mean for arm in ("ntk", "nngp", "features")) > 0.9
 
 
 def linear_and_parity(seed, *, n=768):

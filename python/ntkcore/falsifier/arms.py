@@ -47,7 +47,7 @@ def tuning(study: Study) -> str:
     training, spec = study.training, study.network.at(study.points()[-1])[0]
     looks = training.looks if training.early_stopping else 1
     ridges, nets = len(training.ridges()), 1
-    if {"ntk", "nngp"} & set(arms_of(study)) and training.tunes():
+    if {"ntk", "nngp"} & set(arms_of(study)) and study.chooses():
         assert spec is not None
         nets = len(kernel_arms.variants(spec))
     text = (

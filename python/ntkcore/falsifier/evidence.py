@@ -94,6 +94,8 @@ class Tables:
             self.values(arm, claim.points, *inside, *path)
             for path in (("metrics", claim.metric_name), ("chance", claim.chance_name))
         )
+        least = [claim.least(self.study.split(point, 0)) for point in claim.points]
+        metric = np.maximum(metric, np.array(least)[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
             return claim.effect(np.moveaxis(metric, 0, -1), np.moveaxis(chance, 0, -1))
 

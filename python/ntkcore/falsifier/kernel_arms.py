@@ -49,9 +49,6 @@ def fit_kernel(
         times = np.array([np.inf])
         if training.early_stopping:
             times = _times(dynamics, training.looks, steps)
-        if len(times) == 1 and len(training.ridges()) == 1:
-            best = (0.0, ridge, np.inf)
-            break
         for time, f in zip(times, dynamics.points(K_val).mean(times), strict=True):
             score = nmse(f.reshape(-1, outputs), y_val)
             best = min(best, (score, ridge, float(time)))
@@ -103,7 +100,7 @@ def settle_infinite(get: str, of: str) -> Callable[[Study, Point], Content]:
 
     def settle(study: Study, point: Point) -> Content:
         net, split = _net(study, point, of), study.split(point, 0)
-        tried = variants(net) if study.training.tunes() else [net]
+        tried = variants(net) if study.chooses() else [net]
         found = [
             fit_kernel(_blocks(each, get, split), split, study.training)[3]
             if len(tried) > 1

@@ -24,6 +24,7 @@ from ntkcore.specs.layers import Layer
 
 RIDGES = 8  # the least number of ridges between two
 OF_FITS = ("train_nmse", "train_error")  # metrics that tuning on other samples spoils
+OF_TESTS = ("nmse", "error", "cross_entropy")  # those of other samples
 ALL = ("*",)  # parameters
 OF_NETWORKS = ("width", "depth")  # axes that change the network and not the data
 
@@ -198,6 +199,12 @@ class Study:
             x_test=split.x_test[half:],
             y_test=split.y_test[half:],
         )
+
+    def chooses(self) -> bool:
+        """May a kernel be chosen on the validation set? Not for claims about the training set or
+        its path alone, where nothing is tuned for other samples.
+        """
+        return self.training.tunes() or all(claim.metric in OF_TESTS for claim in self.claims)
 
     def _task_at(self, point: Point) -> Callable[[int], Split]:
         if not point or point[0] in (*OF_NETWORKS, COMPUTE):
