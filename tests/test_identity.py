@@ -153,6 +153,13 @@ def test_data_are_the_same_whatever_the_threads(monkeypatch):
     assert seen[0] == seen[1] == {1}
 
 
+def test_a_task_without_seed_is_refused():
+    """Its arms would see other data each, and their differences would not be paired."""
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="follow from the seed alone"):
+        falsify(lambda seed: tiny(int(rng.integers(9**9))), module, Claim("c"), training=SMALL)
+
+
 def test_a_folder_is_of_one_start(tmp_path):
     """Weights that come from a file change while the code stays."""
 

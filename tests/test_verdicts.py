@@ -308,7 +308,11 @@ def test_minima_that_are_damaged_are_told(tmp_path):
     assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [()]
     assert recorded(tmp_path, [Claim("c", minimum=0.3)]) == [(0.2,)]
     assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [(0.3,)]
-    assert recorded(tmp_path, [Claim("d", minimum=0.2)]) == [()]
+    assert recorded(tmp_path, [Claim("another name", minimum=0.2)]) == [(0.3,)]
+    assert recorded(tmp_path, [Claim("d", "error", minimum=0.2)]) == [()]
+    both = [Claim("c", "error", minimum=0.2), Claim("d", "error", minimum=0.4)]
+    assert recorded(tmp_path, both) == recorded(tmp_path, both) == [(), ()]
+    assert recorded(tmp_path, both[:1]) == [(0.4,)]
     (tmp_path / "minima.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"minima\.json is damaged"):
         recorded(tmp_path, [Claim("c")])

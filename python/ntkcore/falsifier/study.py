@@ -265,6 +265,11 @@ class Study:
                 raise TypeError(f"the task must give a Split, not {type(split).__name__}")
             for claim in self.claims:
                 _check_metric(claim, split, self.training)
+        if any(self.data_hash(point, 0) != self.data_hash(point, 0) for point in self.points()):
+            raise ValueError(
+                "the task gives other data every time: they must follow from the seed alone"
+                " (begin with rng = np.random.default_rng(seed))"
+            )
         if self.training.readout and self.training.head:
             raise ValueError("readout=True solves the last layer afterwards: leave head away")
         if self.training.readout and self.network.module is not None:
