@@ -305,6 +305,8 @@ def test_a_head_is_fitted_before_anything_starts():
     assert trained["metrics"]["nmse"] == pytest.approx(left, rel=1e-3)
     assert left < 0.9
     assert cell("linearised", headed) < left  # from there on, with all parameters
+    with pytest.raises(TypeError, match="a tuple of names"):
+        Training(head="2.*")
     with pytest.raises(ValueError, match="not linear in the parameters"):
         cell("linearised", study(smooth, narrow, Training(head=("*",))))
 
@@ -396,6 +398,9 @@ def test_exponents_over_compute_from_data_to_verdict(tmp_path):
     assert verdict.effects["features"].mean == pytest.approx(slope) != 0
     assert set(verdict.effects) == {"ntk", "nngp", "linearised", "lazy", "features"}
     assert "axis='compute'" not in report.write(tmp_path).read_text()
+    for widths in ((16, 8), (0, 8), (8, 8)):
+        with pytest.raises(ValueError, match="positive and rise"):
+            Training(widths=widths)
     with pytest.raises(ValueError, match="give Training"):
         falsify(some, net, claim, training=replace(training, widths=()))
     with pytest.raises(ValueError, match="pays for no step of the narrowest width, 8"):

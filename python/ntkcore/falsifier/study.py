@@ -96,6 +96,14 @@ class Training:
             raise ValueError(
                 f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}"
             )
+        for name in ("parameters", "head"):
+            if isinstance(given := getattr(self, name), str):
+                raise TypeError(f"{name} must be a tuple of names, not {given!r}: ({given!r},)")
+            object.__setattr__(self, name, tuple(given))
+        widths = tuple(self.widths)
+        if any(width < 1 for width in widths) or widths != tuple(sorted(set(widths))):
+            raise ValueError(f"widths must be positive and rise, not {self.widths!r}")
+        object.__setattr__(self, "widths", widths)
 
     def configurations(self) -> list[dict[str, float]]:
         """Of a network: learning rates and weight decays."""
