@@ -1,6 +1,8 @@
 """Arms of a comparison, one cell at a time."""
 
+import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,16 +11,17 @@ pytest.importorskip("torch")
 
 import torch
 
-from ntkcore import Dense, Relu, Serial, mlp
+from ntkcore import Conv, Dense, GlobalAvgPool, Relu, Residual, Serial, kernel, mlp
 from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify
 from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Key
 from ntkcore.falsifier.kernel_arms import fit_kernel, variants
 from ntkcore.falsifier.network_arms import _kernels, _start
 from ntkcore.falsifier.performing import perform
+from ntkcore.falsifier.starts import predict
 from ntkcore.falsifier.study import Network, Place, Study
 from ntkcore.falsifier.tasks import harmonic, sparse_parity
-from ntkcore.finite import Linearized, empirical_ntk, to_torch
+from ntkcore.finite import Linearized, empirical_ntk, to_torch, train
 from test_control import SMALL, tiny
 
 PLACE = Place((), 0, 0)
@@ -70,7 +73,7 @@ def test_the_mean_kernel_is_the_mean():
         np.mean([empirical_ntk(narrow(seed).double(), x, split.x) for seed in range(15)], axis=0)
         for x in parts
     ]
-    outcome, _, _ = fit_kernel(tuple(kernels), split, narrows.training)
+    outcome, *_ = fit_kernel(tuple(kernels), split, narrows.training)
     expected = ((outcome.test - split.y_test) ** 2).mean() / split.y_test.var()
     assert cell("mean", narrows) == pytest.approx(expected, rel=1e-6)
 
@@ -129,7 +132,7 @@ def test_linearised_is_the_one_that_is_trained(parameterization, outputs):
         start, end = (module(torch.tensor(part)).numpy() for part in (split.x, split.x_test))
     lin = Linearized(module, split.x, split.y + start)
     expected = lin.predict(math.inf, split.x_test) - end
-    outcome, _, _ = fit_kernel(_kernels(of, _start(of, PLACE, split), split), split, training)
+    outcome, *_ = fit_kernel(_kernels(of, _start(of, PLACE, split), split), split, training)
     np.testing.assert_allclose(outcome.test, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -164,6 +167,20 @@ def test_divergence_names_the_rate_that_was_given(arm, alpha, optimizer):
     setting = {"config": training.configurations()[0], "alpha": alpha}
     content = perform(study(tiny, mlp(1), training), Key(arm, PLACE), setting)
     assert "a learning rate of 1e+30" in content["diverged"]
+
+
+def test_kernels_of_images_tune_their_convolutions():
+    net = Serial(Conv((3, 3), W_std=1.5, b_std=0.2), Relu(), GlobalAvgPool(), Dense())
+    stds = [(each.layers[0].W_std, each.layers[0].b_std, each.layers[3].W_std, each.layers[3].b_std)
+            for each in variants(net)]  # fmt: skip
+    assert stds == [
+        (1.5, 0.2, 1.0, None),
+        (1.5, 0.1, 1.0, None),
+        (1.5, 1.0, 1.0, None),
+        (0.75, 0.2, 0.5, None),
+        (3.0, 0.2, 2.0, None),
+    ]
+    assert len(variants(Serial(Residual(Dense(b_std=0.3), Relu()), Dense()))) == 5
 
 
 # --- tokens
@@ -260,6 +277,136 @@ def test_parameters_that_do_not_train_stay(net):
     assert cell("linearised", some) != pytest.approx(cell("linearised", everything))
     with pytest.raises(ValueError, match="no parameter is called 'head'"):
         cell("linearised", study(smooth, net, Training(parameters=("head",))))
+
+
+# --- where fine-tuning starts
+
+
+def test_a_head_is_fitted_before_anything_starts():
+    """As ridge regression on the features as they are, about the outputs as they are."""
+    training = Training(head=("2.*",), ridge=(1e-3, 1e-3), steps=1, learning_rates=(1e-9,))
+    headed, split = study(smooth, narrow, training), smooth(0)
+    assert "mean" in arms_of(headed)
+    module = narrow(0).double()
+    with torch.no_grad():
+        f_0, phi, f_test, phi_test = (
+            part(torch.tensor(x)).numpy()
+            for x in (split.x, split.x_test)
+            for part in (module, module[:2])
+        )
+    phi, phi_test = (np.hstack([part, np.ones((len(part), 1))]) for part in (phi, phi_test))
+    K = phi @ phi.T
+    ridge = 1e-3 * np.trace(K) / len(K) * np.eye(len(K))
+    expected = f_test + phi_test @ phi.T @ np.linalg.solve(K + ridge, split.y - f_0)
+    found = predict(_start(headed, PLACE, split), split.x_test)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    trained = ARMS["features"].measure(headed, PLACE, {"config": training.configurations()[0]})
+    left = ((expected - split.y_test) ** 2).mean() / split.y_test.var()
+    assert trained["metrics"]["nmse"] == pytest.approx(left, rel=1e-3)
+    assert left < 0.9
+    assert cell("linearised", headed) < left  # from there on, with all parameters
+    with pytest.raises(TypeError, match="a tuple of names"):
+        Training(head="2.*")
+    with pytest.raises(ValueError, match="not linear in the parameters"):
+        cell("linearised", study(smooth, narrow, Training(head=("*",))))
+
+
+def test_what_a_loaded_network_knows_is_kept():
+    """Of few samples no arm learns the target; a network that knows it starts with it."""
+    split = smooth(0, n=400)
+
+    trained = narrow(0)
+    train(trained, split.x, split.y, lr=1e-2, steps=600, optimizer="adam")
+
+    def loaded(seed):
+        return copy.deepcopy(trained)
+
+    def few(seed):
+        return smooth(seed, n=12)
+
+    few_steps = Training(steps=10, learning_rates=(1e-4,), weight_decays=(0.0,), looks=2)
+    of, drawn = study(few, loaded, few_steps), study(few, narrow, few_steps)
+    setting = {"config": few_steps.configurations()[0], "alpha": 64.0}
+    for arm in ("linearised", "mean", "lazy", "features"):
+        assert cell(arm, of, setting) < 0.15 < 0.3 < cell(arm, drawn, setting), arm
+
+
+# --- compute
+
+
+def cost(width, batch, steps):
+    return 6 * (3 * width + width + width + 1) * batch * steps
+
+
+def test_the_best_width_and_step_of_what_compute_pays_for():
+    training = Training(
+        steps=7, learning_rates=(1e-2,), weight_decays=(0.0,), batch_size=50, widths=(16, 64)
+    )
+    net = mlp(1, b_std=0.1)
+    config = training.configurations()[0]
+    for compute, widths in ((cost(64, 50, 40), {16: 158, 64: 40}), (cost(16, 50, 3), {16: 3})):
+        place = Place(("compute", float(compute)), 0, 0)
+        of = study(smooth, net, training, claim=Claim("c", axis="compute", values=(compute,)))
+        alone = []
+        for width, steps in widths.items():
+            one = study(smooth, net, replace(training, steps=steps), width=width)
+            alone.append(ARMS["features"].measure(one, PLACE, {"config": config}))
+        best = min(alone, key=lambda content: content["validation"])
+        found = ARMS["features"].measure(of, place, {"config": config})
+        assert found["metrics"] == best["metrics"]
+        assert found["setting"]["width"] in widths
+        assert found["setting"]["steps"] <= widths[found["setting"]["width"]]
+
+
+def test_kernels_take_as_many_steps_as_compute_pays_for():
+    """Gradient descent at half of the greatest stable rate: I - K/lambda in each step."""
+    training = Training(ridge=(0.0, 0.0), batch_size=50, widths=(16, 64), looks=3)
+    compute = float(cost(16, 50, 200))
+    of = study(
+        smooth, mlp(1, b_std=0.1), training, claim=Claim("c", axis="compute", values=(compute,))
+    )
+    place = Place(("compute", compute), 0, 0)
+    short = ARMS["ntk"].measure(of, place, {})["metrics"]["nmse"]
+    split = smooth(0)
+    K, K_test = (kernel(mlp(1, b_std=0.1), x, split.x, get="ntk") for x in (split.x, split.x_test))
+    values, V = np.linalg.eigh(K)
+    share = -np.expm1(-200 * values / values[-1])
+    f = K_test @ V @ (share / values * (V.T @ split.y[:, 0]))
+    expected = ((f - split.y_test[:, 0]) ** 2).mean() / split.y_test.var()
+    assert short == pytest.approx(expected, rel=1e-3)
+    assert cell("ntk", study(smooth, mlp(1, b_std=0.1), training)) < 0.5 * short
+
+
+def test_exponents_over_compute_from_data_to_verdict(tmp_path):
+    values = tuple(float(cost(8, 20, steps)) for steps in (10, 80))
+    claim = Claim(
+        "steeper", "nmse", "power_law", 0.05, axis="compute", values=values,
+        contrast=("features", "linearised"),
+    )  # fmt: skip
+    training = Training(
+        learning_rates=(3e-2,), weight_decays=(0.0,), batch_size=20, widths=(8, 16), looks=4
+    )
+    net = mlp(1, b_std=0.1)
+
+    def some(seed):
+        return smooth(seed, n=40)
+
+    report = falsify(some, net, claim, training=training, budget=Budget(1, ()))
+    (verdict,) = report.verdicts
+    metric = report.tables.values("features", claim.points, "metrics", "nmse")[:, 0]
+    slope = -np.polyfit(np.log(values), np.log(metric), 1)[0]
+    assert verdict.effects["features"].mean == pytest.approx(slope) != 0
+    assert set(verdict.effects) == {"ntk", "nngp", "linearised", "lazy", "features"}
+    assert "axis='compute'" not in report.write(tmp_path).read_text()
+    for widths in ((16, 8), (0, 8), (8, 8)):
+        with pytest.raises(ValueError, match="positive and rise"):
+            Training(widths=widths)
+    with pytest.raises(ValueError, match="give Training"):
+        falsify(some, net, claim, training=replace(training, widths=()))
+    with pytest.raises(ValueError, match="pays for no step of the narrowest width, 8"):
+        falsify(some, net, replace(claim, values=(10.0, 1e6)), training=training)
+    with pytest.raises(ValueError, match="no arm can measure"):
+        falsify(some, narrow, claim, training=training)
 
 
 # --- do the learned features suffice

@@ -1,11 +1,13 @@
 """Claims: what metrics and predicates make of given predictions."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
 
 from ntkcore import mlp
 from ntkcore.falsifier import Budget, Claim, Split, falsify
@@ -107,6 +109,25 @@ def test_no_split_owns_the_mean():
     for predicate in ("below", "everywhere"):
         effect = Claim("c", predicate=predicate).effect(np.array([[1e9], [2.0], [0.1]]), chance)
         np.testing.assert_allclose(effect, [-1, -1, 0.9])
+
+
+def test_no_wrong_sample_counts_as_half_of_one():
+    """Of ten test samples: in logarithms .05, not a millionth that would own every mean."""
+    axis = {"axis": "n", "values": (20, 40)}
+    claims = [Claim("p", "error", "power_law", **axis), Claim("e", "error", **axis)]
+    claims += [Claim("q", "nmse", "power_law", **axis)]
+    options = {"width": 8, "training": SMALL, "budget": Budget(1, ())}
+    report = falsify(tiny, mlp(1), claims, **options)
+    for path in list(report.cells.found):
+        if path.startswith("features/n=40/split"):
+            report.cells.found[path]["metrics"] = {"error": 0.0, "nmse": 0.0}
+        elif path.startswith("features/n=20/split"):
+            report.cells.found[path]["metrics"] = {"error": 0.2, "nmse": 0.2}
+    found = [report.tables.effects("features", claim) for claim in claims]
+    half = 0.5 / len(tiny(0).y_test)
+    np.testing.assert_allclose(found[0], np.log2(0.2 / half))
+    np.testing.assert_allclose(found[2], np.log2(0.2 / 1e-6))
+    assert found[1] == 1
 
 
 def test_a_floor_stands_for_chance():
@@ -212,7 +233,15 @@ def test_a_network_against_another_from_data_to_report(tmp_path):
         one, other = (tables.effects(arm, claim) for tables in (both.tables, both.versus))
         assert effect.mean == pytest.approx(float((one - other).mean()))
     assert both.versus.study.network.spec == mlp(2)
-    assert "Effects are differences to those of Serial" in str(list(both._blocks(both.record())))
+    text = str(list(both._blocks(both.record())))
+    assert "Effects are differences to those of the other network, Serial, Dense" in text
+    assert "nmse, all: network / other" in text
+    means = [t.values("ntk", [()], "metrics", "nmse").mean() for t in (both.tables, both.versus)]
+    assert f"{means[0]:.3g} / {means[1]:.3g}" in text
+    assert both.record()["versus"]["metrics"]["nmse"]["ntk"] == {"all": [pytest.approx(means[1])]}
+    assert both._pictures()["claim-1"]
+    cells = [json.loads(f.read_text()) for f in tmp_path.rglob("cells/**/*.json")]
+    assert both.seconds() == pytest.approx(sum(cell["seconds"] for cell in cells), abs=0.06)
     with pytest.raises(ValueError, match="another study"):
         falsify(
             tiny,

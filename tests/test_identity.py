@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from ntkcore.falsifier import Budget, Claim, falsify
+from ntkcore.falsifier import Budget, Claim, falsify, tasks
 from ntkcore.falsifier.identity import identity
+from ntkcore.falsifier.study import Network, Study
 from ntkcore.falsifier.tasks import Arrays, sparse_parity
 from test_control import SMALL, module, tiny
 
@@ -123,6 +125,39 @@ def test_a_folder_is_of_one_captured_number(tmp_path):
     falsify(maker(1.0), module, Claim("c"), **options)
     with pytest.raises(ValueError, match="another study"):
         falsify(maker(100.0), module, Claim("c"), **options)
+
+
+def test_data_are_the_same_whatever_the_threads(monkeypatch):
+    """Sums of BLAS depend on its threads, and a study's data are its fingerprint."""
+    pytest.importorskip("sklearn")
+    seen = []
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    def task(seed):
+        seen.append(threads())
+        return tiny(seed)
+
+    def eigh(matrix):
+        seen.append(threads())
+        return np.linalg._original(matrix)
+
+    with threadpool_limits(2, user_api="blas"):
+        of = Study(task, Network(None, module, 8, "cpu"), (Claim("c"),), SMALL)
+        of.fingerprint()
+        monkeypatch.setattr(np.linalg, "_original", np.linalg.eigh, raising=False)
+        monkeypatch.setattr(np.linalg, "eigh", eigh)
+        tasks._components.__wrapped__(3)
+    assert len(seen) == 2
+    assert seen[0] == seen[1] == {1}
+
+
+def test_a_task_without_seed_is_refused():
+    """Its arms would see other data each, and their differences would not be paired."""
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="follow from the seed alone"):
+        falsify(lambda seed: tiny(int(rng.integers(9**9))), module, Claim("c"), training=SMALL)
 
 
 def test_a_folder_is_of_one_start(tmp_path):

@@ -1,6 +1,7 @@
 """Statistics that hold their level, verdicts on effects that are known, and what a report says."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ pytest.importorskip("torch")
 
 pytest.importorskip("matplotlib")
 
-from ntkcore import mlp
-from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify
+from ntkcore import Dense, Relu, Serial, mlp
+from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify, network_arms
 from ntkcore.falsifier import verdict as verdicts
+from ntkcore.falsifier.arms import ARMS
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
-from ntkcore.falsifier.study import Network, Study
-from ntkcore.falsifier.verdict import Evidence, judge
+from ntkcore.falsifier.study import Network, Place, Study
+from ntkcore.falsifier.tasks import harmonic
+from ntkcore.falsifier.verdict import Evidence, as_good, judge
 from test_control import SMALL, tiny
 
 # --- statistics
@@ -122,6 +125,23 @@ def test_learned_features_that_suffice(after, expected):
     verdict = kind(dataclasses.replace(found, after=after))
     assert verdict.kind == expected
     assert "over the learned features" in verdict.sentence
+
+
+def test_that_features_suffice_is_given_up_before_that_they_are_needed():
+    """p of .003 and .04 among three claims: Holm keeps the first."""
+    found = evidence(**frozen(0.0, features=0.9))
+    bar = as_good(Claim("c"), found.effects["features"])
+    noise = 0.1 * np.linspace(-1, 1, 15)
+    found = dataclasses.replace(found, after=bar + noise + 0.03)
+    claims = [Claim("c"), Claim("d"), Claim("e")]
+    broken = dataclasses.replace(found, missing={"lazy": "diverged"})
+    (alone,) = judge(claims[:1], [found])
+    beside = judge(claims, [found, broken, broken])[0]
+    assert alone.kind == verdicts.SUFFICE
+    assert 0.05 / 3 < alone.p < 0.05
+    assert beside.kind == verdicts.NEEDS
+    assert beside.p < 0.01
+    assert beside.stands == pytest.approx(alone.stands, abs=0.05)
 
 
 def test_a_kernel_that_learns_the_easy_part_is_a_part():
@@ -288,7 +308,11 @@ def test_minima_that_are_damaged_are_told(tmp_path):
     assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [()]
     assert recorded(tmp_path, [Claim("c", minimum=0.3)]) == [(0.2,)]
     assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [(0.3,)]
-    assert recorded(tmp_path, [Claim("d", minimum=0.2)]) == [()]
+    assert recorded(tmp_path, [Claim("another name", minimum=0.2)]) == [(0.3,)]
+    assert recorded(tmp_path, [Claim("d", "error", minimum=0.2)]) == [()]
+    both = [Claim("c", "error", minimum=0.2), Claim("d", "error", minimum=0.4)]
+    assert recorded(tmp_path, both) == recorded(tmp_path, both) == [(), ()]
+    assert recorded(tmp_path, both[:1]) == [(0.4,)]
     (tmp_path / "minima.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"minima\.json is damaged"):
         recorded(tmp_path, [Claim("c")])
@@ -312,6 +336,75 @@ def test_a_read_out_that_grows_moves_no_features():
     with torch.no_grad():
         first[: len(first) // 2] *= 5
     assert _turned(_hidden_kernel(network, x), hidden) > 0.02
+
+
+# --- small networks
+
+
+def odd(seed, *, n=80, scale=1.0):
+    """An odd function of one coordinate, of inputs of any scale."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n + 130, 5))
+    y = x[:, :1] / np.linalg.norm(x, axis=1, keepdims=True)
+    x *= scale * y / x[:, :1]
+    a, b = 100, 130
+    return Split(x[b:], y[b:], x[a:b], y[a:b], x[:a], y[:a])
+
+
+ONE = {"weight_decays": (0.0,), "looks": 6}
+
+
+@pytest.mark.parametrize(
+    ("training", "width"),
+    [
+        # The network's features stay where they were drawn.
+        (Training(150, "sgd", (1.0,), batch_size=None, parameterization="ntk", **ONE), 128),
+        # They move, and so do those of the network that is to be lazy.
+        (Training(150, learning_rates=(3e-2,), **ONE), 16),
+    ],
+)
+def test_movement_does_not_veto_what_small_frozen_networks_show(training, width, monkeypatch):
+    monkeypatch.setattr(network_arms, "ALPHAS", (1.0,))
+    report = falsify(
+        odd, mlp(1, b_std=0.1), Claim("c"), width=width, training=training, budget=Budget(sweep=())
+    )
+    turned = report.tables.values("features", [()], "turned").mean()
+    moved = report.tables.values("lazy", [()], "movement").mean()
+    assert (turned < network_arms.TURNED) == (width == 128)
+    assert (moved > network_arms.LAZY) == (width == 16)
+    assert report.verdicts[0].effects["linearised"].mean > 0.9
+    assert report.kind == verdicts.PRESENT
+
+
+def test_unscaled_inputs_are_told():
+    """Adam sees another kernel: of the frozen arms the lazy network alone does not learn."""
+    report = falsify(
+        functools.partial(odd, scale=0.003),
+        mlp(1, b_std=0.1),
+        Claim("c"),
+        width=32,
+        training=Training(300, learning_rates=(2e-2,), weight_decays=(0.0,), looks=2),
+        budget=Budget(sweep=()),
+    )
+    (verdict,) = report.verdicts
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert [gate.name for gate in verdict.gates if not gate.passed] == ["frozen arms agree"]
+    assert "unscaled inputs" in verdict.sentence
+    assert verdict.effects["linearised"].mean > 0.9 > 0.4 > verdict.effects["lazy"].mean
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_a_small_b_std_with_an_odd_target(tuned):
+    """The kernel that was given has no constant, which Adam grows: one with more is taken."""
+    task = functools.partial(harmonic, d=3, k=3, n=120, validation=60, test=100)
+    net = Serial(Dense(np.sqrt(2), 0.003), Relu(), Dense(1.0, 0.003))
+    options = {} if tuned else {"ridge": (1e-3, 1e-3), "early_stopping": False}
+    training = Training(300, learning_rates=(3e-2,), **ONE, **options)
+    report = falsify(task, net, Claim("c"), width=64, training=training, budget=Budget(1, ()))
+    given = ARMS["ntk"].measure(report.study, Place((), 0, 0), {})["metrics"]["nmse"]
+    effects = report.verdicts[0].effects
+    assert given > 0.6
+    assert min(effects[arm].mean for arm in ("ntk", "nngp", "features")) > 0.9
 
 
 def linear_and_parity(seed, *, n=768):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ntkcore.falsifier import kernel_arms, network_arms
-from ntkcore.falsifier.claims import Point
+from ntkcore.falsifier.claims import COMPUTE, Point
+from ntkcore.falsifier.compute import best_of_widths
 from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study
 
 
@@ -25,17 +26,18 @@ class Arm:
 
 
 def _infinite(label: str, get: str, of: str) -> Arm:
-    return Arm(label, kernel_arms.infinite(get, of), kernel_arms.settle_infinite(get, of), False)
+    measure = best_of_widths(kernel_arms.infinite(get, of), has_width=False)
+    return Arm(label, measure, kernel_arms.settle_infinite(get, of), False)
 
 
 ARMS: dict[str, Arm] = {
     "ntk": _infinite("infinite NTK", "ntk", "network"),
     "nngp": _infinite("NNGP", "nngp", "network"),
-    "mean": Arm("mean kernel", network_arms.mean_kernel, seeded=False),
+    "mean": Arm("mean kernel", best_of_widths(network_arms.mean_kernel), seeded=False),
     "baseline": _infinite("baseline's infinite NTK", "ntk", "baseline"),
-    "linearised": Arm("linearised network", network_arms.linearised),
-    "lazy": Arm("lazy network", network_arms.lazy, network_arms.settle_lazy),
-    "features": Arm("network", network_arms.features, network_arms.settle_features),
+    "linearised": Arm("linearised network", best_of_widths(network_arms.linearised)),
+    "lazy": Arm("lazy network", best_of_widths(network_arms.lazy), network_arms.settle_lazy),
+    "features": Arm("network", best_of_widths(network_arms.features), network_arms.settle_features),
 }
 FROZEN = ("ntk", "nngp", "mean")  # the limit of the network itself
 
@@ -45,14 +47,14 @@ def tuning(study: Study) -> str:
     training, spec = study.training, study.network.at(study.points()[-1])[0]
     looks = training.looks if training.early_stopping else 1
     ridges, nets = len(training.ridges()), 1
-    if {"ntk", "nngp"} & set(arms_of(study)) and training.tunes():
+    if {"ntk", "nngp"} & set(arms_of(study)) and study.chooses():
         assert spec is not None
         nets = len(kernel_arms.variants(spec))
     text = (
         f"Networks had {len(training.configurations())} configurations x {looks} times, infinite"
         f" kernels {nets} choices of W_std and b_std x {ridges} ridges x {looks} times, kernels of"
-        f" finite networks {ridges} ridges x {looks} times. Not tuned alike: the depth of kernels"
-        " is the network's"
+        f" finite networks {ridges} ridges x {looks} times. Not tuned alike: the depth of kernels,"
+        " their filters and pools are the network's"
     )
     if "mean" in arms_of(study):
         text += ", as are their W_std and b_std"
@@ -61,15 +63,22 @@ def tuning(study: Study) -> str:
             "; the kernel of a finite network is the mean over outputs, the same for each, for"
             f" there are more than {network_arms.FULL} samples x outputs"
         )
+    if any(claim.axis == COMPUTE for claim in study.claims):
+        text += (
+            "; over compute kernels take steps of plain gradient descent, of all samples, for each"
+            " step of the network's optimiser"
+        )
     return text + "."
 
 
 def arms_of(study: Study) -> list[str]:
     """Those that this study has: the mean kernel over initialisations for the infinite ones without
-    a spec, or where some parameters do not train; no NTK where only the read-out is solved for.
+    a spec, where some parameters do not train, or from a fitted head; no NTK where only the
+    read-out is solved for.
     """
     absent = set()
-    finite = study.network.spec is None or study.training.parameters != ALL
+    training = study.training
+    finite = study.network.spec is None or training.parameters != ALL or bool(training.head)
     absent |= {"ntk", "nngp"} if finite else {"mean"}
     if study.training.readout:
         absent |= {"ntk"}

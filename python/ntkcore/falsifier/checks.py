@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 import ntkcore
 from ntkcore.engine.inputs import free_bytes, size_text
 from ntkcore.falsifier.arms import ARMS, arms_of
+from ntkcore.falsifier.compute import cost_of_step, paid
 from ntkcore.falsifier.evidence import Budget
 from ntkcore.falsifier.identity import identity
-from ntkcore.falsifier.network_arms import make_network, predict
+from ntkcore.falsifier.starts import draw_network, make_network, predict
 from ntkcore.falsifier.study import Place, Study
 from ntkcore.falsifier.tasks import Split
 from ntkcore.finite import empirical_ntk
@@ -41,10 +44,22 @@ def check_models(study: Study, sizes: list[int], workers: int) -> str:
     _check_memory(max(sizes + [len(study.split(point, 0).x) for point in study.points()]), workers)
     point = study.points()[-1]
     split = study.split(point, 0)
+    _check_paid(study)
     for spec in (study.network.at(point)[0], study.baseline):
         if spec is not None:
             ntkcore.kernel(spec, np.asarray(split.x[:2], np.float64))
     return _check_network(study, Place(point, 0, 0), split)
+
+
+def _check_paid(study: Study) -> None:
+    for point in study.points():
+        if point and not paid(study, point):
+            narrow = replace(study, network=replace(study.network, width=study.training.widths[0]))
+            raise ValueError(
+                f"{point[0]}={point[1]:g} pays for no step of the narrowest width,"
+                f" {narrow.network.width}: 6 x parameters x batch is"
+                f" {cost_of_step(narrow, point):.3g}; begin there, or take a smaller batch_size"
+            )
 
 
 def _check_network(study: Study, place: Place, split: Split) -> str:
@@ -67,9 +82,9 @@ def _check_network(study: Study, place: Place, split: Split) -> str:
 
 
 def _start(study: Study, place: Place, split: Split) -> str:
-    """Parameters and buffers of a seed's network, twice made the same."""
+    """Parameters and buffers of a seed's network, twice made the same, its head not yet fitted."""
     first, again = (
-        identity(make_network(study, place, "ntk", split.y.shape[1]).state_dict()) for _ in range(2)
+        identity(draw_network(study, place, "ntk", split.y.shape[1]).state_dict()) for _ in range(2)
     )
     if first != again:
         raise ValueError(

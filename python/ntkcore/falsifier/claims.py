@@ -94,8 +94,10 @@ METRICS: dict[str, Metric] = {
 }
 OF_CLASSES = ("error", "cross_entropy", "train_error")
 OF_PATHS = ("half_time",)
+COMPUTE = "compute"  # an axis of every network
 
 LEAST = 1e-6  # below it a metric counts as this much in logarithms
+OF_LOGARITHMS = ("orders", "power_law", "increases", "decreases", "peak")
 WORST = -1.0  # an arm more than twice as wrong as chance counts as twice: no split owns the mean
 RARE = 1e-3  # the least probability that an output is read as
 
@@ -181,7 +183,8 @@ class Claim:
         The least effect that counts, > 0.
     axis, values
         A keyword of the task ("n", "noise", …), or "width", or "depth"; its values rising.
-        None: the task as it is.
+        "compute": 6 x parameters x batch x steps, the metric being that of the best width of
+        `Training.widths` at its best step. None: the task as it is.
     floor
         What counts as chance instead: a function `Split` -> metric, for example the score of the
         best linear fit, or of a rule that everybody knows.
@@ -247,6 +250,14 @@ class Claim:
         """Of what counts as chance, likewise."""
         floor = "" if self.floor is None else f" of {name_of(self.floor)}"
         return self.metric_name + floor
+
+    def least(self, split: Split) -> float:
+        """What a metric counts as at least: where logarithms are taken of a share of wrong samples,
+        none wrong is half of one, for 0 says no more.
+        """
+        if self.metric not in ("error", "train_error") or self.predicate not in OF_LOGARITHMS:
+            return -math.inf
+        return 0.5 / len(split.tokens(split.y_test if self.metric == "error" else split.y))
 
     def effect(self, metric: Array, chance: Array) -> Array:
         """The effect in metrics (…, points), given what chance scores there: (…,)."""

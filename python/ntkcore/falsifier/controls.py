@@ -128,7 +128,7 @@ CONTROLS = [
         (
             Claim(
                 "error falls as a power of n",
-                "error",
+                "nmse",
                 "power_law",
                 0.2,
                 axis="n",

@@ -94,6 +94,8 @@ class Tables:
             self.values(arm, claim.points, *inside, *path)
             for path in (("metrics", claim.metric_name), ("chance", claim.chance_name))
         )
+        least = [claim.least(self.study.split(point, 0)) for point in claim.points]
+        metric = np.maximum(metric, np.array(least)[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
             return claim.effect(np.moveaxis(metric, 0, -1), np.moveaxis(chance, 0, -1))
 
@@ -123,6 +125,24 @@ class Tables:
     def setting(self, arm: str, point: Point) -> Content | None:
         """What was tuned once for an arm at a point."""
         return self.cells.get(Key(arm, Place(point, 0, 0), setting=True))
+
+    def contents(self) -> Iterator[Content]:
+        """All finished cells."""
+        study, last = self.study, self.study.points()[-1]
+        keys = [
+            Key(arm, Place(point, 0, 0), setting=True)
+            for arm in arms_of(study)
+            for point in study.points()
+        ]
+        keys += [
+            Key(arm, place) for arm in arms_of(study) for place in places(study, arm, self.budget)
+        ]
+        keys += [
+            Key("ntk", Place(last, 0, i), n)
+            for n in study.sizes(self.budget.sweep)
+            for i in range(self.budget.swept)
+        ]
+        return (content for key in keys if (content := self.cells.get(key)) is not None)
 
     def evidence(self, claim: Claim) -> Evidence:
         """All that the verdict on a claim needs."""

@@ -31,7 +31,15 @@ def floor_name(claim: Claim) -> str:
     return "best constant" if claim.floor is None else name_of(claim.floor)
 
 
-def effects(tables: Tables, claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
+def floor_of(both: Sequence[Tables], claim: Claim) -> float | None:
+    """The trivial floor's effect; of two networks the difference."""
+    floors = [found for tables in both if (found := tables.floor(claim)) is not None]
+    if len(floors) < len(both):
+        return None
+    return floors[0] if len(floors) == 1 else floors[0] - floors[1]
+
+
+def effects(both: Sequence[Tables], claim: Claim, verdict: Verdict, *, ax: Any = None) -> Any:
     """Every arm's effect with its 95 % interval, the least that counts, and the trivial floor."""
     ax = own_axes(ax)
     for number, (arm, found) in enumerate(verdict.effects.items()):
@@ -39,7 +47,7 @@ def effects(tables: Tables, claim: Claim, verdict: Verdict, *, ax: Any = None) -
         shown = bars if np.isfinite(bars).all() else None
         ax.errorbar([number], [found.mean], shown, fmt="o", capsize=3, color=COLOURS[arm])
     ax.axhline(claim.minimum, color="0.5", ls="--", label="least effect that counts")
-    if (floor := tables.floor(claim)) is not None:
+    if (floor := floor_of(both, claim)) is not None:
         ax.axhline(floor, color="0.5", ls=":", label=floor_name(claim))
     labels = [ARMS[arm].label for arm in verdict.effects]
     ax.set_xticks(range(len(labels)), labels, rotation=25, ha="right")
@@ -70,7 +78,7 @@ def metric(tables: Tables, claim: Claim, *, ax: Any = None) -> Any:
     ax.legend(frameon=False, fontsize=8)
     ax.set(xlabel=claim.axis, **_scales(tables, claim))
     _ticks(ax, claim.values)
-    ax.set(ylabel=claim.metric_name, title="what the effect is of")
+    ax.set_ylabel(claim.metric_name)
     return ax
 
 
@@ -238,13 +246,17 @@ def calibration(rows: Sequence[tuple[Claim, Verdict]], figure: Any) -> None:
         ax.legend(frameon=False, fontsize=8)
 
 
-def of_claim(tables: Tables, claim: Claim, verdict: Verdict, figure: Any) -> None:
-    """Effects; the metric over the axis, where there is one; alpha; n where it was swept."""
-    swept, curve = bool(tables.sweep(claim)), claim.axis is not None
-    axes = iter(figure.subplots(1, 2 + curve + swept))
-    effects(tables, claim, verdict, ax=next(axes))
-    if curve:
-        metric(tables, claim, ax=next(axes))
+def of_claim(both: Sequence[Tables], claim: Claim, verdict: Verdict, figure: Any) -> None:
+    """Effects; the metric over the axis, where there is one, of both networks where there are two;
+    of the first: alpha; n where it was swept.
+    """
+    tables = both[0]
+    swept = bool(tables.sweep(claim))
+    curves = both if claim.axis is not None else ()
+    axes = iter(figure.subplots(1, 2 + len(curves) + swept))
+    effects(both, claim, verdict, ax=next(axes))
+    for each, title in zip(curves, ("what the effect is of", "the other network"), strict=False):
+        metric(each, claim, ax=next(axes)).set_title(title)
     alpha_sweep(tables, claim, ax=next(axes))
     if swept:
         sweep(tables, claim, ax=next(axes))

@@ -4,68 +4,83 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
 import ntkcore
-from ntkcore.falsifier.claims import Outcome, Point, scores
+from ntkcore.falsifier.claims import COMPUTE, Outcome, Point, scores
 from ntkcore.falsifier.study import Content, Place, Setting, Study, Training
 from ntkcore.falsifier.tasks import Array, Split
 from ntkcore.finite import nmse
 from ntkcore.linalg.eigen import Modes, eigenmodes
-from ntkcore.specs.layers import Layer
-from ntkcore.specs.parameters import parameters, with_parameters
+from ntkcore.specs.convolutions import Convolution
+from ntkcore.specs.layers import Container, Dense, Layer
 from ntkcore.theory.dynamics import Dynamics
 
 B_STDS, W_FACTORS = (0.1, 1.0), (0.5, 2.0)  # what a kernel tries beside what it is given
 RANKS = 40  # points of the curve of cumulative power
 
+Parts = tuple[Array, Array, Array]  # of training, validation and test samples
+
 
 def fit_kernel(
-    kernels: tuple[Array, Array, Array], split: Split, training: Training
-) -> tuple[Outcome, Setting, Modes]:
-    """Kernel regression by gradient flow from 0, its ridge and time chosen on the validation set.
-
-    ``kernels``: of training, validation and test samples with training samples; their rows may be
-    samples, the same for every output, or all outputs of all samples.
-    """
-    outcome, tuned, modes, _ = _fit(kernels, split, training)
-    return outcome, tuned, modes
-
-
-def _fit(
-    kernels: tuple[Array, Array, Array], split: Split, training: Training
+    kernels: Parts,
+    split: Split,
+    training: Training,
+    start: Parts | None = None,
+    steps: float = math.inf,
 ) -> tuple[Outcome, Setting, Modes, float]:
-    """The same, with the validation score."""
+    """Kernel regression by gradient flow from ``start`` (else 0), its ridge and time chosen on the
+    validation set: (outcome, what was chosen, modes, validation score).
+
+    ``kernels``: with training samples; their rows may be samples, the same for every output, or all
+    outputs of all samples. ``steps``: not longer than so many of gradient descent at half of the
+    greatest stable learning rate.
+    """
     K, K_val, K_test = kernels
     modes, outputs = eigenmodes(K), split.y.shape[1]
-    y, y_val = split.y.reshape(len(K), -1), split.y_val.reshape(len(K_val), -1)
+    f_0, f_val, f_test = start or (0.0, 0.0, 0.0)
+    y, y_val = (split.y - f_0).reshape(len(K), -1), split.y_val - f_val
     best: tuple[float, float, float] = (math.inf, 0.0, math.inf)
     for ridge in training.ridges():
         dynamics = Dynamics(modes, y, ridge=ridge)
-        times = _times(dynamics, training.looks) if training.early_stopping else np.array([np.inf])
-        if len(times) == 1 and len(training.ridges()) == 1:
-            best = (0.0, ridge, np.inf)
-            break
+        times = np.array([np.inf])
+        if training.early_stopping:
+            times = _times(dynamics, training.looks, steps)
         for time, f in zip(times, dynamics.points(K_val).mean(times), strict=True):
-            score = nmse(f.reshape(-1, outputs), y_val.reshape(-1, outputs))
+            score = nmse(f.reshape(-1, outputs), y_val)
             best = min(best, (score, ridge, float(time)))
     score, ridge, time = best
     dynamics = Dynamics(modes, y, ridge=ridge)
     path = np.concatenate([[0.0], _times(dynamics, 60)[:-1]])
-    residual = 2 * len(y) * dynamics.train_loss(path) / (y**2).sum()
+    residual = 2 * len(y) * dynamics.train_loss(path) / (split.y**2).sum()
     train_mean, test_mean = (
         points.mean([time])[0].reshape(-1, outputs)
         for points in (dynamics.train, dynamics.points(K_test))
     )
-    outcome = Outcome(split, train_mean, test_mean, path, residual)
+    outcome = Outcome(split, f_0 + train_mean, f_test + test_mean, path, residual)
     return outcome, {"ridge": ridge, "time": time}, modes, score
 
 
-def _times(dynamics: Dynamics, count: int) -> Array:
-    """Geometric, from the time scale of the fastest mode to that of the slowest, and infinity."""
+def _times(dynamics: Dynamics, count: int, steps: float = math.inf) -> Array:
+    """Geometric, from the time scale of the fastest mode to that of the slowest, and infinity;
+    with ``steps``, each of the fastest mode's time scale, none beyond them.
+    """
     rates = dynamics.rates[dynamics.modes.values > 0]
-    return np.append(np.geomspace(0.1 / rates.max(), 10 / rates.min(), count - 1), np.inf)
+    first, last = 0.1 / rates.max(), steps / rates.max()
+    return np.append(np.geomspace(first, min(10 / rates.min(), last), count - 1), last)
+
+
+def regression(
+    study: Study, point: Point, split: Split, kernels: Parts, start: Parts | None = None
+) -> Content:
+    """A cell of kernel regression; over compute, as long as a network of the study is trained."""
+    steps = study.training.steps if point[:1] == (COMPUTE,) else math.inf
+    outcome, tuned, modes, score = fit_kernel(kernels, split, study.training, start, steps)
+    found = {"setting": tuned, "validation": score, "power": power(modes, split.y)}
+    return {**scores(study.claims, outcome), **found}
 
 
 def infinite(get: str, of: str) -> Callable[[Study, Place, Setting], Content]:
@@ -75,8 +90,7 @@ def infinite(get: str, of: str) -> Callable[[Study, Place, Setting], Content]:
         split, net = study.split(place.point, place.split), _net(study, place.point, of)
         if setting.get("variant"):
             net = variants(net)[setting["variant"]]
-        outcome, tuned, modes = fit_kernel(_blocks(net, get, split), split, study.training)
-        return {**scores(study.claims, outcome), "setting": tuned, "power": power(modes, split.y)}
+        return regression(study, place.point, split, _blocks(net, get, split))
 
     return measure_infinite
 
@@ -86,9 +100,11 @@ def settle_infinite(get: str, of: str) -> Callable[[Study, Point], Content]:
 
     def settle(study: Study, point: Point) -> Content:
         net, split = _net(study, point, of), study.split(point, 0)
-        tried = variants(net) if study.training.tunes() else [net]
+        tried = variants(net) if study.chooses() else [net]
         found = [
-            _fit(_blocks(each, get, split), split, study.training)[3] if len(tried) > 1 else 0.0
+            fit_kernel(_blocks(each, get, split), split, study.training)[3]
+            if len(tried) > 1
+            else 0.0
             for each in tried
         ]
         best = int(np.argmin(found))
@@ -103,7 +119,7 @@ def _net(study: Study, point: Point, of: str) -> Layer:
     return net
 
 
-def _blocks(net: Layer, get: str, split: Split) -> tuple[Array, Array, Array]:
+def _blocks(net: Layer, get: str, split: Split) -> Parts:
     """Kernels of training, validation and test samples with training samples."""
     x, x_val, x_test = (
         np.asarray(part, np.float64) for part in (split.x, split.x_val, split.x_test)
@@ -116,14 +132,26 @@ def _blocks(net: Layer, get: str, split: Split) -> tuple[Array, Array, Array]:
 
 
 def variants(net: Layer) -> list[Layer]:
-    """The net, and it with other standard deviations of its dense layers: a network that is trained
-    may grow its biases and weights, a kernel has them for good.
+    """The net, and it with other standard deviations of its dense and convolutional layers: a
+    network that is trained may grow its biases and weights, a kernel has them for good.
     """
-    given = parameters(net)
-    values = [[p.value for p in given]]
-    values += [[b if p.name == "b_std" else p.value for p in given] for b in B_STDS]
-    values += [[w * p.value if p.name == "W_std" else p.value for p in given] for w in W_FACTORS]
-    return [with_parameters(net, row) for row in dict.fromkeys(map(tuple, values))]
+    others = [_with_stds(net, b_std=b) for b in B_STDS]
+    others += [_with_stds(net, factor=factor) for factor in W_FACTORS]
+    return list({each.to_json(): each for each in (net, *others)}.values())
+
+
+def _with_stds(layer: Any, b_std: float | None = None, factor: float = 1.0) -> Any:
+    """The same with this b_std wherever there is one, and so many times every W_std."""
+    if isinstance(layer, tuple):
+        return tuple(_with_stds(each, b_std, factor) for each in layer)
+    if isinstance(layer, Container):
+        inner = {field.name: getattr(layer, field.name) for field in fields(layer)}
+        changed = {name: _with_stds(each, b_std, factor) for name, each in inner.items()}
+        return type(layer)._from_fields(changed)
+    if not isinstance(layer, (Dense, Convolution)):
+        return layer
+    own = None if layer.b_std is None else (layer.b_std if b_std is None else b_std)
+    return replace(layer, W_std=factor * layer.W_std, b_std=own)
 
 
 def power(modes: Modes, y: Array) -> dict[str, list[float]]:

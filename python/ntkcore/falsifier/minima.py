@@ -23,20 +23,22 @@ def recorded(folder: Path | None, claims: Sequence[Claim]) -> list[tuple[float, 
         return [() for _ in claims]
     path = folder / FILE
     found = _read(path) if path.exists() else {}
-    before = []
+    now: dict[str, list[float]] = {}
     for claim in claims:
-        known = found.setdefault(_key(claim), [])
-        before.append(tuple(each for each in known if each != claim.minimum))
-        if claim.minimum not in known:
-            known.append(claim.minimum)
-    write(path, found)
+        now.setdefault(_key(claim), []).append(claim.minimum)
+    before = [
+        tuple(each for each in found.get(_key(claim), []) if each not in now[_key(claim)])
+        for claim in claims
+    ]
+    write(path, found | {key: sorted({*found.get(key, []), *now[key]}) for key in now})
     return before
 
 
 def _key(claim: Claim) -> str:
+    """What is judged, whatever name the claim gives it."""
     points = ", ".join(map(label, claim.points))
     contrast = "".join(f", {arm}" for arm in claim.contrast)
-    return f"{claim.name}: {name_of(claim.predicate)} of {claim.chance_name} at {points}{contrast}"
+    return f"{name_of(claim.predicate)} of {claim.chance_name} at {points}{contrast}"
 
 
 def _read(path: Path) -> dict[str, list[float]]:

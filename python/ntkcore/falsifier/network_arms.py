@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import ntkcore
 from ntkcore.falsifier.claims import Outcome, Point, scores
-from ntkcore.falsifier.kernel_arms import fit_kernel, power
-from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study, Training
+from ntkcore.falsifier.compute import paid
+from ntkcore.falsifier.kernel_arms import Parts, fit_kernel, regression
+from ntkcore.falsifier.starts import make_network, predict, start_of
+from ntkcore.falsifier.study import Content, Place, Setting, Study, Training
 from ntkcore.falsifier.tasks import Array, Split
 from ntkcore.finite import (
     DivergedError,
@@ -24,13 +25,10 @@ from ntkcore.finite import (
     kernel_distance,
     kernel_movement,
     nmse,
-    to_torch,
     train,
 )
 from ntkcore.finite import features as hidden_features
-from ntkcore.finite.arrays import as_tensor
 from ntkcore.finite.networks import learning_rate_factor
-from ntkcore.specs.layers import Layer
 
 # Movement of the kernel below which a network is lazy; turn of the last hidden layer's features,
 # 1 - CKA, above which they have moved.
@@ -39,24 +37,24 @@ STARTS, SURE = (3, 15), 0.03  # of the mean kernel: least and most; standard err
 FULL = 1500  # rows of a kernel over all outputs
 ALPHAS = (1.0, 8.0, 64.0, 512.0, 4096.0, 32768.0)  # output scales that the lazy network tries
 PROBES = 100  # training samples on which the movement of the kernel is measured
-ROWS = 4096  # of a forward pass
 
 
 class Scaled(torch.nn.Module):
-    """alpha (f - f_0), f_0 the network as it was given:
-    lazy for large alpha (Chizat et al. 2019).
+    """alpha (f - f_0), f_0 the network as it was given: lazy for large alpha (Chizat et al. 2019).
+
+    ``keeps``: from f_0 on, not from 0.
     """
 
-    def __init__(self, network: torch.nn.Module, alpha: float) -> None:
+    def __init__(self, network: torch.nn.Module, alpha: float, keeps: bool = False) -> None:
         super().__init__()
-        self.network, self.alpha = network, alpha
+        self.network, self.alpha, self.kept = network, alpha, float(keeps)
         # In a list, so that its parameters are not this module's.
         self._start = [copy.deepcopy(network).requires_grad_(False)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, outputs)."""
         now, start = self.network(x), self._start[0](x)
-        return self.alpha * (now - start).reshape(len(x), -1)
+        return (self.alpha * (now - start) + self.kept * start).reshape(len(x), -1)
 
 
 class Plain(torch.nn.Module):
@@ -72,69 +70,14 @@ class Plain(torch.nn.Module):
         return out.reshape(len(x), -1)
 
 
-def make_network(
-    study: Study, place: Place, parameterization: str, outputs: int
-) -> torch.nn.Module:
-    """The finite network of a cell, in float32 on its device."""
-    network, (spec, keywords) = study.network, study.network.at(place.point)
-    if network.module is not None:
-        module = network.module(place.seed, **keywords)
-        if not isinstance(module, torch.nn.Module):
-            raise TypeError(f"the maker must give a torch module, not {type(module).__name__}")
-        return _with_trained(module, study.training)
-    assert spec is not None
-    shape = study.split(place.point, place.split).x.shape[1:]
-    made = to_torch(
-        _with_outputs(spec, outputs),
-        int(keywords.get("width", network.width)),
-        input_shape=shape,
-        parameterization=parameterization,
-        seed=place.seed,
-        dtype="float32",
-    )
-    return _with_trained(made.to(network.device), study.training)
-
-
-def _with_trained(module: torch.nn.Module, training: Training) -> torch.nn.Module:
-    """The same module, where only the parameters that train require gradients."""
-    if training.parameters == ALL:
-        return module
-    names = dict(module.named_parameters())
-    wanted = {name for pattern in training.parameters for name in fnmatch.filter(names, pattern)}
-    if absent := [pattern for pattern in training.parameters if not fnmatch.filter(names, pattern)]:
-        raise ValueError(
-            f"no parameter is called {absent[0]!r}: the network has {', '.join(names)}"
-        )
-    for name, parameter in names.items():
-        parameter.requires_grad_(name in wanted)
-    return module
-
-
-def _with_outputs(spec: Layer, outputs: int) -> Layer:
-    """The spec with as many outputs as the targets have: its last Dense says how many."""
-    if isinstance(spec, ntkcore.Dense):
-        return ntkcore.Dense(spec.W_std, spec.b_std, spec.parameterization, width=outputs)
-    if isinstance(spec, ntkcore.Serial) and spec.layers:
-        return ntkcore.Serial(*spec.layers[:-1], _with_outputs(spec.layers[-1], outputs))
-    return spec
-
-
-def predict(module: torch.nn.Module, x: Any) -> Array:
-    """Outputs (samples, outputs), float64."""
-    with torch.no_grad():
-        parts = [
-            module(as_tensor(module, np.ascontiguousarray(part), "x")).reshape(len(part), -1)
-            for part in np.array_split(np.asarray(x), max(1, math.ceil(len(x) / ROWS)))
-        ]
-    return np.asarray(torch.cat(parts).double().cpu())
-
-
 def linearised(study: Study, place: Place, setting: Setting) -> Content:
     """The linearisation of the network that is trained, its output at the start taken away as the
-    lazy network's is; in closed form, as the infinite ones are.
+    lazy network's is, unless it says something; in closed form, as the infinite ones are.
     """
     split = study.split(place.point, place.split)
-    return _regression(study, split, _kernels(study, _start(study, place, split), split))
+    module = _start(study, place, split)
+    kernels, start = _kernels(study, module, split), start_of(module, split)
+    return regression(study, place.point, split, kernels, start)
 
 
 def mean_kernel(study: Study, place: Place, setting: Setting) -> Content:
@@ -142,14 +85,25 @@ def mean_kernel(study: Study, place: Place, setting: Setting) -> Content:
     up to a share of 1/width. Starts are added until its standard error is small.
     """
     split = study.split(place.point, place.split)
-    total, squares, count = [np.zeros(())] * 3, 0.0, 0
+    total, squares, count, starts = [np.zeros(())] * 3, 0.0, 0, []
     while count < STARTS[1] and (count < STARTS[0] or not _sure(total[0], squares, count)):
         module = _start(study, replace(place, seed=count), split)
         kernels = _kernels(study, module, split)
         total = [held + part for held, part in zip(total, kernels, strict=True)]
         squares, count = squares + float((kernels[0] ** 2).sum()), count + 1
-    found = _regression(study, split, (total[0] / count, total[1] / count, total[2] / count))
+        starts.append(start_of(module, split))
+    mean = total[0] / count, total[1] / count, total[2] / count
+    found = regression(study, place.point, split, mean, _mean_start(starts))
     return {**found, "starts": count}
+
+
+def _mean_start(starts: list[Parts | None]) -> Parts | None:
+    """Of networks that all say something before they are trained."""
+    told = [each for each in starts if each is not None]
+    if len(told) < len(starts):
+        return None
+    train, val, test = (np.mean(parts, axis=0) for parts in zip(*told, strict=True))
+    return train, val, test
 
 
 def _sure(total: Array, squares: float, count: int) -> bool:
@@ -165,18 +119,13 @@ def _start(study: Study, place: Place, split: Split) -> torch.nn.Module:
     return copy.deepcopy(made).double()
 
 
-def _regression(study: Study, split: Split, kernels: tuple[Array, Array, Array]) -> Content:
-    outcome, tuned, modes = fit_kernel(kernels, split, study.training)
-    return {**scores(study.claims, outcome), "setting": tuned, "power": power(modes, split.y)}
-
-
 def of_mean_output(study: Study) -> bool:
     """Are outputs too many for a kernel over all of them?"""
     shape = study.split(study.points()[-1], 0).y.shape
     return bool(shape[1] > 1 and shape[0] * shape[1] > FULL)
 
 
-def _kernels(study: Study, module: torch.nn.Module, split: Split) -> tuple[Array, Array, Array]:
+def _kernels(study: Study, module: torch.nn.Module, split: Split) -> Parts:
     """Of training, validation and test samples with training samples: over all outputs of all
     samples where they are few, else the mean over outputs, the same for each.
     """
@@ -206,7 +155,9 @@ def _train(
     """
     split, training = study.split(place.point, place.split), study.training
     network = make_network(study, place, training.parameterization, split.y.shape[1])
-    module = Plain(network) if alpha is None else Scaled(network, alpha)
+    module: torch.nn.Module = Plain(network)
+    if alpha is not None:
+        module = Scaled(network, alpha, start_of(network, split) is not None)
     probes = split.x[:PROBES]
     K_0, hidden_0 = empirical_ntk(network, probes), _hidden_kernel(network, probes)
     looks = _Looks(split, training)
@@ -241,13 +192,14 @@ def _train(
     times = np.asarray(config["lr"] * history.steps, np.float64)
     setting: dict[str, Any] = {**config, "steps": looks.best_step}
     if training.readout:
-        outcome, tuned, _ = fit_kernel(_kernels(study, network.double(), split), split, training)
+        outcome, tuned, *_ = fit_kernel(_kernels(study, network.double(), split), split, training)
         setting.update(tuned)
         outcome = Outcome(split, outcome.train, outcome.test, times, residual)
     else:
         f_train, f_test = predict(module, split.x), predict(module, split.x_test)
         outcome = Outcome(split, f_train, f_test, times, residual)
     content = {"movement": movement, "turned": turned, "setting": setting}
+    content["validation"] = looks.best
     return content, outcome, looks.best, network
 
 
@@ -292,7 +244,8 @@ def features(study: Study, place: Place, setting: Setting) -> Content:
     found, outcome, _, network = _train(study, place, setting["config"], None)
     if study.training.after_kernel:
         split = study.fresh(place.point, place.split)
-        found["after"] = _regression(study, split, _kernels(study, network.double(), split))
+        kernels = _kernels(study, network.double(), split)
+        found["after"] = regression(study, place.point, split, kernels)
     return {**scores(study.claims, outcome), **found}
 
 
@@ -315,14 +268,14 @@ def settle_lazy(study: Study, point: Point) -> Content:
     first = study.training.configurations()[0]
     for alpha in ALPHAS:
         try:
-            found, outcome, _, _ = _train(study, Place(point, 0, 0), first, alpha)
+            tried = [_train(each, Place(point, 0, 0), first, alpha) for each in paid(study, point)]
         except DivergedError:
             sweep.append({"alpha": alpha, "diverged": True})
             continue
-        sweep.append(
-            {"alpha": alpha, "movement": found["movement"], **scores(study.claims, outcome)}
-        )
-        if found["movement"] < LAZY / 2:
+        movement = max(found["movement"] for found, *_ in tried)
+        outcome = min(tried, key=lambda each: each[2])[1]
+        sweep.append({"alpha": alpha, "movement": movement, **scores(study.claims, outcome)})
+        if movement < LAZY / 2:
             break
     return {**_best(study, point, alpha), "alpha": alpha, "sweep": sweep}
 
@@ -335,9 +288,9 @@ def _best(study: Study, point: Point, alpha: float | None) -> Content:
     if len(configurations) == 1:
         return {"config": configurations[0]}
     tried: list[tuple[bool, float, int]] = []
-    for number, config in enumerate(configurations):
+    for number, each in itertools.product(range(len(configurations)), paid(study, point)):
         try:
-            found, _, score, _ = _train(study, Place(point, 0, 0), config, alpha)
+            found, _, score, _ = _train(each, Place(point, 0, 0), configurations[number], alpha)
         except DivergedError:
             continue
         tried.append((alpha is not None and found["movement"] >= LAZY, score, number))

@@ -18,10 +18,10 @@ from ntkcore.falsifier import figures
 from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Cells, label, write
 from ntkcore.falsifier.claims import Claim, name_of
-from ntkcore.falsifier.evidence import Budget, Tables, places
+from ntkcore.falsifier.evidence import Budget, Tables, points_of
 from ntkcore.falsifier.figures import effect_name, floor_name
 from ntkcore.falsifier.pages import Block, markdown, page
-from ntkcore.falsifier.study import Study
+from ntkcore.falsifier.study import Network, Study
 from ntkcore.falsifier.verdict import Verdict, judge
 from ntkcore.store import files
 
@@ -120,29 +120,14 @@ class Report:
                     study.claims, self.before or [()] * len(study.claims), strict=True
                 )
             ],
-            "metrics": {
-                claim.metric_name: {
-                    arm: {
-                        label(p): _plain(
-                            self.tables.values(arm, [p], "metrics", claim.metric_name)[0].tolist()
-                        )
-                        for p in claim.points
-                    }
-                    for arm in arms_of(study)
-                }
-                for claim in study.claims
-            },
-            "settings": {
-                arm: {label(point): self.tables.setting(arm, point) for point in study.points()}
-                for arm in arms_of(study)
-                if ARMS[arm].settle is not None
-            },
+            **_numbers(self.tables),
+            "versus": self.versus and _numbers(self.versus),
             "training": asdict(study.training),
             "network": {
                 "spec": str(study.network.spec),
                 "module": name_of(study.network.module),
                 "width": study.network.width,
-                "versus": self.versus and str(self.versus.study.network.spec),
+                "versus": self.versus and _name(self.versus.study.network),
             },
             "budget": asdict(self.budget),
             "samples": study.samples(),
@@ -157,18 +142,14 @@ class Report:
         }
 
     def seconds(self) -> float:
-        """Time that all cells took, summed over processes."""
-        keys = [
-            self.tables.cell(arm, place)
-            for arm in arms_of(self.study)
-            for place in places(self.study, arm, self.budget)
-        ]
-        keys += [
-            self.tables.setting(arm, point)
-            for arm in ("lazy", "features")
-            for point in self.study.points()
-        ]
-        return float(round(sum(content["seconds"] for content in keys if content), 1))
+        """Time that all cells took, summed over processes, settings and sweeps included."""
+        contents = [content for tables in self._both for content in tables.contents()]
+        return float(round(sum(content["seconds"] for content in contents), 1))
+
+    @property
+    def _both(self) -> list[Tables]:
+        """Of the network, and of the one it is compared with."""
+        return [self.tables] if self.versus is None else [self.tables, self.versus]
 
     # --- inside
 
@@ -178,7 +159,7 @@ class Report:
         found = {}
         for number, claim in enumerate(self.study.claims):
             figure = Figure(figsize=(13, 4), layout="constrained")
-            figures.of_claim(self.tables, claim, self.verdicts[number], figure)
+            figures.of_claim(self._both, claim, self.verdicts[number], figure)
             found[f"claim-{number + 1}"] = _png(figure)
         figure = Figure(figsize=(9, 4), layout="constrained")
         figures.of_kernels(self.tables, figure)
@@ -226,26 +207,21 @@ class Report:
             "text",
             f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point.",
         )
-        network = ", ".join(
-            map(str.strip, str(study.network.spec or name_of(study.network.module)).splitlines())
-        )
-        yield "text", f"Network: {network}; width {study.network.width}."
+        yield "text", f"Network: {_name(study.network)}; width {study.network.width}."
         if self.versus is not None:
-            other = self.versus.study.network
-            yield (
-                "text",
-                f"Effects are differences to those of {other.spec or name_of(other.module)}.",
-            )
+            other = _name(self.versus.study.network)
+            yield "text", f"Effects are differences to those of the other network, {other}."
         yield "text", f"Training: {study.training}."
         yield "text", tuning(study)
         yield "text", "Chosen on the validation set of the first split:"
         chosen = [
             (
-                ARMS[arm].label,
+                ARMS[arm].label + of,
                 at,
                 str({key: found[key] for key in ("config", "alpha", "net") if key in found}),
             )
-            for arm, settings in record["settings"].items()
+            for of, numbers in (("", record), (" of the other", record["versus"] or {}))
+            for arm, settings in numbers.get("settings", {}).items()
             for at, found in settings.items()
             if found is not None
         ]
@@ -256,32 +232,63 @@ class Report:
         yield "text", f"{versions}; {record['seconds']:.0f} s."
 
     def _effects(self, claim: Claim, verdict: Verdict) -> list[tuple[str, ...]]:
-        """Rows: arm, effect, paired difference, and the mean metric at every point; the floor."""
-        name = claim.metric_name
+        """Rows: arm, effect, paired difference, and the mean metric at every point, of both
+        networks where there are two; the floor.
+        """
+        name, of = claim.metric_name, "" if self.versus is None else ": network / other"
         rows: list[tuple[str, ...]] = [
             (
                 "arm",
                 f"effect: {effect_name(claim)}",
                 "network - arm",
-                *(f"{name}, {label(point)}" for point in claim.points),
+                *(f"{name}, {label(point)}{of}" for point in claim.points),
             )
         ]
         for arm, effect in verdict.effects.items():
-            metric = self.tables.values(arm, claim.points, "metrics", name).mean(axis=1)
             rows.append(
                 (
                     ARMS[arm].label,
                     str(effect),
                     str(verdict.differences.get(arm, "")),
-                    *(f"{each:.3g}" for each in metric),
+                    *self._means(arm, claim, "metrics", name),
                 )
             )
-        if (floor := self.tables.floor(claim)) is None:
+        if (floor := figures.floor_of(self._both, claim)) is None:
             return rows
-        chance = self.tables.values("features", claim.points, "chance", claim.chance_name).mean(
-            axis=1
-        )
-        return [*rows, (floor_name(claim), f"{floor:.3g}", "", *(f"{each:.3g}" for each in chance))]
+        chance = self._means("features", claim, "chance", claim.chance_name)
+        return [*rows, (floor_name(claim), f"{floor:.3g}", "", *chance)]
+
+    def _means(self, arm: str, claim: Claim, *path: str) -> list[str]:
+        """Of a number of the cells at every point, "network / other" where there are two."""
+        means = [tables.values(arm, claim.points, *path).mean(axis=1) for tables in self._both]
+        return [" / ".join(f"{each:.3g}" for each in found) for found in zip(*means, strict=True)]
+
+
+def _numbers(tables: Tables) -> dict[str, Any]:
+    """Metrics and settings of a network as JSON's types."""
+    study = tables.study
+
+    def metrics(arm: str, name: str) -> dict[str, list[float | None]]:
+        points = points_of(study, arm)
+        found = tables.values(arm, points, "metrics", name)
+        return {label(p): _plain(row.tolist()) for p, row in zip(points, found, strict=True)}
+
+    return {
+        "metrics": {
+            name: {arm: metrics(arm, name) for arm in arms_of(study)}
+            for name in dict.fromkeys(claim.metric_name for claim in study.claims)
+        },
+        "settings": {
+            arm: {label(point): tables.setting(arm, point) for point in study.points()}
+            for arm in arms_of(study)
+            if ARMS[arm].settle is not None
+        },
+    }
+
+
+def _name(network: Network) -> str:
+    """A spec in one line, or what makes the modules."""
+    return ", ".join(map(str.strip, str(network.spec or name_of(network.module)).splitlines()))
 
 
 def _judged_again(minimum: float, before: tuple[float, ...]) -> str:

@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import ntkcore
-from ntkcore.falsifier.claims import OF_PATHS, Claim, Point, check_classes, check_names
+from ntkcore.falsifier.claims import COMPUTE, OF_PATHS, Claim, Point, check_classes, check_names
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
 
 RIDGES = 8  # the least number of ridges between two
 OF_FITS = ("train_nmse", "train_error")  # metrics that tuning on other samples spoils
+OF_TESTS = ("nmse", "error", "cross_entropy")  # those of other samples
 ALL = ("*",)  # parameters
 OF_NETWORKS = ("width", "depth")  # axes that change the network and not the data
 
@@ -55,6 +57,13 @@ class Training:
         The names of those that train, with wildcards ("body.0.*"). The others stay what the network
         starts with, such as a function (seed) that loads weights makes it. The infinite kernels are
         of all parameters: with fewer, the mean kernel over initialisations stands for them.
+    head
+        The names of the last layer's parameters, with wildcards: before anything starts they are
+        solved for on the training set (ridge regression on the features as they are), and every arm
+        goes on from there; for a loaded network with a new head (Kumar et al. 2022). Without, a
+        loaded head is kept where its outputs say something about the validation set.
+    widths
+        Of networks, rising, for claims over "compute": at each compute the best of them is taken.
     after_kernel
         Do the learned features suffice? The trained network's kernel is solved on as many samples
         that it never saw, or on half of the test samples where the task has no more.
@@ -72,6 +81,8 @@ class Training:
     base_width: int = 64
     readout: bool = False
     parameters: tuple[str, ...] = ALL
+    head: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
     after_kernel: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +96,14 @@ class Training:
             raise ValueError(
                 f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}"
             )
+        for name in ("parameters", "head"):
+            if isinstance(given := getattr(self, name), str):
+                raise TypeError(f"{name} must be a tuple of names, not {given!r}: ({given!r},)")
+            object.__setattr__(self, name, tuple(given))
+        widths = tuple(self.widths)
+        if any(width < 1 for width in widths) or widths != tuple(sorted(set(widths))):
+            raise ValueError(f"widths must be positive and rise, not {self.widths!r}")
+        object.__setattr__(self, "widths", widths)
 
     def configurations(self) -> list[dict[str, float]]:
         """Of a network: learning rates and weight decays."""
@@ -130,6 +149,8 @@ class Network:
     def at(self, point: Point) -> tuple[Layer | None, dict[str, Any]]:
         """The spec at a point, and the keywords of a module's maker."""
         keywords = {point[0]: int(point[1])} if point and point[0] in OF_NETWORKS else {}
+        if point[:1] == (COMPUTE,):
+            keywords = {"width": self.width}
         spec = self.spec
         if spec is not None and not isinstance(spec, Layer):
             spec = spec(**{key: value for key, value in keywords.items() if key == "depth"})
@@ -164,8 +185,9 @@ class Study:
         return list(dict.fromkeys(point for claim in self.claims for point in claim.points))
 
     def split(self, point: Point, number: int) -> Split:
-        """The data at a point; the same for every arm and every seed."""
-        return self._task_at(point)(number)
+        """The data at a point; the same for every arm and every seed, whatever the threads."""
+        with threadpool_limits(1, user_api="blas"):
+            return self._task_at(point)(number)
 
     def fresh(self, point: Point, number: int) -> Split:
         """The split with other training samples, as many: the rest of a training set twice as
@@ -186,8 +208,14 @@ class Study:
             y_test=split.y_test[half:],
         )
 
+    def chooses(self) -> bool:
+        """May a kernel be chosen on the validation set? Not for claims about the training set or
+        its path alone, where nothing is tuned for other samples.
+        """
+        return self.training.tunes() or all(claim.metric in OF_TESTS for claim in self.claims)
+
     def _task_at(self, point: Point) -> Callable[[int], Split]:
-        if not point or point[0] in OF_NETWORKS:
+        if not point or point[0] in (*OF_NETWORKS, COMPUTE):
             return self.task
         value = int(point[1]) if float(point[1]).is_integer() else point[1]
         return functools.partial(self.task, **{point[0]: value})
@@ -245,6 +273,13 @@ class Study:
                 raise TypeError(f"the task must give a Split, not {type(split).__name__}")
             for claim in self.claims:
                 _check_metric(claim, split, self.training)
+        if any(self.data_hash(point, 0) != self.data_hash(point, 0) for point in self.points()):
+            raise ValueError(
+                "the task gives other data every time: they must follow from the seed alone"
+                " (begin with rng = np.random.default_rng(seed))"
+            )
+        if self.training.readout and self.training.head:
+            raise ValueError("readout=True solves the last layer afterwards: leave head away")
         if self.training.readout and self.network.module is not None:
             raise ValueError(
                 "readout=True needs a spec: which layer of a torch module is the last is not known"
@@ -253,16 +288,23 @@ class Study:
     def _check_axis(self, claim: Claim) -> None:
         axes = (
             self.keywords()
-            | {"width"}
+            | {"width", COMPUTE}
             | ({"depth"} if not isinstance(self.network.spec, Layer) else set())
         )
         if self.network.module is not None:
-            axes -= {"width", "depth"} - set(inspect.signature(self.network.module).parameters)
+            own = set(inspect.signature(self.network.module).parameters)
+            axes -= {"width", "depth"} - own
+            axes -= set() if "width" in own else {COMPUTE}
         if claim.axis is not None and claim.axis not in axes:
             raise ValueError(
                 f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are"
-                f" {', '.join(sorted(axes))} (a task's keywords; width;"
-                " depth where the network is a function of it)"
+                f" {', '.join(sorted(axes))} (a task's keywords; width and compute, for a maker of"
+                " modules with a keyword width; depth where the network is a function of it)"
+            )
+        if claim.axis == COMPUTE and not (self.training.widths and self.training.early_stopping):
+            raise ValueError(
+                f"claim {claim.name!r} is of the best width and step at every compute: give"
+                " Training(widths=(…), early_stopping=True)"
             )
 
     def fingerprint(self, start: object = None) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from ntkcore.datasets import digits
 from ntkcore.theory.sphere import legendre, random_points
@@ -223,8 +224,9 @@ def digit_parity(
 @functools.cache
 def _components(count: int) -> tuple[Array, Array]:
     x, label = _digits()
-    _, vectors = np.linalg.eigh(x.T @ x)
-    x = x @ vectors[:, : -count - 1 : -1]
+    with threadpool_limits(1, user_api="blas"):  # the same numbers whatever the threads
+        _, vectors = np.linalg.eigh(x.T @ x)
+        x = x @ vectors[:, : -count - 1 : -1]
     return x * np.sqrt(count / (x**2).sum(axis=1).mean()), label
 
 

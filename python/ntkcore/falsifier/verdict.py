@@ -36,6 +36,7 @@ FINITE = "finite width"
 HOLDS, FAILS = "the contrast holds", "the contrast does not hold"
 INCONCLUSIVE = "inconclusive"
 
+LEARNED = "the learned features are as good as the network"  # a test's name
 WIDER = "take a wider network"  # remedy of several gates
 
 
@@ -110,21 +111,38 @@ def judge(
 ) -> list[Verdict]:
     """A verdict for every claim, at a family-wise error level over all of them."""
     found = [_judge(claim, each) for claim, each in zip(claims, evidence, strict=True)]
-    ps = [verdict.p for verdict in found]
-    sure = holm(ps, level)
     return [
-        _final(verdict, yes, level, _again(claim, each, ps, number, level))
-        for number, (verdict, yes, claim, each) in enumerate(
-            zip(found, sure, claims, evidence, strict=True)
+        _with_range(verdict, _again(claim, each, found, number, level))
+        for number, (verdict, claim, each) in enumerate(
+            zip(_corrected(found, level), claims, evidence, strict=True)
         )
     ]
 
 
-def _final(verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float], str]) -> Verdict:
+def _corrected(found: Sequence[Verdict], level: float) -> list[Verdict]:
+    """As Holm leaves them; "and they suffice" is given up first where that alone is not sure."""
+    sure = holm([verdict.p for verdict in found], level)
+    found = [
+        verdict if yes else _without_after(verdict)
+        for verdict, yes in zip(found, sure, strict=True)
+    ]
+    sure = holm([verdict.p for verdict in found], level)
+    return [
+        verdict if yes or verdict.kind == INCONCLUSIVE else _unsure(verdict, level)
+        for verdict, yes in zip(found, sure, strict=True)
+    ]
+
+
+def _without_after(verdict: Verdict) -> Verdict:
+    if verdict.kind != SUFFICE:
+        return verdict
+    tests = {name: p for name, p in verdict.tests.items() if name != LEARNED}
+    return replace(verdict, kind=NEEDS, tests=tests, p=max(tests.values()))
+
+
+def _with_range(verdict: Verdict, kind_at: Callable[[float], str]) -> Verdict:
     if verdict.kind == INCONCLUSIVE:
         return verdict
-    if not sure:
-        return _unsure(verdict, level)
 
     def same(minimum: float) -> bool:
         return kind_at(minimum) == verdict.kind
@@ -137,14 +155,14 @@ def _final(verdict: Verdict, sure: bool, level: float, kind_at: Callable[[float]
 
 
 def _again(
-    claim: Claim, found: Evidence, ps: Sequence[float], number: int, level: float
+    claim: Claim, each: Evidence, found: Sequence[Verdict], number: int, level: float
 ) -> Callable[[float], str]:
     """The kind of one claim's verdict under another least effect, the other claims as they are."""
 
     def kind_at(minimum: float) -> str:
-        verdict = _judge(replace(claim, minimum=minimum), found)
-        sure = holm([*ps[:number], verdict.p, *ps[number + 1 :]], level)[number]
-        return verdict.kind if sure else INCONCLUSIVE
+        verdict = _judge(replace(claim, minimum=minimum), each)
+        family = [*found[:number], verdict, *found[number + 1 :]]
+        return _corrected(family, level)[number].kind
 
     return kind_at
 
@@ -302,7 +320,7 @@ def _with_after(claim: Claim, found: Evidence, tests: Tests) -> tuple[str, Tests
     )
     if more > LEVEL:
         return NEEDS, tests
-    return SUFFICE, {**tests, "the learned features are as good as the network": more}
+    return SUFFICE, {**tests, LEARNED: more}
 
 
 # --- gates
