@@ -1,0 +1,181 @@
+"""A convolutional network that stays lazy fits its samples and learns no filters."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ntkcore.experiments.criteria import Criterion, steps
+from ntkcore.specs.activations import Relu
+from ntkcore.specs.convolutions import Conv, GlobalAvgPool
+from ntkcore.specs.layers import Dense, Serial
+from ntkcore.specs.nets import HE
+
+CLAIM = (
+    "A convolutional network trained lazily fits its training set without learning what makes it"
+    " useful, its filters (Chizat et al. 2019, section 3.2, on a task of our own): does a noisy"
+    " image hold, anywhere, a pattern or the same pattern turned by 180 degrees? Both have the"
+    " same spectrum, so that translation invariance alone does not tell them apart. Trained on"
+    " alpha (f - f_0), the same 64 channels find the patterns for small alpha; for a large one"
+    " their filters stay as drawn, and the test error many times as large."
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Training and test samples, sides of images and pattern, the pattern's norm in units of the
+    noise, channels, values of sqrt(h) alpha, draws of pattern, samples and weights.
+    """
+
+    n: int = 250
+    tests: int = 2000
+    side: int = 12
+    pattern: int = 5
+    strength: float = 7.0
+    channels: int = 64
+    scales: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    draws: int = 3
+    fitted: float = 0.05
+    seed: int = 0
+
+
+QUICK: dict[str, Any] = {"scales": (0.1, 100.0), "draws": 1, "tests": 1000}
+CHUNK, LONGEST = 100, 2000  # steps with one learning rate, and at most
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Errors in training and test, movement of the kernel, best cosine of a filter with either
+    pattern before and after, (draws, scales); patterns and best filters of the first draw.
+    """
+    shape = config.draws, len(config.scales)
+    keys = "train", "test", "moved", "before", "after"
+    found = {key: np.empty(shape) for key in keys}
+    shown: list[Any] = []
+    for i, j in steps(list(np.ndindex(shape))):
+        patterns, x, y = _problem(config, [config.seed, i])
+        values, filters = _trained(config, config.scales[j], patterns, x, y, i + 100 * config.seed)
+        for key, value in zip(keys, values, strict=True):
+            found[key][i, j] = value
+        if i == 0 and j in (0, shape[1] - 1):
+            shown.append(filters)
+    first = _problem(config, [config.seed, 0])[0]
+    return {"scales": np.array(config.scales), **found, "shown": np.array([first, *shown])}
+
+
+def _problem(config: Config, seed: list[int]) -> tuple[Any, Any, Any]:
+    """Both patterns (2, side, side), orthogonal and of norm 1; images and labels, training first.
+
+    Even and odd part of a random pattern get the same norm: it is orthogonal to itself turned.
+    """
+    rng = np.random.default_rng(seed)
+    p, n = config.pattern, config.n + config.tests
+    drawn = rng.standard_normal((p, p))
+    drawn -= drawn.mean()
+    even, odd = drawn + drawn[::-1, ::-1], drawn - drawn[::-1, ::-1]
+    pattern = (even / np.linalg.norm(even) + odd / np.linalg.norm(odd)) / np.sqrt(2)
+    patterns = np.stack([pattern, pattern[::-1, ::-1]])
+    x, label = rng.standard_normal((n, config.side, config.side, 1)), rng.integers(0, 2, n)
+    corners = rng.integers(0, config.side - p + 1, (n, 2))
+    for image, which, (r, c) in zip(x[..., 0], label, corners, strict=True):
+        image[r : r + p, c : c + p] += config.strength * patterns[which]
+    return patterns, x, 2.0 * label - 1
+
+
+def _trained(
+    config: Config, scale: float, patterns: Any, x: Any, y: Any, seed: int
+) -> tuple[tuple[float, ...], Any]:
+    """The numbers of one network; its best filter for either pattern."""
+    import torch
+
+    from ntkcore.finite import empirical_ntk, kernel_movement, to_torch, train
+
+    conv = Conv((config.pattern, config.pattern), (1, 1), "VALID", HE, 0.5)
+    start = to_torch(
+        Serial(conv, Relu(), GlobalAvgPool(), Dense(HE)),
+        config.channels,
+        input_shape=x.shape[1:],
+        alpha=scale / np.sqrt(config.channels),
+        centred=True,
+        seed=seed,
+        dtype="float32",
+    )
+    z, target, module = x[: config.n], y[: config.n, None], copy.deepcopy(start)
+    first = K = empirical_ntk(start, z).astype(np.float64)
+    for _ in range(0, LONGEST, CHUNK):
+        # In units of 1/curvature; where the kernel grows before the next look, gently.
+        rate = (
+            (1.5 if scale >= 10 else 0.3)
+            * config.n
+            / float(np.linalg.eigvalsh(K)[-1])
+            * start.alpha**2
+        )
+        history = train(module, z, target, lr=rate, steps=CHUNK, loss=_hinge, momentum=0.9)
+        K = empirical_ntk(module, z).astype(np.float64)
+        if history.loss[-1] < config.fitted:
+            break
+    with torch.no_grad():
+        outputs = module(torch.as_tensor(x, dtype=torch.float32)).numpy()[:, 0]
+    wrong = outputs * y <= 0
+    before, after = _filters(start), _filters(module)
+    cosines = np.abs(np.einsum("khw,phw->pk", after, patterns))
+    numbers = (
+        wrong[: config.n].mean(),
+        wrong[config.n :].mean(),
+        kernel_movement(K, first),
+        np.abs(np.einsum("khw,phw->pk", before, patterns)).max(),
+        cosines.max(),
+    )
+    return numbers, after[cosines.argmax(1)]
+
+
+def _hinge(f: Any, y: Any) -> Any:
+    """Mean of max(0, 1 - y f)^2/2."""
+    return ((1 - y * f).clamp(min=0) ** 2).mean() / 2
+
+
+def _filters(module: Any) -> Any:
+    """Filters of the one convolution, of norm 1: (channels, side, side)."""
+    weight = next(layer for _, layer in module.affine()).weight.detach().numpy()[:, 0]
+    return weight / np.linalg.norm(weight, axis=(1, 2), keepdims=True)
+
+
+def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
+    """Both ends fit; only one finds the patterns."""
+    test, after = arrays["test"], arrays["after"]
+    turned = np.abs(after - arrays["before"])[:, -1].max()
+    return [
+        Criterion("largest training error, lazy", arrays["train"][:, -1].max(), high=0.01),
+        Criterion("largest movement of the kernel, lazy", arrays["moved"][:, -1].max(), high=0.1),
+        Criterion("largest change of the best cosine, lazy", turned, high=0.1),
+        Criterion("least best cosine of a filter, features", after[:, 0].min(), 0.7),
+        Criterion("largest training error, features", arrays["train"][:, 0].max(), high=0.01),
+        Criterion("largest test error, features", test[:, 0].max(), high=0.1),
+        Criterion("test error, lazy over features", test[:, -1].mean() / test[:, 0].mean(), 3),
+    ]
+
+
+def plot(arrays: dict[str, Any], figure: Any) -> None:
+    """Errors and filters over the scale; patterns and the filters nearest to them."""
+    left, right = figure.subfigures(1, 2, width_ratios=(2.2, 1))
+    (errors, cosines), scales = left.subplots(1, 2), arrays["scales"]
+    errors.plot(scales, arrays["train"].mean(0), "o--", color="0.5", label="training")
+    errors.plot(scales, arrays["test"].mean(0), "o-", label="test")
+    errors.set(xscale="log", xlabel=r"$\sqrt{h}\,\alpha$", ylabel="error", ylim=(-0.01, None))
+    errors.legend(frameon=False)
+    cosines.plot(scales, arrays["before"].mean(0), "--", color="0.5", label="as drawn")
+    cosines.plot(scales, arrays["after"].mean(0), "o-", label="trained")
+    cosines.set(
+        xscale="log", xlabel=r"$\sqrt{h}\,\alpha$", ylabel="filter nearest to a pattern, cosine"
+    )
+    cosines.set(ylim=(0, 1))
+    cosines.legend(frameon=False)
+    axes = right.subplots(3, 2)
+    names = "patterns", f"at {scales[0]:g}", f"at {scales[-1]:g}"
+    for row, images, name in zip(axes, arrays["shown"], names, strict=True):
+        row[0].set_ylabel(name)
+        for ax, image in zip(row, images, strict=True):
+            ax.imshow(image, cmap="RdBu", vmin=-0.5, vmax=0.5)
+            ax.set(xticks=(), yticks=())
