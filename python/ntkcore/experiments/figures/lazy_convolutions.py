@@ -47,8 +47,8 @@ CHUNK, LONGEST = 100, 2000  # steps with one learning rate, and at most
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Errors in training and test, movement of the kernel, best cosine of a filter with either
-    pattern before and after, (draws, scales); patterns and best filters of the first draw.
+    """Errors in training and test, movement of the kernel, cosine of the filters to the patterns
+    before and after, (draws, scales); patterns and strongest filters of the first draw.
     """
     shape = config.draws, len(config.scales)
     keys = "train", "test", "moved", "before", "after"
@@ -87,7 +87,7 @@ def _problem(config: Config, seed: list[int]) -> tuple[Any, Any, Any]:
 def _trained(
     config: Config, scale: float, patterns: Any, x: Any, y: Any, seed: int
 ) -> tuple[tuple[float, ...], Any]:
-    """The numbers of one network; its best filter for either pattern."""
+    """The numbers of one network; its strongest filters."""
     import torch
 
     from ntkcore.finite import empirical_ntk, kernel_movement, to_torch, train
@@ -119,16 +119,10 @@ def _trained(
     with torch.no_grad():
         outputs = module(torch.as_tensor(x, dtype=torch.float32)).numpy()[:, 0]
     wrong = outputs * y <= 0
-    before, after = _filters(start), _filters(module)
-    cosines = np.abs(np.einsum("khw,phw->pk", after, patterns))
-    numbers = (
-        wrong[: config.n].mean(),
-        wrong[config.n :].mean(),
-        kernel_movement(K, first),
-        np.abs(np.einsum("khw,phw->pk", before, patterns)).max(),
-        cosines.max(),
-    )
-    return numbers, after[cosines.argmax(1)]
+    filters, before = _filters(start, patterns)
+    filters, after = _filters(module, patterns)
+    moved = kernel_movement(K, first)
+    return (wrong[: config.n].mean(), wrong[config.n :].mean(), moved, before, after), filters
 
 
 def _hinge(f: Any, y: Any) -> Any:
@@ -136,21 +130,37 @@ def _hinge(f: Any, y: Any) -> Any:
     return ((1 - y * f).clamp(min=0) ** 2).mean() / 2
 
 
-def _filters(module: Any) -> Any:
-    """Filters of the one convolution, of norm 1: (channels, side, side)."""
-    weight = next(layer for _, layer in module.affine()).weight.detach().numpy()[:, 0]
-    return weight / np.linalg.norm(weight, axis=(1, 2), keepdims=True)
+def _filters(module: Any, patterns: Any) -> tuple[Any, float]:
+    """The strongest filter for either label, of norm 1; and the cosine of a filter to its label's
+    pattern, in the mean over channels weighted by |a| |w|.
+
+    Under the mean over all places a pattern moved by a pixel serves as well: the best of those.
+    """
+    (_, conv), (_, out) = module.affine()
+    w, a = conv.weight.detach().numpy()[:, 0], out.weight.detach().numpy().ravel()
+    size = np.linalg.norm(w, axis=(1, 2))
+    w, strength = w / size[:, None, None], a * size
+    moved = np.array([_nearby(pattern) for pattern in patterns])
+    best = np.einsum("khw,pshw->pks", w, moved).max(2)
+    cosine = np.average(np.where(a > 0, best[1], best[0]), weights=np.abs(strength))
+    return w[[strength.argmin(), strength.argmax()]], float(cosine)
+
+
+def _nearby(pattern: Any) -> Any:
+    """The pattern moved by up to a pixel, cut by the window, of norm 1: (9, side, side)."""
+    p, padded = len(pattern), np.pad(pattern, 1)
+    cut = np.array([padded[i : i + p, j : j + p] for i in range(3) for j in range(3)])
+    return cut / np.linalg.norm(cut, axis=(1, 2), keepdims=True)
 
 
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     """Both ends fit; only one finds the patterns."""
-    test, after = arrays["test"], arrays["after"]
-    turned = np.abs(after - arrays["before"])[:, -1].max()
+    test, gain = arrays["test"], arrays["after"] - arrays["before"]
     return [
         Criterion("largest training error, lazy", arrays["train"][:, -1].max(), high=0.01),
         Criterion("largest movement of the kernel, lazy", arrays["moved"][:, -1].max(), high=0.1),
-        Criterion("largest change of the best cosine, lazy", turned, high=0.1),
-        Criterion("least best cosine of a filter, features", after[:, 0].min(), 0.7),
+        Criterion("largest change of the filters' cosine, lazy", abs(gain[:, -1]).max(), high=0.02),
+        Criterion("least gain of the filters' cosine, features", gain[:, 0].min(), 0.1),
         Criterion("largest training error, features", arrays["train"][:, 0].max(), high=0.01),
         Criterion("largest test error, features", test[:, 0].max(), high=0.1),
         Criterion("test error, lazy over features", test[:, -1].mean() / test[:, 0].mean(), 3),
@@ -158,7 +168,7 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
 
 
 def plot(arrays: dict[str, Any], figure: Any) -> None:
-    """Errors and filters over the scale; patterns and the filters nearest to them."""
+    """Errors and filters over the scale; patterns and the strongest filters."""
     left, right = figure.subfigures(1, 2, width_ratios=(2.2, 1))
     (errors, cosines), scales = left.subplots(1, 2), arrays["scales"]
     errors.plot(scales, arrays["train"].mean(0), "o--", color="0.5", label="training")
@@ -167,9 +177,7 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     errors.legend(frameon=False)
     cosines.plot(scales, arrays["before"].mean(0), "--", color="0.5", label="as drawn")
     cosines.plot(scales, arrays["after"].mean(0), "o-", label="trained")
-    cosines.set(
-        xscale="log", xlabel=r"$\sqrt{h}\,\alpha$", ylabel="filter nearest to a pattern, cosine"
-    )
+    cosines.set(xscale="log", xlabel=r"$\sqrt{h}\,\alpha$", ylabel="filters, cosine to a pattern")
     cosines.set(ylim=(0, 1))
     cosines.legend(frameon=False)
     axes = right.subplots(3, 2)
