@@ -42,7 +42,7 @@ class Config:
     cnn_widths: tuple[int, ...] = (16, 32, 64)
     scales: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0, 64.0)
     draws: int = 3
-    fitted: float = 0.005
+    fitted: float = 0.01
     seed: int = 0
 
 
