@@ -78,3 +78,65 @@ def test_a_failed_criterion_is_not_hidden(tmp_path, monkeypatch):
     record = experiments.run("spectral_bias", tmp_path, quick=True)
     assert not record["met"]
     assert "NOT MET: never" in (tmp_path / "index.md").read_text()
+
+
+def _met(module, arrays, config=None):
+    return [c.met for c in module.expected(config or module.Config(), arrays)]
+
+
+def test_uci_is_tested_over_sets():
+    """One lucky set is no evidence; a small gain on most sets is; a loss is seen."""
+    module, rng = experiments.load("uci_svm"), np.random.default_rng(0)
+    rbf = rng.uniform(0.7, 0.9, 22)
+    gain = 0.01 * rng.uniform(0, 2, 22)
+    assert all(_met(module, {"ntk": rbf + gain, "rbf": rbf}))
+    assert not all(_met(module, {"ntk": rbf - gain, "rbf": rbf}))
+    lucky = {"ntk": rbf + 0.01 * rng.standard_normal(22) + 0.2 * (np.arange(22) == 0), "rbf": rbf}
+    assert (lucky["ntk"] - lucky["rbf"]).mean() > 0
+    assert not all(_met(module, lucky))
+
+
+def test_cosine_of_students_to_their_teacher():
+    """1 where every neuron that carries weight points where a teacher of its sign does."""
+    module = experiments.load("feature_learning_scale")
+    teacher = np.eye(3), np.array([1.0, 1.0, -1.0])
+    W, a = np.array([[2.0, 0, 0], [0, 0, 5.0], [0, -1.0, 1.0]]), np.array([1.0, -3.0, 0.0])
+    assert module._cosine((W, a), teacher) == pytest.approx(1)
+    assert module._cosine((W, -a), teacher) == pytest.approx(0)  # the other signs
+
+
+def test_filters_are_compared_with_the_pattern_of_their_label():
+    torch = pytest.importorskip("torch")
+    from ntkcore import Conv, Dense, GlobalAvgPool, Relu, Serial
+    from ntkcore.finite import to_torch
+
+    module, rng = experiments.load("lazy_convolutions"), np.random.default_rng(0)
+    patterns = rng.standard_normal((2, 5, 5))
+    patterns /= np.linalg.norm(patterns, axis=(1, 2), keepdims=True)
+    net = to_torch(
+        Serial(Conv((5, 5), (1, 1), "VALID"), Relu(), GlobalAvgPool(), Dense()),
+        2,
+        input_shape=(8, 8, 1),
+    )
+    (_, conv), (_, out) = net.affine()
+    conv.weight.data[:, 0] = 3 * torch.as_tensor(patterns, dtype=torch.float32)
+    for sign in (1, -1):
+        out.weight.data[:] = sign * torch.tensor([[-1.0, 2.0]])
+        filters, cosine = module._filters(net, patterns)
+        np.testing.assert_allclose(filters, patterns[::sign], rtol=1e-5)
+        assert (cosine > 0.99) == (sign > 0)
+
+
+@pytest.mark.parametrize("name", ["lazy_transition", "learning_curves", "wide_training"])
+def test_arrays_that_contradict_the_claim_are_seen(name):
+    """Each claim with one of its sides exchanged for another."""
+    module = experiments.load(name)
+    config = module.Config(**module.QUICK)
+    arrays = module.run(config)
+    assert all(_met(module, arrays, config))
+    first, second = {
+        "lazy_transition": ("fc_moved", arrays["fc_moved"][:, ::-1]),
+        "learning_curves": ("theory", arrays["theory"][::-1]),
+        "wide_training": ("theory_variance", arrays["theory_variance"][::-1]),
+    }[name]
+    assert not all(_met(module, {**arrays, first: second}, config))

@@ -48,21 +48,23 @@ CHUNK, LONGEST = 100, 2000  # steps with one learning rate, and at most
 
 def run(config: Config) -> dict[str, Any]:
     """Errors in training and test, movement of the kernel, cosine of the filters to the patterns
-    before and after, (draws, scales); patterns and strongest filters of the first draw.
+    before and after, (draws, scales); patterns, and strongest filters at both ends,
+    (draws, 3, 2, side, side).
     """
     shape = config.draws, len(config.scales)
     keys = "train", "test", "moved", "before", "after"
     found = {key: np.empty(shape) for key in keys}
-    shown: list[Any] = []
+    p = config.pattern
+    shown = np.empty((config.draws, 3, 2, p, p))
     for i, j in steps(list(np.ndindex(shape))):
         patterns, x, y = _problem(config, [config.seed, i])
-        values, filters = _trained(config, config.scales[j], patterns, x, y, i + 100 * config.seed)
+        values, filters = _trained(config, config.scales[j], x, y, patterns, i + 100 * config.seed)
         for key, value in zip(keys, values, strict=True):
             found[key][i, j] = value
-        if i == 0 and j in (0, shape[1] - 1):
-            shown.append(filters)
-    first = _problem(config, [config.seed, 0])[0]
-    return {"scales": np.array(config.scales), **found, "shown": np.array([first, *shown])}
+        shown[i, 0] = patterns
+        if j in (0, shape[1] - 1):
+            shown[i, 1 if j == 0 else 2] = filters
+    return {"scales": np.array(config.scales), **found, "shown": shown}
 
 
 def _problem(config: Config, seed: list[int]) -> tuple[Any, Any, Any]:
@@ -85,7 +87,7 @@ def _problem(config: Config, seed: list[int]) -> tuple[Any, Any, Any]:
 
 
 def _trained(
-    config: Config, scale: float, patterns: Any, x: Any, y: Any, seed: int
+    config: Config, scale: float, x: Any, y: Any, patterns: Any, seed: int
 ) -> tuple[tuple[float, ...], Any]:
     """The numbers of one network; its strongest filters."""
     import torch
@@ -168,7 +170,9 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
 
 
 def plot(arrays: dict[str, Any], figure: Any) -> None:
-    """Errors and filters over the scale; patterns and the strongest filters."""
+    """Errors and filters over the scale; patterns and the strongest filters,
+    of the draw in the middle.
+    """
     left, right = figure.subfigures(1, 2, width_ratios=(2.2, 1))
     (errors, cosines), scales = left.subplots(1, 2), arrays["scales"]
     errors.plot(scales, arrays["train"].mean(0), "o--", color="0.5", label="training")
@@ -181,8 +185,9 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     cosines.set(ylim=(0, 1))
     cosines.legend(frameon=False)
     axes = right.subplots(3, 2)
+    middle = np.argsort(arrays["after"][:, 0])[len(arrays["after"]) // 2]
     names = "patterns", f"at {scales[0]:g}", f"at {scales[-1]:g}"
-    for row, images, name in zip(axes, arrays["shown"], names, strict=True):
+    for row, images, name in zip(axes, arrays["shown"][middle], names, strict=True):
         row[0].set_ylabel(name)
         for ax, image in zip(row, images, strict=True):
             ax.imshow(image, cmap="RdBu", vmin=-0.5, vmax=0.5)
