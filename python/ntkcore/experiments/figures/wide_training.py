@@ -150,7 +150,7 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
         variances.plot(times, arrays["theory_variance"][i].mean(1), lw=1, **colour)
         measured = arrays["variance"][i].mean(1)
         variances.plot(times, measured, "o", ms=4, label=f"{depth} hidden", **colour)
-    losses.set(ylim=(1e-9, 3))  # below, float32 ends
+    losses.set(xlim=(-0.2, 2 * times[-1]), ylim=(1e-9, 3))  # below, float32 ends
     means.axline((0, 0), slope=1, color="0.6", lw=1)
     losses.set(xscale="symlog", yscale="log", xlabel="steps", ylabel="loss; x training, o test")
     means.set(xlabel="mean of theory", ylabel=f"mean of networks, {times[-1]} steps")
