@@ -78,3 +78,80 @@ def test_a_failed_criterion_is_not_hidden(tmp_path, monkeypatch):
     record = experiments.run("spectral_bias", tmp_path, quick=True)
     assert not record["met"]
     assert "NOT MET: never" in (tmp_path / "index.md").read_text()
+
+
+def _met(module, arrays, config=None):
+    return [c.met for c in module.expected(config or module.Config(), arrays)]
+
+
+def test_uci_is_tested_over_sets():
+    """One lucky set is no evidence; a small gain on most sets is; a loss is seen."""
+    module, rng = experiments.load("uci_svm"), np.random.default_rng(0)
+    rbf = rng.uniform(0.7, 0.9, 22)
+    gain = 0.01 * rng.uniform(0, 2, 22)
+    assert all(_met(module, {"ntk": rbf + gain, "rbf": rbf}))
+    assert not all(_met(module, {"ntk": rbf - gain, "rbf": rbf}))
+    lucky = {"ntk": rbf + 0.01 * rng.standard_normal(22) + 0.2 * (np.arange(22) == 0), "rbf": rbf}
+    assert (lucky["ntk"] - lucky["rbf"]).mean() > 0
+    assert not all(_met(module, lucky))
+
+
+def test_cosine_of_students_to_their_teacher():
+    """1 where every neuron that carries weight points where a teacher of its sign does."""
+    module = experiments.load("feature_learning_scale")
+    teacher = np.eye(3), np.array([1.0, 1.0, -1.0])
+    W, a = np.array([[2.0, 0, 0], [0, 0, 5.0], [0, -1.0, 1.0]]), np.array([1.0, -3.0, 0.0])
+    assert module._cosine((W, a), teacher) == pytest.approx(1)
+    assert module._cosine((W, -a), teacher) == pytest.approx(0)  # the other signs
+
+
+def test_filters_are_compared_with_the_pattern_of_their_label():
+    torch = pytest.importorskip("torch")
+    from ntkcore import Conv, Dense, GlobalAvgPool, Relu, Serial
+    from ntkcore.finite import to_torch
+
+    module, rng = experiments.load("lazy_convolutions"), np.random.default_rng(0)
+    patterns = rng.standard_normal((2, 5, 5))
+    patterns /= np.linalg.norm(patterns, axis=(1, 2), keepdims=True)
+    net = to_torch(
+        Serial(Conv((5, 5), (1, 1), "VALID"), Relu(), GlobalAvgPool(), Dense()),
+        2,
+        input_shape=(8, 8, 1),
+    )
+    (_, conv), (_, out) = net.affine()
+    conv.weight.data[:, 0] = 3 * torch.as_tensor(patterns, dtype=torch.float32)
+    for sign in (1, -1):
+        out.weight.data[:] = sign * torch.tensor([[-1.0, 2.0]])
+        filters, cosine = module._filters(net, patterns)
+        np.testing.assert_allclose(filters, patterns[::sign], rtol=1e-5)
+        assert (cosine > 0.99) == (sign > 0)
+
+
+def test_curves_that_do_not_collapse_are_seen():
+    """Movements like sqrt(h) alpha to the power -3/2 at all widths collapse; like alpha's not."""
+    module = experiments.load("lazy_transition")
+    config = module.Config(**module.QUICK)
+    scales, ones = np.array([0.25, 1.0, 64.0])[:, None], np.ones((3, 3, config.draws))
+    moved = 10 * scales**-1.5 * ones
+    arrays = {
+        f"{n}_{k}": v for n in module.NAMES for k, v in (("error", 0.1 * ones), ("moved", moved))
+    }
+    arrays |= {f"{n}_kappa": scales**-1 * ones for n in module.NAMES}
+    assert all(_met(module, arrays, config))
+    widths = np.array([1.0, 2.0, 4.0])[:, None, None]
+    assert not all(_met(module, {**arrays, "cnn_moved": moved * widths**-0.5}, config))
+    assert not all(_met(module, {**arrays, "fc_moved": moved + 0.1}, config))  # not lazy
+
+
+def test_a_theory_of_another_network_is_seen():
+    """Learning curves of the other depth, variances of half the size."""
+    module = experiments.load("learning_curves")
+    config = module.Config(**module.QUICK)
+    arrays = module.run(config)
+    assert not all(_met(module, {**arrays, "theory": arrays["theory"][::-1]}, config))
+    module = experiments.load("wide_training")
+    ones = np.ones((3, 2, 4))
+    same = {f"{t}{k}": ones for t in ("", "theory_") for k in ("mean", "variance", "loss")}
+    assert all(_met(module, same))
+    for key, value in (("variance", ones / 2), ("mean", ones * 1.2), ("loss", ones * 1.2)):
+        assert not all(_met(module, {**same, key: value}))

@@ -17,7 +17,8 @@ CLAIM = (
     " goes from feature learning (its neurons turn to the teacher's, small test loss) to lazy"
     " training (they stay, large loss): Chizat et al. 2019, figure 1. Left: 16 neurons |a| w in the"
     " plane, circles before and dots after training, the teacher's directions dotted, at tau = 0.1"
-    " and 2. Right: d = 50."
+    " and 2. Right: d = 50; the cosine of a student's neuron to the nearest teacher's neuron of its"
+    " sign, in the mean over neurons weighted by |a| |w|."
 )
 
 
@@ -53,12 +54,12 @@ LOOKS = 40  # at the student in the plane
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Test loss over the targets' variance and movement of the neurons, (seeds, scales);
-    paths in the plane.
+    """Test loss over the targets' variance, movement of the neurons, their cosine to the
+    teacher's before and after, (seeds, scales); paths in the plane.
     """
-    loss, moved = np.empty((2, config.seeds, len(config.scales)))
+    loss, moved, before, after = np.empty((4, config.seeds, len(config.scales)))
     for i in range(config.seeds):
-        x, y, _, start = _problem(
+        x, y, teacher, start = _problem(
             config.d, config.n + config.tests, config.neurons, [config.seed, i]
         )
         z, target = x[config.n :], y[config.n :]
@@ -68,7 +69,15 @@ def run(config: Config) -> dict[str, Any]:
             )
             loss[i, j] = ((np.maximum(z @ W.T, 0) @ a - target) ** 2).mean() / target.var()
             moved[i, j] = _moved(first, (W, a))
-    return {"scales": np.array(config.scales), "loss": loss, "movement": moved, **_plane(config)}
+            before[i, j], after[i, j] = _cosine(first, teacher), _cosine((W, a), teacher)
+    return {
+        "scales": np.array(config.scales),
+        "loss": loss,
+        "movement": moved,
+        "cosine_before": before,
+        "cosine": after,
+        **_plane(config),
+    }
 
 
 def _plane(config: Config) -> dict[str, Any]:
@@ -77,23 +86,25 @@ def _plane(config: Config) -> dict[str, Any]:
     """
     x, y, teacher, start = _problem(2, config.plane_n, config.plane_neurons, [config.seed])
     looks = [0, *np.unique(np.geomspace(1, config.plane_steps, LOOKS - 1).astype(int)).tolist()]
-    paths, moved = [], []
+    paths, moved, turned = [], [], []
     for tau in config.plane_scales:
         states = _train(x, y, start, tau, config.plane_rate, looks)
         path = np.array([np.abs(a)[:, None] * W for W, a in states])
         paths.append(path / np.linalg.norm(path, axis=2).max())
         moved.append(_moved(states[0], states[-1]))
+        turned.append(_cosine(states[-1], teacher))
     return {
         "plane_scales": np.array(config.plane_scales),
         "plane_paths": np.array(paths),
         "plane_movement": np.array(moved),
-        "teacher": teacher,
+        "plane_cosine": np.array(turned),
+        "teacher": teacher[0],
     }
 
 
 def _problem(d: int, n: int, neurons: int, seed: list[int]) -> tuple[Any, Any, Any, Any]:
-    """x on the sphere of radius sqrt(d), y by three ReLU neurons; the teacher;
-    the student at tau = 1, twin neurons.
+    """x on the sphere of radius sqrt(d), y by three ReLU neurons; the teacher
+    and its signs; the student at tau = 1, twin neurons.
     """
     rng = np.random.default_rng(seed)
     teacher, sign = random_points(3, d, rng), rng.choice([-1.0, 1.0], 3)
@@ -105,7 +116,7 @@ def _problem(d: int, n: int, neurons: int, seed: list[int]) -> tuple[Any, Any, A
     return (
         x,
         np.maximum(x @ teacher.T, 0) @ sign,
-        teacher,
+        (teacher, sign),
         (np.concatenate([W, W]), np.concatenate([a, -a])),
     )
 
@@ -133,29 +144,50 @@ def _moved(before: Any, after: Any) -> float:
     return float(np.linalg.norm(after[0] - before[0]) / np.linalg.norm(before[0]))
 
 
+def _cosine(student: Any, teacher: Any) -> float:
+    """Of a neuron to the nearest teacher's of its sign; mean weighted by |a| |w|."""
+    (W, a), (directions, sign) = student, teacher
+    length = np.linalg.norm(W, axis=1)
+    cosines = W @ directions.T / length[:, None]
+    cosines[np.sign(a)[:, None] != sign] = -1.0  # of no use: -1 where the teacher has no such sign
+    return float(np.average(cosines.max(1), weights=np.abs(a) * length))
+
+
 def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
-    """Far apart at both ends, in loss and in movement."""
+    """Far apart at both ends, in loss, in movement and in where the neurons point."""
     loss, moved = arrays["loss"].mean(0), arrays["movement"].mean(0)
+    cosine, turned = arrays["cosine"], abs(arrays["cosine"] - arrays["cosine_before"])
     feature, lazy = arrays["plane_movement"]
     return [
         Criterion("test loss at the largest scale over that at the least", loss[-1] / loss[0], 20),
         Criterion("movement at the least scale", moved[0], 1),
         Criterion("movement at the largest scale", moved[-1], high=0.1),
+        Criterion("least cosine to the teacher at the least scale", cosine[:, 0].min(), 0.9),
+        Criterion(
+            "largest change of the cosine at the largest scale", turned[:, -1].max(), high=0.05
+        ),
         Criterion("movement in the plane, tau = 0.1", feature, 1),
         Criterion("movement in the plane, tau = 2", lazy, high=0.1),
+        Criterion("cosine in the plane, tau = 0.1", arrays["plane_cosine"][0], 0.9),
     ]
 
 
 def plot(arrays: dict[str, Any], figure: Any) -> None:
-    """Two students in the plane; loss and movement over the scale."""
-    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
+    """Two students in the plane; cosine, loss and movement over the scale."""
+    axes = figure.subplots(1, 4, width_ratios=(1, 1, 1.2, 1.2))
     for ax, tau, path in zip(axes, arrays["plane_scales"], arrays["plane_paths"], strict=False):
         _plot_plane(ax, path, arrays["teacher"])
         ax.set_title(f"tau = {tau:g}")
-    ax, other = axes[2], axes[2].twinx()
+    axes[2].plot(
+        arrays["scales"], arrays["cosine_before"].mean(0), "--", color="0.5", label="drawn"
+    )
+    axes[2].plot(arrays["scales"], arrays["cosine"].mean(0), "o-", label="trained")
+    axes[2].set(xscale="log", xlabel="tau", ylabel="cosine to the teacher", ylim=(None, 1.02))
+    axes[2].legend(frameon=False)
+    ax, other = axes[3], axes[3].twinx()
     ax.plot(arrays["scales"], arrays["loss"].mean(0), "o-", color="C0")
     other.plot(arrays["scales"], arrays["movement"].mean(0), "s--", color="0.5")
-    ax.set(xscale="log", yscale="log", xlabel="scale tau of the initial weights")
+    ax.set(xscale="log", yscale="log", xlabel="tau")
     ax.set_ylabel("test loss / variance", color="C0")
     other.set(yscale="log")
     other.set_ylabel("|W - W_0| / |W_0|", color="0.4")
