@@ -44,7 +44,7 @@ def main() -> None:
     for m in chosen.landmarks:
         models: list[Any] = []
         core, wall = measure(
-            lambda m=m: models.append(
+            lambda m=m, models=models: models.append(
                 fit(mlp(3), x[: chosen.n], y, RIDGE, n_landmarks=m, say=lambda s: print(" ", s))
             )
         )

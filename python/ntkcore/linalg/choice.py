@@ -190,7 +190,12 @@ class _Problem:
     def _of_landmarks(self, m: int, reason: str) -> FitPlan:
         n, flops = self.n, self.machine.flops
         pool = min(n, 3 * m)
-        memory = self.held + (32 + 4 * self.itemsize) * m**2 + pool * m * self.itemsize + 8 * n * self.outputs
+        memory = (
+            self.held
+            + (32 + 4 * self.itemsize) * m**2
+            + pool * m * self.itemsize
+            + 8 * n * self.outputs
+        )
         seconds = 22 * n * m * self.machine.pair + (2 * pool + 16 * m) * m**2 / flops
         seconds += 100 * n * m / flops  # the sketch: additions as slow as memory
         return FitPlan("landmarks", n, m, 0, 22, int(memory), seconds, reason)

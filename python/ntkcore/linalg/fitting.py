@@ -170,7 +170,7 @@ def fit(
     >>> import numpy as np
     >>> from ntkcore import fit, mlp
     >>> x = np.linspace(-1, 1, 200)[:, None]
-    >>> model = fit(mlp(2), x, np.sin(3 * x[:, 0]), ridge=1e-6)
+    >>> model = fit(mlp(2, b_std=1.0), x, np.sin(3 * x[:, 0]), ridge=1e-6)
     >>> bool(abs(model.predict([[0.5]]) - np.sin(1.5)).max() < 1e-2)
     True
     """
