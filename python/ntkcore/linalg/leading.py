@@ -63,7 +63,7 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
     if (method == "lanczos" and (k == n or largest == 0)) or (method == "lobpcg" and n < 5 * k):
         method = "eigh"  # SciPy's have none there
     if method == "eigh":
-        matrix = operator.rows(np.arange(n))
+        matrix = operator.rows(np.arange(n)).astype(np.float64, copy=False)
         with failing_aloud(matrix):
             values, vectors = operator.xp.linalg.eigh(matrix)
         values, vectors = to_host(values[n - k :]) / unit, to_host(vectors[:, n - k :])

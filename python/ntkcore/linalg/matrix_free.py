@@ -98,8 +98,7 @@ class MatrixFree(KernelOperator):
     def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
         at = self.xp.asarray(chosen)
-        computed: Any = kernel(self._net, self._a[at], self._b, self._get, **self._options)
-        block = computed.astype(np.float64, copy=False)
+        block: Any = kernel(self._net, self._a[at], self._b, self._get, **self._options)
         self.passes += len(chosen) / self.shape[0]
         if self.symmetric:  # a point with itself: exact on the diagonal alone
             block[self.xp.arange(len(chosen)), at] = self.xp.asarray(self.diagonal_of(at))

@@ -66,7 +66,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         )
 
     def rows(self, indices: npt.ArrayLike) -> Any:
-        """K[indices, :], float64, an array of ``xp``; counted in ``passes``."""
+        """K[indices, :], in its own precision, an array of ``xp``; counted in ``passes``."""
         raise NotImplementedError
 
     def submatrix(self, indices: npt.ArrayLike) -> Any:
@@ -75,10 +75,11 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
 
     def row_product(self, indices: Any, X: Any) -> Any:
         """K[indices, :] X, float64, where X lies; counted in ``passes``."""
-        step = max(1, 2**25 // self.shape[1])  # rows that are held at a time: 256 MB
+        step = max(1, 2**25 // self.shape[1])  # rows that are held at a time: 256 MB at most
         out = self.xp.empty((len(indices), X.shape[1]), np.float64)
         for i in range(0, len(indices), step):
-            out[i : i + step] = self.rows(indices[i : i + step]) @ X
+            for at, block in in_double(self.rows(indices[i : i + step]), i):
+                out[at] = block @ X
         return out
 
     def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:

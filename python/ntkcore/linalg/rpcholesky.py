@@ -15,7 +15,8 @@ from ntkcore.linalg.noise import check_ridge
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
 
 Array = npt.NDArray[np.float64]
-BLOCK_BYTES = 2**29  # of the rows that are worked on together, in float64
+BLOCK_BYTES = 2**29  # of the rows that are worked on together, if in float64
+COLUMNS = 4096  # that are worked on while they are in a cache, on the host
 CHUNKED_BLOCK = 1024  # rows: any of them reads the chunks that hold it
 NOT_SEMIDEFINITE = "K is not positive semidefinite, more than rounding explains"
 
@@ -178,12 +179,15 @@ class _Growing:
     def _append(self, pivots: npt.NDArray[np.int64], root: Array, rows: Any) -> None:
         """Rows of the factor for new pivots; root is the Cholesky factor of their residual."""
         xp, dtype, F = self.operator.xp, self.whole.dtype, self.factor
-        rows = rows.astype(dtype, copy=False)
-        if self.found:
-            rows -= F[:, xp.asarray(pivots)].T @ F
-        new = lower_solve(xp.asarray(root, dtype), rows)
-        self.whole[self.found : self.found + len(pivots)] = new
+        at, new = F[:, xp.asarray(pivots)].T, self.whole[self.found : self.found + len(pivots)]
+        lower, gone = xp.asarray(root, dtype), xp.empty(len(self.residual), np.float64)
+        step = COLUMNS if xp is np else len(self.residual)
+        for j in range(0, len(self.residual), step):
+            part = slice(j, j + step)
+            block = rows[:, part] - at @ F[:, part] if self.found else rows[:, part]
+            new[:, part] = block = lower_solve(lower, block)
+            gone[part] = (block**2).sum(0, dtype=np.float64)
         self.pivots.extend(pivots.tolist())
-        left = self.residual - to_host((new**2).sum(0, dtype=np.float64))
+        left = self.residual - to_host(gone)
         self.residual = np.maximum(left, 0)
         self.residual[pivots] = 0

@@ -108,7 +108,7 @@ class Stored(KernelOperator):
 
     def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
-        out = np.empty((len(chosen), self.shape[1]))
+        out = np.empty((len(chosen), self.shape[1]), self.storage_dtype)
         starts = np.unique(chosen // self.tile) * self.tile
         self.passes += len(starts) * self.tile / self.shape[0]
         for start in starts:
