@@ -133,7 +133,7 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
         left.plot(arrays["steps"], arrays[name].T, color=color, lw=0.5)
         left.plot(arrays["steps"], arrays[name].mean(0), "o-", color=color, label=label)
     left.set(xscale="symlog", xlabel="steps", ylabel="test error / variance", ylim=(-0.05, None))
-    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 0.06))
+    left.legend(frameon=False, fontsize=8, loc="upper right")
     right.plot(arrays["steps"], arrays["distance"].T, color="k", lw=0.5)
     right.plot(arrays["steps"], arrays["distance"].mean(0), "ko-")
     right.set(xlabel="steps", ylabel="kernel's distance S from its start", ylim=(0, None))
