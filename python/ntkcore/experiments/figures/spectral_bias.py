@@ -130,4 +130,4 @@ def plot(arrays: dict[str, Any], figure: Any) -> None:
     left.legend(frameon=False)
     right.axhline(1, color="k", ls=":", lw=1)
     right.set(xscale="log", xlabel="samples", ylabel="half-time · eigenvalue / ln 2", ylim=(0, 1.4))
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="lower right")
