@@ -17,15 +17,16 @@ from ntkcore.theory.sphere import legendre, random_points
 CLAIM = (
     "During gradient descent a wide bias-free two-layer ReLU network and its kernel learn P_1, P_2"
     " and P_4 on the sphere together, one order after the other:"
-    " the same shares are left at every step, the closer the wider it is (Cao et al. 2019, figure 1)."
+    " the same shares are left at every step, the closer the wider it is"
+    " (Cao et al. 2019, figure 1)."
 )
 ORDERS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Dimension, samples, widths, steps and looks at them, draws; root mean square of every order in
-    the targets.
+    """Dimension, samples, widths, steps and looks at them, draws;
+    root mean square of every order in the targets.
     """
 
     d: int = 10
