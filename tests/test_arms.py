@@ -147,7 +147,8 @@ def test_kernels_tune_their_standard_deviations():
     assert len(variants(net)) == len(setting["validation"]) == 5
     assert setting["validation"][setting["variant"]] == min(setting["validation"])
     assert cell("ntk", of, setting) < 0.6 < 0.9 < cell("ntk", of)
-    untuned = study(tiny, net, Training(ridge=(0.0, 0.0), early_stopping=False))
+    plain = Training(ridge=(0.0, 0.0), early_stopping=False)
+    untuned = study(tiny, net, plain, claim=Claim("c", "train_nmse"))
     assert ARMS["ntk"].settle(untuned, ())["variant"] == 0
     assert len(variants(mlp(1))) == 3  # no biases are given to a network that has none
 
