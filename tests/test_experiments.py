@@ -78,3 +78,38 @@ def test_a_failed_criterion_is_not_hidden(tmp_path, monkeypatch):
     record = experiments.run("spectral_bias", tmp_path, quick=True)
     assert not record["met"]
     assert "NOT MET: never" in (tmp_path / "index.md").read_text()
+
+
+SPOILED = {
+    # The kernel's distance grows to the end; the linearised network is the network.
+    ("linearized_from", "speed of S"): lambda a: {"distance": 0 * a["distance"] + a["steps"] / 1e3},
+    ("linearized_from", "share of the network's"): lambda a: {"linearised": a["network"]},
+    # Wide networks flip as much as narrow ones, and break the bound.
+    ("convergence_bound", "flipped"): lambda a: {"flips": 0 * a["flips"] + 0.1},
+    ("convergence_bound", "bound, largest width"): lambda a: {"ratio": 0 * a["ratio"] + 2},
+    # Every order at the rate of the first.
+    ("spectral_bias", "of order 4 over ln 2/eta_4, 1024"): lambda a: {
+        "half_times": 0 * a["half_times"] + a["half_times"][..., :1]
+    },
+    # The network learns order 4 half as fast as its kernel.
+    ("spectral_bias_network", "half-time of order 4, network"): lambda a: {
+        "network_half": a["network_half"] * [1, 1, 2]
+    },
+    # Both parameterizations are the standard one.
+    ("learning_rate_transfer", "excess loss at the transferred rate, maximal"): lambda a: {
+        "loss": a["loss"][[1, 1]],
+        "best": a["best"][[1, 1]],
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in SPOILED}))
+def test_a_claim_that_does_not_hold_is_not_met(name):
+    module = experiments.load(name)
+    config = module.Config(**module.QUICK)
+    with threadpool_limits(1):
+        arrays = module.run(config)
+    for (experiment, part), spoil in SPOILED.items():
+        if experiment == name:
+            criteria = module.expected(config, {**arrays, **spoil(arrays)})
+            assert [c.met for c in criteria if part in c.name] == [False], part

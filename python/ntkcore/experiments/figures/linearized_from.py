@@ -74,13 +74,18 @@ def _path(config: Config, seed: int) -> dict[str, list[float]]:
         parameterization="mup",
         seed=seed,
     )
-    options: dict[str, Any] = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 1e-2}
+    options: dict[str, Any] = {
+        "optimizer": "adamw",
+        "lr": 1e-2,
+        "weight_decay": 1e-2,
+        "batch_size": 128,
+        "base_width": 64,
+    }
     K_0, done = empirical_ntk(module, x[test][:300]), 0
     path: dict[str, list[float]] = {"network": [], "linearised": [], "distance": []}
     for step in (*config.looks, config.steps):
         if step > done:
-            more = {"steps": step - done, "seed": seed + step, "batch_size": 128, "base_width": 64}
-            train(module, x[:n], y[:n], **options, **more)
+            train(module, x[:n], y[:n], steps=step - done, seed=seed + step, **options)
             done = step
         frozen = Linearized(module, x[fresh], y[fresh], ridge=1e-3)
         now, end = frozen.predict([0, np.inf], x[test])

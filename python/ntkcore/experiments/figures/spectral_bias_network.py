@@ -47,11 +47,9 @@ def run(config: Config) -> dict[str, Any]:
     draws, looks, orders); the steps until half of it is left.
     """
     looks = np.unique(np.geomspace(1, config.steps, config.looks).round().astype(int)) - 1
-    networks, frozen = zip(
-        *[_draw(config, looks, [config.seed, draw]) for draw in steps(range(config.draws))],
-        strict=True,
-    )
-    network, frozen = np.stack(networks, 1), np.stack(frozen)
+    draws = [_draw(config, looks, [config.seed, draw]) for draw in steps(range(config.draws))]
+    network = np.stack([networks for networks, _ in draws], 1)
+    frozen = np.stack([shares for _, shares in draws])
     return {
         "steps": looks,
         "orders": np.array(ORDERS),
