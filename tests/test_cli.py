@@ -141,7 +141,7 @@ def test_run(tmp_path):
     assert "spectral_bias" in run("run").stdout
     shown = run("run", "spectral_bias", "--quick", "--output", str(tmp_path))
     assert shown.returncode == 0
-    assert shown.stdout.count("met: ") == 4
+    assert shown.stdout.count("met: ") == 9
     assert (tmp_path / "spectral_bias.png").exists()
     assert "no experiment 'nothing'" in run("run", "nothing").stderr
 
