@@ -58,7 +58,6 @@ def _reader(n):
         "train": x[:150],
         "more": x[:30] + 1,
         "targets": np.resize(y, (180, 1)),
-        "train_targets": np.resize(y, (150, 1)),
         "x": x,
         "y": y,
     }
