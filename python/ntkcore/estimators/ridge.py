@@ -17,7 +17,7 @@ from ntkcore.engine.kernels import kernel
 from ntkcore.estimators.models import kernel_of, net_of, samples_of
 from ntkcore.linalg.checks import check_real
 from ntkcore.linalg.cholesky import least_norm
-from ntkcore.linalg.fitting import class_targets, fit
+from ntkcore.linalg.fitting import class_targets, fit, labels_of
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
 from ntkcore.linalg.solve import LARGEST_DENSE
 from ntkcore.specs.layers import Layer
@@ -350,6 +350,4 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Predicted labels, shape (n_samples,), of X of shape (n_samples, n_features)."""
-        outputs = self.decision_function(X)
-        winners = outputs.argmax(axis=1) if outputs.ndim == 2 else (outputs > 0).astype(int)
-        return cast(Array, self.classes_[winners])
+        return labels_of(self.decision_function(X), self.classes_)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from ntkcore.engine.device_arrays import beside, to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
-from ntkcore.linalg.cg import NO_KERNEL, CGResult, check_rtol
+from ntkcore.linalg.cg import CGResult, check_bounded, check_rtol
 from ntkcore.linalg.checkpoints import Checkpoint
-from ntkcore.linalg.checks import targets_of
+from ntkcore.linalg.checks import NO_KERNEL, targets_of
+from ntkcore.linalg.cholesky import lower_solve
 from ntkcore.linalg.noise import ridge_of
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
 from ntkcore.store.files import check_place
@@ -95,22 +95,18 @@ def askotch(
     check_rtol(rtol)
     check_count("max_passes", max_passes, 0)
     n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
-    size = min(n, max(n // 100, 32)) if block is None else block
+    size = default_block(n) if block is None else block
     check_count("block", size, 1)
     check_count("rank", rank, 1)
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
-    if diagonal.min() < 0:
-        raise ValueError(NO_KERNEL)
-    if value <= 0:
-        raise ValueError("sketch-and-project needs a positive ridge")
+    check_bounded(diagonal, value, "sketch-and-project needs")
     about = (data.tobytes(), diagonal.tobytes(), repr((value, size, rank, seed)).encode())
     kept = Checkpoint(
         None if checkpoint is None else check_place(checkpoint), ("w", "v", "z"), operator, *about
     )
     run = _Run(operator, data, value, min(size, n), min(rank, size, n), diagonal, seed)
     run.resume(kept.load())
-    epoch = -(-n // run.block)
-    residuals = run.residuals()
+    epoch, residuals = run.epoch, run.residuals()
     with progress_bar(max_passes * epoch, progress) as count:
         count(run.done)
         while residuals.max() > rtol and run.done < max_passes * epoch:
@@ -129,6 +125,11 @@ def askotch(
     return CGResult(solution, residuals, run.done, passes, done)
 
 
+def default_block(n: int) -> int:
+    """Points of a step."""
+    return min(n, max(n // 100, 32))
+
+
 class _Run:
     """The iteration: w, the solution; v and z of its acceleration. All of them on the host."""
 
@@ -144,6 +145,7 @@ class _Run:
     ) -> None:
         self.operator, self.Y, self.ridge, self.seed = operator, Y, ridge, seed
         self.block, self.rank, self.done = block, rank, 0
+        self.epoch = -(-len(Y) // block)  # steps that read K once
         self.w, self.v, self.z = (np.zeros(Y.shape) for _ in range(3))
         self.norms = np.maximum(np.linalg.norm(Y, axis=0), np.finfo(float).tiny)
         self.seen = np.zeros(Y.shape[1])  # squares of an epoch's residuals, block by block
@@ -165,7 +167,7 @@ class _Run:
         approximation = _Block(to_host(self.operator.submatrix(at)), self.ridge, self.rank, rng)
         g = to_host(self.operator.row_product(at, self.operator.xp.asarray(self.z)))
         g += self.ridge * self.z[at] - self.Y[at]
-        if self.done % -(-len(self.Y) // self.block) == 0:
+        if self.done % self.epoch == 0:
             self.seen[:] = 0
         self.seen += (g**2).sum(0)
         d = approximation.solve(g) / approximation.smoothness
@@ -202,7 +204,7 @@ class _Block:
             root = np.linalg.cholesky(omega.T @ image)
         except np.linalg.LinAlgError:
             raise ValueError(NO_KERNEL) from None
-        half = scipy.linalg.solve_triangular(root, image.T, lower=True).T
+        half = lower_solve(root, image.T).T
         self.U, sigma, _ = np.linalg.svd(half, full_matrices=False)
         self.S = np.maximum(sigma**2 - shift, 0)
         self.rho = ridge + self.S[-1]

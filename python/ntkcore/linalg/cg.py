@@ -17,7 +17,7 @@ from ntkcore.engine.device_arrays import beside, to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
 from ntkcore.linalg.checkpoints import Checkpoint, System
-from ntkcore.linalg.checks import targets_of
+from ntkcore.linalg.checks import NO_KERNEL, targets_of
 from ntkcore.linalg.noise import ridge_of
 from ntkcore.linalg.nystrom import Nystrom
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
@@ -25,10 +25,6 @@ from ntkcore.store.files import check_place
 
 Array = npt.NDArray[np.float64]
 MEMORY = 2**32  # bytes of the preconditioner, at most, by default
-NO_KERNEL = (
-    "K is not positive semidefinite, more than rounding explains: a kernel is; was something"
-    " subtracted from it? Cholesky and Eigh take any symmetric matrix that the ridge makes positive"
-)
 
 
 @dataclass(frozen=True)
@@ -98,16 +94,10 @@ def cg(
     place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
-    if diagonal.min() < 0:
-        raise ValueError(NO_KERNEL)
-    if value <= 0:
-        raise ValueError(
-            "conjugate gradients need a positive ridge:"
-            " without one the error cannot be bounded by residuals"
-        )
+    check_bounded(diagonal, value, "conjugate gradients need")
     held = MEMORY // (n * operator.storage_dtype.itemsize)
     size = min(n // 4, held) if rank is None else min(int(rank), n)
-    about = operator.diagonal().tobytes() + repr((size, seed)).encode()
+    about = diagonal.tobytes() + repr((size, seed)).encode()
     problem = Problem(operator, data, value, about, place)
     state = problem.checkpoint.load()
     precondition = _preconditioner(operator, value, size, seed)
@@ -170,6 +160,16 @@ def check_iteration(rtol: Any, maxiter: Any, every: Any) -> None:
     check_count("every", every, 1)
     check_count("maxiter", maxiter, 0)
     check_rtol(rtol)
+
+
+def check_bounded(diagonal: Array, ridge: float, who: str) -> None:
+    """ValueError where residuals cannot bound the error: no kernel, or no ridge."""
+    if diagonal.min() < 0:
+        raise ValueError(NO_KERNEL)
+    if ridge <= 0:
+        raise ValueError(
+            f"{who} a positive ridge: without one the error cannot be bounded by residuals"
+        )
 
 
 def check_rtol(rtol: Any) -> None:

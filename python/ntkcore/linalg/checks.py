@@ -21,6 +21,11 @@ Array = npt.NDArray[np.float64]
 # float32 between near-duplicates.
 ASYMMETRY = {True: 1e-4, False: 1e-6}
 
+NO_KERNEL = (
+    "K is not positive semidefinite, more than rounding explains: a kernel is; was something"
+    " subtracted from it? Cholesky and Eigh take any symmetric matrix that the ridge makes positive"
+)
+
 
 def _panels(matrix: Any) -> range:
     """Starts of panels: on the host they fit a cache, on a GPU few of them fill it."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntkcore.engine.inputs import size_text
+from ntkcore.linalg.askotch import default_block
+from ntkcore.linalg.landmarks import SKETCH
 
 EXACT = ("cholesky", "cg", "askotch")
 METHODS = (*EXACT, "landmarks")
@@ -19,6 +21,7 @@ NAMES = {
 }
 SLACK = 2**28  # bytes: tiles, panels, the interpreter's own
 FEWEST_LANDMARKS = 50
+POOL = 3  # times the landmarks: the samples that RPCholesky chooses them from
 STEP = 3e-3  # seconds of ASkotch's step, whatever its size
 
 
@@ -163,7 +166,7 @@ class _Problem:
         return rank, passes, memory, seconds + 2 * n * rank**2 / self.machine.flops
 
     def _askotch(self) -> tuple[int, int, float, float]:
-        n, block = self.n, max(self.n // 100, 32)
+        n, block = self.n, default_block(self.n)
         seconds = 60 * n**2 * self.machine.pair
         seconds += 60 * n / block * (STEP + 1000 * block**2 / self.machine.flops)
         return 0, 60, 48 * n * self.outputs + 40 * block**2, seconds
@@ -189,13 +192,13 @@ class _Problem:
 
     def _of_landmarks(self, m: int, reason: str) -> FitPlan:
         n, flops = self.n, self.machine.flops
-        pool = min(n, 3 * m)
+        pool = min(n, POOL * m)
         memory = (
             self.held
-            + (32 + 4 * self.itemsize) * m**2
+            + (32 + SKETCH * self.itemsize) * m**2
             + pool * m * self.itemsize
             + 8 * n * self.outputs
         )
-        seconds = 22 * n * m * self.machine.pair + (2 * pool + 16 * m) * m**2 / flops
+        seconds = 22 * n * m * self.machine.pair + (2 * pool + 4 * SKETCH * m) * m**2 / flops
         seconds += 100 * n * m / flops  # the sketch: additions as slow as memory
         return FitPlan("landmarks", n, m, 0, 22, int(memory), seconds, reason)

@@ -17,7 +17,7 @@ from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import cg, check_rtol
 from ntkcore.linalg.checks import check_real, targets_of
-from ntkcore.linalg.choice import FitPlan, Machine, choose, operations_per_second
+from ntkcore.linalg.choice import POOL, FitPlan, Machine, choose, operations_per_second
 from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.landmarks import LandmarkRegression
 from ntkcore.linalg.matrix_free import MatrixFree
@@ -31,7 +31,6 @@ from ntkcore.store.planning import seconds_per_pair
 Array = npt.NDArray[Any]
 MEMORY_SHARE = 0.5  # of what is free, by default
 SECONDS = 3600.0  # by default
-POOL = 3  # times the landmarks: the samples that RPCholesky chooses them from
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,7 @@ class KernelModel:
     def predict(self, x: npt.ArrayLike, threads: int | None = None) -> Array:
         """`outputs`, or of a classifier the labels."""
         found = self.outputs(x, threads)
-        if self.classes is None:
-            return found
-        winners = found.argmax(1) if found.ndim == 2 else (found > 0).astype(int)
-        labels: Array = self.classes[winners]
-        return labels
+        return found if self.classes is None else labels_of(found, self.classes)
 
     def save(self, file: str | Path) -> Path:
         """Into one .npz file; whole, or as it was."""
@@ -220,6 +215,13 @@ def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
         raise ValueError(f"y holds one class only ({classes[0]}): a classifier needs two or more")
     targets = 2.0 * codes - 1 if count == 2 else np.eye(count)[codes] - 1 / count
     return targets, classes
+
+
+def labels_of(outputs: Array, classes: Array) -> Array:
+    """The class of the largest output; of two classes by the sign."""
+    winners = outputs.argmax(axis=1) if outputs.ndim == 2 else (outputs > 0).astype(int)
+    labels: Array = classes[winners]
+    return labels
 
 
 def _landmarks_of(landmarks: Any, n: int) -> Array | None:

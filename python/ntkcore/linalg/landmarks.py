@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
-from ntkcore.engine.tiles import progress_bar
+from ntkcore.engine.tiles import pairs_in, progress_bar, tiles
 from ntkcore.linalg.cg import Problem, check_iteration, iterate
 from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
 from ntkcore.linalg.cholesky import Cholesky, lower_solve
@@ -155,11 +155,11 @@ class _Whitened:
     def _blocks(self) -> Iterator[tuple[slice, Any]]:
         """K_nm, where its tiles lie, some rows at a time."""
         samples, (n, m) = self.samples, self.samples.shape
+        work = tiles(n, m, samples.tile, m, False)
         with progress_bar(n * m, self.progress) as count:
-            for i in range(0, n, samples.tile):
-                rows = slice(i, min(i + samples.tile, n))
-                yield rows, samples.read(rows, slice(0, m))
-                count((rows.stop - rows.start) * m)
+            for task, block in zip(work, samples.blocks(work), strict=True):
+                yield slice(*task[:2]), block
+                count(pairs_in(task))
         samples.passes += 1
 
     def product(self, C: Array) -> Array:

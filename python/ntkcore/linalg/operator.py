@@ -82,7 +82,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
                 out[at] = block @ X
         return out
 
-    def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
+    def blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
         """The blocks of these tiles, in order."""
         for i0, i1, j0, j1 in work:
             yield self.read(slice(i0, i1), slice(j0, j1))
@@ -104,7 +104,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         out = xp.zeros((n, X.shape[1]), np.float64)
         work: list[Tile] = tiles(self.shape[0], self.shape[1], self.tile, self.tile, self.symmetric)
         with progress_bar(sum((t[1] - t[0]) * (t[3] - t[2]) for t in work), self.progress) as count:
-            for (i0, i1, j0, j1), tile in zip(work, self._blocks(work), strict=True):
+            for (i0, i1, j0, j1), tile in zip(work, self.blocks(work), strict=True):
                 for rows, block in in_double(xp.asarray(tile), i0):
                     if not transposed or self.symmetric:
                         out[rows] += block @ X[j0:j1]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.inputs import check_count
+from ntkcore.linalg.checks import NO_KERNEL
 from ntkcore.linalg.cholesky import lower_solve
 from ntkcore.linalg.noise import check_ridge
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
@@ -18,7 +19,6 @@ Array = npt.NDArray[np.float64]
 BLOCK_BYTES = 2**29  # of the rows that are worked on together, if in float64
 COLUMNS = 4096  # that are worked on while they are in a cache, on the host
 CHUNKED_BLOCK = 1024  # rows: any of them reads the chunks that hold it
-NOT_SEMIDEFINITE = "K is not positive semidefinite, more than rounding explains"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Growing:
         self.eps = float(np.finfo(dtype).eps)
         self.diagonal = operator.diagonal()
         if not self.diagonal.min() >= 0:
-            raise np.linalg.LinAlgError(NOT_SEMIDEFINITE)
+            raise np.linalg.LinAlgError(NO_KERNEL)
         self.residual = self.diagonal.copy()
         self.whole = operator.xp.empty((rank, n), dtype)
         self.pivots: list[int] = []
@@ -173,7 +173,7 @@ class _Growing:
                 kept.append(j)
         root, wrong = root[:, : len(kept)], 1e3 * self.eps * self.diagonal.max()
         if np.abs(H - root @ root.T).max() > h.max() + wrong:  # |A_ij| <= max A_ii
-            raise np.linalg.LinAlgError(NOT_SEMIDEFINITE)
+            raise np.linalg.LinAlgError(NO_KERNEL)
         return kept, root[kept]
 
     def _append(self, pivots: npt.NDArray[np.int64], root: Array, rows: Any) -> None:

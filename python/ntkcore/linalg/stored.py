@@ -92,7 +92,7 @@ class Stored(KernelOperator):
             )
         return block
 
-    def _blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
+    def blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:  # noqa: D102
         with ThreadPoolExecutor(self.ahead) as pool:
             reading: deque[Any] = deque()
             try:
