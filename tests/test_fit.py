@@ -129,14 +129,16 @@ def test_the_choice(n, machine, method):
         ({"seconds": np.nan}, "seconds must be positive"),
         ({"rtol": 0}, "rtol must be"),
         ({"ridge": -1}, "ridge must be"),
+        ({"seed": -1, "n_landmarks": 5}, "seed must be"),
         ({"get": "both"}, "get must be"),
         ({"classify": True}, "labels must have shape"),
     ],
 )
 def test_bad_options(samples, options, words):
-    x, y = samples
+    (x, y), said = samples, []
     with pytest.raises(ValueError, match=words):
-        fit(NET, x, y, **options)
+        fit(NET, x, y, **options, say=said.append)
+    assert not said  # before any work
 
 
 def test_bad_data(samples):

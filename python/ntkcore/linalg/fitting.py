@@ -21,7 +21,7 @@ from ntkcore.linalg.choice import POOL, FitPlan, Machine, choose, operations_per
 from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.landmarks import LandmarkRegression
 from ntkcore.linalg.matrix_free import MatrixFree
-from ntkcore.linalg.noise import ridge_of
+from ntkcore.linalg.noise import check_ridge, ridge_of
 from ntkcore.linalg.rpcholesky import rpcholesky
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.text import from_json
@@ -172,6 +172,8 @@ def fit(
     if get not in KERNELS:
         raise ValueError(f"get must be 'ntk' or 'nngp', not {get!r}")
     check_rtol(rtol)
+    check_ridge(ridge)
+    check_count("seed", seed, 0)
     samples, _ = check_data(x, None, dtype)
     targets, classes = class_targets(y) if classify else (np.asarray(y), None)
     Y, flat = targets_of(targets, len(samples), "y")
