@@ -226,7 +226,7 @@ def spectrum_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The largest eigenvalues by Lanczos on a store, their share of the trace and of the targets.
+    """The largest eigenvalues of a store, their share of the trace and of the targets.
 
     Example:  ntkcore spectrum kernel.zarr --largest 50 --targets y.npy
     """

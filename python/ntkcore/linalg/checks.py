@@ -6,6 +6,7 @@ On the host or on a GPU, by panels: no second matrix.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,16 @@ def refuse_asymmetric_operator(operator: Any) -> None:
             "the operator is not symmetric: it must be the kernel of one data set with itself, in"
             " one order"
         )
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """ValueError for what is no number in [0, 1)."""
+    if (
+        isinstance(tolerance, bool)
+        or not isinstance(tolerance, Real)
+        or not 0 <= float(tolerance) < 1
+    ):
+        raise ValueError(f"tolerance must lie in [0, 1), not {tolerance!r:.60}")
 
 
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import failing_aloud, to_host
-from ntkcore.linalg.operators import symmetric_operator
+from ntkcore.linalg.checks import check_tolerance
+from ntkcore.linalg.krylov import block_krylov, power_of_two
+from ntkcore.linalg.operators import KernelOperator, symmetric_operator
+from ntkcore.store.files import check_place
 
 Array = npt.NDArray[np.float64]
 
 
-def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array, Array]:
+def eigs(
+    K: Any,
+    k: int,
+    *,
+    method: str = "auto",
+    tolerance: float = 1e-10,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    return_residuals: bool = False,
+) -> tuple[Array, ...]:
     """The k largest eigenvalues of a kernel, and their eigenvectors.
 
     Parameters
@@ -22,23 +35,33 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
         Symmetric.
     k : int
         From 1 to n.
-    method : {"auto", "eigh", "lanczos", "lobpcg", "randomised"}, default="auto"
-        "eigh": all of them, from a matrix; "lanczos" and "lobpcg": SciPy's, through the operator;
-        "randomised": subspace iteration, 8 passes (Halko, Martinsson & Tropp 2011, algorithm 4.4).
-        "auto": Lanczos for k below n/10, else "eigh".
+    method : {"auto", "krylov", "eigh", "lanczos", "lobpcg"}, default="auto"
+        "krylov": randomised block Krylov (Musco & Musco 2015): each pass multiplies k + 10 vectors,
+        so that there are few of them; holds 8 (k + 10) vectors. "eigh": all of them, from a matrix.
+        "lanczos" and "lobpcg": SciPy's, through the operator. "auto": "krylov" for k below n/10,
+        else "eigh".
+    tolerance : float, default=1e-10
+        Of the residuals |K v - value v|, relative to the largest eigenvalue.
     seed : int, default=0
         Of the start vectors.
+    checkpoint : path, optional
+        For "krylov": a file (.npz) that keeps the state after each pass; the same call goes on.
+    return_residuals : bool, default=False
 
     Returns
     -------
     values : ndarray of shape (k,)
         Descending.
     vectors : ndarray of shape (n, k)
+    residuals : ndarray of shape (k,)
+        If asked for: |K v - value v|; within it of each value there is an eigenvalue.
 
     Raises
     ------
     ValueError
         For a k or method that is none, and for a kernel that is not symmetric.
+    RuntimeError
+        Where the iteration does not converge.
 
     Examples
     --------
@@ -47,41 +70,58 @@ def eigs(K: Any, k: int, *, method: str = "auto", seed: int = 0) -> tuple[Array,
     >>> eigs(np.diag([1.0, 3.0, 2.0]), 2)[0]
     array([3., 2.])
     """
-    import scipy.sparse.linalg
-
     operator = symmetric_operator(K)
     n = operator.shape[0]
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
         raise ValueError(f"k must be a whole number between 1 and {n}, not {k!r}")
+    check_tolerance(tolerance)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, not {method!r}")
     if method == "auto":
-        method = "lanczos" if k < n // 10 else "eigh"
-    start = np.random.default_rng(seed).standard_normal((n, min(n, k + 10)))
-    largest = float(np.abs(operator.diagonal()).max())
-    # Iterations stop at absolute sizes, and overflow: a power of 2 rounds nothing.
-    unit = 2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000)
-    scaled = operator * (1 / unit)
-    if (method == "lanczos" and (k == n or largest == 0)) or (method == "lobpcg" and n < 5 * k):
-        method = "eigh"  # SciPy's have none there
-    if method == "eigh":
-        matrix = operator.rows(np.arange(n)).astype(np.float64, copy=False)
-        with failing_aloud(matrix):
-            values, vectors = operator.xp.linalg.eigh(matrix)
-        values, vectors = to_host(values[n - k :]) / unit, to_host(vectors[:, n - k :])
-    elif method == "lanczos":
-        values, vectors = scipy.sparse.linalg.eigsh(scaled, k, which="LA", v0=start[:, 0])
-    elif method == "lobpcg":
-        values, vectors = scipy.sparse.linalg.lobpcg(
-            scaled, start[:, :k], largest=True, tol=1e-10, maxiter=200
-        )
-    elif method == "randomised":
-        basis = np.linalg.qr(start)[0]
-        for _ in range(7):
-            basis = np.linalg.qr(scaled @ basis)[0]
-        values, small = np.linalg.eigh(basis.T @ (scaled @ basis))
-        vectors = basis @ small
-    else:
-        raise ValueError(
-            f"method must be 'eigh', 'lanczos', 'lobpcg' or 'randomised', not {method!r}"
-        )
+        method = "krylov" if k < n // 10 else "eigh"
+    if checkpoint is not None and method != "krylov":
+        raise ValueError(f"{method!r} keeps no checkpoint: leave it out, or take method='krylov'")
+    if method == "krylov":
+        place = None if checkpoint is None else check_place(checkpoint)
+        found = block_krylov(operator, int(k), tolerance=tolerance, seed=seed, checkpoint=place)
+        values, vectors = found.values, to_host(found.vectors)
+        return (values, vectors, found.residuals) if return_residuals else (values, vectors)
+    values, vectors = OTHERS[method](operator, int(k), tolerance, seed)
     order = np.argsort(values)[::-1][:k]
-    return values[order] * unit, vectors[:, order]
+    values, vectors = values[order], vectors[:, order]
+    if not return_residuals:
+        return values, vectors
+    return values, vectors, np.linalg.norm(operator @ vectors - vectors * values, axis=0)
+
+
+def _eigh(operator: KernelOperator, k: int, *_: Any) -> tuple[Array, Array]:
+    matrix = operator.rows(np.arange(len(operator.diagonal()))).astype(np.float64, copy=False)
+    with failing_aloud(matrix):
+        values, vectors = operator.xp.linalg.eigh(matrix)
+    return to_host(values[-k:]), to_host(vectors[:, -k:])
+
+
+def _lanczos(operator: KernelOperator, k: int, tolerance: float, seed: int) -> tuple[Array, Array]:
+    from scipy.sparse.linalg import eigsh
+
+    unit, n = power_of_two(operator), operator.shape[0]
+    if k == n or not operator.diagonal().any():  # SciPy's has none there
+        return _eigh(operator, k)
+    start = np.random.default_rng(seed).standard_normal(n)
+    values, vectors = eigsh(operator * (1 / unit), k, which="LA", tol=tolerance, v0=start)
+    return values * unit, vectors
+
+
+def _lobpcg(operator: KernelOperator, k: int, tolerance: float, seed: int) -> tuple[Array, Array]:
+    from scipy.sparse.linalg import lobpcg
+
+    unit, n = power_of_two(operator), operator.shape[0]
+    if n < 5 * k:  # SciPy's has none there
+        return _eigh(operator, k)
+    start = np.random.default_rng(seed).standard_normal((n, k))
+    values, vectors = lobpcg(operator * (1 / unit), start, largest=True, tol=tolerance, maxiter=200)
+    return values * unit, vectors
+
+
+OTHERS = {"eigh": _eigh, "lanczos": _lanczos, "lobpcg": _lobpcg}
+METHODS = ("auto", "krylov", *OTHERS)

@@ -190,7 +190,7 @@ def spectrum(K: Any, y: npt.ArrayLike | None = None, *, leading: int | None = No
     ----------
     K
         A kernel matrix (n, n); `Modes`; or with ``leading`` any SciPy operator (n, n), such as a
-        store's or a matrix-free one, whose leading modes Lanczos finds.
+        store's or a matrix-free one, whose leading modes are found by `leading_modes`.
     y
         Targets (n,) or (n, outputs), finite, not all zero.
     leading

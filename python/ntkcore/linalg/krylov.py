@@ -1,0 +1,174 @@
+"""The leading eigenpairs of a symmetric operator by few products with many vectors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ntkcore.engine.device_arrays import to_host
+from ntkcore.linalg.checkpoints import Checkpoint
+from ntkcore.linalg.operator import KernelOperator
+
+Array = npt.NDArray[np.float64]
+OVERSAMPLING = 10  # vectors of a product beyond the k that are wanted
+BLOCKS = 8  # of vectors that are held
+LONGEST = 200  # products
+EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Krylov:
+    """Eigenpairs, largest first: ``values`` (k,), ``vectors`` (n, k) where the operator's lie.
+
+    ``residuals`` (k,): |K v - value v|, rounding included: within it of each value there is an
+    eigenvalue. ``rest``: no other eigenvalue exceeds it, unless the random start was orthogonal to
+    its vector.
+    """
+
+    values: Array
+    vectors: Any
+    residuals: Array
+    rest: float
+
+
+def power_of_two(operator: KernelOperator) -> float:
+    """About the size of the operator's diagonal, whose division rounds nothing: squares of what is
+    left do not overflow.
+    """
+    largest = float(np.abs(operator.diagonal()).max())
+    return float(2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000))
+
+
+def block_krylov(
+    operator: KernelOperator,
+    k: int,
+    *,
+    tolerance: float = 1e-10,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+) -> Krylov:
+    """Randomised block Krylov: Rayleigh-Ritz on K^j Omega, j = 0, 1, …, for k + 10 normal vectors
+    Omega; restarted from its Ritz vectors when 8 blocks are held.
+
+    It ends when all k residuals are below ``tolerance`` times the largest eigenvalue; RuntimeError
+    after 200 products. Musco & Musco 2015, algorithm 2; the restart is Wu & Simon's (2000).
+    """
+    keeper = Checkpoint(checkpoint, ("V", "T", "size"), operator, repr((k, seed)).encode())
+    run = _Run(operator, min(k + OVERSAMPLING, operator.shape[0]), seed, keeper.load())
+    while True:
+        run.step()
+        values, small, residuals = run.ritz()
+        if run.complete or residuals[:k].max() <= tolerance * np.abs(values).max():
+            break
+        if run.done >= LONGEST:
+            raise RuntimeError(
+                f"{k} eigenpairs have not converged in {run.done} products: their residuals are"
+                f" {residuals[:k].max() / np.abs(values).max():.1e} of the largest eigenvalue; ask"
+                " for another number of them, or a larger tolerance"
+            )
+        run.make_room(small)
+        keeper.save(*run.state())
+    values, residuals, unit = values[:k], residuals[:k], run.unit
+    rest = 0.0 if k == operator.shape[0] else float(values[-1] + np.linalg.norm(residuals))
+    vectors = run.basis @ run.xp.asarray(small[:, :k])
+    return Krylov(values * unit, vectors, residuals * unit, rest * unit)
+
+
+class _Run:
+    """An orthonormal basis V, the newest vectors not yet multiplied; T = V^T K V of the others."""
+
+    def __init__(
+        self, operator: KernelOperator, block: int, seed: int, state: tuple[Any, ...] | None
+    ) -> None:
+        self.operator, self.xp, self.block, self.seed = operator, operator.xp, block, seed
+        self.unit, n = power_of_two(operator), operator.shape[0]
+        self.V = self.xp.empty((n, min(n, BLOCKS * block)), np.float64, order="F")
+        self.T: Array = np.zeros((self.V.shape[1],) * 2)
+        self.size = self.known = self.done = 0  # vectors held, multiplied; products
+        if state is None:
+            self._append(self._normal(block))
+        else:
+            held, T, size, self.done = state
+            self.size, self.known = held.shape[1], int(size)
+            self.V[:, : self.size] = self.xp.asarray(held)
+            self.T[: len(T), : len(T)] = T
+
+    def state(self) -> tuple[Any, ...]:
+        """What a checkpoint holds."""
+        return self.basis, self.T[: self.known, : self.known], self.known, self.done
+
+    @property
+    def basis(self) -> Any:
+        """The vectors that are held."""
+        return self.V[:, : self.size]
+
+    def step(self) -> None:
+        """Multiplies the newest vectors."""
+        fresh = slice(self.known, self.size)
+        W = self.operator.product(self.V[:, fresh]) / self.unit
+        self.done += 1
+        products = to_host(self._orthogonalise(W))
+        self.T[: self.size, fresh], self.T[fresh, : self.size] = products, products.T
+        self.T[fresh, fresh] = (products[fresh] + products[fresh].T) / 2
+        self.known, self.new = self.size, len(products.T)
+        self.beyond, sizes, right = self.xp.linalg.svd(W, full_matrices=False)
+        sizes = to_host(sizes)
+        self.noise = math.sqrt(W.size) * EPS * float(np.abs(self.T).max())
+        keep = int((sizes > self.noise).sum())
+        self.beyond = self.beyond[:, :keep]
+        self.tail = sizes[:keep, None] * to_host(right)[:keep]
+
+    @property
+    def complete(self) -> bool:
+        """No direction is left."""
+        return self.size == len(self.V)
+
+    def ritz(self) -> tuple[Array, Array, Array]:
+        """Ritz values, largest first, their coordinates, and the norms of their residuals:
+        K V = V T + beyond tail E^T, E the newest vectors' columns.
+        """
+        values, small = np.linalg.eigh(self.T[: self.size, : self.size])
+        values, small = values[::-1], small[:, ::-1]
+        outside = np.linalg.norm(self.tail @ small[self.size - self.new :], axis=0)
+        return values, small, outside + self.noise
+
+    def make_room(self, small: Array) -> None:
+        """The next vectors: those beyond, in a basis of the leading Ritz vectors when it is full.
+
+        An invariant subspace goes on with random ones.
+        """
+        more = self.beyond
+        if not more.shape[1]:
+            more = self._normal(min(self.block, len(self.V) - self.size))
+        if self.size + more.shape[1] > self.V.shape[1]:
+            leading = small[:, : self.block]
+            T = leading.T @ self.T[: self.size, : self.size] @ leading
+            kept = self.basis @ self.xp.asarray(leading)
+            self.size = self.known = self.block
+            self.V[:, : self.size], self.T[: self.size, : self.size] = kept, T
+        self._append(more)
+
+    def _normal(self, count: int) -> Any:
+        rng = np.random.default_rng([self.seed, self.done])
+        return self.xp.asarray(rng.standard_normal((len(self.V), count)))
+
+    def _append(self, W: Any) -> None:
+        """Vectors made orthonormal to those that are held."""
+        self._orthogonalise(W)
+        end = self.size + W.shape[1]
+        self.V[:, self.size : end] = self.xp.linalg.qr(W)[0]
+        self.size = end
+
+    def _orthogonalise(self, W: Any) -> Any:
+        """W - V V^T W, in place and twice; V^T W."""
+        total = self.xp.zeros((self.size, W.shape[1]), np.float64)
+        for _ in range(2):
+            part = self.basis.T @ W
+            W -= self.basis @ part
+            total += part
+        return total
