@@ -3,8 +3,9 @@
     python benchmarks/real_million.py [--n 1000000] [--landmarks 10000 20000]
 
 Targets are a random smooth function of 10 features plus noise of a tenth of its variance; the
-network has 3 hidden layers, float32. The excess risk is the mean square of prediction minus
-function on 20 000 fresh points, over the function's variance.
+network has 3 hidden layers and biases (without them it is homogeneous, and the function is not),
+float32. The excess risk is the mean square of prediction minus function on 20 000 fresh points,
+over the function's variance.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness import measure, write
 
 from ntkcore import fit, mlp
 
+NET = mlp(3, b_std=1.0)
 FEATURES, NOISE, TEST, RIDGE = 10, 0.1, 20_000, 1e-3
 GOALS = {"wall": 1800.0, "memory": 16e9}
 
@@ -45,7 +47,7 @@ def main() -> None:
         models: list[Any] = []
         core, wall = measure(
             lambda m=m, models=models: models.append(
-                fit(mlp(3), x[: chosen.n], y, RIDGE, n_landmarks=m, say=lambda s: print(" ", s))
+                fit(NET, x[: chosen.n], y, RIDGE, n_landmarks=m, say=lambda s: print(" ", s))
             )
         )
         error = models[0].predict(x[chosen.n :]) - clean[chosen.n :]

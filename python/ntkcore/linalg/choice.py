@@ -193,12 +193,9 @@ class _Problem:
     def _of_landmarks(self, m: int, reason: str) -> FitPlan:
         n, flops = self.n, self.machine.flops
         pool = min(n, POOL * m)
-        memory = (
-            self.held
-            + (32 + SKETCH * self.itemsize) * m**2
-            + pool * m * self.itemsize
-            + 8 * n * self.outputs
-        )
+        # K_mm, its factor and the preconditioner beside the sketch; before them the choice.
+        matrices = max((24 + SKETCH * self.itemsize) * m**2, pool * m * self.itemsize)
+        memory = self.held + matrices + 8 * n * self.outputs
         seconds = 22 * n * m * self.machine.pair + (2 * pool + 4 * SKETCH * m) * m**2 / flops
         seconds += 100 * n * m / flops  # the sketch: additions as slow as memory
         return FitPlan("landmarks", n, m, 0, 22, int(memory), seconds, reason)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg.blas
 
 from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.tiles import pairs_in, progress_bar, tiles
 from ntkcore.linalg.cg import Problem, check_iteration, iterate
 from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
-from ntkcore.linalg.cholesky import Cholesky, lower_solve
+from ntkcore.linalg.cholesky import factorise, lower_solve, solve_factorised
 from ntkcore.linalg.noise import check_ridge, noise_floor
 from ntkcore.linalg.operator import in_double
 from ntkcore.linalg.operators import KernelOperator, as_operator
@@ -110,8 +111,9 @@ class LandmarkRegression:
         rows, right = system.summary(data, seed)
         problem = Problem(system, right, ridge, repr(seed).encode(), place)
         state = problem.checkpoint.load()
-        factor = Cholesky(system.gram(rows), ridge, overwrite=True)
-        run = iterate(problem, factor.solve, state, rtol, maxiter, every, False, None)
+        precondition = _inverse(system.gram(rows), ridge)
+        del rows  # as large as all else
+        run = iterate(problem, precondition, state, rtol, maxiter, every, False, None)
         if run.residuals.max() > rtol:
             raise RuntimeError(
                 f"the residual is {run.residuals.max():.1e} after {run.done} iterations: raise"
@@ -145,12 +147,12 @@ class _Whitened:
         jitter = noise_floor(inner.dtype, len(K), float(K.diagonal().mean()))
         K[np.diag_indices_from(K)] += jitter
         try:
-            self._root = np.linalg.cholesky(K)
+            factorise(K)
         except np.linalg.LinAlgError:
             raise ValueError(
                 "K_mm is not positive definite: is it the kernel of the landmarks?"
             ) from None
-        self._shift = ridge * jitter
+        self._root, self._shift = K, ridge * jitter
 
     def _blocks(self) -> Iterator[tuple[slice, Any]]:
         """K_nm, where its tiles lie, some rows at a time."""
@@ -196,12 +198,25 @@ class _Whitened:
         return B, lower_solve(self._root, right)
 
     def gram(self, B: Array) -> Array:
-        """L^-1 B^T B L^-T."""
-        out = np.zeros(self.shape)
+        """L^-1 B^T B L^-T, its lower triangle."""
+        out: Any = np.zeros(self.shape, order="F")
         for i in range(0, len(B), self.samples.tile):
             whitened = lower_solve(self._root, B[i : i + self.samples.tile].T.astype(np.float64))
-            out += whitened @ whitened.T
-        return out
+            out = scipy.linalg.blas.dsyrk(1.0, whitened, beta=1.0, c=out, overwrite_c=True)
+        return cast(Array, out.T)  # BLAS fills the upper triangle in Fortran's order
+
+
+def _inverse(gram: Array, ridge: float) -> Callable[[Array], Array]:
+    """Y -> (gram + ridge I)^-1 Y, in the memory of gram, whose lower triangle counts."""
+    gram[np.diag_indices_from(gram)] += ridge
+    try:
+        factorise(gram)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"K_mn K_nm + {ridge:.2g} K_mm is not positive definite: raise the ridge, or take fewer"
+            " landmarks"
+        ) from None
+    return lambda Y: cast(Array, solve_factorised(gram, Y))
 
 
 def _add_signed(B: Any, rows: Any, rng: np.random.Generator) -> None:
