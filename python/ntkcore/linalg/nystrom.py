@@ -15,12 +15,13 @@ PANEL = 2**22  # entries of a float32 factor that are in float64 at a time
 
 
 class Nystrom:
-    """Preconditioner (F F^T + shift I)^-1, F of `rpcholesky`.
+    """Preconditioner (F F^T + D)^-1, F of `rpcholesky`, D diagonal.
 
-    It costs ``rank`` rows of the kernel, of a store the chunks that hold them. The shift is the
-    ridge and the residual's mean diagonal: what F leaves of the kernel counts as if it were a
-    multiple of I. F has the kernel's precision and lies where the operator's tiles do; products
-    with it are in float64.
+    It costs ``rank`` rows of the kernel, of a store the chunks that hold them. What F leaves of the
+    kernel, E, counts as D = ridge + diag(E)/2 + mean(diag(E))/4: of weights of the diagonal and of
+    its mean those that took the fewest iterations on MNIST and on normal points, a fifth to a third
+    fewer than the mean alone. F has the kernel's precision and lies where the operator's tiles do;
+    products with it are in float64.
 
     Parameters
     ----------
@@ -40,27 +41,28 @@ class Nystrom:
 
     def __init__(self, operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> None:
         found = rpcholesky(operator, rank, ridge=ridge, seed=seed)
-        xp, self._F = operator.xp, found.factor
+        xp, left, self._G = operator.xp, found.residual, found.factor
         self.rank = len(found.landmarks)
-        self._shift = ridge + float(found.residual.mean())
-        inner = self._shift * xp.eye(self.rank)
+        self._scale = xp.asarray((ridge + left / 2 + left.mean() / 4) ** -0.5)
+        self._G *= self._scale.astype(self._G.dtype)  # F^T D^-1/2
+        inner = xp.eye(self.rank)
         for panel, _ in self._panels():
             inner += panel @ panel.T
         # L^-1 itself: a product with it is faster than solving with L.
         self._root = lower_solve(library_factor(inner), xp.eye(self.rank))
 
     def _panels(self) -> Iterator[tuple[Any, slice]]:
-        """The columns of F^T in float64, some at a time."""
-        n = self._F.shape[1]
-        step = n if self._F.dtype == np.float64 else max(1, PANEL // max(self.rank, 1))
+        """The columns of G in float64, some at a time."""
+        n = self._G.shape[1]
+        step = n if self._G.dtype == np.float64 else max(1, PANEL // max(self.rank, 1))
         for i in range(0, n, step):
-            yield self._F[:, i : i + step].astype(np.float64, copy=False), slice(i, i + step)
+            yield self._G[:, i : i + step].astype(np.float64, copy=False), slice(i, i + step)
 
     def __call__(self, R: Any) -> Any:
-        """The preconditioner times R."""
-        inside = sum(panel @ R[rows] for panel, rows in self._panels())
+        """The preconditioner times R: D^-1/2 (I - G^T (I + G G^T)^-1 G) D^-1/2 R (Woodbury)."""
+        out = self._scale[:, None] * R
+        inside = sum(panel @ out[rows] for panel, rows in self._panels())
         inside = self._root.T @ (self._root @ inside)
-        out = R / self._shift
-        for panel, rows in self._panels():  # Woodbury
-            out[rows] -= panel.T @ inside / self._shift
-        return out
+        for panel, rows in self._panels():
+            out[rows] -= panel.T @ inside
+        return self._scale[:, None] * out
