@@ -43,6 +43,15 @@ def test_csv(name, tmp_path):
     np.testing.assert_array_equal(load(str(tmp_path / "x.csv")), expected)
 
 
+def test_labels_of_a_csv_file(tmp_path):
+    (tmp_path / "y.csv").write_text("cat\ndog\ncat\n")
+    assert load(str(tmp_path / "y.csv"), labels=True).tolist() == ["cat", "dog", "cat"]
+    with pytest.raises(ValueError, match=r"y\.csv"):
+        load(str(tmp_path / "y.csv"))
+    (tmp_path / "z.csv").write_text("label\n1\n2\n")
+    assert load(str(tmp_path / "z.csv"), labels=True).tolist() == [[1], [2]]
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_csv_refused(name, tmp_path):
     content, words = WRONG[name]

@@ -68,7 +68,7 @@ def fit_command(
     y = load(targets, labels=True)
     model = fit(
         parse_net(net),
-        load(data),
+        load(data, whole=False),
         y,
         ridge,
         method=method,
@@ -194,7 +194,7 @@ def _from_model(model: str, data: str, threads: int | None) -> Any:
     from ntkcore.linalg.fitting import KernelModel
 
     known = KernelModel.load(cast(Path, local(Path(model))))
-    return known.predict(np.asarray(load(data), known.samples.dtype), threads)
+    return known.predict(load(data, whole=False), threads)
 
 
 def _from_store(store: str, coefficients: str, data: str, kernel: str, threads: int | None) -> Any:

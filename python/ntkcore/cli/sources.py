@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,10 +31,10 @@ DEEPEST = 10_000  # layers of a ready network
 NET = "fc:depth=3, cntk:depth=20,head=gap, myrtle:10, resnet:2, or a JSON file (Layer.to_json)."
 
 
-def load(source: str, labels: bool = False) -> np.ndarray[Any, Any]:
+def load(source: str, labels: bool = False, whole: bool = True) -> np.ndarray[Any, Any]:
     """Data named on the command line, e.g. "x.npy", "mnist.npz:X_train"; nothing is unpickled.
 
-    With ``labels`` text too.
+    With ``labels`` text too. Not ``whole``: a store's array, for those that stream it.
     """
     if "://" in source:
         raise ValueError(f"data are read from local files, not from {source}: download it first")
@@ -53,7 +53,7 @@ def load(source: str, labels: bool = False) -> np.ndarray[Any, Any]:
     if len(path) < len(source) and kind not in (".npz", ".zarr"):
         raise ValueError(f"{path} holds one array, so {':' + name!r} has no meaning: leave it out")
     try:
-        found = _read(path, kind, name)
+        found = _read(path, kind, name, labels, whole)
     except (EOFError, zipfile.BadZipFile, zlib.error, RecursionError, OverflowError) as error:
         raise ValueError(
             f"{path} cannot be read: empty, truncated or damaged ({error}); write it again"
@@ -67,12 +67,12 @@ def load(source: str, labels: bool = False) -> np.ndarray[Any, Any]:
     return found
 
 
-def _read(path: str, kind: str, name: str) -> np.ndarray[Any, Any]:
+def _read(path: str, kind: str, name: str, labels: bool, whole: bool) -> np.ndarray[Any, Any]:
     if kind == ".npy":
         _check_header(path)
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     if kind == ".csv":
-        return _csv(path)
+        return _csv(path, labels)
     if kind == ".parquet":
         return _parquet(path)
     if kind == ".npz":
@@ -81,7 +81,7 @@ def _read(path: str, kind: str, name: str) -> np.ndarray[Any, Any]:
 
     group: Any = zarr.open_group(path, mode="r")
     _check_name(path, name, list(group.array_keys()))
-    return np.asarray(group[name][...])
+    return np.asarray(group[name][...]) if whole else cast(Any, group[name])
 
 
 def _npz(path: str, name: str) -> np.ndarray[Any, Any]:
@@ -116,9 +116,10 @@ def _check_header(path: str) -> None:
         )
 
 
-def _csv(path: str) -> np.ndarray[Any, Any]:
-    """Numbers separated by commas, semicolons or tabs;
-    a first line without any number holds names.
+def _csv(path: str, labels: bool) -> np.ndarray[Any, Any]:
+    """Numbers separated by commas, semicolons or tabs; a first line without any number holds names.
+
+    As ``labels`` one column of text too, without a line of names.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -131,6 +132,8 @@ def _csv(path: str) -> np.ndarray[Any, Any]:
         raise ValueError(f"it is no text in UTF-8 ({error}): save it as CSV in UTF-8") from None
     while lines and not lines[-1][1]:  # empty lines at the end
         lines.pop()
+    if labels and lines and all(len(row) == 1 and not _is_number(row[0]) for _, row in lines):
+        return np.array([row[0] for _, row in lines])
     if lines and any(lines[0][1]) and not any(map(_is_number, lines[0][1])):
         lines = lines[1:]
     if not lines:

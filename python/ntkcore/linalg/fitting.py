@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.backends import resolve
-from ntkcore.engine.inputs import KERNELS, check_count, check_data, free_bytes, thread_count
-from ntkcore.engine.kernels import kernel, kernel_diag
+from ntkcore.engine.inputs import KERNELS, check_count, free_bytes, thread_count
+from ntkcore.engine.kernels import kernel
+from ntkcore.engine.streamed import Streamed, check_samples
 from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import cg, check_rtol
 from ntkcore.linalg.checks import check_real, targets_of
@@ -56,7 +57,8 @@ class KernelModel:
 
     def outputs(self, x: npt.ArrayLike, threads: int | None = None) -> Array:
         """f(x), of shape (n,) or (n, outputs), for x of shape (n, ...)."""
-        operator = MatrixFree(self.net, x, self.samples, self.get, threads=threads)
+        options: dict[str, Any] = {"dtype": self.samples.dtype, "threads": threads}
+        operator = MatrixFree(self.net, x, self.samples, self.get, **options)
         found: Array = operator @ self.coefficients
         return found
 
@@ -120,7 +122,8 @@ def fit(
     ----------
     net : Layer
     x : array_like of shape (n, d) or (n, height, width, channels)
-        Samples; a memory-mapped array of the kernel's dtype is not copied.
+        Samples. Those of chunked arrays (Zarr, HDF5, Dask) and memory maps are read when they are
+        needed; a memory map of the kernel's dtype is not copied.
     y : array_like of shape (n,) or (n, outputs)
         Targets; of a classifier labels, numbers or strings, of shape (n,).
     ridge : float, default=1e-3
@@ -174,7 +177,7 @@ def fit(
     check_rtol(rtol)
     check_ridge(ridge)
     check_count("seed", seed, 0)
-    samples, _ = check_data(x, None, dtype)
+    samples, _ = check_samples(x, None, dtype)
     targets, classes = class_targets(y) if classify else (np.asarray(y), None)
     Y, flat = targets_of(targets, len(samples), "y")
     chosen = _landmarks_of(landmarks, len(samples))
@@ -185,9 +188,9 @@ def fit(
         if n_landmarks > len(samples):
             raise ValueError(f"{n_landmarks} landmarks are more than the {len(samples)} samples")
     machine = _machine(net, samples, get, memory, seconds, threads)
-    plan = choose(
-        len(samples), Y.shape[1], samples.itemsize, samples.nbytes, machine, method, n_landmarks
-    )
+    held = 0 if isinstance(samples, Streamed) else samples.nbytes
+    itemsize = samples.dtype.itemsize
+    plan = choose(len(samples), Y.shape[1], itemsize, held, machine, method, n_landmarks)
     say = say or (lambda text: None)
     say(f"{plan}")
     job = _Fit(net, samples, Y, ridge, plan, get, rtol, threads, seed, checkpoint, progress)
@@ -195,7 +198,7 @@ def fit(
         at = job.choose_landmarks(landmarks) if chosen is None else chosen
         solution, kept = job.restricted(at), samples[at]
     else:
-        solution, kept = job.whole(), samples
+        solution, kept = job.whole(), np.asarray(samples)
     say(job.outcome)
     return KernelModel(net, get, kept, solution[:, 0] if flat else solution, classes)
 
@@ -246,7 +249,12 @@ def _landmarks_of(landmarks: Any, n: int) -> Array | None:
 
 
 def _machine(
-    net: Layer, x: Array, get: str, memory: float | None, seconds: float, threads: int | None
+    net: Layer,
+    x: Array | Streamed,
+    get: str,
+    memory: float | None,
+    seconds: float,
+    threads: int | None,
 ) -> Machine:
     """The limits, looked at, and what a pair and an operation cost here."""
     if memory is None:
@@ -255,7 +263,7 @@ def _machine(
     for name, value in (("memory", memory), ("seconds", seconds)):
         if not value > 0:
             raise ValueError(f"{name} must be positive, not {value!r}")
-    pair = seconds_per_pair(net, x, (get,), resolve(None)) / thread_count(threads)
+    pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / thread_count(threads)
     return Machine(pair, operations_per_second(), float(memory), float(seconds))
 
 
@@ -264,7 +272,7 @@ class _Fit:
     """One fit whose plan is made."""
 
     net: Layer
-    x: Array
+    x: Array | Streamed
     Y: Array
     ridge: float
     plan: FitPlan
@@ -280,7 +288,8 @@ class _Fit:
         """Coefficients of all samples."""
         options: dict[str, Any] = {"threads": self.threads}
         if self.plan.method == "cholesky":
-            K = kernel(self.net, self.x, None, self.get, progress=self.progress, **options)
+            x = np.asarray(self.x)
+            K = kernel(self.net, x, None, self.get, progress=self.progress, **options)
             self.outcome = "exact"
             return Cholesky(K, self.ridge, relative=True, overwrite=True).solve(self.Y)
         operator = MatrixFree(self.net, self.x, None, self.get, progress=False, **options)
@@ -316,8 +325,8 @@ class _Fit:
     def restricted(self, at: Array) -> Array:
         """Coefficients of the landmarks."""
         z = np.asarray(self.x[at])
-        diagonal = kernel_diag(self.net, self.x, self.get, threads=self.threads)
-        mean = float(np.mean(diagonal, dtype=np.float64))
+        whole = MatrixFree(self.net, self.x, None, self.get, threads=self.threads)
+        mean = float(whole.diagonal().mean())
         found = LandmarkRegression(
             MatrixFree(self.net, self.x, z, self.get, progress=False, threads=self.threads),
             kernel(self.net, z, None, self.get, dtype="float64", threads=self.threads),

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
-from ntkcore.engine.inputs import KERNELS, check_data
+from ntkcore.engine.inputs import KERNELS
 from ntkcore.engine.kernels import kernel, kernel_diag
+from ntkcore.engine.streamed import Streamed, check_samples
 from ntkcore.linalg.operator import KernelOperator
 from ntkcore.specs.layers import Layer
 
@@ -27,7 +28,8 @@ class MatrixFree(KernelOperator):
     net : Layer
         The network.
     x : array_like of shape (n, d) or (n, height, width, channels)
-        Samples of the rows.
+        Samples of the rows. Chunked arrays (Zarr, HDF5, Dask) and memory maps are read when they
+        are needed, after one pass that looks at them.
     x2 : array_like, optional
         Samples of the columns; by default those of the rows.
     get : {"ntk", "nngp"}, default="ntk"
@@ -65,11 +67,13 @@ class MatrixFree(KernelOperator):
             )
         if get not in KERNELS:
             raise ValueError(f"get must be 'ntk' or 'nngp', not {get!r}: an operator is one kernel")
-        a, b = check_data(to_host(x), to_host(x2), options.get("dtype"))
+        a, b = check_samples(to_host(x), to_host(x2), options.get("dtype"))
         self.xp = array_module(x)
         with on_device_of(x):
-            self._a: Any = self.xp.asarray(a)
-            self._b: Any = self._a if b is None else self.xp.asarray(b)
+            self._a: Any = a if isinstance(a, Streamed) else self.xp.asarray(a)
+            self._b: Any = self._a
+            if b is not None:
+                self._b = b if isinstance(b, Streamed) else self.xp.asarray(b)
         self._net, self._get, self._options = net, get, {"progress": False, **options}
         super().__init__((len(self._a), len(self._b)), tile, x2 is None, progress)
         self.storage_dtype = np.dtype(self._a.dtype)
@@ -90,15 +94,17 @@ class MatrixFree(KernelOperator):
     def diagonal(self) -> Array:  # noqa: D102
         if not self.symmetric:
             return super().diagonal()
-        options = {k: v for k, v in self._options.items() if k in ("dtype", "threads", "backend")}
-        return np.asarray(
-            to_host(kernel_diag(self._net, self._a, self._get, **options)), np.float64
-        )
+        step = max(self.tile, 2**16)
+        parts = [slice(i, i + step) for i in range(0, len(self._a), step)]
+        return np.concatenate([self.diagonal_of(rows) for rows in parts])
 
     def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
         at = self.xp.asarray(chosen)
-        block: Any = kernel(self._net, self._a[at], self._b, self._get, **self._options)
+        left, right = self._a[at], self._b
+        columns = right.panels() if isinstance(right, Streamed) else (right,)
+        parts = [kernel(self._net, left, part, self._get, **self._options) for part in columns]
+        block: Any = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         self.passes += len(chosen) / self.shape[0]
         if self.symmetric:  # a point with itself: exact on the diagonal alone
             block[self.xp.arange(len(chosen)), at] = self.xp.asarray(self.diagonal_of(at))
