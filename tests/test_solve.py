@@ -176,7 +176,7 @@ def test_conjugate_gradients_go_on_after_a_kill(tmp_path):
     assert np.array_equal(resumed.x, whole.x)
 
 
-@pytest.mark.parametrize("method", ["auto", "krylov", "eigh", "lanczos", "lobpcg"])
+@pytest.mark.parametrize("method", ["auto", "krylov", "eigh", "lanczos"])
 def test_leading_eigenvalues(method):
     _, K, _ = problem(150)
     values, vectors = eigs(InMemory(K), 5, method=method)
@@ -186,7 +186,7 @@ def test_leading_eigenvalues(method):
     assert (np.diff(values) <= 0).all()
 
 
-@pytest.mark.parametrize("method", ["krylov", "eigh", "lanczos", "lobpcg"])
+@pytest.mark.parametrize("method", ["krylov", "eigh", "lanczos"])
 @pytest.mark.parametrize("scale", [1e-300, 1e-12, 1e160, 1e300])
 def test_leading_eigenvalues_of_any_size(method, scale):
     _, K, _ = problem(40)
@@ -194,12 +194,12 @@ def test_leading_eigenvalues_of_any_size(method, scale):
     assert relative_error(eigs(K * scale, 3, method=method)[0] / scale, exact) < 1e-3
 
 
-@pytest.mark.parametrize("method", ["krylov", "eigh", "lanczos", "lobpcg"])
+@pytest.mark.parametrize("method", ["krylov", "eigh", "lanczos"])
 def test_leading_eigenvalues_are_the_largest_not_the_longest(method):
     assert eigs(np.diag([-5.0, *range(40)]), 2, method=method)[0] == pytest.approx([39, 38])
 
 
-@pytest.mark.parametrize("method", ["auto", "krylov", "lanczos", "lobpcg"])
+@pytest.mark.parametrize("method", ["auto", "krylov", "lanczos"])
 def test_leading_eigenvalues_where_lanczos_has_none(method):
     _, K, _ = problem(12)
     assert relative_error(eigs(K, 12, method=method)[0], np.linalg.eigvalsh(K)[::-1]) < 1e-8

@@ -35,11 +35,10 @@ def eigs(
         Symmetric.
     k : int
         From 1 to n.
-    method : {"auto", "krylov", "eigh", "lanczos", "lobpcg"}, default="auto"
+    method : {"auto", "krylov", "eigh", "lanczos"}, default="auto"
         "krylov": randomised block Krylov (Musco & Musco 2015): each pass multiplies k + 10 vectors,
         so that there are few of them; holds 8 (k + 10) vectors. "eigh": all of them, from a matrix.
-        "lanczos" and "lobpcg": SciPy's, through the operator. "auto": "krylov" for k below n/10,
-        else "eigh".
+        "lanczos": SciPy's, a vector a pass. "auto": "krylov" for k below n/10, else "eigh".
     tolerance : float, default=1e-10
         Of the residuals |K v - value v|, relative to the largest eigenvalue.
     seed : int, default=0
@@ -112,16 +111,5 @@ def _lanczos(operator: KernelOperator, k: int, tolerance: float, seed: int) -> t
     return values * unit, vectors
 
 
-def _lobpcg(operator: KernelOperator, k: int, tolerance: float, seed: int) -> tuple[Array, Array]:
-    from scipy.sparse.linalg import lobpcg
-
-    unit, n = power_of_two(operator), operator.shape[0]
-    if n < 5 * k:  # SciPy's has none there
-        return _eigh(operator, k)
-    start = np.random.default_rng(seed).standard_normal((n, k))
-    values, vectors = lobpcg(operator * (1 / unit), start, largest=True, tol=tolerance, maxiter=200)
-    return values * unit, vectors
-
-
-OTHERS = {"eigh": _eigh, "lanczos": _lanczos, "lobpcg": _lobpcg}
+OTHERS = {"eigh": _eigh, "lanczos": _lanczos}
 METHODS = ("auto", "krylov", *OTHERS)
