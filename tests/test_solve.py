@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import ntkcore as nk
 from conftest import relative_error
+from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import CGResult, cg
 from ntkcore.linalg.cholesky import Cholesky, factorise
 from ntkcore.linalg.eigen import Eigh
@@ -174,6 +175,36 @@ def test_conjugate_gradients_go_on_after_a_kill(tmp_path):
         whole = cg(K, Y, 1e-3, rank=20)
     assert seen[0] == 7
     assert np.array_equal(resumed.x, whole.x)
+
+
+@pytest.mark.parametrize(
+    ("memory", "taken"), [(2**30, "cholesky"), (8 * 400 * 80, "cg"), (8 * 400 * 3, "askotch")]
+)
+def test_the_method_that_memory_allows(memory, taken, monkeypatch):
+    _, K, Y = problem(400)
+    module, found = "ntkcore.linalg.solve", []
+
+    def watched(name, call):
+        def inner(*arguments, **options):
+            found.append((name, options))
+            return call(*arguments, **options)
+
+        return inner
+
+    for name, call in (("Cholesky", Cholesky), ("cg", cg), ("askotch", askotch)):
+        monkeypatch.setattr(f"{module}.{name}", watched(name.lower(), call))
+    solution = solve(K, Y, 0.1, memory=memory)
+    assert [name for name, _ in found] == [taken]
+    assert relative_error(solution, np.linalg.solve(K + 0.1 * np.eye(400), Y)) < 1e-5
+    if taken == "cg":
+        assert found[0][1]["rank"] == 80
+
+
+def test_too_little_memory_is_said():
+    with pytest.raises(ValueError, match="too little for 400 points: even ASkotch"):
+        solve(np.eye(400), np.ones(400), 1.0, memory=100)
+    with pytest.raises(ValueError, match="memory must be positive"):
+        solve(np.eye(4), np.ones(4), 1.0, memory=0)
 
 
 @pytest.mark.parametrize("method", ["auto", "krylov", "eigh", "lanczos"])
