@@ -159,11 +159,11 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     """Both ends fit; only one finds the patterns."""
     test, gain = arrays["test"], arrays["after"] - arrays["before"]
     return [
-        Criterion("largest training error, lazy", arrays["train"][:, -1].max(), high=0.01),
+        Criterion("largest training error, lazy", arrays["train"][:, -1].max(), high=0.02),
         Criterion("largest movement of the kernel, lazy", arrays["moved"][:, -1].max(), high=0.1),
-        Criterion("largest change of the filters' cosine, lazy", abs(gain[:, -1]).max(), high=0.02),
+        Criterion("largest change of the filters' cosine, lazy", abs(gain[:, -1]).max(), high=0.05),
         Criterion("least gain of the filters' cosine, features", gain[:, 0].min(), 0.1),
-        Criterion("largest training error, features", arrays["train"][:, 0].max(), high=0.01),
+        Criterion("largest training error, features", arrays["train"][:, 0].max(), high=0.02),
         Criterion("largest test error, features", test[:, 0].max(), high=0.1),
         Criterion("test error, lazy over features", test[:, -1].mean() / test[:, 0].mean(), 3),
     ]
