@@ -19,6 +19,7 @@ from ntkcore.estimators import (
     StreamedRidge,
     StreamedRidgeClassifier,
     features,
+    models,
     streamed,
 )
 
@@ -234,9 +235,11 @@ def test_what_does_not_fit_is_refused():
 
 def test_features_that_do_not_fit_into_memory_are_refused(monkeypatch):
     model = NTKFeatures(n_components=64).fit(points())
-    monkeypatch.setattr(features, "free_bytes", lambda: 1000)
-    with pytest.raises(MemoryError, match=r"need 3 KiB, but 0.977 KiB are free: transform bat"):
+    monkeypatch.setattr(models, "free_bytes", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"needs 3 KiB, but 0.977 KiB are free: transform bat"):
         model.transform(points())
+    with pytest.raises(MemoryError, match=r"Z\^T Z of 9 features needs 1.27 KiB, .* take fewer"):
+        StreamedRidge().partial_fit(points(4, 9), points(4, 1))
 
 
 class TestStreamedRidge:

@@ -12,10 +12,10 @@ import scipy.fft
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state, validation
 
-from ntkcore.engine.inputs import check_count, free_bytes, size_text, thread_count
+from ntkcore.engine.inputs import check_count, thread_count
 from ntkcore.engine.tiles import Tile, run, tiles
 from ntkcore.estimators.feature_plan import ONE, FeaturePlan, X, feature_plan, used
-from ntkcore.estimators.models import net_of, samples_of
+from ntkcore.estimators.models import net_of, refuse_large, samples_of
 from ntkcore.specs.layers import Layer
 
 Array = npt.NDArray[Any]
@@ -80,7 +80,11 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         drawn = self.features_
         x = self._vectors(X, reset=False).astype(drawn.dtype, copy=False)
         shape = len(x), self._n_features_out
-        _refuse_large(shape, drawn.dtype)
+        refuse_large(
+            f"a matrix of features of shape {shape}",
+            math.prod(shape) * drawn.dtype.itemsize,
+            "transform batches of rows, and give them to StreamedRidge.partial_fit one by one",
+        )
         out = np.empty(shape, drawn.dtype)
 
         def rows(tile: Tile) -> None:
@@ -201,16 +205,6 @@ class NNGPFeatures(_Features):
     """
 
     _get = "nngp"
-
-
-def _refuse_large(shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-    """MemoryError, before the work, for features that do not fit."""
-    need, free = shape[0] * shape[1] * dtype.itemsize, free_bytes()
-    if free is not None and need > free:
-        raise MemoryError(
-            f"features of shape {shape} need {size_text(need)}, but {size_text(free)} are free:"
-            " transform batches of rows, and fit StreamedRidge by partial_fit, batch by batch"
-        )
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, Regre
 from sklearn.utils import gen_batches, validation
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 
-from ntkcore.estimators.models import samples_of
+from ntkcore.estimators.models import refuse_large, samples_of
 from ntkcore.linalg.checks import check_real
 from ntkcore.linalg.cholesky import least_norm
 from ntkcore.linalg.fitting import coded_targets, labels_of
@@ -42,7 +42,8 @@ class _StreamedRidge(BaseEstimator):
         if self._solved is None or self._solved[0] != self.ridge:
             check_ridge(self.ridge)
             shift = self.ridge * self.gram_.trace() / self.n_samples_seen_
-            whole = self.gram_ + np.tril(self.gram_, -1).T
+            whole = self.gram_ + self.gram_.T
+            whole.flat[:: len(whole) + 1] /= 2
             self._solved = self.ridge, least_norm(whole, self.moments_, shift, overwrite=True)
         return self._solved[1].reshape(-1, *self._target_shape)
 
@@ -56,6 +57,7 @@ class _StreamedRidge(BaseEstimator):
         """
         if not hasattr(self, "gram_"):
             width, outputs = Z.shape[1], targets.reshape(len(targets), -1).shape[1]
+            refuse_large(f"Z^T Z of {width} features", 16 * width**2, "take fewer features")
             self.gram_, self.moments_ = np.zeros((width, width)), np.zeros((width, outputs))
             self.n_samples_seen_, self._target_shape = 0, targets.shape[1:]
         if targets.shape[1:] != self._target_shape:
