@@ -15,7 +15,13 @@ import pytest
 import ntkcore as nk
 from ntkcore import predict, stax
 from ntkcore.engine.gradients import kernel_gradient
-from ntkcore.estimators import NTKClassifier, NTKRegressor
+from ntkcore.estimators import (
+    NTKClassifier,
+    NTKFeatures,
+    NTKRegressor,
+    StreamedRidge,
+    StreamedRidgeClassifier,
+)
 from ntkcore.theory.dynamics import Dynamics, eigenmodes
 from ntkcore.theory.learning_curves import LearningCurve
 from ntkcore.theory.loss_dynamics import LossDynamics
@@ -138,6 +144,11 @@ TAKES_SAMPLES = {
     "NTKClassifier": lambda x: NTKClassifier().fit(x, Y > 0),
     "NTKRegressor.predict": lambda x: NTKRegressor().fit(X, Y).predict(x),
     "NTKRegressor y": lambda y: NTKRegressor().fit(X, y),
+    "NTKFeatures": lambda x: NTKFeatures(n_components=20).fit(x),
+    "NTKFeatures.transform": lambda x: NTKFeatures(n_components=20).fit(X).transform(x),
+    "StreamedRidge": lambda x: StreamedRidge().fit(x, Y),
+    "StreamedRidge y": lambda y: StreamedRidge().partial_fit(X, y),
+    "StreamedRidgeClassifier": lambda x: StreamedRidgeClassifier().partial_fit(x, Y > 0),
 }
 
 

@@ -92,7 +92,7 @@ ADDRESSES = {
     "build": "build extend plan resume",
     "control": "Claim Report Training falsify",
     "dynamics": "Dynamics GradientDescent GradientFlow Modes eigenmodes leading_modes",
-    "estimators": "NTKClassifier NTKKernel NTKRegressor",
+    "estimators": "NNGPFeatures NTKClassifier NTKFeatures NTKKernel NTKRegressor StreamedRidge",
     "finite": "to_torch train empirical_ntk linearize",
     "gradients": "kernel_gradient input_gradient input_vjp parameters with_parameters",
     "learning_curves": "LearningCurve sphere_experiment",

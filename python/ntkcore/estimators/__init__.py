@@ -1,19 +1,30 @@
-"""scikit-learn's face: closed-form kernel ridge regression,
-and a kernel object for Gaussian processes, SVC and others.
+"""scikit-learn's face: closed-form kernel ridge regression, a kernel object for Gaussian
+processes, SVC and others, random features and ridge regression on them.
 
     model = make_pipeline(StandardScaler(), NTKClassifier(depth=3, ridge=1e-3)).fit(X, y)
     process = GaussianProcessRegressor(NTKKernel(depth=2) + WhiteKernel()).fit(X, y)
     machine = SVC(kernel=NTKKernel(Serial(Dense(2**0.5), Relu(), Dense())))
+    large = make_pipeline(NTKFeatures(depth=3, n_components=8192), StreamedRidgeClassifier())
 
-All of them compute whole kernel matrices by `ntkcore.kernel`, never entry by entry.
+All but the last compute whole kernel matrices by `ntkcore.kernel`, never entry by entry.
 """
 
 try:
+    from ntkcore.estimators.features import NNGPFeatures, NTKFeatures
     from ntkcore.estimators.kernel_object import NTKKernel
     from ntkcore.estimators.ridge import NTKClassifier, NTKRegressor
+    from ntkcore.estimators.streamed import StreamedRidge, StreamedRidgeClassifier
 except ModuleNotFoundError as error:
     raise ImportError(
         'ntkcore.estimators needs scikit-learn and SciPy: pip install "ntkcore[sklearn]"'
     ) from error
 
-__all__ = ["NTKClassifier", "NTKKernel", "NTKRegressor"]
+__all__ = [
+    "NNGPFeatures",
+    "NTKClassifier",
+    "NTKFeatures",
+    "NTKKernel",
+    "NTKRegressor",
+    "StreamedRidge",
+    "StreamedRidgeClassifier",
+]

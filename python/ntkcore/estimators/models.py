@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import validation
 
-from ntkcore.engine.inputs import KERNELS, refuse_no_array
+from ntkcore.engine.inputs import KERNELS, free_bytes, refuse_no_array, size_text
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.nets import mlp
 
@@ -35,6 +35,13 @@ def kernel_of(model: Any) -> str:
             f" {type(model).__name__} uses one kernel"
         )
     return cast(str, model.get)
+
+
+def refuse_large(what: str, need: int, hint: str) -> None:
+    """MemoryError, before the work, for what does not fit."""
+    free = free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(f"{what} needs {size_text(need)}, but {size_text(free)} are free: {hint}")
 
 
 def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:

@@ -218,8 +218,12 @@ def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
     count = len(classes)
     if count < 2:
         raise ValueError(f"y holds one class only ({classes[0]}): a classifier needs two or more")
-    targets = 2.0 * codes - 1 if count == 2 else np.eye(count)[codes] - 1 / count
-    return targets, classes
+    return coded_targets(codes, count), classes
+
+
+def coded_targets(codes: Array, count: int) -> Array:
+    """Targets of classes given by their numbers."""
+    return 2.0 * codes - 1 if count == 2 else np.eye(count)[codes] - 1 / count
 
 
 def labels_of(outputs: Array, classes: Array) -> Array:
