@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ntkcore.engine.backends import resolve
 from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
 from ntkcore.engine.inputs import KERNELS, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
@@ -36,6 +37,10 @@ class MatrixFree(KernelOperator):
         Rows and columns that are computed together.
     progress : bool, optional
         A bar; by default on a terminal for long products.
+    executor : concurrent.futures.Executor or dask.distributed.Client, optional
+        Whose workers compute products, one thread a group of tiles. The data stay with them, slices
+        of the vectors travel; a worker that dies costs its groups. The bits are those of any other
+        number of workers, and of no executor on the same processor.
     **options
         Those of `ntkcore.kernel`: dtype, threads, backend, devices.
 
@@ -57,6 +62,7 @@ class MatrixFree(KernelOperator):
         *,
         tile: int = 2048,
         progress: bool | None = None,
+        executor: Any = None,
         **options: Any,
     ) -> None:
         if not isinstance(net, Layer):
@@ -73,6 +79,15 @@ class MatrixFree(KernelOperator):
         self._net, self._get, self._options = net, get, {"progress": False, **options}
         super().__init__((len(self._a), len(self._b)), tile, x2 is None, progress)
         self.storage_dtype = np.dtype(self._a.dtype)
+        if executor is not None and options.get("devices") is not None:
+            raise ValueError("devices are this machine's: an executor's workers have their own")
+        self._work_on(executor)
+
+    def _twin(self) -> Any:
+        twin = super()._twin()
+        backend = resolve(self._options.get("backend"))
+        twin._options = {**self._options, "threads": 1, "backend": backend}
+        return twin
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
         same = self.symmetric and rows == cols
