@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.backends import resolve
-from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
+from ntkcore.engine.device_arrays import array_module, cupy_module, on_device_of, to_host
 from ntkcore.engine.inputs import KERNELS, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.linalg.operator import KernelOperator
 from ntkcore.specs.layers import Layer
 
 Array = npt.NDArray[np.float64]
+_on_gpu = weakref.WeakKeyDictionary[Any, Any]()  # workers' operators, there
 
 
 class MatrixFree(KernelOperator):
@@ -88,6 +91,17 @@ class MatrixFree(KernelOperator):
         backend = resolve(self._options.get("backend"))
         twin._options = {**self._options, "threads": 1, "backend": backend}
         return twin
+
+    def at_work(self) -> Any:
+        """On the worker's GPU for the backend "cuda": there tiles are made and multiplied."""
+        if self._options["backend"] != "cuda":
+            return self
+        if self not in _on_gpu:
+            _on_gpu[self] = there = copy.copy(self)
+            there.xp = cupy_module()
+            there._a = there.xp.asarray(self._a)
+            there._b = there._a if self.symmetric else there.xp.asarray(self._b)
+        return _on_gpu[self]
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
         same = self.symmetric and rows == cols

@@ -70,6 +70,10 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         twin.progress = False
         return twin
 
+    def at_work(self) -> KernelOperator:
+        """A worker's operator where it computes."""
+        return self
+
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
         """The block of the kernel in these rows and columns."""
         raise NotImplementedError
@@ -122,7 +126,7 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         def vectors(group: Group) -> tuple[Any, Any]:
             return V[group.cols] if right else None, V[group.rows] if left else None
 
-        def add(group: Group, sums: tuple[Any, Any]) -> None:
+        def add(group: Group, sums: tuple[Any, ...]) -> None:
             for side, part in zip((group.rows, group.cols), sums, strict=True):
                 if part is not None:
                     out[side] += part
@@ -136,8 +140,8 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         there = V if self._workers is None else to_host(V)
         out = array_module(there).zeros(V.shape, np.float64)
 
-        def add(group: Group, part: Any) -> None:
-            out[:] += part
+        def add(group: Group, sums: tuple[Any, ...]) -> None:
+            out[:] += sums[0]
 
         work = row_groups(self.shape, self.tile)
         self._sums(work, gram, lambda group: (there,), add, progress)
@@ -148,14 +152,14 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         work: Sequence[Group],
         function: Sum,
         vectors: Callable[[Group], tuple[Any, ...]],
-        add: Callable[[Group, Any], None],
+        add: Callable[[Group, tuple[Any, ...]], None],
         progress: bool | None,
     ) -> None:
         """Adds the groups' sums in the order of the groups."""
         with progress_bar(sum(group.pairs for group in work), progress) as count:
 
-            def done(group: Group, part: Any) -> None:
-                add(group, part)
+            def done(group: Group, sums: tuple[Any, ...]) -> None:
+                add(group, sums)
                 count(group.pairs)
 
             if self._workers is not None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.device_arrays import array_module
+from ntkcore.engine.device_arrays import array_module, to_host
 from ntkcore.engine.executors import Kept, Remote, in_order, opened
 from ntkcore.engine.tiles import Tile, one_blas_thread, pairs_in, tiles
 
@@ -83,7 +83,7 @@ def both_sides(group: Group, blocks: Iterable[Any], X: Any, Z: Any) -> tuple[Any
     """K X and K^T Z of a group, float64, for X of its columns and Z of its rows; None for None."""
     xp, at = array_module(Z if X is None else X), group.rows.start
     KX, KZ = (
-        None if V is None else xp.zeros((side.stop - side.start, V.shape[1]))
+        None if V is None else xp.zeros((side.stop - side.start, V.shape[1]), np.float64)
         for V, side in ((X, group.rows), (Z, group.cols))
     )
     for (i0, _, j0, j1), tile in zip(group.tiles, blocks, strict=True):
@@ -96,20 +96,25 @@ def both_sides(group: Group, blocks: Iterable[Any], X: Any, Z: Any) -> tuple[Any
     return KX, KZ
 
 
-def gram(group: Group, blocks: Iterable[Any], V: Any) -> Any:
+def gram(group: Group, blocks: Iterable[Any], V: Any) -> tuple[Any]:
     """K^T (K V) of a group of whole rows, float64."""
-    out = array_module(V).zeros(V.shape)
+    out = array_module(V).zeros(V.shape, np.float64)
     for tile in blocks:
         for _, block in in_double(tile):
             out += block.T @ (block @ V)
-    return out
+    return (out,)
 
 
-Sum = Callable[..., Any]  # of a group, its blocks and its vectors
+Sum = Callable[..., tuple[Any, ...]]  # of a group, its blocks and its vectors; Nones stay None
 
 
 class Source(Protocol):
-    """Whose tiles."""
+    """Whose tiles; ``xp`` is where they lie."""
+
+    xp: Any
+
+    def at_work(self) -> Source:
+        """The same where a worker computes."""
 
     def blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:
         """The blocks of these tiles, in order."""
@@ -145,7 +150,10 @@ class RemoteGroups(Remote):
         in_order(work, start, self, done, kept)
 
 
-def _sum(kernel: Any, function: Sum, group: Group, *vectors: Any) -> Any:
-    """On a worker."""
+def _sum(kernel: Any, function: Sum, group: Group, *vectors: Any) -> tuple[Any, ...]:
+    """On a worker: vectors come and go as NumPy's."""
     with one_blas_thread:
-        return function(group, opened(kernel).blocks(group.tiles), *vectors)
+        source = opened(kernel).at_work()
+        there = (None if V is None else source.xp.asarray(V) for V in vectors)
+        parts = function(group, source.blocks(group.tiles), *there)
+        return tuple(None if part is None else to_host(part) for part in parts)
