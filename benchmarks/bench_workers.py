@@ -81,20 +81,26 @@ def passes(n: int) -> dict[str, Any]:
     return {"n": n, "groups": groups, "ratio": statistics.median(ratios), "ratios": ratios} | found
 
 
+def started_up(nanny: Any) -> bool:
+    return bool(nanny.pid) and nanny.status.name == nanny.process.status.name == "running"
+
+
 class Killer(threading.Thread):
-    """Kills a random worker again and again, so many times."""
+    """Kills one of two workers, or both, at random, so many times; each time when both have come
+    back (Dask gives a worker up that dies while it starts).
+    """
 
     def __init__(self, client: Client, times: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.client, self.left, self.rng = client, times, random.Random(0)
 
     def run(self) -> None:
-        while self.left:
+        while self.left > 0:
             time.sleep(self.rng.uniform(0.5, 2.0))
-            with contextlib.suppress(OSError):  # one dies while it is asked
-                pids = list(self.client.run(os.getpid, on_error="ignore").values())
-                if pids:
-                    os.kill(self.rng.choice(pids), signal.SIGKILL)
+            nannies = list(self.client.cluster.workers.values())
+            if len(self.client.nthreads()) == 2 and all(map(started_up, nannies)):
+                for nanny in self.rng.sample(nannies, self.rng.choice([1, 1, 2])):
+                    os.kill(nanny.pid, signal.SIGKILL)
                     self.left -= 1
 
 
@@ -111,13 +117,12 @@ def killed(n: int = 10_000) -> dict[str, Any]:
         killer = Killer(client, KILLS)
         killer.start()
         walls, kills = [], []
-        while killer.is_alive():
+        while killer.left > 0:
             before, results = killer.left, list[Any]()
             walls.append(measure(lambda kept=results: kept.append(cg(K, y, 1e-4, **options)))[1])
             kills.append(before - killer.left)
             difference = float(np.abs(results[0].x - expected.x).max())
             require("conjugate gradients with deaths", difference, 0.0)
-        killer.join()
     return {"n": n, "passes": expected.passes, "quiet": quiet, "walls": walls, "kills": kills}
 
 

@@ -7,7 +7,6 @@ number of pieces is in flight.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import pickle
@@ -21,11 +20,12 @@ from concurrent.futures import (
     CancelledError,
     Executor,
     Future,
+    InvalidStateError,
     ThreadPoolExecutor,
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 PATIENCE = 30.0  # seconds without any worker after which the work is given up
@@ -52,10 +52,8 @@ class Remote:
     """
 
     def __init__(self, executor: Any) -> None:
-        self.client = None if isinstance(executor, Executor) else executor
-        self.executor: Executor = (
-            executor if self.client is None else self.client.get_executor(pure=False)
-        )
+        self.executor = executor
+        self.client: Any = None if isinstance(executor, Executor) else executor
 
     @property
     def threads(self) -> int:
@@ -71,7 +69,14 @@ class Remote:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Start a function of an importable module on a worker."""
-        return self.executor.submit(function, *arguments)
+        if self.client is None:
+            started: Future[Any] = self.executor.submit(function, *arguments)
+            return started
+        # Dask's own get_executor() loses a future whose result dies while it travels.
+        there, here = self.client.submit(function, *arguments, pure=False), Future[Any]()
+        here.add_done_callback(lambda future: there.cancel() if future.cancelled() else None)
+        there.add_done_callback(functools.partial(_passed_on, here))
+        return here
 
     def count(self) -> int:
         """Workers alive, as the scheduler says."""
@@ -86,8 +91,18 @@ class Remote:
         return self.client is not None and self.client.status == "running"
 
 
+def _passed_on(here: Future[Any], there: Any) -> None:
+    """The result of Dask's future, or its error, to one of concurrent.futures."""
+    with suppress(InvalidStateError):  # cancelled meanwhile
+        try:
+            here.set_result(there.result())
+        except Exception as error:
+            here.set_exception(error)
+
+
 class Kept:
-    """A value that stays with the workers: it travels once to each, and again to later ones.
+    """A value that stays with the workers: it travels once to each, and again to later ones; in
+    Dask's cluster from worker to worker.
 
     Workers get `handle` among their arguments, and find the value by `opened`.
     """
@@ -120,15 +135,16 @@ class Kept:
 
     def _scattered(self) -> Any:
         until = time.monotonic() + PATIENCE
-        while (left := until - time.monotonic()) > 0:
+        while True:
+            left = max(until - time.monotonic(), 0.1)
             try:
+                return self._client.scatter(self._value, hash=False, timeout=left)
+            except Exception as error:  # whatever Dask says when nobody is there, or dies meanwhile
                 with _sending(self._value):
-                    return self._client.scatter(
-                        self._value, broadcast=True, hash=False, timeout=max(left, 1.0)
-                    )
-            except (asyncio.TimeoutError, OSError):  # nobody there, or somebody died meanwhile
+                    pickle.dumps(self._value)
+                if time.monotonic() > until:
+                    raise _nobody("the data cannot be sent", "") from error
                 time.sleep(0.05)
-        raise _nobody("the data cannot be sent", "")
 
 
 @contextmanager
