@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_operators_and_solvers_on_a_device(gpu_solvers):
         assert relative_error(found, exact) < 1e-10
     with pytest.raises(ValueError, match="not positive definite"):
         Cholesky(fake_cupy.asarray(K - 100 * np.eye(70)))
+
+
+def test_products_on_workers_with_a_device(gpu_solvers):
+    """Tiles stay there; only data and vectors travel."""
+    from ntkcore.linalg.operators import MatrixFree
+
+    x, Y = vectors(70), np.random.default_rng(1).standard_normal((70, 2))
+    K = nk.kernel(MLP, x)
+    options = {"tile": 16, "backend": "cuda"}
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(ValueError, match="data on a GPU stay there"):
+            MatrixFree(MLP, fake_cupy.asarray(x), executor=executor)
+        operator = MatrixFree(MLP, x, executor=executor, **options)
+        fake_cupy.traffic.clear()
+        assert relative_error(operator @ Y, K @ Y) < 1e-12
+        wide = MatrixFree(MLP, x, x[:30], executor=executor, **options)
+        assert relative_error(wide.T @ Y, K[:, :30].T @ Y) < 1e-12
+        assert relative_error(wide.gram_product(Y[:30]), K[:30] @ K[:, :30] @ Y[:30]) < 1e-12
+        assert not isinstance(operator @ Y, fake_cupy.ndarray)
+    up = [size for way, size in fake_cupy.traffic if way == "up"]
+    assert sum(size == x.size for size in up) == 2  # the data of each operator, once
+    assert max(size for way, size in fake_cupy.traffic if way == "down") <= 70 * 2
 
 
 def test_a_store_is_built_on_devices(gpu, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 zarr = pytest.importorskip("zarr")
 
 import ntkcore as nk  # noqa: E402
+from ntkcore.engine import executors as handing_out  # noqa: E402
 from ntkcore.store import workers as executors  # noqa: E402
 from ntkcore.store.build import build, resume  # noqa: E402
 from ntkcore.store.verify import verify  # noqa: E402
@@ -89,7 +90,7 @@ def test_workers_of_dask_killed_in_the_middle(tmp_path, cluster, kills):
 
 
 def test_all_workers_of_dask_gone(tmp_path, whole, cluster, monkeypatch):
-    monkeypatch.setattr(executors, "PATIENCE", 1.0)
+    monkeypatch.setattr(handing_out, "PATIENCE", 1.0)
     build(NET, data(300), tmp_path / "k.zarr", tile=16, prepare=True)
     cluster.cluster.scale(0)
     while cluster.nthreads():

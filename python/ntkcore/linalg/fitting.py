@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.backends import resolve
+from ntkcore.engine.executors import Remote, check_executor
 from ntkcore.engine.inputs import KERNELS, check_count, free_bytes, thread_count
 from ntkcore.engine.kernels import kernel
 from ntkcore.engine.streamed import Streamed, check_samples
@@ -107,6 +108,7 @@ def fit(
     rtol: float = 1e-6,
     dtype: npt.DTypeLike | None = None,
     threads: int | None = None,
+    executor: Any = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
@@ -144,6 +146,8 @@ def fit(
         Of the residuals, for the iterative methods.
     dtype, threads
         As for `ntkcore.kernel`.
+    executor : concurrent.futures.Executor or dask.distributed.Client, optional
+        Whose workers do the products of iterations, see `MatrixFree`; all else is done here.
     seed : int, default=0
     checkpoint : path, optional
         A file (.npz) that keeps an iteration's state: the same call goes on from it. With it give
@@ -177,6 +181,7 @@ def fit(
     check_rtol(rtol)
     check_ridge(ridge)
     check_count("seed", seed, 0)
+    check_executor(executor)
     samples, _ = check_samples(x, None, dtype)
     targets, classes = class_targets(y) if classify else (np.asarray(y), None)
     Y, flat = targets_of(targets, len(samples), "y")
@@ -187,13 +192,16 @@ def fit(
         check_count("n_landmarks", n_landmarks, 1)
         if n_landmarks > len(samples):
             raise ValueError(f"{n_landmarks} landmarks are more than the {len(samples)} samples")
-    machine = _machine(net, samples, get, memory, seconds, threads)
+    workers = thread_count(threads) if executor is None else Remote(executor).threads
+    machine = _machine(net, samples, get, memory, seconds, max(workers, 1))
     held = 0 if isinstance(samples, Streamed) else samples.nbytes
     itemsize = samples.dtype.itemsize
     plan = choose(len(samples), Y.shape[1], itemsize, held, machine, method, n_landmarks)
     say = say or (lambda text: None)
     say(f"{plan}")
-    job = _Fit(net, samples, Y, ridge, plan, get, rtol, threads, seed, checkpoint, progress)
+    job = _Fit(
+        net, samples, Y, ridge, plan, get, rtol, threads, executor, seed, checkpoint, progress
+    )
     if plan.method == "landmarks":
         at = job.choose_landmarks(landmarks) if chosen is None else chosen
         solution, kept = job.restricted(at), samples[at]
@@ -258,7 +266,7 @@ def _machine(
     get: str,
     memory: float | None,
     seconds: float,
-    threads: int | None,
+    workers: int,
 ) -> Machine:
     """The limits, looked at, and what a pair and an operation cost here."""
     if memory is None:
@@ -267,7 +275,7 @@ def _machine(
     for name, value in (("memory", memory), ("seconds", seconds)):
         if not value > 0:
             raise ValueError(f"{name} must be positive, not {value!r}")
-    pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / thread_count(threads)
+    pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / workers
     return Machine(pair, operations_per_second(), float(memory), float(seconds))
 
 
@@ -283,6 +291,7 @@ class _Fit:
     get: str
     rtol: float
     threads: int | None
+    executor: Any
     seed: int
     checkpoint: str | Path | None
     progress: bool | None
@@ -296,7 +305,8 @@ class _Fit:
             K = kernel(self.net, x, None, self.get, progress=self.progress, **options)
             self.outcome = "exact"
             return Cholesky(K, self.ridge, relative=True, overwrite=True).solve(self.Y)
-        operator = MatrixFree(self.net, self.x, None, self.get, progress=False, **options)
+        options |= {"progress": False, "executor": self.executor}
+        operator = MatrixFree(self.net, self.x, None, self.get, **options)
         common: dict[str, Any] = {
             "relative": True,
             "rtol": self.rtol,
@@ -331,8 +341,9 @@ class _Fit:
         z = np.asarray(self.x[at])
         whole = MatrixFree(self.net, self.x, None, self.get, threads=self.threads)
         mean = float(whole.diagonal().mean())
+        options: dict[str, Any] = {"threads": self.threads, "executor": self.executor}
         found = LandmarkRegression(
-            MatrixFree(self.net, self.x, z, self.get, progress=False, threads=self.threads),
+            MatrixFree(self.net, self.x, z, self.get, progress=False, **options),
             kernel(self.net, z, None, self.get, dtype="float64", threads=self.threads),
             self.Y,
             ridge_of(self.ridge, True, mean, self.x.dtype, len(at)),

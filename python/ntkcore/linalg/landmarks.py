@@ -16,8 +16,8 @@ from ntkcore.linalg.cg import Problem, check_iteration, iterate
 from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
 from ntkcore.linalg.cholesky import factorise, lower_solve, solve_factorised
 from ntkcore.linalg.noise import check_ridge, noise_floor
-from ntkcore.linalg.operator import in_double
 from ntkcore.linalg.operators import KernelOperator, as_operator
+from ntkcore.linalg.products import in_double
 from ntkcore.store.files import check_place
 
 Array = npt.NDArray[np.float64]
@@ -167,10 +167,7 @@ class _Whitened:
     def product(self, C: Array) -> Array:
         """Times a matrix of m rows."""
         inside = self.unwhiten(C)
-        there, out = self.samples.xp.asarray(inside), 0.0
-        for _, tile in self._blocks():
-            for _, block in in_double(tile):
-                out += block.T @ (block @ there)
+        out = self.samples.gram_product(self.samples.xp.asarray(inside), self.progress)
         whitened: Array = lower_solve(self._root, to_host(out) - self._shift * inside)
         return whitened
 

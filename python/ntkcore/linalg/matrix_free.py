@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.device_arrays import array_module, on_device_of, to_host
+from ntkcore.engine.backends import resolve
+from ntkcore.engine.device_arrays import array_module, cupy_module, on_device_of, to_host
 from ntkcore.engine.inputs import KERNELS
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.engine.streamed import Streamed, check_samples
@@ -15,6 +18,7 @@ from ntkcore.linalg.operator import KernelOperator
 from ntkcore.specs.layers import Layer
 
 Array = npt.NDArray[np.float64]
+_on_gpu = weakref.WeakKeyDictionary[Any, Any]()  # workers' operators, there
 
 
 class MatrixFree(KernelOperator):
@@ -38,6 +42,10 @@ class MatrixFree(KernelOperator):
         Rows and columns that are computed together.
     progress : bool, optional
         A bar; by default on a terminal for long products.
+    executor : concurrent.futures.Executor or dask.distributed.Client, optional
+        Whose workers compute products, one thread a group of tiles. The data stay with them, slices
+        of the vectors travel; a worker that dies costs its groups. The bits are those of any other
+        number of workers, and of no executor on the same processor.
     **options
         Those of `ntkcore.kernel`: dtype, threads, backend, devices.
 
@@ -59,6 +67,7 @@ class MatrixFree(KernelOperator):
         *,
         tile: int = 2048,
         progress: bool | None = None,
+        executor: Any = None,
         **options: Any,
     ) -> None:
         if not isinstance(net, Layer):
@@ -70,13 +79,31 @@ class MatrixFree(KernelOperator):
         a, b = check_samples(to_host(x), to_host(x2), options.get("dtype"))
         self.xp = array_module(x)
         with on_device_of(x):
-            self._a: Any = a if isinstance(a, Streamed) else self.xp.asarray(a)
-            self._b: Any = self._a
-            if b is not None:
-                self._b = b if isinstance(b, Streamed) else self.xp.asarray(b)
+            self._a: Any = _placed(a, self.xp)
+            self._b: Any = self._a if b is None else _placed(b, self.xp)
         self._net, self._get, self._options = net, get, {"progress": False, **options}
         super().__init__((len(self._a), len(self._b)), tile, x2 is None, progress)
         self.storage_dtype = np.dtype(self._a.dtype)
+        if executor is not None and options.get("devices") is not None:
+            raise ValueError("devices are this machine's: an executor's workers have their own")
+        self._work_on(executor)
+
+    def _twin(self) -> Any:
+        twin = super()._twin()
+        backend = resolve(self._options.get("backend"))
+        twin._options = {**self._options, "threads": 1, "backend": backend}
+        return twin
+
+    def at_work(self) -> Any:
+        """On the worker's GPU for the backend "cuda": there tiles are made and multiplied."""
+        if self._options["backend"] != "cuda":
+            return self
+        if self not in _on_gpu:
+            _on_gpu[self] = there = copy.copy(self)
+            there.xp = cupy_module()
+            there._a = _placed(self._a, there.xp)
+            there._b = there._a if self.symmetric else _placed(self._b, there.xp)
+        return _on_gpu[self]
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:  # noqa: D102
         same = self.symmetric and rows == cols
@@ -122,3 +149,8 @@ class MatrixFree(KernelOperator):
         return np.asarray(
             to_host(kernel_diag(self._net, self._a[indices], self._get, **options)), np.float64
         )
+
+
+def _placed(samples: Any, xp: Any) -> Any:
+    """Samples where tiles are made; those that are streamed stay where they are."""
+    return samples if isinstance(samples, Streamed) else xp.asarray(samples)

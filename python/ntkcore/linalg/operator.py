@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import array_module, to_host
+from ntkcore.engine.executors import check_executor
 from ntkcore.engine.inputs import check_count
-from ntkcore.engine.tiles import Tile, progress_bar, tiles
+from ntkcore.engine.tiles import Tile, progress_bar
+from ntkcore.linalg.products import (
+    Group,
+    RemoteGroups,
+    Sum,
+    both_sides,
+    gram,
+    in_double,
+    row_groups,
+    square_groups,
+)
 
 try:
     from scipy.sparse.linalg import LinearOperator
@@ -18,24 +31,6 @@ except ImportError:
     raise ImportError('operators need SciPy: pip install "ntkcore[sklearn]"') from None
 
 Array = npt.NDArray[np.float64]
-
-
-PANEL = 2**18  # float64 entries that stay in a core's cache
-
-
-def in_double(block: Any, start: int = 0) -> Iterator[tuple[slice, Any]]:
-    """A block in float64 by its rows, counted from ``start``: of one in single precision on the
-    host a few at a time, in the same memory, which two products then find in the cache.
-    """
-    if block.dtype == np.float64 or array_module(block) is not np:
-        yield slice(start, start + len(block)), block.astype(np.float64, copy=False)
-        return
-    step = max(1, PANEL // block.shape[1])
-    buffer = np.empty((min(step, len(block)), block.shape[1]))
-    for i in range(0, len(block), step):
-        panel = buffer[: len(block) - i]
-        panel[:] = block[i : i + step]
-        yield slice(start + i, start + i + len(panel)), panel
 
 
 class KernelOperator(LinearOperator):  # type: ignore[misc]
@@ -54,6 +49,30 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
             raise ValueError(f"a kernel of shape {shape} is not symmetric: pass symmetric=False")
         self.tile, self.symmetric, self.progress = tile, symmetric, progress
         self.passes = 0.0
+        self._workers: RemoteGroups | None = None
+
+    def _work_on(self, executor: Any) -> None:
+        """From now on products are done by the workers of an executor."""
+        check_executor(executor)
+        if executor is None:
+            return
+        if self.xp is not np:
+            raise ValueError(
+                "data on a GPU stay there: for an executor pass NumPy's, with backend='cuda' where"
+                " its workers have GPUs"
+            )
+        self._workers = RemoteGroups(executor, self._twin())
+
+    def _twin(self) -> Any:
+        """This operator as a worker has it."""
+        twin = copy.copy(self)
+        twin.__dict__.pop("xp", None)  # a module, and NumPy
+        twin.progress = False
+        return twin
+
+    def at_work(self) -> KernelOperator:
+        """A worker's operator where it computes."""
+        return self
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
         """The block of the kernel in these rows and columns."""
@@ -97,22 +116,60 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
         """K X (or K^T X) for a matrix X, a NumPy or CuPy array of float64;
         the result is of the same kind.
         """
-        xp = array_module(X)
         n, m = self.shape[::-1] if transposed and not self.symmetric else self.shape
         if X.ndim != 2 or len(X) != m:
             raise ValueError(f"a matrix of {m} rows is needed, not of shape {X.shape}")
-        out = xp.zeros((n, X.shape[1]), np.float64)
-        work: list[Tile] = tiles(self.shape[0], self.shape[1], self.tile, self.tile, self.symmetric)
-        with progress_bar(sum((t[1] - t[0]) * (t[3] - t[2]) for t in work), self.progress) as count:
-            for (i0, i1, j0, j1), tile in zip(work, self.blocks(work), strict=True):
-                for rows, block in in_double(xp.asarray(tile), i0):
-                    if not transposed or self.symmetric:
-                        out[rows] += block @ X[j0:j1]
-                    if (transposed and not self.symmetric) or (self.symmetric and i0 != j0):
-                        out[j0:j1] += block.T @ X[rows]
-                count((i1 - i0) * (j1 - j0))
+        right, left = self.symmetric or not transposed, self.symmetric or transposed
+        V = X if self._workers is None else to_host(X)
+        out = array_module(V).zeros((n, X.shape[1]), np.float64)
+
+        def vectors(group: Group) -> tuple[Any, Any]:
+            return V[group.cols] if right else None, V[group.rows] if left else None
+
+        def add(group: Group, sums: tuple[Any, ...]) -> None:
+            for side, part in zip((group.rows, group.cols), sums, strict=True):
+                if part is not None:
+                    out[side] += part
+
+        work = square_groups(self.shape, self.tile, self.symmetric)
+        self._sums(work, both_sides, vectors, add, self.progress)
+        return array_module(X).asarray(out)
+
+    def gram_product(self, V: Any, progress: bool | None = False) -> Any:
+        """K^T (K V) for a matrix V, float64, where V lies; K is read once."""
+        there = V if self._workers is None else to_host(V)
+        out = array_module(there).zeros(V.shape, np.float64)
+
+        def add(group: Group, sums: tuple[Any, ...]) -> None:
+            out[:] += sums[0]
+
+        work = row_groups(self.shape, self.tile)
+        self._sums(work, gram, lambda group: (there,), add, progress)
+        return array_module(V).asarray(out)
+
+    def _sums(
+        self,
+        work: Sequence[Group],
+        function: Sum,
+        vectors: Callable[[Group], tuple[Any, ...]],
+        add: Callable[[Group, tuple[Any, ...]], None],
+        progress: bool | None,
+    ) -> None:
+        """Adds the groups' sums in the order of the groups."""
+        with progress_bar(sum(group.pairs for group in work), progress) as count:
+
+            def done(group: Group, sums: tuple[Any, ...]) -> None:
+                add(group, sums)
+                count(group.pairs)
+
+            if self._workers is not None:
+                self._workers.sums(work, function, vectors, done)
+            else:
+                blocks = self.blocks([tile for group in work for tile in group.tiles])
+                for group in work:
+                    own = itertools.islice(blocks, len(group.tiles))
+                    done(group, function(group, own, *vectors(group)))
         self.passes += 1
-        return out
 
     def _matmat(self, X: npt.ArrayLike) -> Array:
         return self._product_of(X, transposed=False)

@@ -32,6 +32,8 @@ class Stored(KernelOperator):
         store of `ntkcore.build` says if it is; of any other square array some chunks are compared.
     progress : bool, optional
         A bar; by default on a terminal for long products.
+    executor : concurrent.futures.Executor or dask.distributed.Client, optional
+        Whose workers, who must reach the store, read it and multiply; see `MatrixFree`.
 
     Examples
     --------
@@ -45,7 +47,12 @@ class Stored(KernelOperator):
     ahead = 2  # chunks
 
     def __init__(
-        self, array: Any, *, symmetric: bool | None = None, progress: bool | None = None
+        self,
+        array: Any,
+        *,
+        symmetric: bool | None = None,
+        progress: bool | None = None,
+        executor: Any = None,
     ) -> None:
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
             raise TypeError(
@@ -65,6 +72,7 @@ class Stored(KernelOperator):
             raise ValueError(
                 f"a kernel of shape {self.shape} is not symmetric: pass symmetric=False"
             )
+        self._work_on(executor)
 
     def _looks_symmetric(self) -> bool:
         if self.shape[0] != self.shape[1]:
