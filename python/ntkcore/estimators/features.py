@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state, validation
 
 from ntkcore.engine.inputs import check_count, thread_count
 from ntkcore.engine.tiles import Tile, run, tiles
-from ntkcore.estimators.feature_plan import ONE, FeaturePlan, X, feature_plan, used
+from ntkcore.estimators.feature_plan import INPUTS, ONE, FeaturePlan, feature_plan, used
 from ntkcore.estimators.models import net_of, refuse_large, samples_of
 from ntkcore.specs.layers import Layer
 
@@ -256,7 +256,7 @@ class _Drawn:
             sketches.append(_Sketch.of(psi, s, rng, dtype))
         projection = ending = None
         if plan.projected:
-            projection = _Sketch.of(plan.widths[X], plan.kept[X], rng, dtype)
+            projection = _Sketch.of(plan.widths[INPUTS], plan.kept[INPUTS], rng, dtype)
         if size < plan.kept.sum():
             ending = _Sketch.of(plan.kept.sum(), size, rng, dtype)
         return cls(plan, np.dtype(dtype), tuple(gaussians), tuple(sketches), projection, ending)
@@ -277,7 +277,7 @@ class _Drawn:
         ):
             blocks += self._after(blocks, k, t, gaussian, sketch)
         if self.projection is not None:
-            blocks[X] = self.projection(blocks[X])
+            blocks[INPUTS] = self.projection(blocks[INPUTS])
         joined = self._joined(blocks)
         if self.ending is not None:
             joined = self.ending(joined)
