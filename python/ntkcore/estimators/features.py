@@ -155,10 +155,14 @@ class NTKFeatures(_Features):
     subsampled randomised cosine transform; and what is linear in a layer's input, or a mean, is
     split off and exact. At equal size both together cut the error to a third on MNIST.
 
-    Given the features of a layer, those of the next are unbiased; kernels beyond one hidden layer
-    have besides a bias of order 1/n_components. Inputs are features themselves where there are at
-    most half as many, else they are projected. Time and memory of a batch grow as n_components^2
-    and n_components.
+    Given the features of a layer, those of the next are unbiased; beyond one hidden layer there is
+    besides a bias of the order of 1 over the columns of a hidden layer, at least 256 and
+    n_components/8. Inputs are features themselves where there are at most half as many, else they
+    are projected. Memory of a batch grows as n_components, time as its square.
+
+    A small error of the kernel does not mean that regression is as good: it sees as many directions
+    as there are features. See `ntkcore.fit` with ``n_landmarks`` for another way to many samples,
+    which takes any network.
 
     References
     ----------
