@@ -1,6 +1,6 @@
 """Random features: their error against the exact kernel, and MNIST by streamed ridge on them.
 
-    python benchmarks/bench_features.py [--quick]
+    python benchmarks/bench_features.py [--only errors] [--quick]
 
 Errors are ||Z Z^T - K||_F/||K||_F on 2000 images of MNIST, 3 hidden layers, beside the paper's own
 construction (Zandieh et al. 2021, algorithm 1, TensorSRHT) and scikit-learn's Nystroem with the
@@ -117,36 +117,41 @@ def classify(make: Callable[[], Transform], sets: list[np.ndarray]) -> dict[str,
     }
 
 
+RUNS: dict[str, Callable[[np.ndarray], Transform]] = {
+    "NNGP, 1 hidden layer, 16384": lambda x: ours(NNGPFeatures, 1, 16384, 0),
+    "NTK, 3 hidden layers, 8192": lambda x: ours(NTKFeatures, 3, 8192, 0),
+    "NTK, 3 hidden layers, 2048": lambda x: ours(NTKFeatures, 3, 2048, 0),
+    "Nystroem, 3 hidden layers, 2048": lambda x: nystroem(2048, 0, x),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="parts: errors, and runs whose name holds this")
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    sets = mnist(quick)
+    chosen = parser.parse_args()
+    sets = mnist(chosen.quick)
     if sets is None:
         raise SystemExit("needs mnist.npz in $NTKCORE_DATA or shared/data")
-    sizes = [512, 2048] if quick else [512, 2048, 8192]
-    record: dict[str, Any] = {"errors": errors(sets[2][: 1000 if quick else 2000], sets[0], sizes)}
-    if not quick:
-        require("NTKFeatures, 8192", record["errors"]["NTKFeatures"][8192], GOALS["error"])
-    runs: dict[str, Callable[[], Transform]] = {
-        "NTK, 3 hidden layers, 2048": lambda: ours(NTKFeatures, 3, 2048, 0),
-        "Nystroem, 3 hidden layers, 2048": lambda: nystroem(2048, 0, sets[0]),
-    }
-    if not quick:
-        runs["NTK, 3 hidden layers, 8192"] = lambda: ours(NTKFeatures, 3, 8192, 0)
-        runs["NNGP, 1 hidden layer, 8192"] = lambda: ours(NNGPFeatures, 1, 8192, 0)
-        runs["NNGP, 1 hidden layer, 16384"] = lambda: ours(NNGPFeatures, 1, 16384, 0)
-    record["runs"] = {}
-    for name, make in runs.items():
-        found = record["runs"][name] = classify(make, sets)
+    small = {False: [512, 2048, 8192], True: [512, 2048]}[chosen.quick]
+    if chosen.only in "errors":
+        table = errors(sets[2][:2000], sets[0], small)
+        if not chosen.quick:
+            require("NTKFeatures, 8192", table["NTKFeatures"][8192], GOALS["error"])
+            print(f"written: {write('features_errors', {'errors': table})}", flush=True)
+    for name, make in RUNS.items():
+        if chosen.only not in name or (chosen.quick and "2048" not in name):
+            continue
+        found = classify(lambda make=make: make(sets[0]), sets)
         parts = ", ".join(f"{part} {pair[0]:.0f}" for part, pair in found["seconds"].items())
         print(
             f"{name}: {100 * found['accuracy']:.2f} % of {len(sets[3])}, {found['core']:.0f} s of"
             f" core time ({parts}; syrk alone {found['syrk alone'][0]:.0f}), {found['wall']:.0f} s",
             flush=True,
         )
-    if not quick:
-        print(f"written: {write('features', record)}")
+        if not chosen.quick:
+            file = "features_" + "".join(c if c.isalnum() else "-" for c in name).lower()
+            print(f"written: {write(file, {'run': name, **found})}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ntkcore.estimators import (
     NTKFeatures,
     StreamedRidge,
     StreamedRidgeClassifier,
+    feature_plan,
     features,
     models,
     streamed,
@@ -100,6 +101,19 @@ def test_a_linear_network_is_exact_in_few_features():
     Z = NTKFeatures(mlp(0, 1.5, 0.5), n_components=100).fit_transform(x)
     assert Z.shape == (6, 6)  # inputs, and one for the bias
     np.testing.assert_allclose(Z @ Z.T, kernel(mlp(0, 1.5, 0.5), x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("get", FACES)
+@pytest.mark.parametrize("net", [mlp(0, b_std=1.0), mlp(1, b_std=0.1), mlp(3)])
+def test_columns_are_shared_out_whole(net, get):
+    """As many as are asked for, or one for each block; none that is not computed."""
+    fewest = {1: 2, 3: 5, 7: 11}[len(net.layers)]
+    for d in range(1, 40, 3):
+        for size in range(1, 80):
+            plan = feature_plan.feature_plan(net, d, size, get, "")
+            exact = len(net.layers) == 1 and d + 1  # inputs and the bias
+            assert plan.kept.sum() == min(max(size, fewest), exact or size + fewest)
+            assert (plan.kept[1:] <= plan.widths[1:]).all()
 
 
 class TestSketch:

@@ -25,7 +25,7 @@ from ntkcore.specs.lowering import check_net, flat, lower
 
 Weights = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-X, ONE = 0, 1  # the first blocks; then N, R, S of each nonlinearity
+INPUTS, ONE = 0, 1  # the first blocks; then N, R, S of each nonlinearity
 INNER = {"R": 8, "S": 4}  # hidden blocks have n_components over this many columns at least,
 FEWEST = 256  # and so many
 
@@ -53,14 +53,14 @@ class FeaturePlan:
 
     @property
     def projected(self) -> bool:
-        """Are there more inputs than columns for them?"""
-        return bool(0 < self.kept[X] < self.widths[X])
+        """Do inputs share columns, being too many to be features themselves?"""
+        return self.kept[INPUTS] not in (0, self.widths[INPUTS])
 
 
 def used(weights: Weights) -> npt.NDArray[np.bool_]:
     """Blocks that weigh something, and the inputs, so that there is one."""
     found = np.asarray(weights > 0)
-    found[X] = True
+    found[INPUTS] = True
     return found
 
 
@@ -121,11 +121,11 @@ def _kept(size: Weights, d: int, n_components: int) -> Counts:
     drawn = np.arange(len(size)) % 3 != 2  # not N
     drawn[:2] = False
     spare = n_components - kept.sum()
-    share = size[X] / (size[X] + size[drawn].sum()) if kept[X] else 0.0
-    if kept[X] and d - 1 <= min(spare, max(n_components // 2, share * n_components)):
-        kept[X], spare = d, spare - (d - 1)
+    share = size[INPUTS] / (size[INPUTS] + size[drawn].sum()) if kept[INPUTS] else 0.0
+    if kept[INPUTS] and d - 1 <= min(spare, max(n_components // 2, share * n_components)):
+        kept[INPUTS], spare = d, spare - (d - 1)
     else:
-        drawn[X] = True
+        drawn[INPUTS] = True
     share_of = np.where(drawn, size, 0.0)
     if share_of.any():
         more = np.floor(spare * share_of / share_of.sum()).astype(np.int64)
@@ -137,7 +137,7 @@ def _kept(size: Weights, d: int, n_components: int) -> Counts:
 def _widths(kept: Counts, power: Weights, d: int, n_components: int) -> Counts:
     """Columns to compute: more of R and S before the last nonlinearity, whose errors grow later."""
     widths = kept.copy()
-    widths[[X, ONE]] = d, 1
+    widths[[INPUTS, ONE]] = d, 1
     widths[2::3] = 1
     for first, name in ((3, "R"), (4, "S")):
         hidden = slice(first, len(kept) - 3, 3)

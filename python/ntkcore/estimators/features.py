@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state, validation
 
 from ntkcore.engine.inputs import check_count, thread_count
 from ntkcore.engine.tiles import Tile, run, tiles
-from ntkcore.estimators.feature_plan import ONE, FeaturePlan, X, feature_plan, used
+from ntkcore.estimators.feature_plan import INPUTS, ONE, FeaturePlan, feature_plan, used
 from ntkcore.estimators.models import net_of, refuse_large, samples_of
 from ntkcore.specs.layers import Layer
 
@@ -155,10 +155,14 @@ class NTKFeatures(_Features):
     subsampled randomised cosine transform; and what is linear in a layer's input, or a mean, is
     split off and exact. At equal size both together cut the error to a third on MNIST.
 
-    Given the features of a layer, those of the next are unbiased; kernels beyond one hidden layer
-    have besides a bias of order 1/n_components. Inputs are features themselves where there are at
-    most half as many, else they are projected. Time and memory of a batch grow as n_components^2
-    and n_components.
+    Given the features of a layer, those of the next are unbiased; beyond one hidden layer there is
+    besides a bias of the order of 1 over the columns of a hidden layer, at least 256 and
+    n_components/8. Inputs are features themselves where there are at most half as many, else they
+    are projected. Memory of a batch grows as n_components, time as its square.
+
+    A small error of the kernel does not mean that regression is as good: it sees as many directions
+    as there are features. See `ntkcore.fit` with ``n_landmarks`` for another way to many samples,
+    which takes any network.
 
     References
     ----------
@@ -256,7 +260,7 @@ class _Drawn:
             sketches.append(_Sketch.of(psi, s, rng, dtype))
         projection = ending = None
         if plan.projected:
-            projection = _Sketch.of(plan.widths[X], plan.kept[X], rng, dtype)
+            projection = _Sketch.of(plan.widths[INPUTS], plan.kept[INPUTS], rng, dtype)
         if size < plan.kept.sum():
             ending = _Sketch.of(plan.kept.sum(), size, rng, dtype)
         return cls(plan, np.dtype(dtype), tuple(gaussians), tuple(sketches), projection, ending)
@@ -277,7 +281,7 @@ class _Drawn:
         ):
             blocks += self._after(blocks, k, t, gaussian, sketch)
         if self.projection is not None:
-            blocks[X] = self.projection(blocks[X])
+            blocks[INPUTS] = self.projection(blocks[INPUTS])
         joined = self._joined(blocks)
         if self.ending is not None:
             joined = self.ending(joined)

@@ -193,7 +193,7 @@ class StreamedRidgeClassifier(ClassifierMixin, _StreamedRidge):
     >>> X, y = load_digits(return_X_y=True)
     >>> features = NTKFeatures(n_components=1000, random_state=0)
     >>> model = make_pipeline(features, StreamedRidgeClassifier()).fit(X[:1500], y[:1500])
-    >>> bool(model.score(X[1500:], y[1500:]) > 0.93)
+    >>> bool(model.score(X[1500:], y[1500:]) > 0.9)
     True
     """
 
