@@ -96,7 +96,94 @@ def test_the_same_function_from_elsewhere_is_the_same(monkeypatch):
     assert identity(here.task) != before
 
 
+MODULE = None
+
+
+def of_a_module(module):
+    """Functions that reach a module in other ways than by a global's attribute."""
+
+    def closure(seed):
+        return module.shift(seed)
+
+    def alias(seed):
+        found = MODULE
+        return found.shift(seed)
+
+    def by_name(seed):
+        return getattr(MODULE, "shift")(seed)  # noqa: B009
+
+    def imported(seed):
+        import helper_of_a_test
+
+        return helper_of_a_test.shift(seed)
+
+    def taken(seed):
+        from helper_of_a_test import shift
+
+        return shift(seed)
+
+    return [closure, alias, by_name, imported, taken, functools.partial(closure, module)]
+
+
+def test_modules_count_with_what_they_hold(monkeypatch):
+    """But for those that come with a package, which count by its version."""
+    found = []
+    for number in (1, 1, 2):
+        helper = types.ModuleType("helper_of_a_test")
+        helper.NUMBER = number
+        exec("def shift(seed): return seed + NUMBER", vars(helper))
+        monkeypatch.setitem(sys.modules, "helper_of_a_test", helper)
+        monkeypatch.setattr(sys.modules[__name__], "MODULE", helper)
+        found.append([identity(function) for function in of_a_module(helper)])
+    assert found[0] == found[1]
+    assert not set(found[0]) & set(found[2])
+    assert identity(of_a_module(np)[0]) == identity(of_a_module(np)[0])
+
+
+class Wrapped:
+    """A decorator's object with a number of its own."""
+
+    def __init__(self, function, factor):
+        functools.update_wrapper(self, function)
+        self.factor = factor
+
+    def __call__(self, seed):
+        return self.factor * self.__wrapped__(seed)
+
+
+def doubled(self, seed):
+    return 2 * seed
+
+
+def tripled(self, seed):
+    return 3 * seed
+
+
+tripled.__name__ = "doubled"
+
+
+def test_what_looks_alike_is_told_apart():
+    """Objects around functions; how functions are called; arrays with more than their numbers."""
+    pairs = [
+        (Wrapped(tiny, 1), Wrapped(tiny, 2)),
+        (types.MethodType(doubled, [1]), types.MethodType(tripled, [1])),
+        (lambda s, n: (s, n), lambda s, *n: (s, n)),
+        (lambda s, n: (s, n), lambda s, *, n: (s, n)),
+        tuple(np.ma.array([1, 2, 3], mask=mask) for mask in ([0, 0, 1], [0, 1, 0])),
+        tuple(np.zeros(2, [(name, float)]) for name in "ab"),
+        tuple(make(2, dtype=torch.bfloat16) for make in (torch.zeros, torch.ones)),
+        tuple(torch.eye(2).to_sparse() * factor for factor in (1, 2)),
+    ]
+    for one, other in pairs:
+        assert identity(one) == identity(one) != identity(other)
+
+
 def test_objects_count_with_their_state():
+    class Mine:
+        factor = 1.0
+
+    mine = Mine()
+    assert identity(mine) == identity(mine)  # copyreg writes into the class in between
     x = np.arange(20.0)[:, None]
     assert identity(Arrays(x, x[:, 0])) == identity(Arrays(x, x[:, 0]))
     assert identity(Arrays(x, x[:, 0])) != identity(Arrays(2 * x, x[:, 0]))
