@@ -71,12 +71,17 @@ class Evidence:
     differences: bool = False
 
     def minus(self, other: Evidence) -> Evidence:
-        """Of the differences of effects to another network's, arm by arm, where both have it."""
+        """Of the differences of effects to another network's, arm by arm, where both have it; lazy
+        where both are.
+        """
         both = {arm: table for arm, table in self.effects.items() if arm in other.effects}
+        of_other = {arm: f"of the other network, {why}" for arm, why in other.missing.items()}
+        lazy = np.fmax(self.movement["lazy"], other.movement["lazy"])
         return replace(
             self,
             effects={arm: table - other.effects[arm] for arm, table in both.items()},
-            missing={**other.missing, **self.missing},
+            missing={**of_other, **self.missing},
+            movement={**self.movement, "lazy": lazy},
             after=None,
             differences=True,
         )
@@ -147,9 +152,12 @@ def _with_range(verdict: Verdict, kind_at: Callable[[float], str]) -> Verdict:
     def same(minimum: float) -> bool:
         return kind_at(minimum) == verdict.kind
 
-    nothing, everything = 1e-6 * verdict.minimum, 2 * max(e.high for e in verdict.effects.values())
+    nothing = 1e-6 * verdict.minimum
+    # More than any effect, or any difference of two.
+    everything = 2 * sum(max(-e.low, e.high) for e in verdict.effects.values()) + verdict.minimum
     low = 0.0 if same(nothing) else _edge(same, verdict.minimum, nothing)
-    stands = (low, _edge(same, verdict.minimum, everything))
+    high = math.inf if same(everything) else _edge(same, verdict.minimum, everything)
+    stands = low, high
     words = f" It stands for least effects between {stands[0]:.3g} and {stands[1]:.3g}."
     return replace(verdict, sentence=verdict.sentence + words, stands=stands)
 
@@ -195,9 +203,9 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
         return verdict(INCONCLUSIVE, _failed(gates), gates, {}, 1.0)
     if claim.contrast:
         kind, tests, sentence = _contrast(claim, found, effects)
-        gates = [_repeated(found)]
-        if not gates[0].passed:
-            return verdict(INCONCLUSIVE, _failed(gates), gates, tests, 1.0)
+        gates = [_repeated(found), *([_lazy(found)] if "lazy" in claim.contrast else [])]
+        if failed := [gate for gate in gates if not gate.passed]:
+            return verdict(INCONCLUSIVE, _failed(failed), gates, tests, 1.0)
         return verdict(kind, sentence, gates, tests, max(tests.values()))
     frozen = [arm for arm in FROZEN if arm in found.effects] or ["linearised"]
     kind, tests = _kind(claim, found, frozen)
@@ -332,7 +340,7 @@ def _gates(
     """Movement is asked for by "needs features" only: a frozen arm that shows the effect is the
     proof that it can be shown, whatever moves elsewhere.
     """
-    lazy = float(np.nanmean(found.movement["lazy"], axis=1).max())
+    lazy = _lazy(found)
     turned = float(np.nanmean(found.movement["features"], axis=1).min())
     gates = [
         _repeated(found),
@@ -343,16 +351,11 @@ def _gates(
             "nothing is to be explained before:"
             " train longer, try other learning rates and batches, or claim less",
         ),
-        _agree(claim, effects, frozen, kind, lazy < LAZY),
+        _agree(claim, effects, frozen, kind, lazy.passed),
     ]
     if kind == NEEDS:
         gates += [
-            Gate(
-                "the lazy network is lazy",
-                lazy < LAZY,
-                f"kernel movement {lazy:.3g}, below {LAZY:g}",
-                WIDER,
-            ),
+            lazy,
             Gate(
                 "the network's features move",
                 turned > TURNED,
@@ -374,6 +377,16 @@ def _repeated(found: Evidence) -> Gate:
         repeats >= REPEATS,
         f"{repeats} repetitions, at least {REPEATS}",
         "raise Budget(repeats)",
+    )
+
+
+def _lazy(found: Evidence) -> Gate:
+    moved = float(np.nanmean(found.movement["lazy"], axis=1).max())
+    return Gate(
+        "the lazy network is lazy",
+        moved < LAZY,
+        f"kernel movement {moved:.3g}, below {LAZY:g}",
+        WIDER,
     )
 
 
