@@ -256,6 +256,22 @@ def test_what_was_not_tuned_alike_is_told():
     assert "mean over outputs" in tuning(study(classes, mlp(1)))
 
 
+def test_one_kernel_of_many_outputs_along_an_axis():
+    """Over all outputs where there are few samples, and their mean where there are many, would be
+    two things along one curve.
+    """
+
+    def task(seed, *, n=40):
+        x = np.random.default_rng(seed).standard_normal((n + 40, 3))
+        y = np.eye(5)[np.arange(n + 40) % 5]
+        return Split(x[40:], y[40:], x[:20], y[:20], x[20:40], y[20:40])
+
+    for values, rows in (((40, 80), 200), ((40, 400), 40)):
+        of = study(task, mlp(1), claim=Claim("c", axis="n", values=values))
+        split = of.split(("n", 40), 0)
+        assert len(_kernels(of, _start(of, Place(("n", 40), 0, 0), split), split)[0]) == rows
+
+
 # --- which parameters train
 
 
@@ -423,6 +439,19 @@ def test_fresh_samples_are_the_rest_or_a_half_of_the_test_set():
     split, fresh = few(3), study(few, mlp(1)).fresh((), 3)
     np.testing.assert_array_equal(np.concatenate([fresh.x, fresh.x_test]), split.x_test)
     np.testing.assert_array_equal(fresh.x_val, split.x_val)
+
+
+def test_fresh_samples_are_not_those_that_stopped_the_training():
+    """Of a task whose validation samples follow its training samples."""
+
+    def task(seed, *, n=20):
+        x = np.random.default_rng(seed).standard_normal((n + 40, 3))
+        y = x[:, :1]
+        a, b = n, n + 20
+        return Split(x[:a], y[:a], x[a:b], y[a:b], x[b:], y[b:])
+
+    split, fresh = task(0), study(task, narrow).fresh((), 0)
+    assert not {row.tobytes() for row in fresh.x} & {row.tobytes() for row in split.x_val}
 
 
 def test_the_after_kernel_knows_a_parity_that_the_kernel_does_not():

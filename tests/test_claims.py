@@ -76,6 +76,16 @@ def test_targets_that_are_no_classes_are_refused(y, metric):
     check_classes(Claim("c", "nmse"), made(y))
 
 
+def test_rows_that_are_not_one_hot_are_no_probabilities():
+    """Their largest entry names a class, what lies between 0 and 1 does not."""
+    y = np.array([[5.0, 4.0], [0.0, 1.0]])[np.arange(60) % 2]
+    check_classes(Claim("c", "error"), made(y))
+    with pytest.raises(ValueError, match="needs classes"):
+        check_classes(Claim("c", "cross_entropy"), made(y))
+    share = np.array([0.1, 0.2, 0.7])  # rows about a mean of unequal classes, in another unit
+    check_classes(Claim("c", "cross_entropy"), made(3 * (one_hot(np.arange(60) % 3, 3) - share)))
+
+
 def test_columns_of_classes():
     """One column of integers is as good as a row of them."""
     x, y = np.arange(60.0)[:, None], np.arange(60) % 3

@@ -303,6 +303,24 @@ def test_each_repetition_has_its_own_split_and_start(tmp_path):
     assert "| best constant | 0 |" in table
 
 
+def test_every_claim_has_its_own_n():
+    """Of a claim over n and one at the task's own: in words, and in the sweep."""
+    claims = [Claim("a", axis="n", values=(20, 30)), Claim("b"), Claim("d", axis="d", values=(5,))]
+    of = {"width": 8, "training": SMALL, "budget": Budget(2, (0.5,))}
+    tables = falsify(tiny, mlp(1), claims, **of).tables
+    assert [tables.evidence(claim).n for claim in claims] == [30, 40, 40]
+    tables = falsify(tiny, mlp(1), claims[1:], **of).tables
+    assert [list(tables.sweep(claim)) for claim in claims[1:]] == [[], [20]]
+
+
+def test_differences_to_another_network_are_another_effect(tmp_path):
+    options = {"width": 8, "training": SMALL, "budget": Budget(2, ()), "folder": tmp_path}
+    falsify(tiny, mlp(1), Claim("c", minimum=0.5), **options)
+    for _ in range(2):
+        report = falsify(tiny, mlp(1), Claim("c", minimum=0.1), versus=mlp(2), **options)
+        assert "JUDGED AGAIN" not in str(report)
+
+
 def test_minima_that_are_damaged_are_told(tmp_path):
     assert recorded(None, [Claim("c")]) == [()]
     assert recorded(tmp_path, [Claim("c", minimum=0.2)]) == [()]

@@ -109,9 +109,13 @@ class Tables:
         return found if np.isfinite(found) else None
 
     def sweep(self, claim: Claim) -> dict[int, Array]:
-        """The infinite NTK's metric (splits,) by n, at the claim's last point."""
+        """The infinite NTK's metric (splits,) by n, at the claim's last point; empty where that is
+        not the study's, at which n is swept.
+        """
         found: dict[int, Array] = {}
         point = self.study.points()[-1]
+        if claim.points[-1] != point:
+            return found
         for n in self.study.sizes(self.budget.sweep):
             contents = [
                 self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.swept)
@@ -158,7 +162,7 @@ class Tables:
                 "lazy": self.values("lazy", claim.points, "movement"),
                 "features": self.values("features", claim.points, "turned"),
             },
-            self.study.samples(),
+            self.study.samples(claim.points[-1]),
             self._limit(claim),
             self.study.shared(self.budget.repeats),
             self.effects("features", claim, "after") if self.study.training.after_kernel else None,

@@ -27,8 +27,10 @@ PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)
 AUTOMATIC = {"__module__", "__dict__", "__weakref__", "__doc__", "__qualname__", "__annotations__"}
 AUTOMATIC |= {"__firstlineno__", "__static_attributes__", "__annotate_func__", "__slotnames__"}
 # Of code, beside its bytecode and its constants.
-OF_CODE = ("co_varnames", "co_names", "co_freevars", "co_cellvars", "co_flags", "co_argcount")
-OF_CODE += ("co_posonlyargcount", "co_kwonlyargcount", "co_exceptiontable")
+OF_CODE = (
+    *("co_varnames", "co_names", "co_freevars", "co_cellvars", "co_flags", "co_exceptiontable"),
+    *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount"),
+)
 INSTALLED = {"site-packages", "dist-packages"}
 
 

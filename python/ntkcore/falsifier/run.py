@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ def falsify(
     Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018; Nadeau and Bengio 2003
     (repetitions that share test samples); Holm 1979.
     """
+    if baseline is not None and versus is not None:
+        raise ValueError("versus takes differences of all arms, the baseline has none: give one")
     study = Study(
         _task(data),
         _network(net, spec, width, device),
@@ -109,7 +111,7 @@ def falsify(
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
     for work in works:
         work.run(deadline, progress)
-    before = recorded(home, study.claims)
+    before = recorded(works[-1].home, study.claims)
     against = works[1].tables if versus is not None else None
     return Report(study, budget, works[0].cells, tuple(before), against)
 
@@ -118,7 +120,7 @@ class _Work:
     """All cells of a study, checked first."""
 
     def __init__(self, study: Study, budget: Budget, workers: int, home: Path | None) -> None:
-        self.study, self.budget, self.workers = study, budget, workers
+        self.study, self.budget, self.workers, self.home = study, budget, workers, home
         check(study, budget, workers)
         if home is not None:
             refuse_folder(home)
@@ -155,6 +157,11 @@ def _task(data: Any) -> Any:
 
 
 def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
+    if not (spec is None or isinstance(spec, Layer)):
+        raise TypeError(f"spec must be a network spec, not {type(spec).__name__}")
+    of_depth = callable(net) and _is_of_depth(net)
+    if spec is not None and (isinstance(net, Layer) or of_depth):
+        raise ValueError("net is a spec itself: leave spec away, it is for torch modules")
     if isinstance(net, Layer):
         return Network(net, None, width, device)
     if isinstance(net, torch.nn.Module):
@@ -167,12 +174,12 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
             "net must be a spec, or a function that gives one or a torch module, not"
             f" {type(net).__name__}"
         )
-    if (
-        "depth" in inspect.signature(net).parameters
-        and "seed" not in inspect.signature(net).parameters
-    ):
-        return Network(net, None, width, device)
-    return Network(spec, net, width, device)
+    return Network(net, None, width, device) if of_depth else Network(spec, net, width, device)
+
+
+def _is_of_depth(net: Callable[..., Any]) -> bool:
+    names = inspect.signature(net).parameters
+    return "depth" in names and "seed" not in names
 
 
 def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
