@@ -391,6 +391,8 @@ def test_kernels_take_as_many_steps_as_compute_pays_for():
     f = K_test @ V @ (share / values * (V.T @ split.y[:, 0]))
     expected = ((f - split.y_test[:, 0]) ** 2).mean() / split.y_test.var()
     assert short == pytest.approx(expected, rel=1e-3)
+    chosen = ARMS["ntk"].settle(of, ("compute", compute))  # among kernels that take as many
+    assert chosen["validation"][0] == ARMS["ntk"].measure(of, place, {})["validation"]
     assert cell("ntk", study(smooth, mlp(1, b_std=0.1), training)) < 0.5 * short
 
 

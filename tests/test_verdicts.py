@@ -50,6 +50,13 @@ def test_skewed_effects_hold_the_level():
     assert np.mean([p_value(table, 0.0, "below") <= 0.05 for table in tables]) < 0.06
 
 
+def test_one_that_failed_does_not_outweigh_fourteen():
+    """A ceiling, and one failure: skewness -3.1, mean 1.7 standard deviations above .5."""
+    table = np.append(1 - 0.01 * np.arange(14), 0.0)
+    assert p_value(table, 0.5, "above") < 0.02
+    assert p_value(table - 0.4, 0.5, "above") > 0.3
+
+
 def test_repetitions_that_are_all_alike():
     assert p_value(np.ones(15), 0.5, "above") == 0.0
     assert p_value(np.ones(15), 0.5, "below") == 1.0

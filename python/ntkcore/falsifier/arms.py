@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ntkcore.falsifier import kernel_arms, network_arms
 from ntkcore.falsifier.claims import COMPUTE, Point
-from ntkcore.falsifier.compute import best_of_widths
+from ntkcore.falsifier.compute import best_of_widths, paid
 from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study
 
 
@@ -27,7 +27,8 @@ class Arm:
 
 def _infinite(label: str, get: str, of: str) -> Arm:
     measure = best_of_widths(kernel_arms.infinite(get, of), has_width=False)
-    return Arm(label, measure, kernel_arms.settle_infinite(get, of), False)
+    settle = kernel_arms.settle_infinite(get, of)
+    return Arm(label, measure, lambda study, point: settle(paid(study, point)[0], point), False)
 
 
 ARMS: dict[str, Arm] = {
