@@ -328,6 +328,25 @@ def test_a_head_is_fitted_before_anything_starts():
         cell("linearised", study(smooth, narrow, Training(head=("*",))))
 
 
+def test_a_network_that_is_given_again_and_again_stays_as_it_is():
+    """Nothing of one cell's training is left for the next."""
+    loaded = narrow(0)
+
+    def same(seed):
+        return loaded
+
+    quick = Training(steps=20, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
+    options = {"training": quick, "budget": Budget(2, ())}
+    found, expected = (
+        falsify(smooth, net, NMSE, **options) for net in (same, lambda seed: narrow(0))
+    )
+    for arm, effect in found.verdicts[0].effects.items():
+        assert effect == expected.verdicts[0].effects[arm], arm
+    for one, other in zip(loaded.parameters(), narrow(0).parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "width 512" not in str(list(found._blocks(found.record())))
+
+
 def test_what_a_loaded_network_knows_is_kept():
     """Of few samples no arm learns the target; a network that knows it starts with it."""
     split = smooth(0, n=400)

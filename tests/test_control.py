@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,12 @@ SMALL = Training(
 def tiny(seed, *, n=40, d=6):
     """y = x_1 x_2 of a few bits: nothing that a test has to wait for."""
     return sparse_parity(seed, n=n, d=d, k=2, validation=20, test=20)
+
+
+def two_test_samples(seed):
+    split = tiny(seed)
+    two = np.argsort(split.y_test[:, 0])[[0, -1]]
+    return replace(split, x_test=split.x_test[two], y_test=split.y_test[two])
 
 
 def dying(seed, *, n=40):
@@ -156,6 +163,7 @@ def test_claims_that_are_none(options, message):
     [
         (Claim("c", axis="temperature", values=(1,)), "no arm can measure"),
         (Claim("c", axis="depth", values=(1, 2)), "no arm can measure"),
+        (Claim("c", axis="width", values=(8, 8.5)), "positive whole number"),
         (Claim("c", "half_time"), "plain training"),
         (Claim("c", "train_nmse"), "keeps from fitting"),
     ],
@@ -190,6 +198,10 @@ def test_functions_of_a_claim_are_tried_before_any_work(claim, message):
         ({"versus": mlp(2), "baseline": mlp(1)}, "give one"),
         ({"net": lambda depth: mlp(depth)}, "over axis='depth'"),
         ({"data": lambda seed: tiny(0)}, "same data for every seed"),
+        (
+            {"data": two_test_samples, "training": replace(SMALL, after_kernel=True)},
+            "all 1 targets",
+        ),
         ({"training": Training(optimizer="nadam")}, "optimizer must be one of"),
         ({"training": Training(parameterization="none")}, "parameterization must be one of"),
         ({"training": Training(batch_size=0)}, "batch_size must lie between"),

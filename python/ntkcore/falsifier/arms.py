@@ -54,8 +54,9 @@ def tuning(study: Study) -> str:
     text = (
         f"Networks had {len(training.configurations())} configurations x {looks} times, infinite"
         f" kernels {nets} choices of W_std and b_std x {ridges} ridges x {looks} times, kernels of"
-        f" finite networks {ridges} ridges x {looks} times. Not tuned alike: the depth of kernels,"
-        " their filters and pools are the network's"
+        f" finite networks {ridges} ridges x {looks} times; configurations and choices on the first"
+        " split, ridges and times on each. Not tuned alike: the depth of kernels, their filters and"
+        " pools are the network's"
     )
     if "mean" in arms_of(study):
         text += ", as are their W_std and b_std"

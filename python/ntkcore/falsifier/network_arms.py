@@ -115,8 +115,7 @@ def _sure(total: Array, squares: float, count: int) -> bool:
 
 def _start(study: Study, place: Place, split: Split) -> torch.nn.Module:
     """The network of a cell before training, in float64."""
-    made = make_network(study, place, study.training.parameterization, split.y.shape[1])
-    return copy.deepcopy(made).double()
+    return make_network(study, place, study.training.parameterization, split.y.shape[1]).double()
 
 
 def of_mean_output(study: Study) -> bool:

@@ -17,7 +17,7 @@ import ntkcore
 from ntkcore.falsifier import figures
 from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Cells, label, write
-from ntkcore.falsifier.claims import Claim, name_of
+from ntkcore.falsifier.claims import COMPUTE, Claim, name_of
 from ntkcore.falsifier.evidence import Budget, Tables, points_of
 from ntkcore.falsifier.figures import effect_name, floor_name
 from ntkcore.falsifier.pages import Block, markdown, page
@@ -126,7 +126,7 @@ class Report:
             "network": {
                 "spec": str(study.network.spec),
                 "module": name_of(study.network.module),
-                "width": study.network.width,
+                "width": None if study.network.module else study.network.width,
                 "versus": self.versus and _name(self.versus.study.network),
             },
             "budget": asdict(self.budget),
@@ -207,7 +207,7 @@ class Report:
             "text",
             f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point.",
         )
-        yield "text", f"Network: {_name(study.network)}; width {study.network.width}."
+        yield "text", f"Network: {_name(study.network)}{_width(study)}."
         if self.versus is not None:
             other = _name(self.versus.study.network)
             yield "text", f"Effects are differences to those of the other network, {other}."
@@ -289,6 +289,14 @@ def _numbers(tables: Tables) -> dict[str, Any]:
 def _name(network: Network) -> str:
     """A spec in one line, or what makes the modules."""
     return ", ".join(map(str.strip, str(network.spec or name_of(network.module)).splitlines()))
+
+
+def _width(study: Study) -> str:
+    """Of finite networks, where they are made from a spec and no axis says another."""
+    axes = {claim.axis for claim in study.claims}
+    if study.network.module is not None or axes <= {"width", COMPUTE}:
+        return ""
+    return f"; width {study.network.width}"
 
 
 def _judged_again(minimum: float, before: tuple[float, ...]) -> str:

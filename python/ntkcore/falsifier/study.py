@@ -292,6 +292,8 @@ class Study:
             for claim in self.claims:
                 _check_metric(claim, split, self.training)
                 check_effect(claim, split)
+            if self.training.after_kernel:
+                self.fresh(point, number)
         if any(self.data_hash(point, 0) != self.data_hash(point, 0) for point in self.points()):
             raise ValueError(
                 "the task gives other data every time: they must follow from the seed alone"
@@ -333,6 +335,8 @@ class Study:
                 f" {', '.join(sorted(axes))} (a task's keywords; width and compute, for a maker of"
                 " modules with a keyword width; depth where the network is a function of it)"
             )
+        if claim.axis in OF_NETWORKS and not all(v >= 1 and v.is_integer() for v in claim.values):
+            raise ValueError(f"claim {claim.name!r}: a {claim.axis} is a positive whole number")
         if claim.axis == COMPUTE and not (self.training.widths and self.training.early_stopping):
             raise ValueError(
                 f"claim {claim.name!r} is of the best width and step at every compute: give"
