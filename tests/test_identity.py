@@ -51,7 +51,10 @@ def test_what_a_function_captures_is_part_of_it():
 
     a, b = np.zeros(3), np.ones(3)
     assert identity(many(a)) == identity(many(np.zeros(3)))
+    second = many(a)
+    second.__defaults__ = (2.0,)
     found = [many(a), many(b), many(a, 2.0), functools.partial(many(a), 1), many(torch.ones(3))]
+    found += [second]
     assert all(identity(f) != identity(g) for f, g in itertools.combinations(found, 2))
 
 

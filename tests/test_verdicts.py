@@ -17,7 +17,7 @@ from ntkcore.falsifier.arms import ARMS
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
 from ntkcore.falsifier.study import Network, Place, Study
-from ntkcore.falsifier.tasks import harmonic
+from ntkcore.falsifier.tasks import harmonic, sparse_parity
 from ntkcore.falsifier.verdict import Evidence, as_good, judge
 from test_control import SMALL, tiny
 
@@ -288,7 +288,15 @@ def test_what_repetitions_share():
     def fresh(seed):
         return Arrays(np.random.default_rng(seed).standard_normal((100, 3)), y)(seed)
 
+    def of_bits(seed):
+        """Half of another split's samples are among 200 of 256 by chance."""
+        return sparse_parity(seed, n=20, d=8, test=200)
+
     assert shared(fresh) == 0.0
+    assert shared(of_bits) < 0.1
+    bits = rng.choice([-1.0, 1.0], (200, 8))
+    assert 0.1 < shared(Arrays(bits, rng.standard_normal(200))) < 0.3
+    assert shared(Arrays(bits, bits[:, 0], bits[:50], bits[:50, 0])) == 1.0
     assert 0.1 < shared(Arrays(x, y)) < 0.3  # a fifth is drawn
     assert shared(Arrays(x, y, x[:20] + 1, y[:20])) == 1.0
 
@@ -308,6 +316,17 @@ def test_each_repetition_has_its_own_split_and_start(tmp_path):
     table = (again.write(tmp_path).parent / "report.md").read_text()
     assert "| arm | effect: below of nmse | network - arm |" in table
     assert "| best constant | 0 |" in table
+
+
+def test_the_kernel_after_training_is_shown_whatever_the_verdict(tmp_path):
+    training = dataclasses.replace(SMALL, after_kernel=True)
+    report = falsify(
+        tiny, mlp(1), Claim("c"), width=8, training=training, budget=Budget(2, ()), folder=tmp_path
+    )
+    after = report.tables.effects("features", Claim("c"), "after")
+    assert report.verdicts[0].after.mean == pytest.approx(after.mean())
+    text = report.write(tmp_path).with_name("report.md").read_text()
+    assert f"| network's kernel then, fresh samples | {report.verdicts[0].after} |" in text
 
 
 def test_every_claim_has_its_own_n():

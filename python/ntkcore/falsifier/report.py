@@ -218,7 +218,11 @@ class Report:
             (
                 ARMS[arm].label + of,
                 at,
-                str({key: found[key] for key in ("config", "alpha", "net") if key in found}),
+                ", ".join(
+                    f"{key} {_line(found[key])}"
+                    for key in ("config", "alpha", "net")
+                    if key in found
+                ),
             )
             for of, numbers in (("", record), (" of the other", record["versus"] or {}))
             for arm, settings in numbers.get("settings", {}).items()
@@ -253,6 +257,9 @@ class Report:
                     *self._means(arm, claim, "metrics", name),
                 )
             )
+        if verdict.after is not None:
+            metric = self._means("features", claim, "after", "metrics", name)
+            rows.append(("network's kernel then, fresh samples", str(verdict.after), "", *metric))
         if (floor := figures.floor_of(self._both, claim)) is None:
             return rows
         chance = self._means("features", claim, "chance", claim.chance_name)
@@ -288,7 +295,11 @@ def _numbers(tables: Tables) -> dict[str, Any]:
 
 def _name(network: Network) -> str:
     """A spec in one line, or what makes the modules."""
-    return ", ".join(map(str.strip, str(network.spec or name_of(network.module)).splitlines()))
+    return _line(network.spec or name_of(network.module))
+
+
+def _line(value: object) -> str:
+    return ", ".join(map(str.strip, str(value).splitlines()))
 
 
 def _width(study: Study) -> str:

@@ -9,7 +9,8 @@ import inspect
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -240,12 +241,17 @@ class Study:
 
     def shared(self, splits: int) -> float:
         """The share of test samples that two splits have in common, at the last point: 0 for fresh
-        ones, 1 for a fixed test set.
+        ones, 1 for a fixed test set. Samples that are alike by chance, as those of few bits are,
+        are so within a split as often: their share is left out.
         """
         tests = [self.split(self.points()[-1], i).x_test for i in range(min(splits, 5))]
-        rows = [{x.tobytes() for x in np.ascontiguousarray(test)} for test in tests]
-        shares = [len(a & b) / len(a) for a, b in itertools.combinations(rows, 2)]
-        return float(np.mean(shares)) if shares else 0.0
+        counts = [Counter(x.tobytes() for x in np.ascontiguousarray(test)) for test in tests]
+        if len(counts) < 2:
+            return 0.0
+        known = [_share(a, b) for a, b in itertools.combinations(counts, 2)]
+        twice = [_share(a, {x for x in a if a[x] > 1}) for a in counts]
+        shared, alike = float(np.mean(known)), float(np.mean(twice))
+        return shared if alike == 1 else max(0.0, (shared - alike) / (1 - alike))
 
     def samples(self, point: Point | None = None) -> int:
         """Training samples at a point, by default the last."""
@@ -369,6 +375,11 @@ class Study:
             found.update(repr((array.shape, array.dtype.str)).encode())
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()[:16]
+
+
+def _share(rows: Counter[bytes], known: Container[bytes]) -> float:
+    """Of rows, counted, that are known."""
+    return sum(count for row, count in rows.items() if row in known) / rows.total()
 
 
 def _check_metric(claim: Claim, split: Split, training: Training) -> None:

@@ -94,6 +94,7 @@ class Verdict:
 
     ``differences``: network - arm, paired. ``tests``: p-values that the verdict rests on, by what
     they say. ``stands``: the least effects that count between which the verdict is the same.
+    ``after``: the effect of the trained network's kernel on fresh samples, where it was asked for.
     """
 
     claim: str
@@ -106,6 +107,7 @@ class Verdict:
     differences: Mapping[str, Estimate]
     tests: Mapping[str, float]
     stands: tuple[float, float] | None = None
+    after: Estimate | None = None
 
     def __str__(self) -> str:
         return f"{self.claim}: {self.kind}. {self.sentence}"
@@ -191,10 +193,11 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
         if arm != "features" and "features" in found.effects
     }
 
+    after = None if found.after is None else estimate(found.after, found.shared)
+
     def verdict(kind: str, sentence: str, gates: Sequence[Gate], tests: Tests, p: float) -> Verdict:
-        return Verdict(
-            claim.name, kind, sentence, tuple(gates), effects, p, claim.minimum, differences, tests
-        )
+        held = effects, p, claim.minimum, differences, tests
+        return Verdict(claim.name, kind, sentence, tuple(gates), *held, after=after)
 
     of = claim.contrast or (*found.missing,)
     if missing := {arm: why for arm, why in found.missing.items() if arm in of}:
@@ -214,7 +217,7 @@ def _judge(claim: Claim, found: Evidence) -> Verdict:
         return verdict(INCONCLUSIVE, _failed(failed), gates, tests, 1.0)
     if kind == NEEDS and found.after is not None and np.isfinite(found.after).all():
         kind, tests = _with_after(claim, found, tests)
-    sentence = _sentence(claim, kind, effects, differences, frozen, found)
+    sentence = _sentence(claim, kind, effects, differences, frozen, found, after)
     return verdict(kind, sentence, gates, tests, max(tests.values()))
 
 
@@ -472,16 +475,14 @@ def _sentence(
     differences: Mapping[str, Estimate],
     frozen: Sequence[str],
     evidence: Evidence,
+    after: Estimate | None,
 ) -> str:
     best = max(frozen, key=lambda arm: effects[arm].mean)
     found = (
         f"the network shows {effects['features']}, the {ARMS[best].label} {effects[best]},"
         f" difference {differences[best]}"
     )
-    after = ""
-    if evidence.after is not None:
-        shown = estimate(evidence.after, evidence.shared)
-        after = f", a linear model over the learned features {shown} on fresh samples"
+    learned = f", a linear model over the learned features {after} on fresh samples"
     better = f"at least {SHARE:.2g} of the network's effect"
     if not evidence.differences:
         better = criterion(claim)
@@ -497,5 +498,6 @@ def _sentence(
             f"Frozen features suffice at this width, and not in the limit: {found}, "
             f"the {ARMS['linearised'].label} {effects['linearised']}; {counts}."
         ),
-        NEEDS: f"Not explained by this kernel at this n ({evidence.n}): {found}{after}; {counts}.",
+        NEEDS: f"Not explained by this kernel at this n ({evidence.n}): {found}"
+        f"{learned if after else ''}; {counts}.",
     }[NEEDS if kind == SUFFICE else kind]
