@@ -436,7 +436,7 @@ def test_exponents_over_compute_from_data_to_verdict(tmp_path):
     assert verdict.effects["features"].mean == pytest.approx(slope) != 0
     assert set(verdict.effects) == {"ntk", "nngp", "linearised", "lazy", "features"}
     assert "axis='compute'" not in report.write(tmp_path).read_text()
-    for widths in ((16, 8), (0, 8), (8, 8)):
+    for widths in ((16, 8), (0, 8), (8, 8), (8.5, 16)):
         with pytest.raises(ValueError, match="positive and rise"):
             Training(widths=widths)
     with pytest.raises(ValueError, match="give Training"):

@@ -219,10 +219,20 @@ def test_options_are_looked_at_before_any_work(options, message, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"steps": 1.5}, {"looks": 0}, {"weight_decays": (-1.0,)}, {"learning_rates": ()}]
+    "options",
+    [
+        {"steps": 1.5},
+        {"looks": 0},
+        {"weight_decays": (-1.0,)},
+        {"learning_rates": ()},
+        {"ridge": 1e-3},
+        {"ridge": (0, 1)},
+        {"ridge": (1, 0.1)},
+        {"optimizer": torch.optim.SGD},
+    ],
 )
 def test_training_that_is_none(options):
-    with pytest.raises(ValueError, match="|".join(options)):
+    with pytest.raises((ValueError, TypeError), match="|".join(options)):
         Training(**options)
 
 

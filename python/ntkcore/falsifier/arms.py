@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ntkcore.falsifier import kernel_arms, network_arms
-from ntkcore.falsifier.claims import COMPUTE, Point
+from ntkcore.falsifier.claims import COMPUTE, Claim, Point
 from ntkcore.falsifier.compute import best_of_widths, paid
 from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study
 
@@ -71,6 +71,11 @@ def tuning(study: Study) -> str:
             " step of the network's optimiser"
         )
     return text + "."
+
+
+def arms_for(study: Study, claim: Claim) -> list[str]:
+    """Those that can show a claim's effect: over the width the infinite ones cannot."""
+    return [arm for arm in arms_of(study) if claim.axis != "width" or ARMS[arm].seeded]
 
 
 def arms_of(study: Study) -> list[str]:

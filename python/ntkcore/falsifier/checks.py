@@ -10,7 +10,7 @@ import torch
 
 import ntkcore
 from ntkcore.engine.inputs import check_count, free_bytes, size_text
-from ntkcore.falsifier.arms import ARMS, arms_of
+from ntkcore.falsifier.arms import arms_for
 from ntkcore.falsifier.claims import Claim
 from ntkcore.falsifier.compute import cost_of_step, paid
 from ntkcore.falsifier.evidence import Budget
@@ -33,7 +33,7 @@ def check(study: Study, budget: Budget, workers: int) -> None:
     if not all(0 < factor < math.inf for factor in budget.sweep):
         raise ValueError(f"sweep must be positive multiples of n, not {budget.sweep!r}")
     for claim in study.claims:
-        arms = [arm for arm in arms_of(study) if claim.axis != "width" or ARMS[arm].seeded]
+        arms = arms_for(study, claim)
         if absent := [arm for arm in claim.contrast if arm not in arms]:
             raise ValueError(
                 f"claim {claim.name!r}: no arm {absent[0]!r} to contrast here, only"

@@ -13,15 +13,14 @@ from typing import Any
 import torch
 
 from ntkcore.engine.tiles import progress_bar
-from ntkcore.falsifier.arms import ARMS, arms_of
-from ntkcore.falsifier.cells import Cells, Key
+from ntkcore.falsifier.cells import Cells
 from ntkcore.falsifier.checks import check, check_models
 from ntkcore.falsifier.claims import Claim
-from ntkcore.falsifier.evidence import Budget, Tables, places
+from ntkcore.falsifier.evidence import Budget, Tables, rounds
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.performing import Runner, processes
 from ntkcore.falsifier.report import Report, refuse_folder
-from ntkcore.falsifier.study import Network, Place, Study, Training
+from ntkcore.falsifier.study import Network, Study, Training
 from ntkcore.falsifier.tasks import Arrays
 from ntkcore.specs.layers import Layer
 
@@ -136,12 +135,12 @@ class _Work:
     def run(self, deadline: float, progress: bool | None) -> None:
         """Do what is not done."""
         study = self.study
-        rounds = _kernels_and_settings(study, self.budget), _tuned(study, self.budget, self.sizes)
+        both = rounds(study, self.budget, self.sizes)
         with (
-            progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
+            progress_bar(sum(map(len, both)), progress, unit="cell", label="falsify") as count,
             processes(study, self.workers) as pool,
         ):
-            for keys in rounds:
+            for keys in both:
                 Runner(study, self.cells, pool, self.workers, deadline, count).run(keys)
 
 
@@ -180,26 +179,3 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
 def _is_of_depth(net: Callable[..., Any]) -> bool:
     names = inspect.signature(net).parameters
     return "depth" in names and "seed" not in names
-
-
-def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
-    """What needs nothing else. Settings first: the longest cells."""
-    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
-    keys = [Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()]
-    keys += [
-        Key(arm, place)
-        for arm in arms_of(study)
-        if arm not in tuned
-        for place in places(study, arm, budget)
-    ]
-    return keys
-
-
-def _tuned(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
-    """What needs settings."""
-    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
-    keys = [Key(arm, place) for arm in tuned for place in places(study, arm, budget)]
-    if "ntk" in arms_of(study):
-        point = study.points()[-1]
-        keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.swept)]
-    return keys

@@ -104,19 +104,23 @@ class Training:
         for name in ("steps", "looks"):
             check_count(name, getattr(self, name), 1)
             object.__setattr__(self, name, int(getattr(self, name)))
-        if not 0 <= self.ridge[0] <= self.ridge[1] < math.inf or (self.ridge[0] == 0) != (
-            self.ridge[1] == 0
-        ):
+        if not isinstance(self.optimizer, str):
+            raise TypeError(f"optimizer must be a name, not {self.optimizer!r:.60}")
+        ends = np.ravel(self.ridge).astype(float).tolist()
+        if not (len(ends) == 2 and 0 <= ends[0] <= ends[1] < math.inf) or (0 in ends) == any(ends):
             raise ValueError(
                 f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}"
             )
+        object.__setattr__(self, "ridge", tuple(ends))
         for name in ("parameters", "head"):
             if isinstance(given := getattr(self, name), str):
                 raise TypeError(f"{name} must be a tuple of names, not {given!r}: ({given!r},)")
             object.__setattr__(self, name, tuple(given))
         widths = tuple(self.widths)
-        if any(width < 1 for width in widths) or widths != tuple(sorted(set(widths))):
-            raise ValueError(f"widths must be positive and rise, not {self.widths!r}")
+        if any(width < 1 or width != int(width) for width in widths) or widths != tuple(
+            sorted(set(widths))
+        ):
+            raise ValueError(f"widths must be whole, positive and rise, not {self.widths!r}")
         object.__setattr__(self, "widths", widths)
 
     def configurations(self) -> list[dict[str, float]]:
