@@ -4,6 +4,7 @@ import functools
 import itertools
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("torch")
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from ntkcore import mlp
 from ntkcore.falsifier import Budget, Claim, falsify, tasks
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.study import Network, Study
@@ -215,6 +217,54 @@ def test_a_folder_is_of_one_captured_number(tmp_path):
     falsify(maker(1.0), module, Claim("c"), **options)
     with pytest.raises(ValueError, match="another study"):
         falsify(maker(100.0), module, Claim("c"), **options)
+
+
+def parts_of(**options):
+    """A study's fingerprint."""
+    given = {"task": tiny, "spec": None, "module": module, "claim": Claim("c"), "training": SMALL}
+    given |= options
+    network = Network(given["spec"], given["module"], 8, "cpu")
+    return Study(given["task"], network, (given["claim"],), given["training"]).fingerprint()
+
+
+def test_a_fingerprint_is_of_all_that_a_cell_depends_on():
+    """But for the least effect, the name and the predicate, which judge what cells hold."""
+
+    def of_other_forward(seed):
+        made = module(seed)
+        return torch.nn.Sequential(*made[:1], torch.nn.Tanh(), *made[2:])
+
+    def floor(split):
+        return 0.5
+
+    def other(seed, *, n=40):
+        return tiny(seed, n=n, d=7)
+
+    same = {"claim": Claim("d", "nmse", "orders", 0.1)}
+    assert parts_of() == parts_of(**same)
+    others = [
+        {"task": other},
+        {"spec": mlp(1)},
+        {"module": of_other_forward},
+        {"claim": Claim("c", "error")},
+        {"claim": Claim("c", floor=floor)},
+        {"claim": Claim("c", axis="n", values=(10, 20))},
+        {"training": replace(SMALL, steps=31)},
+    ]
+    found = [parts_of(), *(parts_of(**each) for each in others)]
+    assert len(set(found)) == len(found)
+
+
+def test_a_fingerprint_is_of_the_data(tmp_path):
+    """Which change while the code that loads them stays."""
+    np.save(tmp_path / "x.npy", tiny(0).x)
+
+    def task(seed):
+        return replace(tiny(seed), x=np.load(tmp_path / "x.npy"))
+
+    before = parts_of(task=task)
+    np.save(tmp_path / "x.npy", 2 * tiny(0).x)
+    assert parts_of(task=task) != before
 
 
 def test_data_are_the_same_whatever_the_threads(monkeypatch):
