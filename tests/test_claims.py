@@ -13,8 +13,9 @@ from ntkcore import mlp
 from ntkcore.falsifier import Budget, Claim, Split, falsify
 from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.claims import Outcome, check_classes, check_names, measure, scores
+from ntkcore.falsifier.judging import judge
 from ntkcore.falsifier.tasks import Arrays
-from ntkcore.falsifier.verdict import Evidence, judge
+from ntkcore.falsifier.verdict import Evidence
 from test_control import SMALL, tiny
 
 

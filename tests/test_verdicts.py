@@ -14,11 +14,12 @@ from ntkcore import Dense, Relu, Serial, mlp
 from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify, network_arms
 from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.arms import ARMS
+from ntkcore.falsifier.judging import as_good, judge
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
 from ntkcore.falsifier.study import Network, Place, Study
 from ntkcore.falsifier.tasks import harmonic, sparse_parity
-from ntkcore.falsifier.verdict import Evidence, as_good, judge
+from ntkcore.falsifier.verdict import Evidence
 from test_control import SMALL, tiny
 
 # --- statistics
@@ -247,6 +248,16 @@ def test_without_a_spec_one_start_must_be_like_another():
     verdict = kind(found)
     assert verdict.kind == verdicts.INCONCLUSIVE
     assert "one initialisation's kernel" in verdict.sentence
+
+
+def test_fourteen_repetitions_are_too_few():
+    found = evidence(**frozen(0.0, features=0.9))
+    for claim in (Claim("c"), Claim("c", contrast=("features", "ntk"))):
+        assert judge([claim], [found])[0].kind != verdicts.INCONCLUSIVE
+        few = {arm: table[:14] for arm, table in found.effects.items()}
+        (verdict,) = judge([claim], [dataclasses.replace(found, effects=few)])
+        assert verdict.kind == verdicts.INCONCLUSIVE
+        assert "14 repetitions, at least 15" in verdict.sentence
 
 
 def test_an_arm_without_numbers_is_named():

@@ -20,9 +20,10 @@ from ntkcore.falsifier.cells import Cells, label, write
 from ntkcore.falsifier.claims import COMPUTE, Claim, name_of
 from ntkcore.falsifier.evidence import Budget, Tables, points_of
 from ntkcore.falsifier.figures import effect_name, floor_name
+from ntkcore.falsifier.judging import judge
 from ntkcore.falsifier.pages import Block, markdown, page
 from ntkcore.falsifier.study import Network, Study
-from ntkcore.falsifier.verdict import Verdict, judge
+from ntkcore.falsifier.verdict import Verdict
 from ntkcore.store import files
 
 MARK = "Falsifier"  # a report's first word
