@@ -88,9 +88,8 @@ def _with_range(verdict: Verdict, kind_at: Callable[[float], str]) -> Verdict:
     everything = 2 * sum(max(-e.low, e.high) for e in verdict.effects.values()) + verdict.minimum
     low = 0.0 if same(nothing) else _edge(same, verdict.minimum, nothing)
     high = math.inf if same(everything) else _edge(same, verdict.minimum, everything)
-    stands = low, high
-    words = f" It stands for least effects between {stands[0]:.3g} and {stands[1]:.3g}."
-    return replace(verdict, sentence=verdict.sentence + words, stands=stands)
+    words = f" It stands for least effects between {low:.3g} and {high:.3g}."
+    return replace(verdict, sentence=verdict.sentence + words, stands=(low, high))
 
 
 def _again(
