@@ -13,8 +13,10 @@ import numpy as np
 from harness import write
 
 from ntkcore.falsifier.claims import Claim
+from ntkcore.falsifier.gates import REPEATS
+from ntkcore.falsifier.judging import as_good, judge
 from ntkcore.falsifier.statistics import estimate, p_value
-from ntkcore.falsifier.verdict import REPEATS, Evidence, as_good, judge
+from ntkcore.falsifier.verdict import Evidence
 
 RATIOS = (0.0, 0.5, 1.0, 2.0, np.inf)  # variance of initialisations over that of splits
 DRAWS, VERDICTS = 4000, 200

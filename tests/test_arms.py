@@ -256,6 +256,22 @@ def test_what_was_not_tuned_alike_is_told():
     assert "mean over outputs" in tuning(study(classes, mlp(1)))
 
 
+def test_one_kernel_of_many_outputs_along_an_axis():
+    """Over all outputs where there are few samples, and their mean where there are many, would be
+    two things along one curve.
+    """
+
+    def task(seed, *, n=40):
+        x = np.random.default_rng(seed).standard_normal((n + 40, 3))
+        y = np.eye(5)[np.arange(n + 40) % 5]
+        return Split(x[40:], y[40:], x[:20], y[:20], x[20:40], y[20:40])
+
+    for values, rows in (((40, 80), 200), ((40, 400), 40)):
+        of = study(task, mlp(1), claim=Claim("c", axis="n", values=values))
+        split = of.split(("n", 40), 0)
+        assert len(_kernels(of, _start(of, Place(("n", 40), 0, 0), split), split)[0]) == rows
+
+
 # --- which parameters train
 
 
@@ -310,6 +326,25 @@ def test_a_head_is_fitted_before_anything_starts():
         Training(head="2.*")
     with pytest.raises(ValueError, match="not linear in the parameters"):
         cell("linearised", study(smooth, narrow, Training(head=("*",))))
+
+
+def test_a_network_that_is_given_again_and_again_stays_as_it_is():
+    """Nothing of one cell's training is left for the next."""
+    loaded = narrow(0)
+
+    def same(seed):
+        return loaded
+
+    quick = Training(steps=20, learning_rates=(1e-2,), weight_decays=(0.0,), looks=2)
+    options = {"training": quick, "budget": Budget(2, ())}
+    found, expected = (
+        falsify(smooth, net, NMSE, **options) for net in (same, lambda seed: narrow(0))
+    )
+    for arm, effect in found.verdicts[0].effects.items():
+        assert effect == expected.verdicts[0].effects[arm], arm
+    for one, other in zip(loaded.parameters(), narrow(0).parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "width 512" not in str(list(found._blocks(found.record())))
 
 
 def test_what_a_loaded_network_knows_is_kept():
@@ -375,6 +410,8 @@ def test_kernels_take_as_many_steps_as_compute_pays_for():
     f = K_test @ V @ (share / values * (V.T @ split.y[:, 0]))
     expected = ((f - split.y_test[:, 0]) ** 2).mean() / split.y_test.var()
     assert short == pytest.approx(expected, rel=1e-3)
+    chosen = ARMS["ntk"].settle(of, ("compute", compute))  # among kernels that take as many
+    assert chosen["validation"][0] == ARMS["ntk"].measure(of, place, {})["validation"]
     assert cell("ntk", study(smooth, mlp(1, b_std=0.1), training)) < 0.5 * short
 
 
@@ -399,7 +436,7 @@ def test_exponents_over_compute_from_data_to_verdict(tmp_path):
     assert verdict.effects["features"].mean == pytest.approx(slope) != 0
     assert set(verdict.effects) == {"ntk", "nngp", "linearised", "lazy", "features"}
     assert "axis='compute'" not in report.write(tmp_path).read_text()
-    for widths in ((16, 8), (0, 8), (8, 8)):
+    for widths in ((16, 8), (0, 8), (8, 8), (8.5, 16)):
         with pytest.raises(ValueError, match="positive and rise"):
             Training(widths=widths)
     with pytest.raises(ValueError, match="give Training"):
@@ -423,6 +460,19 @@ def test_fresh_samples_are_the_rest_or_a_half_of_the_test_set():
     split, fresh = few(3), study(few, mlp(1)).fresh((), 3)
     np.testing.assert_array_equal(np.concatenate([fresh.x, fresh.x_test]), split.x_test)
     np.testing.assert_array_equal(fresh.x_val, split.x_val)
+
+
+def test_fresh_samples_are_not_those_that_stopped_the_training():
+    """Of a task whose validation samples follow its training samples."""
+
+    def task(seed, *, n=20):
+        x = np.random.default_rng(seed).standard_normal((n + 40, 3))
+        y = x[:, :1]
+        a, b = n, n + 20
+        return Split(x[:a], y[:a], x[a:b], y[a:b], x[b:], y[b:])
+
+    split, fresh = task(0), study(task, narrow).fresh((), 0)
+    assert not {row.tobytes() for row in fresh.x} & {row.tobytes() for row in split.x_val}
 
 
 def test_the_after_kernel_knows_a_parity_that_the_kernel_does_not():

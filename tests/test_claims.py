@@ -13,8 +13,9 @@ from ntkcore import mlp
 from ntkcore.falsifier import Budget, Claim, Split, falsify
 from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.claims import Outcome, check_classes, check_names, measure, scores
+from ntkcore.falsifier.judging import judge
 from ntkcore.falsifier.tasks import Arrays
-from ntkcore.falsifier.verdict import Evidence, judge
+from ntkcore.falsifier.verdict import Evidence
 from test_control import SMALL, tiny
 
 
@@ -74,6 +75,16 @@ def test_targets_that_are_no_classes_are_refused(y, metric):
     with pytest.raises(ValueError, match="needs classes"):
         check_classes(Claim("c", metric), made(y))
     check_classes(Claim("c", "nmse"), made(y))
+
+
+def test_rows_that_are_not_one_hot_are_no_probabilities():
+    """Their largest entry names a class, what lies between 0 and 1 does not."""
+    y = np.array([[5.0, 4.0], [0.0, 1.0]])[np.arange(60) % 2]
+    check_classes(Claim("c", "error"), made(y))
+    with pytest.raises(ValueError, match="needs classes"):
+        check_classes(Claim("c", "cross_entropy"), made(y))
+    share = np.array([0.1, 0.2, 0.7])  # rows about a mean of unequal classes, in another unit
+    check_classes(Claim("c", "cross_entropy"), made(3 * (one_hot(np.arange(60) % 3, 3) - share)))
 
 
 def test_columns_of_classes():
@@ -179,6 +190,35 @@ def test_a_contrast_is_paired(difference, kind):
     assert "infinite NTK: diverged" in judge([claim], [broken])[0].sentence
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "kind", "stands"),
+    [
+        (-0.1, -0.9, verdicts.HOLDS, (0, 0.8)),
+        (-1.0, -0.5, verdicts.FAILS, (0, math.inf)),
+        (0.5, 0.0, verdicts.FAILS, (0.5, math.inf)),
+        (2.0, -2.0, verdicts.HOLDS, (0, 4.0)),
+    ],
+)
+def test_the_range_of_a_contrast(one, other, kind, stands):
+    """Effects of any sign: a contrast that does not hold does not for a larger least effect."""
+    found = effects_of(features=one, ntk=other)
+    claim = Claim("c", minimum=0.7, contrast=("features", "ntk"))
+    (verdict,) = judge([claim], [found])
+    assert verdict.kind == kind
+    assert verdict.stands == pytest.approx(stands, abs=0.02)
+
+
+def test_a_lazy_network_that_is_not_contrasts_with_nothing():
+    found = effects_of(features=0.9, lazy=0.9, ntk=0.0)
+    movement = {"lazy": np.full((1, 15), 0.5), "features": np.ones((1, 15))}
+    found = Evidence(found.effects, {}, movement, 100)
+    (verdict,) = judge([Claim("c", contrast=("features", "lazy"))], [found])
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert "the lazy network is lazy" in verdict.sentence
+    (verdict,) = judge([Claim("c", contrast=("features", "ntk"))], [found])
+    assert verdict.kind == verdicts.HOLDS
+
+
 def test_contrasts_of_what_is_not_there():
     with pytest.raises(ValueError, match="must name two arms"):
         Claim("c", contrast=("ntk",))
@@ -221,8 +261,15 @@ def test_differences_to_another_network():
         (verdict,) = judge([claim], [found(0.3 + gain, 0.6).minus(found(0.3, 0.3))])
         assert verdict.kind == kind, str(verdict)
         assert verdict.effects["features"].mean == pytest.approx(0.3, abs=0.02)
+    moved = Evidence(found(0.3, 0.3).effects, {}, {**movement, "lazy": np.ones((1, 15))}, 100)
+    (verdict,) = judge([claim], [found(0.3, 0.6).minus(moved)])
+    assert verdict.kind == verdicts.INCONCLUSIVE
+    assert "the lazy network is lazy" in verdict.sentence
     broken = Evidence(found(0.0, 0.0).effects, {"lazy": "diverged"}, movement, 100)
-    assert "diverged" in judge([claim], [found(0.3, 0.6).minus(broken)])[0].sentence
+    assert (
+        "of the other network, diverged"
+        in judge([claim], [found(0.3, 0.6).minus(broken)])[0].sentence
+    )
 
 
 def test_a_network_against_another_from_data_to_report(tmp_path):

@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 
 import ntkcore.falsifier.checks
 from ntkcore import cntk, mlp
-from ntkcore.falsifier import PREDICATES, TASKS, Arrays, Claim, Training, falsify
+from ntkcore.falsifier import PREDICATES, TASKS, Arrays, Budget, Claim, Training, falsify
+from ntkcore.falsifier.cells import Key
 from ntkcore.falsifier.claims import name_of
-from ntkcore.falsifier.study import Network, Study
+from ntkcore.falsifier.study import Network, Place, Study
 from ntkcore.falsifier.tasks import modular_addition, sparse_parity
 
 SMALL = Training(
@@ -32,6 +34,12 @@ SMALL = Training(
 def tiny(seed, *, n=40, d=6):
     """y = x_1 x_2 of a few bits: nothing that a test has to wait for."""
     return sparse_parity(seed, n=n, d=d, k=2, validation=20, test=20)
+
+
+def two_test_samples(seed):
+    split = tiny(seed)
+    two = np.argsort(split.y_test[:, 0])[[0, -1]]
+    return replace(split, x_test=split.x_test[two], y_test=split.y_test[two])
 
 
 def dying(seed, *, n=40):
@@ -92,6 +100,9 @@ def test_label_noise_leaves_the_test_set():
         (np.full((20, 2), np.nan), np.zeros(20), "NaN"),
         (np.zeros((20, 2)), np.zeros(20, int), "one class"),
         (np.zeros((20, 2)), np.zeros(21), "as many"),
+        (np.zeros((20, 2)), np.arange(20), "too many for classes"),
+        (np.zeros((20, 2)), np.arange(20.0).astype(object), "too many for classes"),
+        (np.zeros((20, 2)), 1j * (np.arange(20) % 2), "complex128"),
     ],
 )
 def test_arrays_that_do_not_do(x, y, message):
@@ -138,6 +149,8 @@ def test_predicates_on_known_numbers():
         ({"axis": "n"}, "axis and its values"),
         ({"axis": "n", "values": (2, 1)}, "rise"),
         ({"predicate": "peak", "axis": "n", "values": (1, 2)}, "at least 3"),
+        ({"axis": "n", "values": (np.nan, 2)}, "be finite and rise"),
+        ({"predicate": "power_law", "axis": "noise", "values": (0, 0.1)}, "positive values"),
     ],
 )
 def test_claims_that_are_none(options, message):
@@ -150,6 +163,7 @@ def test_claims_that_are_none(options, message):
     [
         (Claim("c", axis="temperature", values=(1,)), "no arm can measure"),
         (Claim("c", axis="depth", values=(1, 2)), "no arm can measure"),
+        (Claim("c", axis="width", values=(8, 8.5)), "positive whole number"),
         (Claim("c", "half_time"), "plain training"),
         (Claim("c", "train_nmse"), "keeps from fitting"),
     ],
@@ -157,6 +171,77 @@ def test_claims_that_are_none(options, message):
 def test_claims_that_no_arm_can_measure(claim, message):
     with pytest.raises(ValueError, match=message):
         falsify(tiny, mlp(1), claim, training=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (Claim("c", floor=lambda split: 0.0), "floor must score a positive number"),
+        (Claim("c", floor=lambda split: np.nan), "floor must score a positive number"),
+        (Claim("c", predicate=lambda v, metric, chance: metric), "one effect of the points"),
+    ],
+)
+def test_functions_of_a_claim_are_tried_before_any_work(claim, message):
+    with pytest.raises(ValueError, match=message):
+        falsify(tiny, mlp(1), claim, training=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"claims": "c"}, "must be a Claim"),
+        ({"claims": [Claim("c"), "d"]}, "must be a Claim"),
+        ({"budget": Budget(1.5)}, "repeats must be a whole number"),
+        ({"budget": Budget(1, (0,))}, "positive multiples"),
+        ({"spec": mlp(2)}, "leave spec away"),
+        ({"spec": "mlp", "net": module}, "spec must be"),
+        ({"versus": mlp(2), "baseline": mlp(1)}, "give one"),
+        ({"net": lambda depth: mlp(depth)}, "over axis='depth'"),
+        ({"data": lambda seed: tiny(0)}, "same data for every seed"),
+        (
+            {"data": two_test_samples, "training": replace(SMALL, after_kernel=True)},
+            "all 1 targets",
+        ),
+        ({"training": Training(optimizer="nadam")}, "optimizer must be one of"),
+        ({"training": Training(parameterization="none")}, "parameterization must be one of"),
+        ({"training": Training(batch_size=0)}, "batch_size must lie between"),
+        ({"training": Training(learning_rates=(1e-2, 0.0))}, "lr must be"),
+    ],
+)
+def test_options_are_looked_at_before_any_work(options, message, monkeypatch):
+    def work(*arguments):
+        raise AssertionError("a cell was begun")
+
+    monkeypatch.setattr("ntkcore.falsifier.performing.perform", work)
+    given = {"data": tiny, "net": mlp(1), "claims": Claim("c"), "training": SMALL, **options}
+    with pytest.raises((ValueError, TypeError), match=message):
+        falsify(given.pop("data"), given.pop("net"), given.pop("claims"), **given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 1.5},
+        {"looks": 0},
+        {"weight_decays": (-1.0,)},
+        {"learning_rates": ()},
+        {"ridge": 1e-3},
+        {"ridge": (0, 1)},
+        {"ridge": (1, 0.1)},
+        {"optimizer": torch.optim.SGD},
+    ],
+)
+def test_training_that_is_none(options):
+    with pytest.raises((ValueError, TypeError), match="|".join(options)):
+        Training(**options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    training = Training(steps=np.int64(500), learning_rates=np.array([0.1, 0.01]))
+    assert training == Training(steps=500, learning_rates=(0.1, 0.01))
+    assert Claim("c", axis="n", values=np.array([1, 2])).values == (1.0, 2.0)
+    assert type(Claim("c", axis="n", values=np.array([1, 2])).values[0]) is float
+    assert Training(steps=500, looks=1).steps_looked_at() == [500]
 
 
 def test_classes_need_classes():
@@ -240,3 +325,13 @@ def test_another_source_is_another_study():
 
 def test_partials_have_names():
     assert name_of(functools.partial(tiny, n=30)) == "tiny(n=30)"
+    bare = type("Bare", (), {})
+    names = [name_of(functools.partial(tiny, module, of=bare())) for _ in range(2)]
+    assert names[0] == names[1]
+    assert " at 0x" not in names[0]
+
+
+def test_points_close_by_have_files_of_their_own():
+    keys = [Key("ntk", Place(("compute", c), 0, 0)).file for c in (1e6, 1e6 + 1, 1e12, 1e12 + 1)]
+    assert len(set(keys)) == 4
+    assert keys[0] == "ntk/compute=1e+06/split=0,seed=0.json"

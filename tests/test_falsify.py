@@ -109,6 +109,11 @@ def test_splits_must_fit():
         Split(x, y, np.zeros((4, 3)), y, x, y)
     with pytest.raises(ValueError, match="NaN"):
         Split(x, y * np.nan, x, y, x, y)
+    tokens = np.random.default_rng(0).random((4, 2, 3))
+    with pytest.raises(ValueError, match="other axes"):
+        Split(x, tokens, x, tokens.transpose(0, 2, 1), x, tokens)
+    with pytest.raises(ValueError, match="not rows of 3 classes"):
+        Split(x, np.eye(4), x, np.eye(4), x, np.eye(4), classes=3)
     with pytest.raises(ValueError, match="are the same"):
         Split(x, y, x, np.ones((4, 1)), x, y)
 

@@ -14,11 +14,12 @@ from ntkcore import Dense, Relu, Serial, mlp
 from ntkcore.falsifier import Arrays, Budget, Claim, Split, Training, falsify, network_arms
 from ntkcore.falsifier import verdict as verdicts
 from ntkcore.falsifier.arms import ARMS
+from ntkcore.falsifier.judging import as_good, judge
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.statistics import estimate, holm, p_value, standard_error
 from ntkcore.falsifier.study import Network, Place, Study
-from ntkcore.falsifier.tasks import harmonic
-from ntkcore.falsifier.verdict import Evidence, as_good, judge
+from ntkcore.falsifier.tasks import harmonic, sparse_parity
+from ntkcore.falsifier.verdict import Evidence
 from test_control import SMALL, tiny
 
 # --- statistics
@@ -48,6 +49,13 @@ def test_skewed_effects_hold_the_level():
     tables = (4 - rng.gamma(4.0, size=(4000, 15))) / 2
     assert np.mean([p_value(table, 0.0, "above") <= 0.05 for table in tables]) < 0.07
     assert np.mean([p_value(table, 0.0, "below") <= 0.05 for table in tables]) < 0.06
+
+
+def test_one_that_failed_does_not_outweigh_fourteen():
+    """A ceiling, and one failure: skewness -3.1, mean 1.7 standard deviations above .5."""
+    table = np.append(1 - 0.01 * np.arange(14), 0.0)
+    assert p_value(table, 0.5, "above") < 0.02
+    assert p_value(table - 0.4, 0.5, "above") > 0.3
 
 
 def test_repetitions_that_are_all_alike():
@@ -242,6 +250,16 @@ def test_without_a_spec_one_start_must_be_like_another():
     assert "one initialisation's kernel" in verdict.sentence
 
 
+def test_fourteen_repetitions_are_too_few():
+    found = evidence(**frozen(0.0, features=0.9))
+    for claim in (Claim("c"), Claim("c", contrast=("features", "ntk"))):
+        assert judge([claim], [found])[0].kind != verdicts.INCONCLUSIVE
+        few = {arm: table[:14] for arm, table in found.effects.items()}
+        (verdict,) = judge([claim], [dataclasses.replace(found, effects=few)])
+        assert verdict.kind == verdicts.INCONCLUSIVE
+        assert "14 repetitions, at least 15" in verdict.sentence
+
+
 def test_an_arm_without_numbers_is_named():
     found = dataclasses.replace(evidence(**frozen(0.0, features=0.9)), missing={"lazy": "diverged"})
     verdict = kind(found)
@@ -281,7 +299,15 @@ def test_what_repetitions_share():
     def fresh(seed):
         return Arrays(np.random.default_rng(seed).standard_normal((100, 3)), y)(seed)
 
+    def of_bits(seed):
+        """Half of another split's samples are among 200 of 256 by chance."""
+        return sparse_parity(seed, n=20, d=8, test=200)
+
     assert shared(fresh) == 0.0
+    assert shared(of_bits) < 0.1
+    bits = rng.choice([-1.0, 1.0], (200, 8))
+    assert 0.1 < shared(Arrays(bits, rng.standard_normal(200))) < 0.3
+    assert shared(Arrays(bits, bits[:, 0], bits[:50], bits[:50, 0])) == 1.0
     assert 0.1 < shared(Arrays(x, y)) < 0.3  # a fifth is drawn
     assert shared(Arrays(x, y, x[:20] + 1, y[:20])) == 1.0
 
@@ -301,6 +327,35 @@ def test_each_repetition_has_its_own_split_and_start(tmp_path):
     table = (again.write(tmp_path).parent / "report.md").read_text()
     assert "| arm | effect: below of nmse | network - arm |" in table
     assert "| best constant | 0 |" in table
+
+
+def test_the_kernel_after_training_is_shown_whatever_the_verdict(tmp_path):
+    training = dataclasses.replace(SMALL, after_kernel=True)
+    report = falsify(
+        tiny, mlp(1), Claim("c"), width=8, training=training, budget=Budget(2, ()), folder=tmp_path
+    )
+    after = report.tables.effects("features", Claim("c"), "after")
+    assert report.verdicts[0].after.mean == pytest.approx(after.mean())
+    text = report.write(tmp_path).with_name("report.md").read_text()
+    assert f"| network's kernel then, fresh samples | {report.verdicts[0].after} |" in text
+
+
+def test_every_claim_has_its_own_n():
+    """Of a claim over n and one at the task's own: in words, and in the sweep."""
+    claims = [Claim("a", axis="n", values=(20, 30)), Claim("b"), Claim("d", axis="d", values=(5,))]
+    of = {"width": 8, "training": SMALL, "budget": Budget(2, (0.5,))}
+    tables = falsify(tiny, mlp(1), claims, **of).tables
+    assert [tables.evidence(claim).n for claim in claims] == [30, 40, 40]
+    tables = falsify(tiny, mlp(1), claims[1:], **of).tables
+    assert [list(tables.sweep(claim)) for claim in claims[1:]] == [[], [20]]
+
+
+def test_differences_to_another_network_are_another_effect(tmp_path):
+    options = {"width": 8, "training": SMALL, "budget": Budget(2, ()), "folder": tmp_path}
+    falsify(tiny, mlp(1), Claim("c", minimum=0.5), **options)
+    for _ in range(2):
+        report = falsify(tiny, mlp(1), Claim("c", minimum=0.1), versus=mlp(2), **options)
+        assert "JUDGED AGAIN" not in str(report)
 
 
 def test_minima_that_are_damaged_are_told(tmp_path):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ntkcore.falsifier import kernel_arms, network_arms
-from ntkcore.falsifier.claims import COMPUTE, Point
-from ntkcore.falsifier.compute import best_of_widths
+from ntkcore.falsifier.claims import COMPUTE, Claim, Point
+from ntkcore.falsifier.compute import best_of_widths, paid
 from ntkcore.falsifier.study import ALL, Content, Place, Setting, Study
 
 
@@ -27,7 +27,8 @@ class Arm:
 
 def _infinite(label: str, get: str, of: str) -> Arm:
     measure = best_of_widths(kernel_arms.infinite(get, of), has_width=False)
-    return Arm(label, measure, kernel_arms.settle_infinite(get, of), False)
+    settle = kernel_arms.settle_infinite(get, of)
+    return Arm(label, measure, lambda study, point: settle(paid(study, point)[0], point), False)
 
 
 ARMS: dict[str, Arm] = {
@@ -53,8 +54,9 @@ def tuning(study: Study) -> str:
     text = (
         f"Networks had {len(training.configurations())} configurations x {looks} times, infinite"
         f" kernels {nets} choices of W_std and b_std x {ridges} ridges x {looks} times, kernels of"
-        f" finite networks {ridges} ridges x {looks} times. Not tuned alike: the depth of kernels,"
-        " their filters and pools are the network's"
+        f" finite networks {ridges} ridges x {looks} times; configurations and choices on the first"
+        " split, ridges and times on each. Not tuned alike: the depth of kernels, their filters and"
+        " pools are the network's"
     )
     if "mean" in arms_of(study):
         text += ", as are their W_std and b_std"
@@ -69,6 +71,11 @@ def tuning(study: Study) -> str:
             " step of the network's optimiser"
         )
     return text + "."
+
+
+def arms_for(study: Study, claim: Claim) -> list[str]:
+    """Those that can show a claim's effect: over the width the infinite ones cannot."""
+    return [arm for arm in arms_of(study) if claim.axis != "width" or ARMS[arm].seeded]
 
 
 def arms_of(study: Study) -> list[str]:

@@ -17,9 +17,12 @@ from ntkcore.store import files
 
 def label(point: Point) -> str:
     """A point as file names and reports write it: "n=1500", "width=64",
-    "all" where there is no axis.
+    "all" where there is no axis; no two alike.
     """
-    return f"{point[0]}={point[1]:g}" if point else "all"
+    if not point:
+        return "all"
+    short = f"{point[1]:g}"
+    return f"{point[0]}={short if float(short) == point[1] else repr(float(point[1]))}"
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 import ntkcore
-from ntkcore.engine.inputs import free_bytes, size_text
-from ntkcore.falsifier.arms import ARMS, arms_of
+from ntkcore.engine.inputs import check_count, free_bytes, size_text
+from ntkcore.falsifier.arms import arms_for
+from ntkcore.falsifier.claims import Claim
 from ntkcore.falsifier.compute import cost_of_step, paid
 from ntkcore.falsifier.evidence import Budget
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.starts import draw_network, make_network, predict
 from ntkcore.falsifier.study import Place, Study
 from ntkcore.falsifier.tasks import Split
-from ntkcore.finite import empirical_ntk
+from ntkcore.finite import empirical_ntk, train
 
 
 def check(study: Study, budget: Budget, workers: int) -> None:
     """ValueError for numbers and claims that give no verdict."""
     if not study.claims:
         raise ValueError("give at least one claim")
-    if budget.repeats < 1 or workers < 1:
-        raise ValueError(
-            f"repeats and workers must be positive, not {budget.repeats} and {workers}"
-        )
     for claim in study.claims:
-        arms = [arm for arm in arms_of(study) if claim.axis != "width" or ARMS[arm].seeded]
+        if not isinstance(claim, Claim):
+            raise TypeError(f"claims must be a Claim or several, not {claim!r:.60}")
+    check_count("repeats", budget.repeats, 1)
+    check_count("workers", workers, 1)
+    if not all(0 < factor < math.inf for factor in budget.sweep):
+        raise ValueError(f"sweep must be positive multiples of n, not {budget.sweep!r}")
+    for claim in study.claims:
+        arms = arms_for(study, claim)
         if absent := [arm for arm in claim.contrast if arm not in arms]:
             raise ValueError(
                 f"claim {claim.name!r}: no arm {absent[0]!r} to contrast here, only"
@@ -68,7 +73,8 @@ def _check_network(study: Study, place: Place, split: Split) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"PyTorch has no device {device!r} here ({error}): take 'cpu'") from None
-    module = make_network(study, place, "ntk", split.y.shape[1]).double()
+    training = study.training
+    module = make_network(study, place, training.parameterization, split.y.shape[1]).double()
     try:
         # It must be a function of its parameters and one sample, and its Jacobian must fit.
         empirical_ntk(module, split.x[:3])
@@ -78,6 +84,18 @@ def _check_network(study: Study, place: Place, split: Split) -> str:
         ) from error
     if (outputs := predict(module, split.x[:2]).shape[1]) != split.y.shape[1]:
         raise ValueError(f"the network has {outputs} outputs, the targets {split.y.shape[1]}")
+    for each in training.configurations():  # of no step: what `train` refuses is told now
+        train(
+            module,
+            split.x,
+            split.y,
+            lr=each["lr"],
+            steps=0,
+            optimizer=training.optimizer,
+            batch_size=training.batch(len(split.x)),
+            weight_decay=each["weight_decay"],
+            base_width=training.base_width,
+        )
     return _start(study, place, split)
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -219,16 +220,21 @@ class Claim:
                 "minimum, the least effect that counts, must be a positive number, not"
                 f" {self.minimum!r}"
             )
-        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "values", tuple(np.ravel(self.values).astype(float).tolist()))
         object.__setattr__(self, "contrast", tuple(self.contrast))
         if self.contrast and len(set(self.contrast)) != 2:
             raise ValueError(f"contrast must name two arms, not {self.contrast!r}")
         if (self.axis is None) != (not self.values):
             raise ValueError(f"claim {self.name!r}: give an axis and its values, or neither")
-        if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
+        if not (np.isfinite(self.values).all() and (np.diff(self.values) > 0).all()):
             raise ValueError(
-                f"claim {self.name!r}: the values of {self.axis} must rise, not {self.values}"
+                f"claim {self.name!r}: the values of {self.axis} must be finite and rise, not"
+                f" {self.values}"
             )
+        if self.predicate == "power_law" and min(self.values, default=1) <= 0:
+            raise ValueError(f"claim {self.name!r}: a power law needs positive values")
+        if not (self.floor is None or callable(self.floor)):
+            raise TypeError(f"floor must be a function of a Split, not {self.floor!r:.60}")
         needed = POINTS.get(str(self.predicate), 1)
         if max(len(self.values), 1) < needed:
             raise ValueError(
@@ -269,29 +275,34 @@ class Claim:
 
 def name_of(thing: Any) -> str:
     """Of a metric, predicate or task: itself, its own name (with what a partial fixes),
-    or that of its class.
+    or that of its class; the same in every process.
     """
     if isinstance(thing, functools.partial):
         fixed = [
-            *map(repr, thing.args),
-            *(f"{key}={value!r}" for key, value in thing.keywords.items()),
+            *map(_shown, thing.args),
+            *(f"{key}={_shown(value)}" for key, value in thing.keywords.items()),
         ]
         return f"{name_of(thing.func)}({', '.join(fixed)})"
     return thing if isinstance(thing, str) else getattr(thing, "__name__", type(thing).__name__)
 
 
+def _shown(value: Any) -> str:
+    """Without the address in memory that functions and plain objects are printed with."""
+    return name_of(value) if callable(value) else re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
 def measure(metric: str | Metric, outcome: Outcome) -> tuple[float, float]:
     """(metric, what the training set's mean as a constant prediction scores)."""
     function = METRICS[metric] if isinstance(metric, str) else metric
-    mean = outcome.split.y.mean(axis=0)
-    constant = Outcome(
-        outcome.split,
-        np.broadcast_to(mean, outcome.train.shape),
-        np.broadcast_to(mean, outcome.test.shape),
-        outcome.times,
-        outcome.residual,
-    )
+    constant = _constant(outcome.split)
+    constant = replace(constant, times=outcome.times, residual=outcome.residual)
     return float(function(outcome)), float(function(constant))
+
+
+def _constant(split: Split) -> Outcome:
+    """The training set's mean as the model."""
+    train, test = (np.broadcast_to(split.y.mean(axis=0), y.shape) for y in (split.y, split.y_test))
+    return Outcome(split, train, test, np.arange(2.0), np.ones(2))
 
 
 def scores(claims: Sequence[Claim], outcome: Outcome) -> dict[str, Any]:
@@ -317,6 +328,25 @@ def check_names(claims: Sequence[Claim]) -> None:
             raise ValueError(f"two functions of the claims are called {name!r}: rename one")
 
 
+def check_effect(claim: Claim, split: Split) -> None:
+    """ValueError for a floor or a predicate that gives no effect: with the best constant as the
+    model, as well as with two repetitions of any numbers.
+    """
+    chance = scores([claim], _constant(split))["chance"][claim.chance_name]
+    if claim.floor is not None and not 0 < chance < math.inf:
+        raise ValueError(
+            f"claim {claim.name!r}: the floor must score a positive number, not {chance!r}: effects"
+            " are shares of it"
+        )
+    shape = 2, len(claim.points)
+    found = claim.effect(np.linspace(0.5, 1, math.prod(shape)).reshape(shape), np.ones(shape))
+    if found.shape != (2,):
+        raise ValueError(
+            f"claim {claim.name!r}: the predicate must make one effect of the points, (…, points)"
+            f" -> (…,), and makes {found.shape} of {shape}"
+        )
+
+
 def check_classes(claim: Claim, split: Split) -> None:
     """ValueError where a metric needs classes, and the targets are none."""
     if claim.metric not in OF_CLASSES:
@@ -330,6 +360,9 @@ def check_classes(claim: Claim, split: Split) -> None:
         if y.shape[1] == 1
         else not one_largest.all() or len(set(kinds.argmax(axis=1))) < len(kinds)
     )
+    if not wrong and y.shape[1] > 1 and claim.metric == "cross_entropy":
+        about = kinds - kinds.min(axis=0)  # one-hot, in any unit and about any row
+        wrong = not np.allclose(about, (about > 0) * about.max()) or (about > 0).sum() != len(kinds)
     if wrong:
         raise ValueError(
             f"claim {claim.name!r}: {claim.metric!r} needs classes, the targets are numbers: use"

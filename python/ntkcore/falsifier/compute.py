@@ -40,7 +40,7 @@ def cost_of_step(study: Study, point: Point) -> int:
     split, training = study.split(point, 0), study.training
     module = draw_network(study, Place(point, 0, 0), training.parameterization, split.y.shape[1])
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return int(6 * parameters * min(training.batch_size or len(split.x), len(split.x)))
+    return 6 * int(parameters) * training.batch(len(split.x))
 
 
 def best_of_widths(measure: Measure, *, has_width: bool = True) -> Measure:

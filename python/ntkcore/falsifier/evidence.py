@@ -4,12 +4,13 @@ in every repetition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ntkcore.falsifier.arms import ARMS, FROZEN, arms_of
+from ntkcore.falsifier.arms import ARMS, FROZEN, arms_for, arms_of
 from ntkcore.falsifier.cells import Cells, Key
 from ntkcore.falsifier.claims import OF_PATHS, Claim, Point
 from ntkcore.falsifier.study import Content, Place, Study
@@ -58,6 +59,24 @@ def places(study: Study, arm: str, budget: Budget) -> Iterator[Place]:
     for point in points_of(study, arm):
         for i in range(budget.repeats):
             yield cell_of(arm, point, i)
+
+
+def rounds(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[Key], list[Key]]:
+    """All cells: what needs nothing else, settings first, for they take longest; what needs
+    settings, with the sweep of the infinite NTK over ``sizes``.
+    """
+    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
+    others = [arm for arm in arms_of(study) if arm not in tuned]
+    settings = [
+        Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()
+    ]
+    first, second = (
+        [Key(arm, place) for arm in arms for place in places(study, arm, budget)]
+        for arms in (others, tuned)
+    )
+    swept = itertools.product(sizes, range(budget.swept)) if "ntk" in tuned else ()
+    last = study.points()[-1]
+    return settings + first, second + [Key("ntk", Place(last, 0, i), n) for n, i in swept]
 
 
 def cell_of(arm: str, point: Point, i: int) -> Place:
@@ -109,9 +128,13 @@ class Tables:
         return found if np.isfinite(found) else None
 
     def sweep(self, claim: Claim) -> dict[int, Array]:
-        """The infinite NTK's metric (splits,) by n, at the claim's last point."""
+        """The infinite NTK's metric (splits,) by n, at the claim's last point; empty where that is
+        not the study's, at which n is swept.
+        """
         found: dict[int, Array] = {}
         point = self.study.points()[-1]
+        if claim.points[-1] != point:
+            return found
         for n in self.study.sizes(self.budget.sweep):
             contents = [
                 self.cells.get(Key("ntk", Place(point, 0, i), n)) for i in range(self.budget.swept)
@@ -128,25 +151,13 @@ class Tables:
 
     def contents(self) -> Iterator[Content]:
         """All finished cells."""
-        study, last = self.study, self.study.points()[-1]
-        keys = [
-            Key(arm, Place(point, 0, 0), setting=True)
-            for arm in arms_of(study)
-            for point in study.points()
-        ]
-        keys += [
-            Key(arm, place) for arm in arms_of(study) for place in places(study, arm, self.budget)
-        ]
-        keys += [
-            Key("ntk", Place(last, 0, i), n)
-            for n in study.sizes(self.budget.sweep)
-            for i in range(self.budget.swept)
-        ]
+        sizes = self.study.sizes(self.budget.sweep)
+        keys = itertools.chain(*rounds(self.study, self.budget, sizes))
         return (content for key in keys if (content := self.cells.get(key)) is not None)
 
     def evidence(self, claim: Claim) -> Evidence:
         """All that the verdict on a claim needs."""
-        arms = self.arms(claim)
+        arms = arms_for(self.study, claim)
         effects = {arm: self.effects(arm, claim) for arm in arms}
         missing = {
             arm: reason for arm in arms if (reason := self._missing(arm, claim, effects[arm]))
@@ -158,15 +169,11 @@ class Tables:
                 "lazy": self.values("lazy", claim.points, "movement"),
                 "features": self.values("features", claim.points, "turned"),
             },
-            self.study.samples(),
+            self.study.samples(claim.points[-1]),
             self._limit(claim),
             self.study.shared(self.budget.repeats),
             self.effects("features", claim, "after") if self.study.training.after_kernel else None,
         )
-
-    def arms(self, claim: Claim) -> list[str]:
-        """Those that can show the claim's effect: over the width the infinite ones cannot."""
-        return [arm for arm in arms_of(self.study) if claim.axis != "width" or ARMS[arm].seeded]
 
     def _limit(self, claim: Claim) -> tuple[float, float] | None:
         if claim.axis != "width":

@@ -76,11 +76,16 @@ def _times(dynamics: Dynamics, count: int, steps: float = math.inf) -> Array:
 def regression(
     study: Study, point: Point, split: Split, kernels: Parts, start: Parts | None = None
 ) -> Content:
-    """A cell of kernel regression; over compute, as long as a network of the study is trained."""
-    steps = study.training.steps if point[:1] == (COMPUTE,) else math.inf
+    """A cell of kernel regression."""
+    steps = _steps(study, point)
     outcome, tuned, modes, score = fit_kernel(kernels, split, study.training, start, steps)
     found = {"setting": tuned, "validation": score, "power": power(modes, split.y)}
     return {**scores(study.claims, outcome), **found}
+
+
+def _steps(study: Study, point: Point) -> float:
+    """Over compute as many as a network of the study takes; else no bound."""
+    return study.training.steps if point[:1] == (COMPUTE,) else math.inf
 
 
 def infinite(get: str, of: str) -> Callable[[Study, Place, Setting], Content]:
@@ -102,7 +107,9 @@ def settle_infinite(get: str, of: str) -> Callable[[Study, Point], Content]:
         net, split = _net(study, point, of), study.split(point, 0)
         tried = variants(net) if study.chooses() else [net]
         found = [
-            fit_kernel(_blocks(each, get, split), split, study.training)[3]
+            fit_kernel(
+                _blocks(each, get, split), split, study.training, None, _steps(study, point)
+            )[3]
             if len(tried) > 1
             else 0.0
             for each in tried

@@ -115,21 +115,22 @@ def _sure(total: Array, squares: float, count: int) -> bool:
 
 def _start(study: Study, place: Place, split: Split) -> torch.nn.Module:
     """The network of a cell before training, in float64."""
-    made = make_network(study, place, study.training.parameterization, split.y.shape[1])
-    return copy.deepcopy(made).double()
+    return make_network(study, place, study.training.parameterization, split.y.shape[1]).double()
 
 
 def of_mean_output(study: Study) -> bool:
-    """Are outputs too many for a kernel over all of them?"""
-    shape = study.split(study.points()[-1], 0).y.shape
-    return bool(shape[1] > 1 and shape[0] * shape[1] > FULL)
+    """Are outputs too many for a kernel over all of them, somewhere? Then everywhere: points are
+    compared.
+    """
+    shapes = [study.split(point, 0).y.shape for point in study.points()]
+    return any(outputs > 1 and samples * outputs > FULL for samples, outputs in shapes)
 
 
 def _kernels(study: Study, module: torch.nn.Module, split: Split) -> Parts:
     """Of training, validation and test samples with training samples: over all outputs of all
     samples where they are few, else the mean over outputs, the same for each.
     """
-    full = 1 < split.y.shape[1] <= FULL / len(split.x)
+    full = split.y.shape[1] > 1 and not of_mean_output(study)
     rates = {
         name: learning_rate_factor(module, name, "sgd", study.training.base_width)
         for name, p in module.named_parameters()
@@ -174,7 +175,7 @@ def _train(
             lr=rate,
             steps=training.steps,
             optimizer=training.optimizer,
-            batch_size=min(training.batch_size or len(split.x), len(split.x)),
+            batch_size=training.batch(len(split.x)),
             weight_decay=config["weight_decay"],
             base_width=training.base_width,
             seed=place.seed,

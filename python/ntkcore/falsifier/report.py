@@ -17,12 +17,13 @@ import ntkcore
 from ntkcore.falsifier import figures
 from ntkcore.falsifier.arms import ARMS, arms_of, tuning
 from ntkcore.falsifier.cells import Cells, label, write
-from ntkcore.falsifier.claims import Claim, name_of
+from ntkcore.falsifier.claims import COMPUTE, Claim, name_of
 from ntkcore.falsifier.evidence import Budget, Tables, points_of
 from ntkcore.falsifier.figures import effect_name, floor_name
+from ntkcore.falsifier.judging import judge
 from ntkcore.falsifier.pages import Block, markdown, page
 from ntkcore.falsifier.study import Network, Study
-from ntkcore.falsifier.verdict import Verdict, judge
+from ntkcore.falsifier.verdict import Verdict
 from ntkcore.store import files
 
 MARK = "Falsifier"  # a report's first word
@@ -126,7 +127,7 @@ class Report:
             "network": {
                 "spec": str(study.network.spec),
                 "module": name_of(study.network.module),
-                "width": study.network.width,
+                "width": None if study.network.module else study.network.width,
                 "versus": self.versus and _name(self.versus.study.network),
             },
             "budget": asdict(self.budget),
@@ -207,7 +208,7 @@ class Report:
             "text",
             f"Task: {name_of(study.task)}, {study.samples()} training samples at the last point.",
         )
-        yield "text", f"Network: {_name(study.network)}; width {study.network.width}."
+        yield "text", f"Network: {_name(study.network)}{_width(study)}."
         if self.versus is not None:
             other = _name(self.versus.study.network)
             yield "text", f"Effects are differences to those of the other network, {other}."
@@ -218,7 +219,11 @@ class Report:
             (
                 ARMS[arm].label + of,
                 at,
-                str({key: found[key] for key in ("config", "alpha", "net") if key in found}),
+                ", ".join(
+                    f"{key} {_line(found[key])}"
+                    for key in ("config", "alpha", "net")
+                    if key in found
+                ),
             )
             for of, numbers in (("", record), (" of the other", record["versus"] or {}))
             for arm, settings in numbers.get("settings", {}).items()
@@ -253,6 +258,9 @@ class Report:
                     *self._means(arm, claim, "metrics", name),
                 )
             )
+        if verdict.after is not None:
+            metric = self._means("features", claim, "after", "metrics", name)
+            rows.append(("network's kernel then, fresh samples", str(verdict.after), "", *metric))
         if (floor := figures.floor_of(self._both, claim)) is None:
             return rows
         chance = self._means("features", claim, "chance", claim.chance_name)
@@ -288,7 +296,19 @@ def _numbers(tables: Tables) -> dict[str, Any]:
 
 def _name(network: Network) -> str:
     """A spec in one line, or what makes the modules."""
-    return ", ".join(map(str.strip, str(network.spec or name_of(network.module)).splitlines()))
+    return _line(network.spec or name_of(network.module))
+
+
+def _line(value: object) -> str:
+    return ", ".join(map(str.strip, str(value).splitlines()))
+
+
+def _width(study: Study) -> str:
+    """Of finite networks, where they are made from a spec and no axis says another."""
+    axes = {claim.axis for claim in study.claims}
+    if study.network.module is not None or axes <= {"width", COMPUTE}:
+        return ""
+    return f"; width {study.network.width}"
 
 
 def _judged_again(minimum: float, before: tuple[float, ...]) -> str:

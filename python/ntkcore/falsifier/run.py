@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,14 @@ from typing import Any
 import torch
 
 from ntkcore.engine.tiles import progress_bar
-from ntkcore.falsifier.arms import ARMS, arms_of
-from ntkcore.falsifier.cells import Cells, Key
+from ntkcore.falsifier.cells import Cells
 from ntkcore.falsifier.checks import check, check_models
 from ntkcore.falsifier.claims import Claim
-from ntkcore.falsifier.evidence import Budget, Tables, places
+from ntkcore.falsifier.evidence import Budget, Tables, rounds
 from ntkcore.falsifier.minima import recorded
 from ntkcore.falsifier.performing import Runner, processes
 from ntkcore.falsifier.report import Report, refuse_folder
-from ntkcore.falsifier.study import Network, Place, Study, Training
+from ntkcore.falsifier.study import Network, Study, Training
 from ntkcore.falsifier.tasks import Arrays
 from ntkcore.specs.layers import Layer
 
@@ -94,6 +93,8 @@ def falsify(
     Chizat et al. 2019 (lazy training by scaling); Jacot et al. 2018; Nadeau and Bengio 2003
     (repetitions that share test samples); Holm 1979.
     """
+    if baseline is not None and versus is not None:
+        raise ValueError("versus takes differences of all arms, the baseline has none: give one")
     study = Study(
         _task(data),
         _network(net, spec, width, device),
@@ -109,7 +110,7 @@ def falsify(
     deadline = time.monotonic() + (math.inf if budget.seconds is None else budget.seconds)
     for work in works:
         work.run(deadline, progress)
-    before = recorded(home, study.claims)
+    before = recorded(works[-1].home, study.claims)
     against = works[1].tables if versus is not None else None
     return Report(study, budget, works[0].cells, tuple(before), against)
 
@@ -118,7 +119,7 @@ class _Work:
     """All cells of a study, checked first."""
 
     def __init__(self, study: Study, budget: Budget, workers: int, home: Path | None) -> None:
-        self.study, self.budget, self.workers = study, budget, workers
+        self.study, self.budget, self.workers, self.home = study, budget, workers, home
         check(study, budget, workers)
         if home is not None:
             refuse_folder(home)
@@ -134,12 +135,12 @@ class _Work:
     def run(self, deadline: float, progress: bool | None) -> None:
         """Do what is not done."""
         study = self.study
-        rounds = _kernels_and_settings(study, self.budget), _tuned(study, self.budget, self.sizes)
+        both = rounds(study, self.budget, self.sizes)
         with (
-            progress_bar(sum(map(len, rounds)), progress, unit="cell", label="falsify") as count,
+            progress_bar(sum(map(len, both)), progress, unit="cell", label="falsify") as count,
             processes(study, self.workers) as pool,
         ):
-            for keys in rounds:
+            for keys in both:
                 Runner(study, self.cells, pool, self.workers, deadline, count).run(keys)
 
 
@@ -155,6 +156,11 @@ def _task(data: Any) -> Any:
 
 
 def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
+    if not (spec is None or isinstance(spec, Layer)):
+        raise TypeError(f"spec must be a network spec, not {type(spec).__name__}")
+    of_depth = callable(net) and _is_of_depth(net)
+    if spec is not None and (isinstance(net, Layer) or of_depth):
+        raise ValueError("net is a spec itself: leave spec away, it is for torch modules")
     if isinstance(net, Layer):
         return Network(net, None, width, device)
     if isinstance(net, torch.nn.Module):
@@ -167,32 +173,9 @@ def _network(net: Any, spec: Layer | None, width: int, device: str) -> Network:
             "net must be a spec, or a function that gives one or a torch module, not"
             f" {type(net).__name__}"
         )
-    if (
-        "depth" in inspect.signature(net).parameters
-        and "seed" not in inspect.signature(net).parameters
-    ):
-        return Network(net, None, width, device)
-    return Network(spec, net, width, device)
+    return Network(net, None, width, device) if of_depth else Network(spec, net, width, device)
 
 
-def _kernels_and_settings(study: Study, budget: Budget) -> list[Key]:
-    """What needs nothing else. Settings first: the longest cells."""
-    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
-    keys = [Key(arm, Place(point, 0, 0), setting=True) for arm in tuned for point in study.points()]
-    keys += [
-        Key(arm, place)
-        for arm in arms_of(study)
-        if arm not in tuned
-        for place in places(study, arm, budget)
-    ]
-    return keys
-
-
-def _tuned(study: Study, budget: Budget, sizes: Sequence[int]) -> list[Key]:
-    """What needs settings."""
-    tuned = [arm for arm in arms_of(study) if ARMS[arm].settle is not None]
-    keys = [Key(arm, place) for arm in tuned for place in places(study, arm, budget)]
-    if "ntk" in arms_of(study):
-        point = study.points()[-1]
-        keys += [Key("ntk", Place(point, 0, i), n) for n in sizes for i in range(budget.swept)]
-    return keys
+def _is_of_depth(net: Callable[..., Any]) -> bool:
+    names = inspect.signature(net).parameters
+    return "depth" in names and "seed" not in names

@@ -45,7 +45,7 @@ def draw_network(
         module = network.module(place.seed, **keywords)
         if not isinstance(module, torch.nn.Module):
             raise TypeError(f"the maker must give a torch module, not {type(module).__name__}")
-        return module
+        return copy.deepcopy(module)  # it may give the same one again, which training would change
     assert spec is not None
     made = to_torch(
         _with_outputs(spec, outputs),

@@ -9,7 +9,8 @@ import inspect
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +18,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import ntkcore
-from ntkcore.falsifier.claims import COMPUTE, OF_PATHS, Claim, Point, check_classes, check_names
+from ntkcore.engine.inputs import check_count
+from ntkcore.falsifier.claims import (
+    COMPUTE,
+    OF_PATHS,
+    Claim,
+    Point,
+    check_classes,
+    check_effect,
+    check_names,
+)
 from ntkcore.falsifier.identity import identity
 from ntkcore.falsifier.tasks import Split, Task
 from ntkcore.specs.layers import Layer
@@ -86,23 +96,31 @@ class Training:
     after_kernel: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.learning_rates and self.weight_decays and self.steps > 0 and self.looks > 0):
-            raise ValueError(
-                "training needs steps, looks, and at least one learning rate and one weight decay"
-            )
-        if not 0 <= self.ridge[0] <= self.ridge[1] < math.inf or (self.ridge[0] == 0) != (
-            self.ridge[1] == 0
-        ):
+        for name in ("learning_rates", "weight_decays"):
+            given = np.ravel(getattr(self, name)).astype(float)
+            if not (len(given) and (given >= 0).all()):
+                raise ValueError(f"{name} must be numbers of at least 0, not {given.tolist()}")
+            object.__setattr__(self, name, tuple(given.tolist()))
+        for name in ("steps", "looks"):
+            check_count(name, getattr(self, name), 1)
+            object.__setattr__(self, name, int(getattr(self, name)))
+        if not isinstance(self.optimizer, str):
+            raise TypeError(f"optimizer must be a name, not {self.optimizer!r:.60}")
+        ends = np.ravel(self.ridge).astype(float).tolist()
+        if not (len(ends) == 2 and 0 <= ends[0] <= ends[1] < math.inf) or (0 in ends) == any(ends):
             raise ValueError(
                 f"ridge must be (least, greatest), both positive or both 0, not {self.ridge!r}"
             )
+        object.__setattr__(self, "ridge", tuple(ends))
         for name in ("parameters", "head"):
             if isinstance(given := getattr(self, name), str):
                 raise TypeError(f"{name} must be a tuple of names, not {given!r}: ({given!r},)")
             object.__setattr__(self, name, tuple(given))
         widths = tuple(self.widths)
-        if any(width < 1 for width in widths) or widths != tuple(sorted(set(widths))):
-            raise ValueError(f"widths must be positive and rise, not {self.widths!r}")
+        if any(width < 1 or width != int(width) for width in widths) or widths != tuple(
+            sorted(set(widths))
+        ):
+            raise ValueError(f"widths must be whole, positive and rise, not {self.widths!r}")
         object.__setattr__(self, "widths", widths)
 
     def configurations(self) -> list[dict[str, float]]:
@@ -126,9 +144,12 @@ class Training:
 
     def steps_looked_at(self) -> list[int]:
         """Geometric, the last step included."""
-        return sorted(
-            {round(step) for step in np.geomspace(max(1, self.steps / 500), self.steps, self.looks)}
-        )
+        first = max(1, self.steps / 500)
+        return sorted({round(step) for step in np.geomspace(self.steps, first, self.looks)})
+
+    def batch(self, samples: int) -> int:
+        """Samples of a step: all where there are fewer."""
+        return samples if self.batch_size is None else min(self.batch_size, samples)
 
 
 @dataclass(frozen=True)
@@ -191,14 +212,16 @@ class Study:
 
     def fresh(self, point: Point, number: int) -> Split:
         """The split with other training samples, as many: the rest of a training set twice as
-        large, or a half of the test samples, the other half being left as such.
+        large, beside the same validation set, or a half of the test samples, the other half being
+        left as such.
         """
         split = self.split(point, number)
         n, half = len(split.x), len(split.x_test) // 2
         if "n" in self.keywords():
             with contextlib.suppress(ValueError):
                 more: Split = self._task_at(point)(number, n=2 * n)  # type: ignore[call-arg]
-                if len(more.x) == 2 * n and np.array_equal(more.x[:n], split.x):
+                same = [(more.x[:n], split.x), (more.x_val, split.x_val)]
+                if len(more.x) == 2 * n and all(np.array_equal(a, b) for a, b in same):
                     return replace(more, x=more.x[n:], y=more.y[n:])
         return replace(
             split,
@@ -222,16 +245,21 @@ class Study:
 
     def shared(self, splits: int) -> float:
         """The share of test samples that two splits have in common, at the last point: 0 for fresh
-        ones, 1 for a fixed test set.
+        ones, 1 for a fixed test set. Samples that are alike by chance, as those of few bits are,
+        are so within a split as often: their share is left out.
         """
         tests = [self.split(self.points()[-1], i).x_test for i in range(min(splits, 5))]
-        rows = [{x.tobytes() for x in np.ascontiguousarray(test)} for test in tests]
-        shares = [len(a & b) / len(a) for a, b in itertools.combinations(rows, 2)]
-        return float(np.mean(shares)) if shares else 0.0
+        counts = [Counter(x.tobytes() for x in np.ascontiguousarray(test)) for test in tests]
+        if len(counts) < 2:
+            return 0.0
+        known = [_share(a, b) for a, b in itertools.combinations(counts, 2)]
+        twice = [_share(a, {x for x in a if a[x] > 1}) for a in counts]
+        shared, alike = float(np.mean(known)), float(np.mean(twice))
+        return shared if alike == 1 else max(0.0, (shared - alike) / (1 - alike))
 
-    def samples(self) -> int:
-        """Training samples at the last point."""
-        return len(self.split(self.points()[-1], 0).x)
+    def samples(self, point: Point | None = None) -> int:
+        """Training samples at a point, by default the last."""
+        return len(self.split(self.points()[-1] if point is None else point, 0).x)
 
     def sizes(self, factors: Sequence[float]) -> list[int]:
         """So many times the training samples; empty where a claim's axis is n itself,
@@ -273,10 +301,20 @@ class Study:
                 raise TypeError(f"the task must give a Split, not {type(split).__name__}")
             for claim in self.claims:
                 _check_metric(claim, split, self.training)
+                check_effect(claim, split)
+            if self.training.after_kernel:
+                self.fresh(point, number)
         if any(self.data_hash(point, 0) != self.data_hash(point, 0) for point in self.points()):
             raise ValueError(
                 "the task gives other data every time: they must follow from the seed alone"
                 " (begin with rng = np.random.default_rng(seed))"
+            )
+        if splits > 1 and self.data_hash(self.points()[-1], 0) == self.data_hash(
+            self.points()[-1], 1
+        ):
+            raise ValueError(
+                "the task gives the same data for every seed, and nothing would say what other data"
+                " do: draw them by the seed, as Arrays(x, y) does from a pool"
             )
         if self.training.readout and self.training.head:
             raise ValueError("readout=True solves the last layer afterwards: leave head away")
@@ -295,12 +333,20 @@ class Study:
             own = set(inspect.signature(self.network.module).parameters)
             axes -= {"width", "depth"} - own
             axes -= set() if "width" in own else {COMPUTE}
+        spec = self.network.spec
+        if callable(spec) and claim.axis != "depth":
+            raise ValueError(
+                f"claim {claim.name!r} is of no depth, and the network is a function of it: claim"
+                " over axis='depth', or give a spec"
+            )
         if claim.axis is not None and claim.axis not in axes:
             raise ValueError(
                 f"no arm can measure claim {claim.name!r} over {claim.axis!r}: there are"
                 f" {', '.join(sorted(axes))} (a task's keywords; width and compute, for a maker of"
                 " modules with a keyword width; depth where the network is a function of it)"
             )
+        if claim.axis in OF_NETWORKS and not all(v >= 1 and v.is_integer() for v in claim.values):
+            raise ValueError(f"claim {claim.name!r}: a {claim.axis} is a positive whole number")
         if claim.axis == COMPUTE and not (self.training.widths and self.training.early_stopping):
             raise ValueError(
                 f"claim {claim.name!r} is of the best width and step at every compute: give"
@@ -333,6 +379,11 @@ class Study:
             found.update(repr((array.shape, array.dtype.str)).encode())
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()[:16]
+
+
+def _share(rows: Counter[bytes], known: Container[bytes]) -> float:
+    """Of rows, counted, that are known."""
+    return sum(count for row, count in rows.items() if row in known) / rows.total()
 
 
 def _check_metric(claim: Claim, split: Split, training: Training) -> None:

@@ -51,6 +51,9 @@ class Split:
     def __post_init__(self) -> None:
         if np.ndim(self.y) > 2:
             object.__setattr__(self, "classes", np.shape(self.y)[-1])
+        axes = np.shape(self.y)[1:]
+        if self.classes < 0 or (self.classes and math.prod(axes) % self.classes):
+            raise ValueError(f"targets {axes} are not rows of {self.classes} classes")
         for x, y in (("x", "y"), ("x_val", "y_val"), ("x_test", "y_test")):
             samples, targets = (np.asarray(getattr(self, name)) for name in (x, y))
             if targets.dtype.kind not in "fiub" or samples.dtype.kind not in "fiub":
@@ -62,15 +65,14 @@ class Split:
                     f"{x} holds {len(samples)} samples, {y} {len(targets)}:"
                     " as many, and at least one"
                 )
-            targets = targets.astype(np.float64).reshape(len(targets), -1)
-            if (
-                samples.shape[1:] != np.shape(self.x)[1:]
-                or targets.shape[1] != np.reshape(self.y, (len(self.y), -1)).shape[1]
+            if samples.shape[1:] != np.shape(self.x)[1:] or (targets.shape[1:] or (1,)) != (
+                axes or (1,)
             ):
                 raise ValueError(
                     f"{x} {samples.shape} or {y} {targets.shape} has other axes than the"
                     " training set"
                 )
+            targets = targets.astype(np.float64).reshape(len(targets), -1)
             if not (np.isfinite(samples).all() and np.isfinite(targets).all()):
                 raise ValueError(f"{x} or {y} holds NaN or infinity: impute or drop such samples")
             if (targets == targets[0]).all():
@@ -351,6 +353,11 @@ def _targets(given: list[npt.NDArray[Any]]) -> list[Array]:
     if given[0].dtype.kind == "f" or given[0].ndim > 1:
         return [np.asarray(y, np.float64) for y in given]
     classes = np.unique(np.concatenate(given))
+    if given[0].dtype.kind not in "biuOSU" or 2 * len(classes) > sum(map(len, given)):
+        raise ValueError(
+            f"y holds {len(classes)} different values of {given[0].dtype} among"
+            f" {sum(map(len, given))}, too many for classes: give numbers as floats"
+        )
     if len(classes) < 2:
         raise ValueError(f"y holds one class only, {classes.tolist()}: nothing is to be learned")
     if len(classes) == 2:
