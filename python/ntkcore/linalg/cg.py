@@ -97,7 +97,7 @@ def cg(
     check_bounded(diagonal, value, "conjugate gradients need")
     held = MEMORY // (n * operator.storage_dtype.itemsize)
     size = min(n // 4, held) if rank is None else min(int(rank), n)
-    about = diagonal.tobytes() + repr((size, seed)).encode()
+    about = data.tobytes() + diagonal.tobytes() + repr((size, seed)).encode()
     problem = Problem(operator, data, value, about, place)
     state = problem.checkpoint.load()
     precondition = _preconditioner(operator, value, size, seed)
@@ -254,8 +254,8 @@ def column_scales(Y: Array) -> Array:
 
 
 class Problem:
-    """(K + ridge I) X = Y, with columns of Y scaled to about 1, and its checkpoint; ``about`` is
-    what else it must agree with.
+    """(K + ridge I) X = Y, with columns of Y scaled to about 1, and its checkpoint; ``about`` are
+    the bits that it must agree with, beside the kernel and the ridge.
     """
 
     def __init__(
@@ -269,5 +269,4 @@ class Problem:
         self.operator, self.ridge = operator, ridge
         self.scale = column_scales(Y)
         self.scaled: Array = Y / self.scale
-        of_this = (Y.tobytes(), about, repr((ridge, Y.shape)).encode())
-        self.checkpoint = Checkpoint(file, STATE, operator, *of_this)
+        self.checkpoint = Checkpoint(file, STATE, operator, about, repr((ridge, Y.shape)).encode())
