@@ -113,6 +113,18 @@ def test_the_choice(n, machine, method):
         assert f"{plan.landmarks} landmarks: the restricted problem" in str(plan)
 
 
+@pytest.mark.parametrize("memory", [4e9, 8e9, 16e9, 64e9])
+def test_the_rank_fits_the_memory_with_what_goes_with_it(memory):
+    plan = choose(100_000, 1, 4, 10**7, Machine(2e-9, 1e12, memory, 1e5), "cg")
+    assert memory / 4 < plan.memory <= memory
+
+
+def test_streamed_data_are_held_by_a_model_of_all_of_them():
+    machine = Machine(1e-9, 1e12, 1e9, 1e5)
+    assert choose(2000, 1, 4, 10**10, machine, streamed=True).method == "landmarks"
+    assert choose(2000, 1, 4, 10**7, machine, streamed=True).method == "cholesky"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -126,6 +138,7 @@ def test_the_choice(n, machine, method):
         ({"landmarks": [3, 3]}, "more than once"),
         ({"landmarks": [0.5]}, "whole numbers"),
         ({"memory": 0}, "memory must be positive"),
+        ({"memory": "8 GB"}, "memory must be positive"),
         ({"memory": 1000}, "too little for 400 points"),
         ({"seconds": np.nan}, "seconds must be positive"),
         ({"rtol": 0}, "rtol must be"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +198,12 @@ def fit(
         check_count("n_landmarks", n_landmarks, 1)
         if n_landmarks > len(samples):
             raise ValueError(f"{n_landmarks} landmarks are more than the {len(samples)} samples")
-    held = 0 if isinstance(samples, Streamed) else samples.nbytes
 
     def measured() -> FitPlan:
         machine = _machine(net, samples, get, memory, seconds, threads)
-        itemsize = samples.dtype.itemsize
-        return choose(len(samples), Y.shape[1], itemsize, held, machine, method, n_landmarks)
+        itemsize, streamed = samples.dtype.itemsize, isinstance(samples, Streamed)
+        held = math.prod(samples.shape) * itemsize
+        return choose(len(Y), Y.shape[1], itemsize, held, machine, method, n_landmarks, streamed)
 
     asked = [samples.shape, Y.shape[1], method, n_landmarks, memory, seconds]
     plan = measured() if checkpoint is None else _remembered(checkpoint, asked, measured)
@@ -304,7 +306,7 @@ def _machine(
         free = free_bytes()
         memory = np.inf if free is None else MEMORY_SHARE * free
     for name, value in (("memory", memory), ("seconds", seconds)):
-        if not value > 0:
+        if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
             raise ValueError(f"{name} must be positive, not {value!r}")
     pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / thread_count(threads)
     return Machine(pair, operations_per_second(), float(memory), float(seconds))
