@@ -28,6 +28,22 @@ def test_it_solves_the_system(dtype, ridge):
     assert askotch(K, Y[:, 0], ridge, rtol=1e-3).x.shape == (400,)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1.0, 1e200])
+def test_targets_of_any_size(size):
+    """Their squares vanish or overflow."""
+    _, K, Y = problem(60, d=3)
+    found = askotch(K, Y * size, 1.0, rtol=1e-8)
+    assert found.converged
+    assert relative_error(found.x / size, np.linalg.solve(K + np.eye(60), Y)) < 1e-6
+
+
+def test_points_whose_kernel_is_zero():
+    K, Y = np.diag(np.r_[np.zeros(40), 1.0, 2.0]), np.ones(42)
+    for kernel in (K, 0 * K):
+        found = askotch(kernel, Y, 0.5, block=5, rtol=1e-10)
+        assert relative_error(found.x, Y / (kernel.diagonal() + 0.5)) < 1e-8
+
+
 def test_a_block_is_approximated_from_below():
     _, K, _ = problem(60, d=3)
     block = _Block(K, 0.1, 20, np.random.default_rng(0))

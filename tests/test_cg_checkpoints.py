@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 import ntkcore as nk
+from conftest import relative_error
 from ntkcore.linalg.cg import cg
+from ntkcore.linalg.landmarks import LandmarkRegression
+from ntkcore.linalg.operators import InMemory
 from ntkcore.store.files import writing
 from test_solve import NET, problem
 
@@ -93,3 +96,22 @@ with writing({str(target)!r}) as file:
         "x.npy": b"new",
         ".x.npy.mine": b"somebody's",
     }
+
+
+def test_landmarks_go_on_with_other_tiles_but_not_other_targets(tmp_path):
+    """The right side, a product, is rounded otherwise by other tiles and threads."""
+    _, K, Y = problem(500, d=4)
+    K_nm, K_mm, file = K[:, :40], K[:40, :40], tmp_path / "c.npz"
+
+    def again(targets, tile, **options):
+        operator = InMemory(K_nm, symmetric=False, tile=tile)
+        return LandmarkRegression(operator, K_mm, targets, 1e-2, checkpoint=file, **options)
+
+    with pytest.raises(RuntimeError, match="after 4 iterations"):
+        again(Y, 100, maxiter=4, every=1)
+    with pytest.raises(ValueError, match="another problem"):
+        again(Y + 1e-9, 100)
+    found = again(Y, 64)
+    assert found.iterations > 4
+    exact = LandmarkRegression(K_nm, K_mm, Y, 1e-2, rtol=1e-10).predict(K_nm)
+    assert relative_error(found.predict(K_nm), exact) < 1e-4

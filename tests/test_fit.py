@@ -5,7 +5,8 @@ import pytest
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.linalg.choice import Machine, choose
+from ntkcore.linalg import cg as cg_module
+from ntkcore.linalg.choice import FitPlan, Machine, choose
 from ntkcore.linalg.fitting import KernelModel, class_targets, fit
 from test_cli import run
 from test_solve import NET
@@ -112,6 +113,18 @@ def test_the_choice(n, machine, method):
         assert f"{plan.landmarks} landmarks: the restricted problem" in str(plan)
 
 
+@pytest.mark.parametrize("memory", [4e9, 8e9, 16e9, 64e9])
+def test_the_rank_fits_the_memory_with_what_goes_with_it(memory):
+    plan = choose(100_000, 1, 4, 10**7, Machine(2e-9, 1e12, memory, 1e5), "cg")
+    assert memory / 4 < plan.memory <= memory
+
+
+def test_streamed_data_are_held_by_a_model_of_all_of_them():
+    machine = Machine(1e-9, 1e12, 1e9, 1e5)
+    assert choose(2000, 1, 4, 10**10, machine, streamed=True).method == "landmarks"
+    assert choose(2000, 1, 4, 10**7, machine, streamed=True).method == "cholesky"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -125,6 +138,7 @@ def test_the_choice(n, machine, method):
         ({"landmarks": [3, 3]}, "more than once"),
         ({"landmarks": [0.5]}, "whole numbers"),
         ({"memory": 0}, "memory must be positive"),
+        ({"memory": "8 GB"}, "memory must be positive"),
         ({"memory": 1000}, "too little for 400 points"),
         ({"seconds": np.nan}, "seconds must be positive"),
         ({"rtol": 0}, "rtol must be"),
@@ -176,3 +190,62 @@ def test_the_command_line(samples, tmp_path):
         done = run(*wrong)
         assert done.returncode != 0
         assert words in done.stderr
+
+
+def test_labels_that_pandas_holds_as_objects(samples, tmp_path):
+    x, y = samples
+    labels = np.where(y[:, 0] > 0, "up", "down").astype(object)
+    model = fit(NET, x, labels, RIDGE, classify=True)
+    known = KernelModel.load(model.save(tmp_path / "model.npz"))
+    assert np.array_equal(known.predict(x[:20]), model.predict(x[:20]))
+    labels[7] = None
+    with pytest.raises(TypeError, match="is one missing"):
+        fit(NET, x, labels, RIDGE, classify=True)
+    labels[7] = np.nan
+    with pytest.raises(TypeError, match="is one missing"):
+        fit(NET, x, labels, RIDGE, classify=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"checkpoint": "/nowhere/state.npz"}, "no folder"),
+        ({"ridge": 0.0}, "need a positive ridge"),
+        ({"classify": True}, "must have shape \\(400"),
+    ],
+)
+def test_what_is_wrong_is_said_before_landmarks_are_chosen(samples, options, words, monkeypatch):
+    x, y = samples
+    monkeypatch.setattr("ntkcore.linalg.fitting._Fit.choose_landmarks", None)
+    y = y[:-1, 0] if "classify" in options else y
+    with pytest.raises((ValueError, OSError), match=words):
+        fit(NET, x, y, n_landmarks=20, **options)
+
+
+def test_a_killed_fit_goes_on_by_its_plan(samples, tmp_path, monkeypatch):
+    """Measured anew, memory and speed give another rank, or another number of landmarks."""
+    x, y = samples
+    file, step = tmp_path / "state.npz", cg_module._Run.step
+
+    def dies(self, columns):
+        if self.done >= 10:
+            raise KeyboardInterrupt
+        step(self, columns)
+
+    def choose(rank):
+        return lambda n, *_: FitPlan("cg", n, n, rank, 1, 1, 1.0)
+
+    monkeypatch.setattr(cg_module._Run, "step", dies)
+    monkeypatch.setattr("ntkcore.linalg.fitting.choose", choose(3))
+    with pytest.raises(KeyboardInterrupt):
+        fit(NET, x, y, 1e-6, checkpoint=file)
+    monkeypatch.setattr(cg_module._Run, "step", step)
+    monkeypatch.setattr("ntkcore.linalg.fitting.choose", choose(7))
+    said = []
+    whole = fit(NET, x, y, 1e-6, checkpoint=file, say=said.append)
+    assert "rank 3" in said[0]
+    K = nk.kernel(NET, x)
+    exact = K @ np.linalg.solve(K + 1e-6 * np.diagonal(K).mean() * np.eye(len(x)), y)
+    assert relative_error(whole.predict(x), exact) < 1e-4
+    with pytest.raises(ValueError, match="another problem"):  # asked for otherwise: a new plan
+        fit(NET, x, y, 1e-6, checkpoint=file, memory=1e9)

@@ -109,6 +109,33 @@ def test_it_goes_on_from_its_checkpoint(tmp_path):
         eigs(K, 6, method="krylov", checkpoint=file)
 
 
+def test_a_basis_of_another_kernel_is_refused(tmp_path):
+    """Of one that differs by less than a single product tells."""
+    file = tmp_path / "state.npz"
+
+    class Dies(InMemory):
+        def product(self, X, transposed=False):
+            if self.passes > 2:
+                raise KeyboardInterrupt
+            return super().product(X, transposed)
+
+    flat = rotated(SPECTRA["flat"])
+    with pytest.raises(KeyboardInterrupt):
+        eigs(Dies(flat), 2, method="krylov", checkpoint=file)
+    other = flat + 1e-7 * rotated(np.linspace(-1, 1, 300), seed=1)
+    with pytest.raises(ValueError, match="checkpoint of another kernel"):
+        eigs(other, 2, method="krylov", tolerance=1e-3, checkpoint=file)
+
+
+def test_residuals_hold_for_almost_all_eigenpairs():
+    """A last product with one vector does not tell the rounding of all."""
+    K = rotated(10.0 ** -np.arange(60.0))
+    for k in range(45, 61):
+        found = block_krylov(InMemory(K), k)
+        true = np.linalg.norm(K @ found.vectors - found.vectors * found.values, axis=0)
+        assert (true <= found.residuals).all()
+
+
 def test_what_does_not_converge_is_said():
     hard = rotated(1 - 1e-13 * np.arange(300.0))
     with pytest.raises(RuntimeError, match="not converged in 200 products"):

@@ -205,6 +205,8 @@ def test_too_little_memory_is_said():
         solve(np.eye(400), np.ones(400), 1.0, memory=100)
     with pytest.raises(ValueError, match="memory must be positive"):
         solve(np.eye(4), np.ones(4), 1.0, memory=0)
+    with pytest.raises(ValueError, match="memory must be positive"):
+        solve(np.eye(4), np.ones(4), 1.0, memory="1 GB")
 
 
 @pytest.mark.parametrize("method", ["auto", "krylov", "eigh", "lanczos"])

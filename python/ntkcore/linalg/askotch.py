@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ntkcore.engine.device_arrays import beside, to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
-from ntkcore.linalg.cg import CGResult, check_bounded, check_rtol
+from ntkcore.linalg.cg import CGResult, check_bounded, check_rtol, column_scales
 from ntkcore.linalg.checkpoints import Checkpoint
 from ntkcore.linalg.checks import NO_KERNEL, targets_of
 from ntkcore.linalg.cholesky import lower_solve
@@ -104,7 +104,8 @@ def askotch(
     kept = Checkpoint(
         None if checkpoint is None else check_place(checkpoint), ("w", "v", "z"), operator, *about
     )
-    run = _Run(operator, data, value, min(size, n), min(rank, size, n), diagonal, seed)
+    scales = column_scales(data)
+    run = _Run(operator, data / scales, value, min(size, n), min(rank, size, n), diagonal, seed)
     run.resume(kept.load())
     epoch, residuals = run.epoch, run.residuals()
     with progress_bar(max_passes * epoch, progress) as count:
@@ -120,7 +121,8 @@ def askotch(
                 residuals = run.residuals()
                 if callback is not None:
                     callback(operator.passes - start, residuals)
-    solution = beside(Y, run.w[:, 0] if flat else run.w)
+    solution = run.w * scales
+    solution = beside(Y, solution[:, 0] if flat else solution)
     passes, done = operator.passes - start, bool(residuals.max() <= rtol)
     return CGResult(solution, residuals, run.done, passes, done)
 
@@ -150,7 +152,8 @@ class _Run:
         self.norms = np.maximum(np.linalg.norm(Y, axis=0), np.finfo(float).tiny)
         self.seen = np.zeros(Y.shape[1])  # squares of an epoch's residuals, block by block
         nu = len(Y) / block
-        mu = min(ridge / float(diagonal.mean()), nu)
+        mean = float(diagonal.mean())
+        mu = ridge / mean if ridge < nu * mean else nu
         self.beta = 1 - (mu / nu) ** 0.5
         self.gamma = 1 / (mu * nu) ** 0.5
         self.alpha = 1 / (1 + self.gamma * nu)
@@ -197,7 +200,8 @@ class _Block:
 
     def __init__(self, K: Any, ridge: float, rank: int, rng: np.random.Generator) -> None:
         K = K.astype(np.float64, copy=False)
-        shift = float(np.finfo(np.float64).eps * K.trace())
+        double = np.finfo(np.float64)
+        shift = max(float(double.eps * K.trace()), float(double.tiny))  # of zero rows too
         omega = np.linalg.qr(rng.standard_normal((len(K), rank)))[0]
         image = K @ omega + shift * omega
         try:

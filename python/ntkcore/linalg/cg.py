@@ -97,7 +97,7 @@ def cg(
     check_bounded(diagonal, value, "conjugate gradients need")
     held = MEMORY // (n * operator.storage_dtype.itemsize)
     size = min(n // 4, held) if rank is None else min(int(rank), n)
-    about = diagonal.tobytes() + repr((size, seed)).encode()
+    about = data.tobytes() + diagonal.tobytes() + repr((size, seed)).encode()
     problem = Problem(operator, data, value, about, place)
     state = problem.checkpoint.load()
     precondition = _preconditioner(operator, value, size, seed)
@@ -244,9 +244,18 @@ def _dots(A: Any, B: Any) -> Any:
     return (A * B).sum(0)
 
 
+def column_scales(Y: Array) -> Array:
+    """Powers of 2 about the size of the columns: divided by them, without rounding, their squares
+    neither overflow nor vanish.
+    """
+    largest = np.abs(Y).max(0)
+    out: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
+    return out
+
+
 class Problem:
-    """(K + ridge I) X = Y, with columns of Y scaled to about 1 (by powers of 2,
-    so without rounding), and its checkpoint; ``about`` is what else it must agree with.
+    """(K + ridge I) X = Y, with columns of Y scaled to about 1, and its checkpoint; ``about`` are
+    the bits that it must agree with, beside the kernel and the ridge.
     """
 
     def __init__(
@@ -258,8 +267,6 @@ class Problem:
         file: Path | None,
     ) -> None:
         self.operator, self.ridge = operator, ridge
-        largest = np.abs(Y).max(0)
-        self.scale: Array = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1))))
+        self.scale = column_scales(Y)
         self.scaled: Array = Y / self.scale
-        of_this = (Y.tobytes(), about, repr((ridge, Y.shape)).encode())
-        self.checkpoint = Checkpoint(file, STATE, operator, *of_this)
+        self.checkpoint = Checkpoint(file, STATE, operator, about, repr((ridge, Y.shape)).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,24 +105,27 @@ def choose(
     machine: Machine,
     method: str = "auto",
     n_landmarks: int | None = None,
+    streamed: bool = False,
 ) -> FitPlan:
     """The plan of a method; of "auto" that of the fastest exact one within memory and time, else
-    landmarks. ValueError where nothing fits into the memory.
+    landmarks. ValueError where nothing fits into the memory. Streamed data are held by the model of
+    an exact method only.
     """
     if method not in ("auto", *METHODS):
         raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}, not {method!r}")
     if n_landmarks is not None and method in EXACT:
         raise ValueError(f"n_landmarks has no effect with method={method!r}: leave it out")
     problem = _Problem(n, outputs, itemsize, data_bytes + SLACK, machine)
+    restricted = replace(problem, held=SLACK) if streamed else problem
     if method == "landmarks" or n_landmarks is not None:
-        return problem.landmarks(n_landmarks)
+        return restricted.landmarks(n_landmarks)
     plans = [problem.plan(name) for name in EXACT if method in ("auto", name)]
     if method != "auto":
         return plans[0]
     fitting = [p for p in plans if p.memory <= machine.memory and p.seconds <= machine.seconds]
     if fitting:
         return min(fitting, key=lambda p: p.seconds)
-    return problem.landmarks(None, "; ".join(_too_much(p, machine) for p in plans))
+    return restricted.landmarks(None, "; ".join(_too_much(p, machine) for p in plans))
 
 
 def _too_much(plan: FitPlan, machine: Machine) -> str:
@@ -158,9 +161,10 @@ class _Problem:
     def _cg(self) -> tuple[int, int, float, float]:
         """Of the 40 iterations that a rank of n/10 takes at usual ridges; more below it."""
         n, vectors = self.n, 48 * self.n * self.outputs
-        room = max(self.machine.memory - self.held - vectors, 0)
-        rank = int(min(n // 4, 0.6 * room // (n * self.itemsize)))
-        memory = vectors + n * rank * self.itemsize + 16 * rank**2
+        room = 0.6 * max(self.machine.memory - self.held - vectors, 0)
+        column = n * self.itemsize  # of r columns and 16 r^2 bytes, as many as fit into the room
+        rank = int(min(n / 4, 2 * room / (column + (column**2 + 64 * room) ** 0.5)))
+        memory = vectors + column * rank + 16 * rank**2
         passes = int(min(1000, 40 * max(1, n / 10 / max(rank, 1)) ** 0.5))
         seconds = passes * n**2 / 2 * self.machine.pair + n * rank * self.machine.pair
         return rank, passes, memory, seconds + 2 * n * rank**2 / self.machine.flops

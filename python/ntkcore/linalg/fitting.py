@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,13 @@ from ntkcore.linalg.cg import cg, check_rtol
 from ntkcore.linalg.checks import check_real, targets_of
 from ntkcore.linalg.choice import POOL, FitPlan, Machine, choose, operations_per_second
 from ntkcore.linalg.cholesky import Cholesky
-from ntkcore.linalg.landmarks import LandmarkRegression
+from ntkcore.linalg.landmarks import LandmarkRegression, check_determined
 from ntkcore.linalg.matrix_free import MatrixFree
 from ntkcore.linalg.noise import check_ridge, ridge_of
 from ntkcore.linalg.rpcholesky import rpcholesky
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.text import from_json
-from ntkcore.store.files import check_place, writing
+from ntkcore.store.files import check_place, write, writing
 from ntkcore.store.planning import seconds_per_pair
 
 Array = npt.NDArray[Any]
@@ -150,8 +154,8 @@ def fit(
         Whose workers do the products of iterations, see `MatrixFree`; all else is done here.
     seed : int, default=0
     checkpoint : path, optional
-        A file (.npz) that keeps an iteration's state: the same call goes on from it. With it give
-        ``method`` too, since "auto" measures anew.
+        A file (.npz) that keeps an iteration's state, and beside it a file (.plan) the plan: the
+        same call goes on from it.
     progress : bool, optional
     say : callable, optional
         Called with the plan before the work, and with what came out.
@@ -183,7 +187,14 @@ def fit(
     check_count("seed", seed, 0)
     check_executor(executor)
     samples, _ = check_samples(x, None, dtype)
-    targets, classes = class_targets(y) if classify else (np.asarray(y), None)
+    if checkpoint is not None:
+        checkpoint = check_place(checkpoint)
+    if np.shape(y)[:1] != (len(samples),):
+        raise ValueError(
+            f"y must have shape ({len(samples)}, …), a row a sample, not {np.shape(y)}; in a CSV of"
+            " labels a line of names counts too"
+        )
+    targets, classes = class_targets(_labels(y)) if classify else (np.asarray(y), None)
     Y, flat = targets_of(targets, len(samples), "y")
     chosen = _landmarks_of(landmarks, len(samples))
     if chosen is not None:
@@ -192,11 +203,17 @@ def fit(
         check_count("n_landmarks", n_landmarks, 1)
         if n_landmarks > len(samples):
             raise ValueError(f"{n_landmarks} landmarks are more than the {len(samples)} samples")
-    workers = thread_count(threads) if executor is None else Remote(executor).threads
-    machine = _machine(net, samples, get, memory, seconds, max(workers, 1))
-    held = 0 if isinstance(samples, Streamed) else samples.nbytes
-    itemsize = samples.dtype.itemsize
-    plan = choose(len(samples), Y.shape[1], itemsize, held, machine, method, n_landmarks)
+
+    def measured() -> FitPlan:
+        workers = thread_count(threads) if executor is None else Remote(executor).threads
+        machine = _machine(net, samples, get, memory, seconds, max(workers, 1))
+        itemsize, streamed = samples.dtype.itemsize, isinstance(samples, Streamed)
+        held = math.prod(samples.shape) * itemsize
+        return choose(len(Y), Y.shape[1], itemsize, held, machine, method, n_landmarks, streamed)
+
+    asked = [samples.shape, Y.shape[1], method, n_landmarks, memory, seconds]
+    plan = measured() if checkpoint is None else _remembered(checkpoint, asked, measured)
+    check_determined(len(samples), plan.landmarks, ridge)
     say = say or (lambda text: None)
     say(f"{plan}")
     job = _Fit(
@@ -209,6 +226,34 @@ def fit(
         solution, kept = job.whole(), np.asarray(samples)
     say(job.outcome)
     return KernelModel(net, get, kept, solution[:, 0] if flat else solution, classes)
+
+
+def _remembered(checkpoint: Path, asked: list[Any], measured: Callable[[], FitPlan]) -> FitPlan:
+    """The plan that a checkpoint was begun with, kept beside it: measured anew, it would be another
+    one. A new one where something else was asked for.
+    """
+    file, key = Path(f"{checkpoint}.plan"), json.dumps(asked, default=str)
+    if checkpoint.exists() and file.exists():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # not a file of ours
+            known = json.loads(file.read_text(encoding="utf-8"))
+            if known["asked"] == key:
+                return FitPlan(**known["plan"])
+    plan = measured()
+    write(file, json.dumps({"asked": key, "plan": asdict(plan)}))
+    return plan
+
+
+def _labels(y: npt.ArrayLike) -> Array:
+    """Of one kind, which a model file holds; columns of pandas hold strings as objects."""
+    given = np.asarray(y)
+    if given.dtype.kind not in "OT":
+        return given
+    if all(isinstance(label, str) for label in given.flat):
+        return given.astype(str)
+    found = np.array(given.tolist())
+    if found.dtype.kind not in "fiub":
+        raise TypeError("y must hold labels of one kind, numbers or strings: is one missing?")
+    return found
 
 
 def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
@@ -273,7 +318,7 @@ def _machine(
         free = free_bytes()
         memory = np.inf if free is None else MEMORY_SHARE * free
     for name, value in (("memory", memory), ("seconds", seconds)):
-        if not value > 0:
+        if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
             raise ValueError(f"{name} must be positive, not {value!r}")
     pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / workers
     return Machine(pair, operations_per_second(), float(memory), float(seconds))

@@ -26,8 +26,8 @@ class Krylov:
     """Eigenpairs, largest first: ``values`` (k,), ``vectors`` (n, k) where the operator's lie.
 
     ``residuals`` (k,): |K v - value v|, rounding included: within it of each value there is an
-    eigenvalue. ``rest``: no other eigenvalue exceeds it, unless the random start was orthogonal to
-    its vector.
+    eigenvalue. ``rest``: no other eigenvalue exceeds it, unless the start, which is random, hardly
+    holds its vector: below about n^-1/2 a tolerance lets none go unnoticed.
     """
 
     values: Array
@@ -59,7 +59,8 @@ def block_krylov(
     after 200 products. Musco & Musco 2015, algorithm 2; the restart is Wu & Simon's (2000).
     """
     keeper = Checkpoint(checkpoint, ("V", "T", "size"), operator, repr((k, seed)).encode())
-    run = _Run(operator, min(k + OVERSAMPLING, operator.shape[0]), seed, keeper.load())
+    state = keeper.load()
+    run = _Run(operator, min(k + OVERSAMPLING, operator.shape[0]), seed, state)
     while True:
         run.step()
         values, small, residuals = run.ritz()
@@ -76,6 +77,8 @@ def block_krylov(
     values, residuals, unit = values[:k], residuals[:k], run.unit
     rest = 0.0 if k == operator.shape[0] else float(values[-1] + np.linalg.norm(residuals))
     vectors = run.basis @ run.xp.asarray(small[:, :k])
+    if state is not None:
+        residuals = run.looked_at(values, vectors, residuals, checkpoint)
     return Krylov(values * unit, vectors, residuals * unit, rest * unit)
 
 
@@ -118,7 +121,9 @@ class _Run:
         self.known, self.new = self.size, len(products.T)
         self.beyond, sizes, right = self.xp.linalg.svd(W, full_matrices=False)
         sizes = to_host(sizes)
-        self.noise = math.sqrt(W.size) * EPS * float(np.abs(self.T).max())
+        values, small = np.linalg.eigh(self.T[: self.size, : self.size])
+        self.values, self.small = values[::-1], small[:, ::-1]
+        self.noise = math.sqrt(self.V.size) * EPS * float(np.abs(values).max())
         keep = int((sizes > self.noise).sum())
         self.beyond = self.beyond[:, :keep]
         self.tail = sizes[:keep, None] * to_host(right)[:keep]
@@ -132,10 +137,23 @@ class _Run:
         """Ritz values, largest first, their coordinates, and the norms of their residuals:
         K V = V T + beyond tail E^T, E the newest vectors' columns.
         """
-        values, small = np.linalg.eigh(self.T[: self.size, : self.size])
-        values, small = values[::-1], small[:, ::-1]
-        outside = np.linalg.norm(self.tail @ small[self.size - self.new :], axis=0)
-        return values, small, outside + self.noise
+        outside = np.linalg.norm(self.tail @ self.small[self.size - self.new :], axis=0)
+        return self.values, self.small, outside + self.noise
+
+    def looked_at(self, values: Array, vectors: Any, residuals: Array, file: Path | None) -> Array:
+        """The residuals themselves, by one more product, for a basis that another run began;
+        ValueError where they say that its kernel was another one, by more than rounding.
+        """
+        apart = self.operator.product(vectors) / self.unit - vectors * self.xp.asarray(values)
+        found: Array = to_host(self.xp.linalg.norm(apart, axis=0))
+        rounding = len(self.V) ** 0.5 * float(np.finfo(self.operator.storage_dtype).eps)
+        allowed = rounding * float(np.abs(self.values).max())
+        if found.max() > residuals.max() + allowed:
+            raise ValueError(
+                f"{file} is the checkpoint of another kernel: its eigenvectors' residuals are"
+                f" {found.max() * self.unit:.1e} here; delete it to begin anew"
+            )
+        return np.maximum(found, residuals)
 
     def make_room(self, small: Array) -> None:
         """The next vectors: those beyond, in a basis of the leading Ritz vectors when it is full.

@@ -103,13 +103,14 @@ class LandmarkRegression:
         data, flat = targets_of(to_host(Y), n)
         check_ridge(ridge)
         check_iteration(rtol, maxiter, every)
-        if ridge == 0 and n > SKETCH * m:
-            raise ValueError(f"{n} samples on {m} landmarks need a positive ridge")
+        check_determined(n, m, ridge)
         place = None if checkpoint is None else check_place(checkpoint)
         start = samples.passes
         system = _Whitened(samples, inner, ridge, progress)
         rows, right = system.summary(data, seed)
-        problem = Problem(system, right, ridge, repr(seed).encode(), place)
+        # Not of the right side: other threads or tiles round it otherwise.
+        about = data.tobytes() + repr((n, seed)).encode()
+        problem = Problem(system, right, ridge, about, place)
         state = problem.checkpoint.load()
         precondition = _inverse(system.gram(rows), ridge)
         del rows  # as large as all else
@@ -128,6 +129,12 @@ class LandmarkRegression:
         cross = check_matrix(to_host(K_test), "K_test", (None, len(self.coefficients)))
         out: Array = cross @ self.coefficients
         return out
+
+
+def check_determined(n: int, m: int, ridge: float) -> None:
+    """ValueError where a sketch cannot precondition the problem without a ridge."""
+    if ridge == 0 and n > SKETCH * m:
+        raise ValueError(f"{n} samples on {m} landmarks need a positive ridge")
 
 
 class _Whitened:

@@ -40,7 +40,8 @@ def eigs(
         so that there are few of them; holds 8 (k + 10) vectors. "eigh": all of them, from a matrix.
         "lanczos": SciPy's, a vector a pass. "auto": "krylov" for k below n/10, else "eigh".
     tolerance : float, default=1e-10
-        Of the residuals |K v - value v|, relative to the largest eigenvalue.
+        Of the residuals |K v - value v|, relative to the largest eigenvalue. Where it is loose,
+        above about n^-1/2, larger eigenvalues may go unnoticed.
     seed : int, default=0
         Of the start vectors.
     checkpoint : path, optional

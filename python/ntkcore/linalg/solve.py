@@ -11,6 +11,7 @@ or times the mean diagonal with ``relative=True``.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def solve(
 
 def _chosen(K: Any, memory: float, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The method that the memory allows, and its options."""
-    if not memory > 0:
+    if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
         raise ValueError(f"memory must be positive, not {memory!r}")
     dense = isinstance(K, (np.ndarray, list)) or on_device(K)
     if dense and len(K) <= LARGEST_DENSE and 8 * len(K) ** 2 <= memory:
