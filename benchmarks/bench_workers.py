@@ -42,7 +42,7 @@ def started(workers: int) -> contextlib.ExitStack:
     stack = contextlib.ExitStack()
     cluster = stack.enter_context(
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=60
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=60
         )
     )
     stack.client = stack.enter_context(Client(cluster))  # type: ignore[attr-defined]
