@@ -5,8 +5,9 @@
 MatrixFree, 3 hidden layers, 20 features, float32, one column; workers of one thread, on this
 machine, with client and scheduler in this process. Bare bound: the product on one thread here. Core
 time is counted per process; `by core time` is the gain on two cores that nobody else uses: one
-worker's core time (client and scheduler are on the other core) over half of all with two. Then conjugate gradients while random workers are
-killed with SIGKILL, 20 in all: the answer must be that of no executor, bit for bit.
+worker's core time (client and scheduler are on the other core) over half of all with two. Then
+conjugate gradients while random workers are killed with SIGKILL, 20 in all: the answer must be that
+of no executor, bit for bit.
 """
 
 from __future__ import annotations
@@ -107,22 +108,22 @@ class Killer(threading.Thread):
                     self.left -= 1
 
 
-def killed(n: int = 5000) -> dict[str, Any]:
+def killed(n: int = 3000) -> dict[str, Any]:
     """Conjugate gradients until all kills are done."""
     x = np.random.default_rng(0).standard_normal((n, FEATURES)).astype("f4")
     y = np.sin(2 * x[:, :1].astype(float))
-    options: dict[str, Any] = {"relative": True, "rank": 20, "rtol": 1e-9}
+    options: dict[str, Any] = {"relative": True, "rank": 100, "rtol": 1e-6}
     with started(2) as two, one_blas_thread:
         client = two.client  # type: ignore[attr-defined]
-        expected = cg(MatrixFree(NET, x, tile=512, threads=1), y, 1e-4, **options)
+        expected = cg(MatrixFree(NET, x, tile=512, threads=1), y, 1e-2, **options)
         K = MatrixFree(NET, x, tile=512, executor=client)
-        quiet = measure(lambda: cg(K, y, 1e-4, **options))[1]
+        quiet = measure(lambda: cg(K, y, 1e-2, **options))[1]
         killer = Killer(client, KILLS)
         killer.start()
         walls, kills = [], []
         while killer.left > 0:
             before, results = killer.left, list[Any]()
-            walls.append(measure(lambda kept=results: kept.append(cg(K, y, 1e-4, **options)))[1])
+            walls.append(measure(lambda kept=results: kept.append(cg(K, y, 1e-2, **options)))[1])
             kills.append(before - killer.left)
             difference = float(np.abs(results[0].x - expected.x).max())
             require("conjugate gradients with deaths", difference, 0.0)
@@ -133,6 +134,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=40_000)
     n = parser.parse_args().n
+    deaths = killed()
+    print(
+        f"conjugate gradients, n={deaths['n']}, {deaths['passes']:.0f} passes,"
+        f" {deaths['quiet']:.0f} s; with {deaths['kills']} kills {deaths['walls']} s: same bits",
+        flush=True,
+    )
     found = passes(n)
     bare, one, two = (found[name] for name in ("bare", "one", "two"))
     print(
@@ -141,11 +148,6 @@ def main() -> None:
         f" two {two['wall']:.2f} s ({two['workers']:.2f} and {two['here']:.2f} here):"
         f" {found['ratio']:.2f} x (goal {GOAL}), by core time {found['by core time']:.2f} x",
         flush=True,
-    )
-    deaths = killed()
-    print(
-        f"conjugate gradients, n={deaths['n']}, {deaths['passes']:.0f} passes,"
-        f" {deaths['quiet']:.0f} s; with {deaths['kills']} kills {deaths['walls']} s: same bits"
     )
     if n == parser.get_default("n"):
         print(f"written: {write('workers', {'product': found, 'deaths': deaths})}")
