@@ -3,9 +3,11 @@
     python benchmarks/bench_workers.py [--n 40000]
 
 MatrixFree, 3 hidden layers, 20 features, float32, one column; workers of one thread, on this
-machine, with client and scheduler in a third process. Bare bound: the product on one thread of
-this process. Core time is counted per process. Then conjugate gradients while random workers are
-killed with SIGKILL, 20 in all: the answer must be that of no executor, bit for bit.
+machine, with client and scheduler in this process. Bare bound: the product on one thread here. Core
+time is counted per process; `by core time` is the gain on two cores that nobody else uses: one
+worker's core time (client and scheduler are on the other core) over half of all with two. Then
+conjugate gradients while random workers are killed with SIGKILL, 20 in all: the answer must be that
+of no executor, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from ntkcore import MatrixFree, cg, mlp
 from ntkcore.engine.tiles import one_blas_thread
 from ntkcore.linalg.products import square_groups
 
-FEATURES, REPEATS, KILLS, GOAL = 20, 5, 20, 1.8
+FEATURES, REPEATS, KILLS, GOAL = 20, 3, 20, 1.8
 NET = mlp(3)
 
 
@@ -42,7 +44,7 @@ def started(workers: int) -> contextlib.ExitStack:
     stack = contextlib.ExitStack()
     cluster = stack.enter_context(
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=60
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=60
         )
     )
     stack.client = stack.enter_context(Client(cluster))  # type: ignore[attr-defined]
@@ -78,7 +80,9 @@ def passes(n: int) -> dict[str, Any]:
     }
     ratios = [a["wall"] / b["wall"] for a, b in zip(rows["one"], rows["two"], strict=True)]
     groups = len(square_groups((n, n), operators["bare"].tile, True))
-    return {"n": n, "groups": groups, "ratio": statistics.median(ratios), "ratios": ratios} | found
+    by_core = 2 * found["one"]["workers"] / (found["two"]["workers"] + found["two"]["here"])
+    gain = {"ratio": statistics.median(ratios), "ratios": ratios, "by core time": by_core}
+    return {"n": n, "groups": groups} | gain | found
 
 
 def started_up(nanny: Any) -> bool:
@@ -104,22 +108,22 @@ class Killer(threading.Thread):
                     self.left -= 1
 
 
-def killed(n: int = 10_000) -> dict[str, Any]:
+def killed(n: int = 3000) -> dict[str, Any]:
     """Conjugate gradients until all kills are done."""
     x = np.random.default_rng(0).standard_normal((n, FEATURES)).astype("f4")
     y = np.sin(2 * x[:, :1].astype(float))
-    options: dict[str, Any] = {"relative": True, "rank": 20, "rtol": 1e-9}
+    options: dict[str, Any] = {"relative": True, "rank": 100, "rtol": 1e-6}
     with started(2) as two, one_blas_thread:
         client = two.client  # type: ignore[attr-defined]
-        expected = cg(MatrixFree(NET, x, tile=1024, threads=1), y, 1e-4, **options)
-        K = MatrixFree(NET, x, tile=1024, executor=client)
-        quiet = measure(lambda: cg(K, y, 1e-4, **options))[1]
+        expected = cg(MatrixFree(NET, x, tile=512, threads=1), y, 1e-2, **options)
+        K = MatrixFree(NET, x, tile=512, executor=client)
+        quiet = measure(lambda: cg(K, y, 1e-2, **options))[1]
         killer = Killer(client, KILLS)
         killer.start()
         walls, kills = [], []
         while killer.left > 0:
             before, results = killer.left, list[Any]()
-            walls.append(measure(lambda kept=results: kept.append(cg(K, y, 1e-4, **options)))[1])
+            walls.append(measure(lambda kept=results: kept.append(cg(K, y, 1e-2, **options)))[1])
             kills.append(before - killer.left)
             difference = float(np.abs(results[0].x - expected.x).max())
             require("conjugate gradients with deaths", difference, 0.0)
@@ -130,18 +134,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=40_000)
     n = parser.parse_args().n
+    deaths = killed()
+    print(
+        f"conjugate gradients, n={deaths['n']}, {deaths['passes']:.0f} passes,"
+        f" {deaths['quiet']:.0f} s; with {deaths['kills']} kills {deaths['walls']} s: same bits",
+        flush=True,
+    )
     found = passes(n)
     bare, one, two = (found[name] for name in ("bare", "one", "two"))
     print(
         f"n={n}, {found['groups']} groups: bare {bare['wall']:.2f} s ({bare['here']:.2f} of core"
         f" time); one worker {one['wall']:.2f} s ({one['workers']:.2f} and {one['here']:.2f} here),"
         f" two {two['wall']:.2f} s ({two['workers']:.2f} and {two['here']:.2f} here):"
-        f" {found['ratio']:.2f} x (goal {GOAL})"
-    )
-    deaths = killed()
-    print(
-        f"conjugate gradients, n={deaths['n']}, {deaths['passes']:.0f} passes,"
-        f" {deaths['quiet']:.0f} s; with {deaths['kills']} kills {deaths['walls']} s: same bits"
+        f" {found['ratio']:.2f} x (goal {GOAL}), by core time {found['by core time']:.2f} x",
+        flush=True,
     )
     if n == parser.get_default("n"):
         print(f"written: {write('workers', {'product': found, 'deaths': deaths})}")

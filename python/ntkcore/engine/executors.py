@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 PATIENCE = 30.0  # seconds without any worker after which the work is given up
 ATTEMPTS = 10  # of a piece whose workers die
+LARGE = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}  # vectors travel as they are
 
 
 class Workers(Protocol):
@@ -72,8 +73,11 @@ class Remote:
         if self.client is None:
             started: Future[Any] = self.executor.submit(function, *arguments)
             return started
-        # Dask's own get_executor() loses a future whose result dies while it travels.
-        there, here = self.client.submit(function, *arguments, pure=False), Future[Any]()
+        import dask.config
+
+        here: Future[Any] = Future()
+        with dask.config.set(LARGE):  # Dask's own get_executor() loses futures whose results die
+            there = self.client.submit(function, *arguments, pure=False)
         here.add_done_callback(lambda future: there.cancel() if future.cancelled() else None)
         there.add_done_callback(functools.partial(_passed_on, here))
         return here
