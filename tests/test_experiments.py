@@ -173,7 +173,7 @@ SPOILED = {
         "network_half": a["network_half"] * [1, 1, 2]
     },
     # Both parameterizations are the standard one.
-    ("learning_rate_transfer", "excess loss at the transferred rate, maximal"): lambda a: {
+    ("learning_rate_transfer", "the standard one over it"): lambda a: {
         "loss": a["loss"][[1, 1]],
         "best": a["best"][[1, 1]],
     },

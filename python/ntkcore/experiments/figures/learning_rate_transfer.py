@@ -110,7 +110,7 @@ def expected(config: Config, arrays: dict[str, Any]) -> list[Criterion]:
     )
     return [
         Criterion("excess loss at the transferred rate, maximal update", excess[0], high=0.35),
-        Criterion("excess loss there, standard over maximal update", ratio, 2),
+        Criterion("excess loss there, the standard one over it", ratio, 2),
         Criterion("octaves by which the best rate moves, maximal update", abs(moved[0]), high=1.5),
         Criterion("octaves by which the best rate falls, standard", -moved[1], 1),
         Criterion(
