@@ -200,6 +200,12 @@ def test_the_method_that_memory_allows(memory, taken, monkeypatch):
         assert found[0][1]["rank"] == 80
 
 
+def test_options_of_an_iteration_ask_for_one():
+    _, K, Y = problem(60)
+    exact = np.linalg.solve(K + 0.1 * np.eye(60), Y)
+    assert relative_error(solve(K, Y, 0.1, rtol=1e-10), exact) < 1e-8
+
+
 def test_too_little_memory_is_said():
     with pytest.raises(ValueError, match="too little for 400 points: even ASkotch"):
         solve(np.eye(400), np.ones(400), 1.0, memory=100)

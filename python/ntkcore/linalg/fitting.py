@@ -37,6 +37,7 @@ from ntkcore.store.planning import seconds_per_pair
 Array = npt.NDArray[Any]
 MEMORY_SHARE = 0.5  # of what is free, by default
 SECONDS = 3600.0  # by default
+LOOKS = 10  # iterations between two residuals that are said
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def fit(
         same call goes on from it.
     progress : bool, optional
     say : callable, optional
-        Called with the plan before the work, and with what came out.
+        Called with the plan before the work, the residual as it goes, and what came out.
 
     Returns
     -------
@@ -217,7 +218,7 @@ def fit(
     say = say or (lambda text: None)
     say(f"{plan}")
     job = _Fit(
-        net, samples, Y, ridge, plan, get, rtol, threads, executor, seed, checkpoint, progress
+        net, samples, Y, ridge, plan, get, rtol, threads, executor, seed, checkpoint, progress, say
     )
     if plan.method == "landmarks":
         at = job.choose_landmarks(landmarks) if chosen is None else chosen
@@ -340,7 +341,14 @@ class _Fit:
     seed: int
     checkpoint: str | Path | None
     progress: bool | None
+    say: Callable[[str], None]
     outcome: str = ""
+
+    def look(self, done: float, residuals: Array) -> None:
+        """Says the residual of an iteration, every tenth time; ASkotch looks as rarely itself."""
+        if self.plan.method == "askotch" or done % LOOKS == 0:
+            unit = "passes" if self.plan.method == "askotch" else "iterations"
+            self.say(f"{done:.0f} {unit}: residual {residuals.max():.1e}")
 
     def whole(self) -> Array:
         """Coefficients of all samples."""
@@ -358,6 +366,7 @@ class _Fit:
             "seed": self.seed,
             "checkpoint": self.checkpoint,
             "progress": self.progress,
+            "callback": self.look,
         }
         if self.plan.method == "cg":
             result = cg(operator, self.Y, self.ridge, rank=self.plan.rank, **common)
@@ -396,6 +405,7 @@ class _Fit:
             seed=self.seed,
             checkpoint=self.checkpoint,
             progress=self.progress,
+            callback=self.look,
         )
         self.outcome = (
             f"the restricted problem of {len(at)} landmarks to a residual of {self.rtol:.0e},"

@@ -49,7 +49,7 @@ class LandmarkRegression:
     maxiter : int, default=500
     seed : int, default=0
         Of the random combinations.
-    checkpoint, every, progress
+    checkpoint, every, progress, callback
         As for `cg`; K_nm is read once more where it goes on.
 
     Attributes
@@ -94,6 +94,7 @@ class LandmarkRegression:
         checkpoint: str | Path | None = None,
         every: int = 5,
         progress: bool | None = None,
+        callback: Callable[[int, Array], None] | None = None,
     ) -> None:
         inner = to_host(square_kernel(K_mm))
         samples = as_operator(K_nm)
@@ -114,7 +115,7 @@ class LandmarkRegression:
         state = problem.checkpoint.load()
         precondition = _inverse(system.gram(rows), ridge)
         del rows  # as large as all else
-        run = iterate(problem, precondition, state, rtol, maxiter, every, False, None)
+        run = iterate(problem, precondition, state, rtol, maxiter, every, False, callback)
         if run.residuals.max() > rtol:
             raise RuntimeError(
                 f"the residual is {run.residuals.max():.1e} after {run.done} iterations: raise"

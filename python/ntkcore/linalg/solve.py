@@ -102,7 +102,8 @@ def _chosen(K: Any, memory: float, options: dict[str, Any]) -> tuple[str, dict[s
     if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
         raise ValueError(f"memory must be positive, not {memory!r}")
     dense = isinstance(K, (np.ndarray, list)) or on_device(K)
-    if dense and len(K) <= LARGEST_DENSE and 8 * len(K) ** 2 <= memory:
+    direct = set(options) <= {"relative", "overwrite"}  # others are an iteration's
+    if dense and direct and len(K) <= LARGEST_DENSE and 8 * len(K) ** 2 <= memory:
         return "cholesky", options
     operator = as_operator(K)
     n, itemsize = operator.shape[0], operator.storage_dtype.itemsize
