@@ -47,9 +47,13 @@ class _StreamedRidge(BaseEstimator):
             self._solved = self.ridge, least_norm(whole, self.moments_, shift, overwrite=True)
         return self._solved[1].reshape(-1, *self._target_shape)
 
-    def _start(self) -> None:
+    def _fit_anew(self: Any, X: npt.ArrayLike, y: npt.ArrayLike) -> None:
+        """Forgets all rows, adds these and solves."""
+        check_ridge(self.ridge)
         for name in ("gram_", "moments_", "n_samples_seen_", "classes_"):
             self.__dict__.pop(name, None)
+        self.partial_fit(X, y)
+        _ = self.coef_
 
     def _add(self, Z: Array, targets: Array) -> None:
         """Z^T Z, its lower triangle, and Z^T Y go on: products of some rows in the precision of Z
@@ -145,10 +149,7 @@ class StreamedRidge(MultiOutputMixin, RegressorMixin, _StreamedRidge):
         TypeError, ValueError
             For data or a ridge that do not fit.
         """
-        check_ridge(self.ridge)
-        self._start()
-        self.partial_fit(X, y)
-        _ = self.coef_
+        self._fit_anew(X, y)
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> StreamedRidge:
@@ -216,10 +217,7 @@ class StreamedRidgeClassifier(ClassifierMixin, _StreamedRidge):
         TypeError, ValueError
             For data or a ridge that do not fit.
         """
-        check_ridge(self.ridge)
-        self._start()
-        self.partial_fit(X, y)
-        _ = self.coef_
+        self._fit_anew(X, y)
         return self
 
     def partial_fit(
