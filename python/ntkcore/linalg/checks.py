@@ -105,6 +105,12 @@ def refuse_asymmetric_operator(operator: Any) -> None:
         )
 
 
+def check_positive(value: Any, name: str) -> None:
+    """ValueError for what is no number > 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+        raise ValueError(f"{name} must be positive, not {value!r}")
+
+
 def check_tolerance(tolerance: Any) -> None:
     """ValueError for what is no number in [0, 1)."""
     if (

@@ -8,7 +8,6 @@ import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ntkcore.engine.kernels import kernel
 from ntkcore.engine.streamed import Streamed, check_samples
 from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import cg, check_rtol
-from ntkcore.linalg.checks import check_real, targets_of
+from ntkcore.linalg.checks import check_positive, check_real, targets_of
 from ntkcore.linalg.choice import POOL, FitPlan, Machine, choose, operations_per_second
 from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.landmarks import LandmarkRegression, check_determined
@@ -319,8 +318,7 @@ def _machine(
         free = free_bytes()
         memory = np.inf if free is None else MEMORY_SHARE * free
     for name, value in (("memory", memory), ("seconds", seconds)):
-        if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
-            raise ValueError(f"{name} must be positive, not {value!r}")
+        check_positive(value, name)
     pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / workers
     return Machine(pair, operations_per_second(), float(memory), float(seconds))
 

@@ -63,7 +63,7 @@ def block_krylov(
     run = _Run(operator, min(k + OVERSAMPLING, operator.shape[0]), seed, state)
     while True:
         run.step()
-        values, small, residuals = run.ritz()
+        values, residuals = run.values, run.residuals
         if run.complete or residuals[:k].max() <= tolerance * np.abs(values).max():
             break
         if run.done >= LONGEST:
@@ -72,11 +72,11 @@ def block_krylov(
                 f" {residuals[:k].max() / np.abs(values).max():.1e} of the largest eigenvalue; ask"
                 " for another number of them, or a larger tolerance"
             )
-        run.make_room(small)
+        run.make_room()
         keeper.save(*run.state())
     values, residuals, unit = values[:k], residuals[:k], run.unit
     rest = 0.0 if k == operator.shape[0] else float(values[-1] + np.linalg.norm(residuals))
-    vectors = run.basis @ run.xp.asarray(small[:, :k])
+    vectors = run.basis @ run.xp.asarray(run.small[:, :k])
     if state is not None:
         residuals = run.looked_at(values, vectors, residuals, checkpoint)
     return Krylov(values * unit, vectors, residuals * unit, rest * unit)
@@ -111,34 +111,30 @@ class _Run:
         return self.V[:, : self.size]
 
     def step(self) -> None:
-        """Multiplies the newest vectors."""
+        """Multiplies the newest vectors; Ritz values, largest first, their coordinates, and the
+        norms of their residuals: K V = V T + beyond tail E^T, E the newest vectors' columns.
+        """
         fresh = slice(self.known, self.size)
         W = self.operator.product(self.V[:, fresh]) / self.unit
         self.done += 1
         products = to_host(self._orthogonalise(W))
         self.T[: self.size, fresh], self.T[fresh, : self.size] = products, products.T
         self.T[fresh, fresh] = (products[fresh] + products[fresh].T) / 2
-        self.known, self.new = self.size, len(products.T)
+        self.known = self.size
         self.beyond, sizes, right = self.xp.linalg.svd(W, full_matrices=False)
         sizes = to_host(sizes)
         values, small = np.linalg.eigh(self.T[: self.size, : self.size])
         self.values, self.small = values[::-1], small[:, ::-1]
-        self.noise = math.sqrt(self.V.size) * EPS * float(np.abs(values).max())
-        keep = int((sizes > self.noise).sum())
+        noise = math.sqrt(self.V.size) * EPS * float(np.abs(values).max())
+        keep = int((sizes > noise).sum())
         self.beyond = self.beyond[:, :keep]
-        self.tail = sizes[:keep, None] * to_host(right)[:keep]
+        tail = sizes[:keep, None] * to_host(right)[:keep]
+        self.residuals = np.linalg.norm(tail @ self.small[fresh], axis=0) + noise
 
     @property
     def complete(self) -> bool:
         """No direction is left."""
         return self.size == len(self.V)
-
-    def ritz(self) -> tuple[Array, Array, Array]:
-        """Ritz values, largest first, their coordinates, and the norms of their residuals:
-        K V = V T + beyond tail E^T, E the newest vectors' columns.
-        """
-        outside = np.linalg.norm(self.tail @ self.small[self.size - self.new :], axis=0)
-        return self.values, self.small, outside + self.noise
 
     def looked_at(self, values: Array, vectors: Any, residuals: Array, file: Path | None) -> Array:
         """The residuals themselves, by one more product, for a basis that another run began;
@@ -155,7 +151,7 @@ class _Run:
             )
         return np.maximum(found, residuals)
 
-    def make_room(self, small: Array) -> None:
+    def make_room(self) -> None:
         """The next vectors: those beyond, in a basis of the leading Ritz vectors when it is full.
 
         An invariant subspace goes on with random ones.
@@ -164,7 +160,7 @@ class _Run:
         if not more.shape[1]:
             more = self._normal(min(self.block, len(self.V) - self.size))
         if self.size + more.shape[1] > self.V.shape[1]:
-            leading = small[:, : self.block]
+            leading = self.small[:, : self.block]
             T = leading.T @ self.T[: self.size, : self.size] @ leading
             kept = self.basis @ self.xp.asarray(leading)
             self.size = self.known = self.block

@@ -11,7 +11,6 @@ or times the mean diagonal with ``relative=True``.
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ntkcore.engine.device_arrays import on_device
 from ntkcore.engine.inputs import size_text
 from ntkcore.linalg.askotch import askotch, default_block
 from ntkcore.linalg.cg import MEMORY, cg
+from ntkcore.linalg.checks import check_positive
 from ntkcore.linalg.cholesky import Cholesky
 from ntkcore.linalg.eigen import Eigh
 from ntkcore.linalg.operators import as_operator
@@ -99,8 +99,7 @@ def solve(
 
 def _chosen(K: Any, memory: float, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The method that the memory allows, and its options."""
-    if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
-        raise ValueError(f"memory must be positive, not {memory!r}")
+    check_positive(memory, "memory")
     dense = isinstance(K, (np.ndarray, list)) or on_device(K)
     direct = set(options) <= {"relative", "overwrite"}  # others are an iteration's
     if dense and direct and len(K) <= LARGEST_DENSE and 8 * len(K) ** 2 <= memory:
