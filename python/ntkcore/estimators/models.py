@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import validation
+from sklearn.utils.multiclass import check_classification_targets
 
 from ntkcore.engine.inputs import KERNELS, free_bytes, refuse_no_array, size_text
+from ntkcore.linalg.checks import check_real
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.nets import mlp
 
@@ -57,3 +59,17 @@ def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
     return _validate_data(
         model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) > 2, **options
     )
+
+
+def regression_data(model: Any, X: npt.ArrayLike, y: npt.ArrayLike, **options: Any) -> Any:
+    """`samples_of`, and targets (n_samples,) or (n_samples, n_targets)."""
+    x, targets = samples_of(model, X, y=y, multi_output=True, y_numeric=True, **options)
+    check_real(targets, "y")  # scikit-learn reads None as NaN
+    return x, targets
+
+
+def classification_data(model: Any, X: npt.ArrayLike, y: npt.ArrayLike, **options: Any) -> Any:
+    """`samples_of`, and labels (n_samples,)."""
+    x, labels = samples_of(model, X, y=y, **options)
+    check_classification_targets(labels)
+    return x, validation.column_or_1d(labels, warn=True)

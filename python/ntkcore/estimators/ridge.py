@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils import gen_batches, validation
-from sklearn.utils.multiclass import check_classification_targets
 
 from ntkcore.engine.kernels import kernel
-from ntkcore.estimators.models import kernel_of, net_of, samples_of
-from ntkcore.linalg.checks import check_real
+from ntkcore.estimators.models import (
+    classification_data,
+    kernel_of,
+    net_of,
+    regression_data,
+    samples_of,
+)
 from ntkcore.linalg.cholesky import least_norm
 from ntkcore.linalg.fitting import class_targets, fit, labels_of
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
@@ -238,8 +242,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):
         MemoryError
             If the kernel matrix does not fit into the memory that is free.
         """
-        x, targets = samples_of(self, X, y=y, multi_output=True, y_numeric=True)
-        check_real(targets, "y")  # scikit-learn reads None as NaN
+        x, targets = regression_data(self, X, y)
         dual = self._solve(x, targets.reshape(len(x), -1), sample_weight)
         self.dual_coef_ = dual.reshape(-1, *targets.shape[1:])
         return self
@@ -323,9 +326,7 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):
         MemoryError
             If the kernel matrix does not fit into the memory that is free.
         """
-        x, labels = samples_of(self, X, y=y)
-        check_classification_targets(labels)
-        labels = validation.column_or_1d(labels, warn=True)
+        x, labels = classification_data(self, X, y)
         targets, self.classes_ = class_targets(labels)
         dual = self._solve(x, targets.reshape(len(x), -1), sample_weight)
         self.dual_coef_ = dual.reshape(-1, *targets.shape[1:])

@@ -9,10 +9,14 @@ import numpy.typing as npt
 import scipy.linalg
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils import gen_batches, validation
-from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.multiclass import unique_labels
 
-from ntkcore.estimators.models import refuse_large, samples_of
-from ntkcore.linalg.checks import check_real
+from ntkcore.estimators.models import (
+    classification_data,
+    refuse_large,
+    regression_data,
+    samples_of,
+)
 from ntkcore.linalg.cholesky import least_norm
 from ntkcore.linalg.fitting import coded_targets, labels_of
 from ntkcore.linalg.noise import check_ridge
@@ -157,10 +161,7 @@ class StreamedRidge(MultiOutputMixin, RegressorMixin, _StreamedRidge):
         needed.
         """
         check_ridge(self.ridge)
-        Z, targets = samples_of(
-            self, X, y=y, multi_output=True, y_numeric=True, reset=not hasattr(self, "gram_")
-        )
-        check_real(targets, "y")
+        Z, targets = regression_data(self, X, y, reset=not hasattr(self, "gram_"))
         self._add(Z, targets)
         return self
 
@@ -228,9 +229,7 @@ class StreamedRidgeClassifier(ClassifierMixin, _StreamedRidge):
         """
         check_ridge(self.ridge)
         first = not hasattr(self, "gram_")
-        Z, labels = samples_of(self, X, y=y, reset=first)
-        check_classification_targets(labels)
-        labels = validation.column_or_1d(labels, warn=True)
+        Z, labels = classification_data(self, X, y, reset=first)
         known = unique_labels(labels if classes is None else classes) if first else self.classes_
         if len(known) < 2:
             raise ValueError(
