@@ -22,8 +22,9 @@ struct Full {
   }
   static bool fits(const FullProgram& program, const py::array& x) {
     const auto rank = x.ndim();
-    return rank >= 2 && x.shape(rank - 1) == program.channels &&
-           x.size() == x.shape(0) * std::int64_t(program.positions) * program.channels;
+    const std::int64_t width = program.channels + program.beside.channels(program.positions);
+    return rank >= 2 && x.shape(rank - 1) == width &&
+           x.size() == x.shape(0) * program.positions * width;
   }
   template <class T>
   static void strips(const FullSchedule& schedule, const Backend& backend, const T* x,

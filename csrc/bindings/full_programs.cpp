@@ -14,19 +14,27 @@
 namespace ntk {
 namespace {
 
-// As OpTuple, then (positions after it, table of its kind).
-using FullOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, int, int>;
+// As OpTuple, then (positions after it, table of its kind, mask, matrix).
+using FullOpTuple = std::tuple<std::string, std::string, int, int, std::array<double, 4>, int, int,
+                               int, std::string>;
 // Of a sparse matrix: where rows start, columns, values.
 using MatrixTuple = std::tuple<Array<int>, Array<int>, Array<double>>;
-// Positions, channels; is only p = p' of the data wanted, are left and right alike.
-using FullShapeTuple = std::tuple<int, int, bool, bool>;
+// Positions, channels; is only p = p' of the data wanted, are left and right alike; are a mask, and a
+// pattern, beside the features.
+using FullShapeTuple = std::tuple<int, int, bool, bool, bool, bool>;
 
 const std::map<std::string, FullOpKind> kKinds = {
     {"affine", FullOpKind::affine}, {"window", FullOpKind::window},
     {"linear", FullOpKind::linear}, {"copy", FullOpKind::copy},
     {"add", FullOpKind::add},       {"multiply", FullOpKind::multiply},
     {"spread", FullOpKind::spread}, {"diagonal", FullOpKind::diagonal},
-    {"trace", FullOpKind::trace},   {"readout", FullOpKind::readout}};
+    {"trace", FullOpKind::trace},   {"readout", FullOpKind::readout},
+    {"mix", FullOpKind::mix},       {"embed", FullOpKind::embed},
+    {"relate", FullOpKind::relate}};
+
+const std::map<std::string, Matrix> kMatrices = {
+    {"", Matrix::none},     {"given", Matrix::given}, {"softmax", Matrix::softmax},
+    {"relu", Matrix::relu}, {"abs", Matrix::abs},     {"identity", Matrix::identity}};
 
 constexpr int kMostPositions = 1 << 20;
 
@@ -62,16 +70,36 @@ std::pair<OwnedMatrix, int> checked_matrix(const MatrixTuple& from) {
           reads};
 }
 
+OwnedGrid checked_grid(const Array<double>& from) {
+  require(from.ndim() == 2 && from.shape(0) == from.shape(1) && from.shape(0) >= 1 &&
+              from.shape(0) <= kMostPositions,
+          "grid: must have shape (positions, positions)");
+  return {int(from.shape(0)), {from.data(), from.data() + from.size()}};
+}
+
+OwnedMask checked_mask(const Array<int>& from, int positions) {
+  require(from.ndim() == 1 && from.size() >= 1 && from.size() <= kMostPositions,
+          "mask: origins must have shape (positions,)");
+  std::vector<int> origin(from.data(), from.data() + from.size());
+  for (const int o : origin) require(o >= 0 && o < positions, "mask: an origin is out of range");
+  return {std::move(origin), positions};
+}
+
+FullShape checked_shape(const FullShapeTuple& shape) {
+  const auto [positions, channels, diagonal, flips, mask, pattern] = shape;
+  require(positions >= 1 && positions <= kMostPositions && channels >= 1,
+          "samples must have a position and a channel");
+  return {positions, channels, diagonal, flips, {mask, pattern}};
+}
+
 // Follows positions, and whether only p = p' is held, of every slot through the ops of a program.
 class FullOpChecker {
  public:
-  FullOpChecker(int slots, int head_slots, const FullShapeTuple& shape) : head_slots_(head_slots) {
+  FullOpChecker(int slots, int head_slots, const FullShape& shape, const FullTables& tables)
+      : head_slots_(head_slots), shape_(shape), tables_(tables) {
     require(slots >= 1 && slots <= 64, "a program of positions has between 1 and 64 slots");
-    const auto [positions, channels, diagonal, flips] = shape;
-    require(positions >= 1 && positions <= kMostPositions && channels >= 1,
-            "samples must have a position and a channel");
     held_.resize(slots, {0, false});
-    held_[0] = {positions, diagonal};
+    held_[0] = {shape.positions, shape.diagonal};
   }
 
   // `out`, `reads`: of the op's table.
@@ -85,6 +113,12 @@ class FullOpChecker {
     if (copy) held = held_[op.other];
     require(held.positions > 0, "full op: nothing is in its slot");
     require(!add || held == held_[op.other], "add: what the slots hold differs");
+    if (op.kind == FullOpKind::relate) {
+      require(op.other >= 0 && op.other < slots && held == held_[op.other],
+              "relate: what the slots hold differs");
+      require(!held.diagonal, "relate: its slots do not hold all pairs");
+    }
+    check_own(op, held);
     require(reads <= held.positions, "full op: its table reads beyond the last position");
     if (op.kind != FullOpKind::pointwise && out > 0) held.positions = out;
     require(op.kind != FullOpKind::pointwise || out == 0 || out == held.positions,
@@ -97,6 +131,8 @@ class FullOpChecker {
     const bool all = op.kind == FullOpKind::readout, read = all || op.kind == FullOpKind::trace;
     require(!read || (op.other >= 0 && op.other < head_slots_), "readout: head slot out of range");
     require(!all || !held.diagonal, "readout: its slot does not hold all pairs");
+    require(op.mask < 0 || tables_.masks[op.mask].view().positions == held.positions,
+            "full op: its mask has another number of positions");
   }
 
  private:
@@ -107,8 +143,29 @@ class FullOpChecker {
       return positions == o.positions && diagonal == o.diagonal;
     }
   };
+
+  // Masks, grids and matrices of a sample's own.
+  void check_own(const FullOp& op, const Held& held) const {
+    const bool mix = op.kind == FullOpKind::mix, embed = op.kind == FullOpKind::embed;
+    const bool weights = holds_weights(op), own = mix || (weights && op.matrix != Matrix::none);
+    require(
+        op.mask >= -1 && op.mask < int(tables_.masks.size()) && (op.mask < 0 || shape_.beside.mask),
+        "full op: mask out of range");
+    require((op.matrix != Matrix::none) == own, "full op: a matrix of its own it does not take");
+    require(!own || !held.diagonal, "mix: its slot does not hold all pairs");
+    require(
+        op.matrix != Matrix::given || (shape_.beside.pattern && held.positions == shape_.positions),
+        "mix: the data hold no such matrix");
+    const bool grid = embed || (own && op.table >= 0);
+    require(!grid || (op.table >= 0 && op.table < int(tables_.grids.size()) &&
+                      tables_.grids[op.table].view().positions == held.positions),
+            "full op: its grid is not there, or has another number of positions");
+  }
+
   std::vector<Held> held_;  // per slot
   int head_slots_;
+  const FullShape& shape_;
+  const FullTables& tables_;
 };
 
 // Tables of one kind, and how many positions each reads at least.
@@ -132,20 +189,24 @@ struct Checked {
   }
 };
 
-std::shared_ptr<FullSchedule> make_full(const std::vector<FullOpTuple>& ops, int slots,
-                                        const std::vector<Array<int>>& sources,
-                                        const std::vector<MatrixTuple>& entries,
-                                        const std::vector<OpTuple>& head, int head_slots,
-                                        int outputs, const FullShapeTuple& shape,
-                                        const std::vector<Array<double>>& arrays) {
+std::shared_ptr<FullSchedule> make_full(
+    const std::vector<FullOpTuple>& ops, int slots, const std::vector<Array<int>>& sources,
+    const std::vector<MatrixTuple>& entries, const std::vector<Array<double>>& grids,
+    const std::vector<Array<int>>& masks, const std::vector<OpTuple>& head, int head_slots,
+    int outputs, const FullShapeTuple& shape_tuple, const std::vector<Array<double>>& arrays) {
   OwnedTables tables = owned_tables(arrays);
   Checked<OwnedWindow> windows(sources, checked_window);
   Checked<OwnedMatrix> matrices(entries, checked_matrix);
-  FullOpChecker checker(slots, head_slots, shape);
+  const FullShape shape = checked_shape(shape_tuple);
+  FullTables own;
+  for (const Array<double>& grid : grids) own.grids.push_back(checked_grid(grid));
+  for (const Array<int>& mask : masks) own.masks.push_back(checked_mask(mask, shape.positions));
+  FullOpChecker checker(slots, head_slots, shape, own);
   std::vector<FullOp> checked;
   for (const FullOpTuple& tuple : ops) {
-    const auto& [name, dual, slot, other, p, positions, table] = tuple;
-    FullOp op{{}, {}, slot, other, {}, positions, table};
+    const auto& [name, dual, slot, other, p, positions, table, mask, matrix_name] = tuple;
+    FullOp op{
+        {}, {}, slot, other, {}, positions, table, mask, find(kMatrices, matrix_name, "matrix")};
     const auto append = [&](FullOpKind kind, Pointwise part, const Constants& constants) {
       op.kind = kind;
       op.pointwise = part;
@@ -159,12 +220,12 @@ std::shared_ptr<FullSchedule> make_full(const std::vector<FullOpTuple>& ops, int
     };
     append_ops(kKinds, "full op", name, dual, other, p, tables, append);
   }
-  const auto [positions, channels, diagonal, flips] = shape;
+  own.windows = std::move(windows.tables);
+  own.matrices = std::move(matrices.tables);
   std::vector<Op> head_ops = checked_ops(head, head_slots, outputs, tables);
   OwnedProgram owned_head(std::move(head_ops), head_slots, outputs, std::move(tables));
-  return std::make_shared<FullSchedule>(std::move(checked), slots, std::move(windows.tables),
-                                        std::move(matrices.tables), std::move(owned_head),
-                                        FullShape{positions, channels, diagonal, flips});
+  return std::make_shared<FullSchedule>(std::move(checked), slots, std::move(own),
+                                        std::move(owned_head), shape);
 }
 
 }  // namespace
@@ -173,12 +234,14 @@ void bind_full_programs(py::module_& m) {
   py::class_<FullSchedule, std::shared_ptr<FullSchedule>>(
       m, "FullProgram", "Ops on full covariances, and a head; see csrc/program/full_program.h.")
       .def(py::init(&make_full), py::arg("ops"), py::arg("slots"), py::arg("windows"),
-           py::arg("matrices"), py::arg("head"), py::arg("head_slots"), py::arg("outputs"),
-           py::arg("shape"), py::arg("tables") = std::vector<Array<double>>())
+           py::arg("matrices"), py::arg("grids"), py::arg("masks"), py::arg("head"),
+           py::arg("head_slots"), py::arg("outputs"), py::arg("shape"),
+           py::arg("tables") = std::vector<Array<double>>())
       .def_property_readonly("head_needs_variance", &FullSchedule::head_needs_variance)
       .def_property_readonly("homogeneous", &FullSchedule::homogeneous)
       .def_property_readonly("flip_symmetric", &FullSchedule::flip_symmetric)
       .def_property_readonly("work", &FullSchedule::work)
+      .def_property_readonly("mixes", &FullSchedule::mixes)
       .def_property_readonly("table_size",
                              [](const FullSchedule& full) {
                                return full.table_rows() * pitch_of<double>(full.view());

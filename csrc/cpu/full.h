@@ -5,26 +5,32 @@
 #include "../program/full_program.h"
 #include "../stop.h"
 #include "head.h"
+#include "own_matrix.h"
 #include "pointwise.h"
+#include "product.h"
 
 namespace ntk {
 namespace {
 
-// K and T over the pairs (p, p') of a slot; where only p = p' is kept, over these in row 0.
+// K and T over the pairs (p, p') of a slot that are in use, p < rows and p' < cols: what lies beyond
+// is masked. Where only p = p' is kept, over these in row 0.
 template <class T>
 struct Field {
   T *k, *t;
-  int positions;
+  int rows, cols;
   bool diagonal;
-  int rows() const { return diagonal ? 1 : positions; }
+  int kept_rows() const { return diagonal ? 1 : rows; }
+  int common() const { return rows < cols ? rows : cols; }
 };
 
 // Two samples: values [channel][pitch], and features [row of the table][pitch].
 template <class T>
 struct FullPair {
   const T *row, *col;
-  const T *row_table, *col_table;
-  double* record;  // of a sample with itself: where its table is written
+  const T *row_table, *col_table;  // their features
+  int row_length, col_length;      // positions of the data in use
+  double* record;                  // of a sample with itself: where its table is written
+  const double* record_values;     // and what it is, [channel][pitch]
 };
 
 template <class T, bool kNtk, bool kSelf>
@@ -43,9 +49,11 @@ class FullRun {
       // A row's neighbours are read along with it, those of the first and last row too.
       T* const k = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
       T* const t = beyond + static_cast<T*>(carve(memory, (size + 2 * beyond) * sizeof(T)));
-      if (real) fields_[s] = {k, t, 0, false};
+      if (real) fields_[s] = {k, t, 0, 0, false};
     }
     shifted_ = static_cast<Shifted*>(carve(memory, program.most_taps * sizeof(Shifted)));
+    panel_ = static_cast<T*>(carve(memory, panel_size<T>(program.largest) * sizeof(T)));
+    weights_ = static_cast<double*>(carve(memory, program.largest * sizeof(double)));
   }
 
   // Adds to readouts [head slot][2][step].
@@ -64,7 +72,16 @@ class FullRun {
           window(op, field, i + 1, last, pair);
           break;
         case FullOpKind::linear:
-          linear(op, field);
+          linear(op, field, pair);
+          break;
+        case FullOpKind::mix:
+          mix(op, offset_[i] * pitch_, pair, field);
+          break;
+        case FullOpKind::embed:
+          embed(op, field);
+          break;
+        case FullOpKind::relate:
+          relate(field, fields_[op.other]);
           break;
         case FullOpKind::copy:
         case FullOpKind::add:
@@ -75,7 +92,7 @@ class FullRun {
           to_diagonal(field);
           break;
         case FullOpKind::spread:
-          to_all(field);
+          to_all(op, field, pair);
           break;
         case FullOpKind::readout:
         case FullOpKind::trace:
@@ -96,15 +113,37 @@ class FullRun {
   T* row(T* matrix, int p) const { return matrix + p * pitch_; }
   Field<T>& spare() { return fields_[program_.slots]; }
 
+  // The field's size where it has so many positions, masked by this table.
+  void resize(Field<T>& field, int positions, int mask, const FullPair<T>& pair) const {
+    const auto in_use = [&](int length) {
+      return mask < 0 ? positions : program_.masks[mask].reach[length];
+    };
+    field.rows = in_use(pair.row_length);
+    field.cols = in_use(pair.col_length);
+    if (field.diagonal) field.rows = field.cols = field.common();
+  }
+  // Zeros up to position `end`.
+  void clear_beyond(Field<T>& field, int end) const {
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T* const matrix = which ? field.t : field.k;
+      for (int p = 0; p < (field.diagonal ? 1 : end); ++p)
+        for (int q = p < field.rows ? field.cols : 0; q < end; ++q) row(matrix, p)[q] = 0;
+    }
+    if (field.rows < end) field.rows = end;
+    if (field.cols < end) field.cols = end;
+  }
+
   // K = <x(p), x'(p')>/channels, T = 0.
   void load_input(const FullPair<T>& pair) {
     Field<T>& field = fields_[0];
-    field.positions = program_.positions;
     field.diagonal = program_.diagonal;
+    field.rows = pair.row_length;
+    field.cols = pair.col_length;
+    if (field.diagonal) field.rows = field.cols = field.common();
     const T scale = T(1.0 / program_.channels);
-    for (int p = 0; p < field.rows(); ++p) {
+    for (int p = 0; p < field.kept_rows(); ++p) {
       T *const k = row(field.k, p), *const t = row(field.t, p);
-      for (int q = 0; q < field.positions; q += L) {
+      for (int q = 0; q < field.cols; q += L) {
         V sum = V{};
         for (int c = 0; c < program_.channels; ++c) {
           const T *const x = pair.row + c * pitch_, *const y = pair.col + c * pitch_;
@@ -133,8 +172,8 @@ class FullRun {
 
   void by_rows(int first, int last, const FullPair<T>& pair, Field<T>& field) {
     const bool features = kSelf && program_.ops[first].kind == FullOpKind::pointwise;
-    if (features) record(program_.ops[first], pair.record + offset_[first] * pitch_, field);
-    for (int p = 0; p < field.rows(); ++p) apply_row(first, last, pair, field, p);
+    if (features) record(program_.ops[first], pair.record + offset_[first] * pitch_, pair, field);
+    for (int p = 0; p < field.kept_rows(); ++p) apply_row(first, last, pair, field, p);
     if (features) finish_self(field);
   }
   void apply_row(int first, int last, const FullPair<T>& pair, Field<T>& field, int p) {
@@ -148,7 +187,7 @@ class FullRun {
   void affine_row(const FullOp& op, Field<T>& field, int p) {
     const Affine<T> map = op.constants.affine().as<T>();
     T *const k = row(field.k, p), *const t = row(field.t, p);
-    for (int q = 0; q < field.positions; q += L) {
+    for (int q = 0; q < field.cols; q += L) {
       V a = load(k + q), b = kNtk ? load(t + q) : V{};
       map.template apply<kNtk>(a, b);
       store(k + q, a);
@@ -171,17 +210,18 @@ class FullRun {
     };
     visit_pointwise<T>(
         op.pointwise, op.constants, [&](const auto& phi) __attribute__((always_inline)) {
-          pointwise_pairs<T, kNtk, false>(phi, (field.positions + L - 1) / L, of_row, of_col, k, t);
+          pointwise_pairs<T, kNtk, false>(phi, (field.cols + L - 1) / L, of_row, of_col, k, t);
         });
   }
 
   // A sample with itself: features of its positions, and what becomes of p = p', where the
   // correlation is exactly 1.
-  void record(const FullOp& op, double* features, const Field<T>& field) {
+  void record(const FullOp& op, double* features, const FullPair<T>& pair, const Field<T>& field) {
     own_.k = row(spare().k, 0);
     own_.t = row(spare().t, 0);
     if (means_of(op)) return record_means(op, features, field);
-    for (int p = 0; p < field.positions; ++p) {
+    if (holds_weights(op)) return record_weights(op, features, pair, field);
+    for (int p = 0; p < field.cols; ++p) {
       const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
       const WithItself<double> r = with_itself(op.pointwise, op.constants, double(field.k[at]));
       for (int f = 0; f < features_at(op); ++f) features[f * pitch_ + p] = r.f[f];
@@ -194,7 +234,7 @@ class FullRun {
     const Normalize<double> norm(op.constants.p);
     const MatrixTable& means = program_.matrices[op.table];
     const std::int64_t step = field.diagonal ? 1 : pitch_ + 1;
-    for (int p = 0; p < field.positions; ++p) {
+    for (int p = 0; p < field.cols; ++p) {
       double mean = 0, f[2];
       for (int e = means.start[p]; e < means.start[p + 1]; ++e)
         mean += means.value[e] * double(field.k[means.column[e] * step]);
@@ -204,8 +244,20 @@ class FullRun {
       own_.t[p] = T(f[0] * f[0] * double(field.t[p * step]));
     }
   }
+  // Weights of positions.
+  void record_weights(const FullOp& op, double* features, const FullPair<T>& pair,
+                      const Field<T>& field) {
+    const OwnMatrix<T> own(program_, op, pair.record_values, field.k, pitch_, field.cols);
+    own.weights(features, weights_);
+    const std::int64_t step = field.diagonal ? 1 : pitch_ + 1;
+    for (int p = 0; p < field.cols; ++p) {
+      features[pitch_ + p] = 0;
+      own_.k[p] = T(features[p] * features[p] * double(field.k[p * step]));
+      own_.t[p] = T(features[p] * features[p] * double(field.t[p * step]));
+    }
+  }
   void finish_self(Field<T>& field) {
-    for (int p = 0; p < field.positions; ++p) {
+    for (int p = 0; p < field.cols; ++p) {
       const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
       field.k[at] = own_.k[p];
       field.t[at] = own_.t[p];
@@ -216,10 +268,11 @@ class FullRun {
   void window(const FullOp& op, Field<T>& field, int first, int last, const FullPair<T>& pair) {
     const WindowTable& table = program_.windows[op.table];
     Field<T>& out = spare();
-    out.positions = table.out;
     out.diagonal = field.diagonal;
-    for (int o = 0; o < out.rows(); ++o) {
-      sum_of_taps(table, field, o, row(out.k, o), row(out.t, o));
+    resize(out, op.positions, op.mask, pair);
+    if (op.mask >= 0) clear_beyond(field, table.needs[out.rows > out.cols ? out.rows : out.cols]);
+    for (int o = 0; o < out.kept_rows(); ++o) {
+      sum_of_taps(table, field, o, out.cols, row(out.k, o), row(out.t, o));
       affine_row(op, out, o);
       apply_row(first, last, pair, out, o);
     }
@@ -227,7 +280,7 @@ class FullRun {
   }
 
   // K(o') = sum over taps t of K(source_t(o), source_t(o')), and T; on the diagonal o is o'.
-  void sum_of_taps(const WindowTable& table, const Field<T>& field, int o, T* k, T* t) {
+  void sum_of_taps(const WindowTable& table, const Field<T>& field, int o, int cols, T* k, T* t) {
     int count = 0;
     for (int tap = 0; tap < table.taps; ++tap) {
       const int p = source_row(table, field, tap, o);
@@ -235,7 +288,7 @@ class FullRun {
       const std::int64_t at = p * pitch_ + table.shift[tap];
       shifted_[count++] = {field.k + at, field.t + at, table.mask + tap * table.mask_pitch};
     }
-    sum_of_shifted(count, table.out, k, t);
+    sum_of_shifted(count, cols, k, t);
     for (int tap = 0; tap < table.taps; ++tap) {
       const int p = source_row(table, field, tap, o);
       if (p < 0) continue;
@@ -253,8 +306,8 @@ class FullRun {
   }
 
   // What lies beyond a row is read too, and masked.
-  void sum_of_shifted(int count, int out, T* k, T* t) {
-    for (int q = 0; q < out; q += L) {
+  void sum_of_shifted(int count, int cols, T* k, T* t) {
+    for (int q = 0; q < cols; q += L) {
       V sum_k = V{}, sum_t = V{};
       for (int i = 0; i < count; ++i) {
         const Shifted& from = shifted_[i];
@@ -284,22 +337,23 @@ class FullRun {
     }
   }
 
-  void linear(const FullOp& op, Field<T>& field) {
+  void linear(const FullOp& op, Field<T>& field, const FullPair<T>& pair) {
     const MatrixTable& table = program_.matrices[op.table];
+    if (op.mask >= 0) clear_beyond(field, table.reads);
     for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
       T *const matrix = which ? field.t : field.k, *const other = spare().k;
       if (field.diagonal)
         on_diagonal(table, matrix, other);
       else
-        from_both_sides(table, field.positions, matrix, other);
+        from_both_sides(table, field.cols, matrix, other);
     }
-    field.positions = table.out;
+    resize(field, op.positions, op.mask, pair);
   }
 
   // M <- L M L' as (L (L M)')'.
-  void from_both_sides(const MatrixTable& table, int in, T* matrix, T* other) {
-    times(table, in, matrix, other);
-    transpose(other, matrix, pitch_, table.out, in);
+  void from_both_sides(const MatrixTable& table, int cols, T* matrix, T* other) {
+    times(table, cols, matrix, other);
+    transpose(other, matrix, pitch_, table.out, cols);
     times(table, table.out, matrix, other);
     transpose(other, matrix, pitch_, table.out, table.out);
   }
@@ -326,12 +380,13 @@ class FullRun {
   }
 
   void join(FullOpKind kind, Field<T>& to, const Field<T>& from) {
-    to.positions = from.positions;
+    to.rows = from.rows;
+    to.cols = from.cols;
     to.diagonal = from.diagonal;
-    for (int p = 0; p < from.rows(); ++p) {
+    for (int p = 0; p < from.kept_rows(); ++p) {
       T *const k = row(to.k, p), *const t = row(to.t, p);
       const T *const other_k = row(from.k, p), *const other_t = row(from.t, p);
-      for (int q = 0; q < from.positions; q += L) {
+      for (int q = 0; q < from.cols; q += L) {
         V a = load(k + q), b = kNtk ? load(t + q) : V{};
         combine(kind, a, b, load(other_k + q), kNtk ? load(other_t + q) : V{});
         store(k + q, a);
@@ -341,23 +396,94 @@ class FullRun {
   }
 
   void to_diagonal(Field<T>& field) {
-    for (int p = 1; p < field.positions; ++p) {
+    field.rows = field.cols = field.common();
+    for (int p = 1; p < field.cols; ++p) {
       field.k[p] = row(field.k, p)[p];
       if (kNtk) field.t[p] = row(field.t, p)[p];
     }
     field.diagonal = true;
   }
-  void to_all(Field<T>& field) {
+  void to_all(const FullOp& op, Field<T>& field, const FullPair<T>& pair) {
+    const int held = field.cols;
+    field.diagonal = false;
+    resize(field, op.positions, op.mask, pair);
     for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
       T* const matrix = which ? field.t : field.k;
-      for (int p = 1; p < field.positions; ++p) {
+      for (int p = 1; p < field.rows; ++p) {
         T* const to = row(matrix, p);
-        for (int q = 0; q < field.positions; q += L) store(to + q, V{});
-        to[p] = matrix[p];
-        matrix[p] = 0;
+        for (int q = 0; q < field.cols; q += L) store(to + q, V{});
+        if (p < held) to[p] = matrix[p];
+      }
+      for (int p = 1; p < field.cols; ++p) matrix[p] = 0;
+    }
+  }
+
+  // M <- G M G'', by the matrices that the samples' tables hold from `at` on.
+  void mix(const FullOp& op, std::int64_t at, const FullPair<T>& pair, Field<T>& field) {
+    if (kSelf) {
+      const OwnMatrix<T> own(program_, op, pair.record_values, field.k, pitch_, field.cols);
+      own.write(pair.record + at);
+    }
+    const std::int64_t size = op.positions * pitch_;
+    const T *const rows = pair.row_table + at, *const cols = pair.col_table + at;
+    const bool sparse = rows[2 * size] != 0 && cols[2 * size] != 0;
+    for (int which = 0; which < (kNtk ? 2 : 1); ++which) {
+      T *const matrix = which ? field.t : field.k, *const other = spare().k;
+      if (sparse) {
+        multiply_sparse(product(rows, matrix, other, field.rows, field.rows, field.cols));
+        transpose(other, matrix, pitch_, field.rows, field.cols);
+        multiply_sparse(product(cols, matrix, other, field.cols, field.cols, field.rows));
+        transpose(other, matrix, pitch_, field.cols, field.rows);
+      } else {
+        multiply(product(rows, matrix, other, field.rows, field.rows, field.cols));
+        multiply(product(other, cols + size, matrix, field.rows, field.cols, field.cols));
       }
     }
-    field.diagonal = false;
+  }
+  Product<T> product(const T* a, const T* b, T* c, int rows, int inner, int cols) const {
+    return {a, b, c, pitch_, rows, inner, cols, panel_};
+  }
+
+  void embed(const FullOp& op, Field<T>& field) {
+    const GridTable& grid = program_.grids[op.table];
+    const double a = op.constants.p[0], b = op.constants.p[1];
+    for (int p = 0; p < field.kept_rows(); ++p) {
+      T *const k = row(field.k, p), *const t = row(field.t, p);
+      for (int q = 0; q < field.cols; ++q) {
+        const double covariance =
+            grid.value[std::int64_t(field.diagonal ? q : p) * grid.positions + q];
+        k[q] += T(a * covariance);
+        if (kNtk) t[q] += T(b * covariance);
+      }
+    }
+  }
+
+  // Sums over all pairs of positions come first.
+  void relate(Field<T>& field, const Field<T>& other) {
+    double s = 0, of_t = 0;
+    for (int p = 0; p < field.rows; ++p) {
+      const T *const k = row(field.k, p), *const t = row(field.t, p);
+      const T *const k2 = row(other.k, p), *const t2 = row(other.t, p);
+      s += dot(k, k2, field.cols);
+      if (kNtk) of_t += dot(t, k2, field.cols) + dot(k, t2, field.cols);
+    }
+    const T a = T(s), e = T(of_t + 4 * s);
+    for (int p = 0; p < field.rows; ++p) {
+      T *const k = row(field.k, p), *const t = row(field.t, p);
+      for (int q = 0; q < field.cols; q += L) {
+        if (kNtk) store(t + q, a * load(t + q) + e * load(k + q));
+        store(k + q, a * load(k + q));
+      }
+    }
+  }
+  static double dot(const T* x, const T* y, int count) {
+    V sums = V{};
+    int i = 0;
+    for (; i + L <= count; i += L) sums += load(x + i) * load(y + i);
+    double total = 0;
+    for (; i < count; ++i) total += double(x[i]) * double(y[i]);
+    for (int l = 0; l < L; ++l) total += double(sums[l]);
+    return total;
   }
 
   void read_out(const FullOp& op, const Field<T>& field, double* readouts, int step) {
@@ -365,8 +491,8 @@ class FullRun {
       T* const matrix = which ? field.t : field.k;
       const bool few = op.kind == FullOpKind::trace && !field.diagonal;
       double total = 0;
-      for (int p = 0; p < field.rows(); ++p)
-        total += few ? double(row(matrix, p)[p]) : double(sum_of(row(matrix, p), field.positions));
+      for (int p = 0; p < (few ? field.common() : field.kept_rows()); ++p)
+        total += few ? double(row(matrix, p)[p]) : double(sum_of(row(matrix, p), field.cols));
       readouts[which * step] += op.constants.scale() * total;
     }
   }
@@ -391,8 +517,22 @@ class FullRun {
   const std::int64_t pitch_;
   Field<T>* fields_;  // of the slots, and a spare one
   Shifted* shifted_;  // of one row of outputs
-  Field<T> own_{};
+  T* panel_;          // of products
+  double* weights_;   // of positions
+  struct {
+    T *k, *t;
+  } own_{};  // of a sample with itself: what becomes of p = p'
 };
+
+template <class T>
+FullPair<T> pair_of(const FullProgram& program, const ImagesView<T>& rows, std::int64_t r,
+                    const ImagesView<T>& cols, std::int64_t c) {
+  const T *const of_row = rows.table + r * rows.table_stride, *const of_col = cols.table +
+                                                                              c * cols.table_stride;
+  return {
+      rows.pixels + r * rows.pixels_stride, cols.pixels + c * cols.pixels_stride, of_row,  of_col,
+      length_in(program, of_row),           length_in(program, of_col),           nullptr, nullptr};
+}
 
 template <class T, bool kNtk>
 void run_full(const FullTile<T>& tile) {
@@ -408,9 +548,7 @@ void run_full(const FullTile<T>& tile) {
       for (int l = 0; l < L && j + l < tile.cols; ++l) {
         if (tile.diagonal && j + l <= i) continue;
         const std::int64_t r = tile.row + i, c = tile.col + j + l;
-        run.run({rows.pixels + r * rows.pixels_stride, cols.pixels + c * cols.pixels_stride,
-                 rows.table + r * rows.table_stride, cols.table + c * cols.table_stride, nullptr},
-                s.readouts + l, L);
+        run.run(pair_of(tile.program, rows, r, cols, c), s.readouts + l, L);
       }
       run_head<T, kNtk>(tile, tile.row + i, tile.col + j, s);
       scatter(tile, i, j, s);
@@ -421,7 +559,10 @@ void run_full(const FullTile<T>& tile) {
 inline void run_full_self(const FullSelf& self) {
   char* memory = static_cast<char*>(self.workspace);
   FullRun<double, true, true> run(self.program, self.offset, memory, true);
-  run.run({self.values, self.values, self.table, self.table, self.table}, self.readouts, 1);
+  const int length = length_in(self.program, self.table);
+  run.run(
+      {self.values, self.values, self.table, self.table, length, length, self.table, self.values},
+      self.readouts, 1);
 }
 
 inline std::int64_t full_scratch_bytes(const FullProgram& program) {

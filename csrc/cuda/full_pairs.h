@@ -10,15 +10,20 @@ namespace ntk {
 
 // What entry (p, p') of a pass is made of.
 enum class Source {
-  data,      // <x(p), x'(p')> / channels
-  entry,     // K, T (p, p')
-  joined,    // the same with those of another buffer
-  window,    // their sum over taps
-  rows,      // L M
-  columns,   // M L'
-  weighted,  // L M L' on the diagonal, where L has one entry a row
-  diagonal,  // K, T (p', p')
-  spread,    // row 0 on the diagonal, 0 elsewhere
+  data,         // <x(p), x'(p')> / channels
+  entry,        // K, T (p, p')
+  joined,       // the same with those of another buffer
+  window,       // their sum over taps
+  rows,         // L M
+  columns,      // M L'
+  weighted,     // L M L' on the diagonal, where L has one entry a row
+  diagonal,     // K, T (p', p')
+  spread,       // row 0 on the diagonal, 0 elsewhere
+  own_rows,     // G M, G the row's sample's own
+  own_columns,  // M G'', G' the column's
+  embedded,     // K + a R, T + b R
+  products,     // K K2, K T2 + T K2 with those of another buffer
+  related,      // s K, s' K + s (T + 4 K), s and s' sums of these products
 };
 
 // A run over all entries of one buffer: made of another's, then affine and pointwise ops, then
@@ -31,8 +36,13 @@ struct FullPass {
   int rows, cols;      // entries
   WindowTable window;  // what it reads by, where it does
   MatrixTable matrix;
-  int first, last;  // its ops among the steps
-  int readout;      // the head slot that takes scale times the sum; -1: entries are stored
+  GridTable grid;
+  double a, b;
+  std::int64_t features;  // where matrices of samples' own begin
+  int first, last;        // its ops among the steps
+  int sum;    // the sum that takes scale times all entries, or that is used; those of the head's
+              // slots come first
+  bool adds;  // or are entries stored
   double scale;
 
   // The row's position of entry (p, q).
@@ -95,7 +105,7 @@ struct FullPairsOp {
     const T *row_table, *col_table;
     T* buffers;
     std::int64_t size;
-    double* readouts;  // [slot][2]
+    double* sums;  // [sum][2]
     NTK_HD Matrices at(int buffer) const {
       T* const k = buffers + 2 * buffer * size;
       return {k, k + size};
@@ -111,7 +121,8 @@ struct FullPairsOp {
   T mean;                    // 1 / channels
   std::int64_t pitch, size;  // of rows; of a buffer's K
   T* workspace;              // [block][buffer][2][size]
-  double* readouts;          // [block][slot][2]
+  int sum_count;             // the head's slots, and what else is added up
+  double* sums;              // [block][sum][2]
   T* room;                   // [block][2][slot]
   ImagesView<T> row_images, col_images;
   std::int64_t row, col;  // first samples of the tile
@@ -125,7 +136,7 @@ struct FullPairsOp {
       const Pair pair = pair_of_samples(block, row + i, col + j);
       run_pair<Block>(pair, shared);
       Block::each([&](int thread) {
-        if (thread == 0) head.run(pair.readouts, i, j, room + 2 * std::int64_t(block) * head.slots);
+        if (thread == 0) head.run(pair.sums, i, j, room + 2 * std::int64_t(block) * head.slots);
       });
       Block::sync();
     }
@@ -139,17 +150,17 @@ struct FullPairsOp {
             col_images.table + c * col_images.table_stride,
             workspace + 2 * std::int64_t(block) * buffer_count * size,
             size,
-            readouts + 2 * std::int64_t(block) * head.slots};
+            sums + 2 * std::int64_t(block) * sum_count};
   }
 
   template <class Block>
   NTK_HD void run_pair(const Pair& pair, Shared& shared) const {
     Block::each([&](int thread) {
-      for (int s = thread; s < 2 * head.slots; s += kThreads) pair.readouts[s] = 0;
+      for (int s = thread; s < 2 * sum_count; s += kThreads) pair.sums[s] = 0;
     });
     for (int i = 0; i < pass_count; ++i) {
       const FullPass& pass = passes[i];
-      if (pass.readout < 0)
+      if (!pass.adds)
         Block::each([&](int thread) { store(pass, pair, thread); });
       else
         add_up<Block>(pass, pair, shared);
@@ -200,8 +211,8 @@ struct FullPairsOp {
     }
     Block::each([&](int thread) {
       if (thread != 0) return;
-      pair.readouts[2 * pass.readout] += pass.scale * shared.k[0];
-      pair.readouts[2 * pass.readout + 1] += pass.scale * shared.t[0];
+      pair.sums[2 * pass.sum] += pass.scale * shared.k[0];
+      pair.sums[2 * pass.sum + 1] += pass.scale * shared.t[0];
     });
   }
 
@@ -251,6 +262,37 @@ struct FullPairsOp {
       case Source::spread:
         if (p == q) add(q, 1);
         break;
+      case Source::own_rows: {
+        const T* const own = pair.row_table + pass.features + p * pitch;
+        for (int s = 0; s < pass.rows; ++s) add(s * pitch + q, own[s]);
+        break;
+      }
+      case Source::own_columns: {  // by the transpose, which neighbours read side by side
+        const T* const own = pair.col_table + pass.features + pass.cols * pitch + q;
+        for (int s = 0; s < pass.cols; ++s) add(p * pitch + s, own[s * pitch]);
+        break;
+      }
+      case Source::embedded: {
+        add(p * pitch + q, 1);
+        const double r = pass.grid.value[std::int64_t(pass.row_of(p, q)) * pass.grid.positions + q];
+        k += T(pass.a * r);
+        t += T(pass.b * r);
+        break;
+      }
+      case Source::products: {
+        const Matrices other = pair.at(pass.other);
+        const std::int64_t at = p * pitch + q;
+        k = in.k[at] * other.k[at];
+        t = in.t[at] * other.k[at] + in.k[at] * other.t[at];
+        break;
+      }
+      case Source::related: {
+        const double *const sum = pair.sums + 2 * pass.sum, e = sum[1] + 4 * sum[0];
+        const std::int64_t at = p * pitch + q;
+        k = T(sum[0]) * in.k[at];
+        t = T(sum[0]) * in.t[at] + T(e) * in.k[at];
+        break;
+      }
     }
   }
   NTK_HD T product(const Pair& pair, int p, int q) const {

@@ -17,7 +17,7 @@ template <class T>
 class FullPlan {
  public:
   FullPlan(const FullProgram& program, const std::int64_t* offset)
-      : program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
+      : sums(program.head.slots), program_(program), offset_(offset), pitch_(pitch_of<T>(program)) {
     for (int s = 0; s <= program.slots; ++s) held_.push_back({s, 0, false});
     held_[0] = {0, program.positions, program.diagonal};
     int i = append(Source::data, held_[0], held_[0], FullOp{}, 0);
@@ -27,12 +27,13 @@ class FullPlan {
   int most_rows() const {
     int most = 1;
     for (const FullPass& pass : passes)
-      if (pass.readout < 0) most = std::max(most, pass.rows);
+      if (!pass.adds) most = std::max(most, pass.rows);
     return most;
   }
 
   std::vector<FullPass> passes;
   std::vector<FullStep<T>> steps;
+  int sums;  // the head's slots, and those of relate
 
  private:
   // What a slot holds, and in which buffer; the last is a spare one.
@@ -71,6 +72,14 @@ class FullPlan {
       case FullOpKind::spread:
         held.diagonal = false;
         return append(Source::spread, from, moved(held), op, i + 1);
+      case FullOpKind::mix:
+        push_own(Source::own_rows, from, held_.back(), op, i);
+        return append(Source::own_columns, held_.back(), held, op, i + 1, offset_[i] * pitch_);
+      case FullOpKind::embed:
+        return append(Source::embedded, from, held, op, i + 1);
+      case FullOpKind::relate:
+        push_sums(from, op);
+        return append(Source::related, from, held, op, i + 1);
       case FullOpKind::readout:
       case FullOpKind::trace:
         read_out(op, held);
@@ -86,8 +95,10 @@ class FullPlan {
   }
 
   // The pass of an op, and of those from number `next` on that change its entries one by one.
-  int append(Source source, const Held& in, const Held& out, const FullOp& op, int next) {
+  int append(Source source, const Held& in, const Held& out, const FullOp& op, int next,
+             std::int64_t features = 0) {
     FullPass pass = pass_of(source, in, out, op);
+    pass.features = features;
     for (; next < program_.size && runs_along(program_.ops[next], op); ++next) push_step(next);
     pass.last = int(steps.size());
     passes.push_back(pass);
@@ -105,12 +116,38 @@ class FullPlan {
     steps.push_back({Step<T>(Op{kind, op.pointwise, 0, 0, op.constants}), offset_[i] * pitch_});
   }
   FullPass pass_of(Source source, const Held& in, const Held& out, const FullOp& op) const {
-    const int other = of_two_slots(op.kind) ? held_[op.other].buffer : 0, at = int(steps.size());
-    FullPass pass{source,        op.kind, in.buffer, other, out.buffer, in.diagonal, out.rows(),
-                  out.positions, {},      {},        at,    at,         -1,          0};
+    const bool two = of_two_slots(op.kind) || op.kind == FullOpKind::relate;
+    FullPass pass{};
+    pass.source = source;
+    pass.join = op.kind;
+    pass.in = in.buffer;
+    pass.other = two ? held_[op.other].buffer : 0;
+    pass.out = out.buffer;
+    pass.diagonal = in.diagonal;
+    pass.rows = out.rows();
+    pass.cols = out.positions;
+    pass.first = pass.last = int(steps.size());
+    pass.sum = sums - 1;
     if (op.kind == FullOpKind::window) pass.window = program_.windows[op.table];
     if (op.kind == FullOpKind::linear) pass.matrix = program_.matrices[op.table];
+    if (op.kind == FullOpKind::embed) {
+      pass.grid = program_.grids[op.table];
+      pass.a = op.constants.p[0];
+      pass.b = op.constants.p[1];
+    }
     return pass;
+  }
+
+  void push_own(Source source, const Held& in, const Held& out, const FullOp& op, int i) {
+    passes.push_back(pass_of(source, in, out, op));
+    passes.back().rows = passes.back().cols = op.positions;
+    passes.back().features = offset_[i] * pitch_;
+  }
+  void push_sums(const Held& held, const FullOp& op) {
+    ++sums;
+    passes.push_back(pass_of(Source::products, held, held, op));
+    passes.back().adds = true;
+    passes.back().scale = 1;
   }
 
   void read_out(const FullOp& op, const Held& held) {
@@ -118,7 +155,8 @@ class FullPlan {
     const Source source = trace && !held.diagonal ? Source::diagonal : Source::entry;
     passes.push_back(pass_of(source, held, held, op));
     if (trace) passes.back().rows = 1;
-    passes.back().readout = op.other;
+    passes.back().adds = true;
+    passes.back().sum = op.other;
     passes.back().scale = op.constants.scale();
   }
 
@@ -156,7 +194,8 @@ class FullRun {
     const std::int64_t head = 2 * std::int64_t(op.head.slots);
     op.blocks = std::min({op.pairs.count(), kMostFullBlocks, std::max<std::int64_t>(1, fit)});
     op.workspace = device_.template take<T>(op.blocks * per_block);
-    op.readouts = device_.template take<double>(op.blocks * head);
+    op.sum_count = plan.sums;
+    op.sums = device_.template take<double>(2 * op.blocks * plan.sums);
     op.room = device_.template take<T>(op.blocks * head);
     device_.squares(op.blocks, op);
   }
@@ -171,7 +210,10 @@ class FullRun {
     for (FullPass& pass : passes) {
       WindowTable& window = pass.window;
       MatrixTable& matrix = pass.matrix;
-      if (pass.source == Source::window) {
+      if (pass.source == Source::embedded) {
+        const std::int64_t size = pass.grid.positions;
+        pass.grid.value = device_.upload(pass.grid.value, size * size);
+      } else if (pass.source == Source::window) {
         window.source = device_.upload(window.source, std::int64_t(window.taps) * window.out);
       } else if (matrix.out > 0) {
         const int entries = matrix.start[matrix.out];

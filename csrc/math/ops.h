@@ -83,12 +83,34 @@ struct Dropout {
   }
 };
 
+// K, T <- w w' K, w w' T, w the weight of a position of its own sample: who knows them hands them in as
+// features (see FullOp).
+template <class T>
+struct Weigh {
+  explicit NTK_HD Weigh(const double*) {}
+  template <class S>
+  NTK_HD void side(S, S* f) const {
+    f[0] = 1;
+    f[1] = 0;
+  }
+  template <class V>
+  NTK_HD void pair(V K, V r0, V, V c0, V, V& E, V& D) const {
+    D = r0 * c0;
+    E = D * K;
+  }
+  template <class S>
+  NTK_HD void diag(S q, S& E, S& D) const {
+    smooth_diag(*this, q, E, D);
+  }
+};
+
 // The registry: name in programs, struct. Those of tables are made by bindings/tabulated.h; a series
 // is several ops (series.h).
 #define NTK_FOR_EACH_POINTWISE_LAYER(X) \
   X(normalize, Normalize)               \
   X(scale, Scale)                       \
-  X(dropout, Dropout)
+  X(dropout, Dropout)                   \
+  X(weigh, Weigh)
 #define NTK_FOR_EACH_SERIES(X) \
   X(series_terms, SeriesTerms) \
   X(series, Series)            \
@@ -161,7 +183,8 @@ inline bool holds_inverse(Pointwise name, const Constants& constants) {
 
 // Does K keep its sign?
 inline bool keeps_sign(Pointwise name) {
-  return name == Pointwise::normalize || name == Pointwise::scale || name == Pointwise::dropout;
+  return name == Pointwise::normalize || name == Pointwise::scale || name == Pointwise::dropout ||
+         name == Pointwise::weigh;
 }
 
 // Does a sample differ from one equal to it?

@@ -19,8 +19,23 @@ enum class FullOpKind : int {
   multiply,   // K, T <- K K', T K' + K T' with those of slot `other`
   diagonal,   // only the pairs p = p' are kept
   spread,     // from pairs p = p' to all pairs, 0 elsewhere
+  mix,        // K, T <- G K G'', G T G'', G a matrix of positions of each sample's own: see Matrix
+  embed,      // K, T <- K + a R, T + b R, R a GridTable: the covariance of what positions add
+  relate,     // K, T <- s K, s' K + s (T + 4 K) with s = sum K K2, s' = sum K2 T + K T2 over all
+              // pairs of positions, K2 and T2 those of slot `other`
   readout,    // head slot `other` <- scaled sum over all pairs (p, p')
   trace,      // the same over p = p' only
+};
+
+// Where the matrix G of a sample comes from: G(s, t) is how much position s reads of position t.
+enum class Matrix : int {
+  none,
+  given,  // the data: channel t of those beside the features
+  // Attention: from L = a K + b R of the sample with itself, R a GridTable or nothing.
+  softmax,  // exp(L(s, t)) / sum_t exp(L(s, t)), over positions t that are not masked
+  relu,
+  abs,
+  identity,
 };
 
 inline bool is_affine(FullOpKind kind) {
@@ -37,6 +52,7 @@ struct Run {
 struct WindowTable {
   int taps, out;
   const int* source;
+  const int* needs;  // [out + 1]: how many positions the first so many outputs read
   const Run* runs;
   const int* first_run;      // [taps + 1]: none of a tap that has a mask
   const int* shift;          // [taps]
@@ -44,9 +60,22 @@ struct WindowTable {
   std::int64_t mask_pitch;
 };
 
+// A covariance of positions, [positions][positions].
+struct GridTable {
+  int positions;
+  const double* value;
+};
+
+// Position p is masked where position origin[p] of the data is; reach[n]: one more than the last
+// that is not, of a sample whose first n positions are in use.
+struct MaskTable {
+  int positions;
+  const int *origin, *reach;
+};
+
 // A sparse matrix of positions, row by row: entries start[o] … start[o + 1].
 struct MatrixTable {
-  int out;
+  int out, reads;  // rows; one more than the last column
   const int *start, *column;
   const double* value;
 };
@@ -57,7 +86,16 @@ struct FullOp {
   int slot, other;
   Constants constants;
   int positions;  // of the slot after the op
-  int table;      // its window or matrix
+  int table;      // its window, matrix or grid (-1: none)
+  int mask;       // number of the MaskTable of the slot after the op (-1: none)
+  Matrix matrix;  // of a mix, and of weights of positions that a mix before them was left out for
+};
+
+// What a sample holds beside its features, in channels that follow them.
+struct Beside {
+  bool mask;     // 1: in use, 0: masked; the first of them
+  bool pattern;  // the matrix `given`: a channel for every position
+  int channels(int positions) const { return int(mask) + (pattern ? positions : 0); }
 };
 
 struct FullProgram {
@@ -66,8 +104,11 @@ struct FullProgram {
   int slots;
   const WindowTable* windows;
   const MatrixTable* matrices;
-  int positions, channels;  // of the data
-  int largest;              // number of positions
+  const GridTable* grids;
+  const MaskTable* masks;
+  int positions, channels;  // of the data; features alone
+  Beside beside;
+  int largest;  // number of positions
   int most_taps;
   bool diagonal;  // only p = p' of the data is wanted
   Program head;   // slot r of the head starts as read-out r
@@ -79,8 +120,26 @@ inline bool means_of(const FullOp& op) {
          op.constants.p[1] != 0;
 }
 
-// Features that one position has for an op.
-inline int features_at(const FullOp& op) { return op.kind == FullOpKind::pointwise ? 2 : 0; }
+// Are the features of an op weights of positions: of those in use 1, or, with p[0], one over their
+// number?
+inline bool holds_weights(const FullOp& op) {
+  return op.kind == FullOpKind::pointwise && op.pointwise == Pointwise::weigh;
+}
+
+// Rows of positions that a sample's table has for an op: two features; G and G', and a row that
+// starts with 1 where most of G is 0.
+inline int features_at(const FullOp& op) {
+  if (op.kind == FullOpKind::mix) return 2 * op.positions + 1;
+  return op.kind == FullOpKind::pointwise ? 2 : 0;
+}
+
+// The number of positions of the data in use, by a sample's table: where some may be masked, its first
+// row starts with it.
+template <class T>
+int length_in(const FullProgram& program, const T* table) {
+  return program.beside.mask ? int(table[0]) : program.positions;
+}
+inline int length_rows(const Beside& beside) { return beside.mask ? 1 : 0; }
 
 // Rows of positions of all matrices and tables lie this far apart: whole cache lines, and no power
 // of two, whose rows would fight for the same cache sets.

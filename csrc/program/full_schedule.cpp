@@ -29,6 +29,7 @@ OwnedWindow::OwnedWindow(int taps, int out, std::vector<int> source)
       out_(out),
       mask_pitch_(out + kMostLanes),
       source_(std::move(source)),
+      needs_(out + 1, 0),
       first_run_{0},
       shift_(taps, 0),
       mask_(taps * mask_pitch_, 0) {
@@ -42,6 +43,17 @@ OwnedWindow::OwnedWindow(int taps, int out, std::vector<int> source)
     }
     first_run_.push_back(int(runs_.size()));
   }
+  for (int o = 0; o < out; ++o) {
+    needs_[o + 1] = needs_[o];
+    for (int t = 0; t < taps; ++t)
+      needs_[o + 1] = std::max(needs_[o + 1], source_[std::int64_t(t) * out + o] + 1);
+  }
+}
+
+OwnedMask::OwnedMask(std::vector<int> origin, int positions)
+    : origin_(std::move(origin)), reach_(positions + 1, 0) {
+  for (int p = 0; p < int(origin_.size()); ++p)
+    for (int n = origin_[p] + 1; n <= positions; ++n) reach_[n] = p + 1;
 }
 
 void OwnedWindow::add_runs(const int* from) {
@@ -59,20 +71,22 @@ void OwnedWindow::add_runs(const int* from) {
   }
 }
 
-FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, std::vector<OwnedWindow> windows,
-                           std::vector<OwnedMatrix> matrices, OwnedProgram head, FullShape shape)
+FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, FullTables tables, OwnedProgram head,
+                           FullShape shape)
     : ops_(std::move(ops)),
       slots_(slots),
-      windows_(std::move(windows)),
-      matrices_(std::move(matrices)),
+      tables_(std::move(tables)),
       head_(std::move(head)),
       shape_(shape),
+      table_rows_(length_rows(shape.beside)),
       largest_(shape.positions) {
-  for (const OwnedWindow& window : windows_) {
+  for (const OwnedWindow& window : tables_.windows) {
     window_views_.push_back(window.view());
     most_taps_ = std::max(most_taps_, window.view().taps);
   }
-  for (const OwnedMatrix& matrix : matrices_) matrix_views_.push_back(matrix.view());
+  for (const OwnedMatrix& matrix : tables_.matrices) matrix_views_.push_back(matrix.view());
+  for (const OwnedGrid& grid : tables_.grids) grid_views_.push_back(grid.view());
+  for (const OwnedMask& mask : tables_.masks) mask_views_.push_back(mask.view());
   for (const FullOp& op : ops_) {
     largest_ = std::max(largest_, op.positions);
     offset_.push_back(table_rows_);
@@ -81,9 +95,25 @@ FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, std::vector<Owned
 }
 
 FullProgram FullSchedule::view() const {
-  return {ops_.data(),          int(ops_.size()), slots_,          window_views_.data(),
-          matrix_views_.data(), shape_.positions, shape_.channels, largest_,
-          most_taps_,           shape_.diagonal,  head_.view()};
+  return {ops_.data(),
+          int(ops_.size()),
+          slots_,
+          window_views_.data(),
+          matrix_views_.data(),
+          grid_views_.data(),
+          mask_views_.data(),
+          shape_.positions,
+          shape_.channels,
+          shape_.beside,
+          largest_,
+          most_taps_,
+          shape_.diagonal,
+          head_.view()};
+}
+
+bool FullSchedule::mixes() const {
+  return std::any_of(ops_.begin(), ops_.end(),
+                     [](const FullOp& op) { return op.kind == FullOpKind::mix; });
 }
 
 double FullSchedule::work() const {
@@ -95,9 +125,11 @@ double FullSchedule::work() const {
       diagonal[op.slot] = op.kind == FullOpKind::diagonal;
     const double n = op.positions, pairs = diagonal[op.slot] ? n : n * n;
     if (op.kind == FullOpKind::window)
-      total += pairs * windows_[op.table].view().taps / 4;
+      total += pairs * tables_.windows[op.table].view().taps / 4;
     else if (op.kind == FullOpKind::linear)
       total += 4 * n * largest_;
+    else if (op.kind == FullOpKind::mix)
+      total += n * n * n / 6;
     else
       total += pairs;
   }
@@ -105,8 +137,13 @@ double FullSchedule::work() const {
 }
 
 bool FullSchedule::homogeneous() const {
-  return head_.homogeneous() &&
-         std::all_of(ops_.begin(), ops_.end(), [](const FullOp& op) { return keeps_scale(op); });
+  if (shape_.beside.channels(shape_.positions) > 0 || !head_.homogeneous()) return false;
+  return std::all_of(ops_.begin(), ops_.end(), [](const FullOp& op) {
+    const FullOpKind kind = op.kind;
+    const bool coupled = kind == FullOpKind::mix || kind == FullOpKind::embed ||
+                         kind == FullOpKind::relate || holds_weights(op);
+    return !coupled && keeps_scale(op);
+  });
 }
 
 }  // namespace ntk

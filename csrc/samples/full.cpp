@@ -14,34 +14,57 @@ class SelfRunner {
       : backend_(backend),
         program_(schedule.view()),
         pitch_(pitch_of<double>(program_)),
-        values_(program_.channels * pitch_),
+        width_(schedule.width()),
+        values_(width_ * pitch_),
         table(schedule.table_rows() * pitch_),
         readouts(2 * program_.head.slots) {
     self_ = {program_,     schedule.offset(), values_.data(),
              table.data(), readouts.data(),   kept_memory(backend.full_bytes(program_))};
   }
 
-  // One sample [positions][channels].
+  // One sample [positions][width].
   template <class T>
   void run(const T* x) {
     for (std::int64_t p = 0; p < program_.positions; ++p)
-      for (std::int64_t c = 0; c < program_.channels; ++c)
-        values_[c * pitch_ + p] = double(x[p * program_.channels + c]);
+      for (std::int64_t c = 0; c < width_; ++c) values_[c * pitch_ + p] = double(x[p * width_ + c]);
+    if (program_.beside.mask) {
+      const double* const mask = values_.data() + program_.channels * pitch_;
+      int length = program_.positions;
+      while (length > 0 && mask[length - 1] == 0) --length;
+      table[0] = length;
+    }
     readouts.assign(readouts.size(), 0);
     backend_.full_self(self_);
     if (stopped()) throw Stopped();
+  }
+  // Positions in use after an op.
+  int in_use(const FullOp& op) const {
+    return op.mask < 0 ? op.positions
+                       : program_.masks[op.mask].reach[length_in(program_, table.data())];
   }
 
  private:
   const Backend& backend_;
   FullProgram program_;
-  std::int64_t pitch_;
+  std::int64_t pitch_, width_;
   FullSelf self_;
   std::vector<double> values_;
 
  public:
   std::vector<double> table, readouts;
 };
+
+// Row number r of an op's features.
+template <class T>
+void copy_features(const FullOp& op, int r, int in_use, const double* from, T* to) {
+  const bool mix = op.kind == FullOpKind::mix, flag = mix && r == 2 * op.positions;
+  const bool inverse = r == 0 && holds_inverse(op);
+  const int count = flag ? 1 : mix && r % op.positions >= in_use ? 0 : in_use;
+  for (int p = 0; p < op.positions; ++p)
+    to[p] = p >= count ? T(0)
+            : inverse  ? bounded_inverse<T>(from[p], kLargestInverse<T>)
+                       : T(from[p]);
+}
 
 }  // namespace
 
@@ -50,23 +73,24 @@ void full_strips(const FullSchedule& schedule, const Backend& backend, const T* 
                  std::int64_t size, T* values, T* table) {
   const FullProgram program = schedule.view();
   const std::int64_t from = pitch_of<double>(program), to = pitch_of<T>(program);
-  const std::int64_t width = std::int64_t(program.positions) * program.channels;
+  const std::int64_t width = schedule.width();
   SelfRunner runner(schedule, backend);
   for (std::int64_t n = 0; n < size; ++n) {
-    runner.run(x + n * width);
+    const T* const sample = x + n * program.positions * width;
+    runner.run(sample);
     // Its values, channel by channel.
-    for (std::int64_t i = 0; i < width; ++i)
-      values[i % program.channels * to + i / program.channels] = x[n * width + i];
+    for (std::int64_t p = 0; p < program.positions; ++p)
+      for (std::int64_t c = 0; c < program.channels; ++c)
+        values[c * to + p] = sample[p * width + c];
     values += program.channels * to;
     // Its features.
+    if (program.beside.mask) table[0] = T(runner.table[0]);
     for (int k = 0; k < program.size; ++k)
-      for (int f = 0; f < features_at(program.ops[k]); ++f)
-        for (int p = 0; p < program.ops[k].positions; ++p) {
-          const std::int64_t row = schedule.offset()[k] + f;
-          const double value = runner.table[row * from + p];
-          const bool inverse = f == 0 && holds_inverse(program.ops[k]);
-          table[row * to + p] = inverse ? bounded_inverse<T>(value, kLargestInverse<T>) : T(value);
-        }
+      for (int r = 0; r < features_at(program.ops[k]); ++r) {
+        const std::int64_t row = schedule.offset()[k] + r;
+        const FullOp& op = program.ops[k];
+        copy_features(op, r, runner.in_use(op), runner.table.data() + row * from, table + row * to);
+      }
     table += schedule.table_rows() * to;
   }
 }
@@ -102,7 +126,7 @@ ImageDiagonal full_diagonal(const FullSchedule& schedule, const Backend& backend
                     std::vector<double>(2 * head.size * size)};
   SelfRunner runner(schedule, backend);
   for (std::int64_t n = 0; n < size; ++n) {
-    runner.run(x + n * program.positions * program.channels);
+    runner.run(x + n * program.positions * schedule.width());
     follow_head(head, runner.readouts.data(), 1, n, size, out);
   }
   return out;

@@ -6,8 +6,8 @@
 
 namespace ntk {
 
-// Values and tables of samples x: [size][positions][channels], C order, a strip of the pitch each;
-// what lies beyond the positions is left alone.
+// Values and tables of samples x: [size][positions][width], C order, a strip of the pitch each;
+// what lies beyond the positions is left alone, and is 0 of positions that are not in use.
 template <class T>
 void full_strips(const FullSchedule& schedule, const Backend& backend, const T* x,
                  std::int64_t size, T* values, T* table);
@@ -15,7 +15,7 @@ void full_strips(const FullSchedule& schedule, const Backend& backend, const T* 
 template <class T>
 class FullSamples {
  public:
-  // x: [size][positions][channels], C order; head as of Images.
+  // x: [size][positions][width], C order; head as of Images.
   FullSamples(const FullSchedule& schedule, const Backend& backend, const T* x, std::int64_t size,
               const double* head, std::int64_t head_pitch);
   ImagesView<T> view() const;

@@ -18,6 +18,7 @@ from . import (
 )
 from .engine.backends import backends
 from .engine.kernels import error_bounds, kernel, kernel_diag
+from .engine.packing import pack_graphs, pack_sequences
 from .falsifier import Claim, falsify
 from .linalg.cg import cg
 from .linalg.cholesky import Cholesky
@@ -50,6 +51,8 @@ from .specs.activations import (
     Sign,
     Sin,
 )
+from .specs.attention import GlobalSelfAttention
+from .specs.beside import Aggregate, GraphInput, MaskedInput
 from .specs.branches import FanInConcat, FanInProd, FanInSum, FanOut, Parallel, Residual
 from .specs.convolutions import (
     AvgPool,
@@ -79,6 +82,7 @@ __version__: str
 __all__ = [
     "ABRelu",
     "Abs",
+    "Aggregate",
     "ArcCosine",
     "AvgPool",
     "Cholesky",
@@ -105,9 +109,11 @@ __all__ = [
     "Gaussian",
     "Gelu",
     "GlobalAvgPool",
+    "GlobalSelfAttention",
     "GlobalSumPool",
     "GradientDescent",
     "GradientFlow",
+    "GraphInput",
     "Hermite",
     "Identity",
     "ImageResize",
@@ -119,6 +125,7 @@ __all__ = [
     "LeakyRelu",
     "LocalAvgPool",
     "LossDynamics",
+    "MaskedInput",
     "MatrixFree",
     "Monomial",
     "Parallel",
@@ -157,6 +164,8 @@ __all__ = [
     "mlp",
     "myrtle",
     "operators",
+    "pack_graphs",
+    "pack_sequences",
     "plan",
     "plots",
     "predict",

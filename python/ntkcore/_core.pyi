@@ -96,16 +96,18 @@ class Images:
 class FullProgram:
     def __init__(
         self,
-        ops: Sequence[tuple[str, str, int, int, Sequence[float], int, int]],
+        ops: Sequence[tuple[str, str, int, int, Sequence[float], int, int, int, str]],
         slots: int,
         windows: Sequence[npt.NDArray[np.int32]],
         matrices: Sequence[
             tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
         ],
+        grids: Sequence[npt.NDArray[np.float64]],
+        masks: Sequence[npt.NDArray[np.int32]],
         head: Sequence[tuple[str, str, int, int, Sequence[float]]],
         head_slots: int,
         outputs: int,
-        shape: tuple[int, int, bool, bool],
+        shape: tuple[int, int, bool, bool, bool, bool],
         tables: Sequence[npt.NDArray[np.float64]] = ...,
     ) -> None: ...
     @property
@@ -116,6 +118,8 @@ class FullProgram:
     def flip_symmetric(self) -> bool: ...
     @property
     def work(self) -> float: ...
+    @property
+    def mixes(self) -> bool: ...
     @property
     def table_size(self) -> int: ...
     @property

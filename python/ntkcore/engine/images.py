@@ -26,6 +26,8 @@ _SECONDS_PER_TILE = 1.0  # so that progress moves, Ctrl-C is heard and threads e
 # Of one op on one pair of pixels, by itemsize: a rough guess, for the size of tiles only.
 _NANOSECONDS = {4: 0.4, 8: 1.4}
 _TABLE_BYTES = 8 * 2**20  # of one block of images
+# Where tables of one sample cost as much as a pair, many pairs share them.
+_LONG_SECONDS, _MIXING_BYTES = 8.0, 128 * 2**20
 
 
 Float64 = npt.NDArray[np.float64]
@@ -78,8 +80,10 @@ def _tile_size(job: Job) -> int:
         return chosen
     itemsize, program = job.a.itemsize, job.program
     seconds = program.work * _NANOSECONDS[itemsize] * 1e-9
-    by_time = (_SECONDS_PER_TILE / seconds) ** 0.5
-    by_memory = _TABLE_BYTES / (program.table_size * itemsize + 1)
+    mixes = isinstance(program, _core.FullProgram) and program.mixes
+    by_time = ((_LONG_SECONDS if mixes else _SECONDS_PER_TILE) / seconds) ** 0.5
+    table_bytes = _MIXING_BYTES if mixes else _TABLE_BYTES
+    by_memory = table_bytes / (program.table_size * itemsize + 1)
     by_threads = (len(job.a) * len(job.columns) / (4 * job.threads)) ** 0.5
     step = 1 if isinstance(program, _core.FullProgram) else LANES
     return max(step, int(min(by_time, by_memory, by_threads, 1024)) // step * step)

@@ -112,7 +112,7 @@ class Maker:
         edges = getattr(layer, "normalize_edges", False) and not around
         after = replace(signal, image=window.out)
         if len(image) not in modules.POOLS:
-            averages = pool_matrices(window, image, edges, around)
+            averages = pool_matrices(sides_of(window, image, around), image, edges)
             scale = 1.0 if edges else scale / math.prod(window.size)
             return modules.Mix([scale * averages[0], *averages[1:]], window.out, False), after
         return modules.Pool(window, image, scale, edges, around), after

@@ -6,40 +6,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
-from ntkcore.specs.program import Builder, Matrix, Op, Side, Unread, Value
+from ntkcore.specs.own import NOTHING, FullOp, OwnBuilder
+from ntkcore.specs.program import Matrix, Op, Side, Unread, Value
 from ntkcore.specs.windows import Shape, Window
 
-NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 Csr = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
 
-@dataclass
-class FullOp:
-    """An op on a slot that has so many positions after it."""
-
-    kind: str
-    dual: str
-    slot: int
-    other: int
-    params: Sequence[float]
-    positions: int
-    table: int = 0
-
-
-class FullBuilder(Builder):
+class FullBuilder(OwnBuilder):
     """Collects ops for an input of shape ``(…, channels)``, with any axes of positions."""
 
     most_axes = math.inf
 
     def _start(self, input_shape: Shape, variance: float) -> None:
         super()._start(input_shape, variance)
-        self._full_ops: list[FullOp] = []
         self._windows: list[Side] = []
         self._matrices: list[Csr] = []
         self._flips = len(input_shape) == 3  # are left and right alike, so far
@@ -74,15 +60,22 @@ class FullBuilder(Builder):
     def pick(self, value: Value, sides: Sequence[Side], shape: Shape) -> Value:
         return self._shaped(self._by_taps(value, sides, NOTHING), shape)
 
+    def take_beside(self, value: Value, pattern: bool) -> Value:
+        self._flips = False
+        return super().take_beside(value, pattern)
+
     def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
+        self._refuse_masks(value, "layers that mix positions by constants")
+        return self._mix(value, matrix, shape, axis)
+
+    def _mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None) -> Value:
         image = value.image
         self._flips &= _flip_matrix(matrix, image, shape, axis)
         before, after = (1, 1) if axis is None else _around(image, axis)
-        slot = value.slot
         self._matrices.append(_csr(matrix, before, after))
-        positions = before * len(matrix) * after
+        table, positions = len(self._matrices) - 1, before * len(matrix) * after
         self._full_ops.append(
-            FullOp("linear", "", slot, 0, NOTHING, positions, len(self._matrices) - 1)
+            FullOp("linear", "", value.slot, 0, NOTHING, positions, table, value.mask)
         )
         most = float(np.abs(matrix).sum(axis=1).max()) ** 2
         return self._shaped(replace(value, variance=most * value.variance), shape)
@@ -95,13 +88,16 @@ class FullBuilder(Builder):
         normalize_edges: bool,
         circular: bool = False,
     ) -> Value:
-        matrices = pool_matrices(window, value.image, normalize_edges, circular)
+        value = self._seen(value)
+        sides = sides_of(window, value.image, circular)
+        matrices = pool_matrices(sides, value.image, normalize_edges)
         if not normalize_edges:
             matrices[0] *= math.sqrt(scale)
         for axis, matrix in enumerate(matrices):
             if not np.array_equal(matrix, np.eye(matrix.shape[1])):
                 shape = *value.image[:axis], len(matrix), *value.image[axis + 1 :]
-                value = self.mix(value, matrix, shape, axis)
+                value = self._mask_moved(value, _everywhere(sides[axis], value.image, axis))
+                value = self._mix(value, matrix, shape, axis)
         return value
 
     def _may_pool(self, image: Value) -> bool:
@@ -110,6 +106,7 @@ class FullBuilder(Builder):
     def _append_normalize(self, value: Value, eps: float, over: Sequence[bool]) -> None:
         self._append("normalize", value, params=(eps, float(any(over))))
         if any(over):
+            self._refuse_masks(value, "LayerNorm over positions")
             means = np.eye(1)
             for n, mean in zip(value.image, over, strict=True):
                 means = np.kron(means, np.full((n, n), 1 / n) if mean else np.eye(n))
@@ -121,14 +118,14 @@ class FullBuilder(Builder):
             unread = value.unread
             value, last = value if last else self.copy(value), True
             value = self._pool_unread(value, unread)
+        if value.unread and not last and (value.mask >= 0 or self._ends_with_mix(value)):
+            value, last = self.copy(value), True  # its read-out changes the slot
         return super().read(value, last)
 
     def _append_readout(self, value: Value, unread: Unread, slot: int) -> None:
+        scale = self._weighed(value, unread, slot)
         kind = "readout" if unread.half < 0 else "trace"
-        positions = math.prod(unread.image)
-        self._full_ops.append(
-            FullOp(kind, "", value.slot, slot, (unread.scale, 0, 0, 0), positions)
-        )
+        self._put(kind, value, other=slot, params=(scale, 0, 0, 0))
 
     def _window_mean(
         self, value: Value, window: Window, circular: bool, params: Sequence[float]
@@ -147,20 +144,17 @@ class FullBuilder(Builder):
             if len(side) > 1 or not np.array_equal(side[0], np.arange(image[axis]))
         ]
         self._flips &= _flip_side(sides[-1], image[-1])
+        if taps > 1:
+            value = self._seen(value)
         for axis in axes:
-            self._windows.append(_everywhere(sides[axis], image, axis))
+            everywhere = _everywhere(sides[axis], image, axis)
+            self._windows.append(everywhere)
+            value = self._mask_moved(value, everywhere)
             image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
             constants = mean if axis == axes[-1] else NOTHING
+            table, positions = len(self._windows) - 1, math.prod(image)
             self._full_ops.append(
-                FullOp(
-                    "window",
-                    "",
-                    value.slot,
-                    0,
-                    constants,
-                    math.prod(image),
-                    len(self._windows) - 1,
-                )
+                FullOp("window", "", value.slot, 0, constants, positions, table, value.mask)
             )
         if not axes and mean != NOTHING:
             self._append("affine", value, params=mean)
@@ -175,23 +169,31 @@ class FullBuilder(Builder):
     def _append_plane_op(
         self, op: Op, value: Value, window: Window | None, circular: bool, normalize_edges: bool
     ) -> None:
-        self._full_ops.append(FullOp(*op, math.prod(value.image)))
+        self._full_ops.append(FullOp(*op, math.prod(value.image), mask=value.mask))
 
     def build(self, outputs: int) -> _core.FullProgram:
         """The finished program, which keeps p = p' alone wherever no more is wanted."""
         ops, diagonal = _with_forms(self._full_ops, self._matrices)
         return _core.FullProgram(
             [
-                (op.kind, op.dual, op.slot, op.other, op.params, op.positions, op.table)
+                (
+                    *(op.kind, op.dual, op.slot, op.other, op.params),
+                    *(op.positions, op.table, op.mask, op.matrix),
+                )
                 for op in ops
             ],
             self._planes.count,
             self._windows,
             self._matrices,
+            self._grids,
+            self._masks,
             self._ops,
             self._vectors.count,
             outputs,
-            (math.prod(self.input.image), self.input.shape[-1], diagonal, self._flips),
+            (
+                *(math.prod(self.input.image), self.input.shape[-1], diagonal, self._flips),
+                *(self._mask, self._pattern),
+            ),
             self._tables,
         )
 
@@ -204,7 +206,7 @@ def _with_forms(ops: Sequence[FullOp], matrices: Sequence[Csr]) -> tuple[list[Fu
     every: dict[int, bool] = {}  # does what follows need all pairs of the slot
 
     def diagonal(op: FullOp, slot: int) -> FullOp:
-        return replace(op, kind="diagonal", dual="", slot=slot, other=0)
+        return replace(op, kind="diagonal", dual="", slot=slot, other=0, table=0, matrix="")
 
     for op in reversed(ops):
         after = every.get(op.slot, False)
@@ -217,6 +219,11 @@ def _with_forms(ops: Sequence[FullOp], matrices: Sequence[Csr]) -> tuple[list[Fu
         elif op.kind == "spread":
             before = False
             out.extend([op] if after else [])
+        elif op.matrix or op.kind == "relate":
+            before = True
+            out.extend([op] if after else [diagonal(op, op.slot), op])
+            if op.kind == "relate":
+                every[op.other] = True
         elif op.kind == "linear":
             single = bool((np.diff(matrices[op.table][0]) <= 1).all())
             before = after or not single
@@ -250,12 +257,10 @@ def sides_of(window: Window, image: Shape, circular: bool) -> list[Side]:
     return sides
 
 
-def pool_matrices(
-    window: Window, image: Shape, normalize_edges: bool, circular: bool
-) -> list[Matrix]:
+def pool_matrices(sides: Sequence[Side], image: Shape, normalize_edges: bool) -> list[Matrix]:
     """Sums over windows along every axis, or means over what of them is inside the image."""
     matrices = []
-    for side, n in zip(sides_of(window, image, circular), image, strict=True):
+    for side, n in zip(sides, image, strict=True):
         matrix = np.zeros((side.shape[1], n))
         for tap in side:
             inside = np.flatnonzero(tap >= 0)

@@ -74,6 +74,7 @@ class Value:
     # Of an image, since the last pool: the step in the displacement planes between two pixels.
     stride: Shape = ()
     unread: Unread | None = None
+    mask: int = -1  # of masked data: its number in the program
 
     @property
     def image(self) -> Shape:
@@ -121,6 +122,15 @@ class _Slots:
     @property
     def in_use(self) -> int:
         return self.count - len(self.free)
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """What a sample's attention G follows from: softmax, ReLU, … of scale K(x, x) + grid."""
+
+    mechanism: str
+    scale: float
+    grid: Matrix | None = None
 
 
 class BeyondPlanesError(Exception):
@@ -241,6 +251,30 @@ class Builder:
     def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
         """K, T <- L K L', L T L', L acting on one axis of positions, or on all of them flattened;
         of this shape then. () leaves a vector.
+        """
+        raise BeyondPlanesError
+
+    def take_beside(self, value: Value, pattern: bool) -> Value:
+        """The data without what they hold beside their features, in channels that follow them: a
+        mask of positions (1: in use) and, with `pattern`, a matrix of positions.
+        """
+        raise BeyondPlanesError
+
+    def attend(self, value: Value, attention: Attention) -> Value:
+        """K, T <- G K G'', G T G'' with the attention of every sample."""
+        raise BeyondPlanesError
+
+    def embed(self, value: Value, weight: float, grid: Matrix) -> Value:
+        """K, T <- K, T + weight R, R the covariance of what positions add."""
+        raise BeyondPlanesError
+
+    def aggregate(self, layer: object, value: Value) -> Value:
+        """K, T <- P K P'', P T P'' with the pattern that every sample holds."""
+        raise BeyondPlanesError
+
+    def relate(self, value: Value, other: Value) -> Value:
+        """K, T <- s K, s' K + s (T + 4 K), s = sum K K2, s' = sum K2 T + K T2 over all pairs of
+        positions, K2 and T2 those of `other`, whose slot is given back.
         """
         raise BeyondPlanesError
 

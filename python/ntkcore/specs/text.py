@@ -6,11 +6,21 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from ntkcore.specs import activations, branches, convolutions, elementwise, positions
+from ntkcore.specs import (
+    activations,
+    attention,
+    beside,
+    branches,
+    convolutions,
+    elementwise,
+    positions,
+)
 from ntkcore.specs.layers import LAYERS, Container, Layer
 
 WRITTEN_IN = (
     activations,
+    attention,
+    beside,
     branches,
     convolutions,
     elementwise,
