@@ -15,9 +15,10 @@ import numpy.typing as npt
 from ntkcore import _core
 from ntkcore.engine.covariances import of_covariances
 from ntkcore.engine.inputs import free_bytes, size_text
-from ntkcore.specs.full import Csr, FullBuilder, FullOp, sides_of, together
+from ntkcore.specs.full import Csr, FullBuilder, sides_of, together
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.lowering import end_of
+from ntkcore.specs.own import FullOp
 from ntkcore.specs.program import Matrix, Op, Range, Side, Value
 from ntkcore.specs.windows import Shape, Window
 

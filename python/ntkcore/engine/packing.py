@@ -118,7 +118,8 @@ def _masked_array(x: Any, mask: npt.ArrayLike | None) -> tuple[Array, npt.NDArra
     if isinstance(x, np.ma.MaskedArray):
         if mask is not None:
             raise ValueError("pack_sequences: a masked array brings its own mask: leave mask out")
-        hidden, x = np.ma.getmaskarray(x).all(axis=-1), np.ma.filled(x, 0)
+        hidden = np.asarray(np.ma.getmaskarray(x).all(axis=-1))
+        x = np.ma.filled(x, 0)
     array = as_array(x, "sequences")
     if array.ndim < 3 or 0 in array.shape:
         raise ValueError(
@@ -192,10 +193,9 @@ def _weighed(adjacency: npt.NDArray[np.float64], weights: str) -> npt.NDArray[np
     if weights == "given":
         return adjacency
     looped = adjacency + np.eye(len(adjacency))
-    if weights == "uniform":
-        return looped
     degree = looped.sum(axis=1)
     if weights == "degree":
-        return looped / degree[:, None]
-    root = np.sqrt(degree)
-    return looped / np.outer(root, root)
+        looped /= degree[:, None]
+    elif weights == "symmetric":
+        looped /= np.sqrt(np.outer(degree, degree))
+    return looped

@@ -26,8 +26,8 @@ PSD = 1e-9  # of the largest eigenvalue
 
 @dataclass(frozen=True, repr=False)
 class GlobalSelfAttention(Layer):
-    """Self-attention over all positions, in the limit of infinitely many heads and channels of keys,
-    queries and values (Hron et al. 2020).
+    """Self-attention over all positions, in the limit of infinitely many heads and channels of
+    keys, queries and values (Hron et al. 2020).
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ class GlobalSelfAttention(Layer):
         weights; then logits become deterministic. False: divided by its root, with weights of their
         own; known for ``attention_mechanism="identity"`` alone.
     W_key_std, W_query_std, W_value_std, W_out_std : float, default=1
-        Standard deviations of the weights; only the products of the first and of the last two count.
+        Standard deviations of the weights; only the products of the first two and of the last two
+        count.
     b_std : float, optional
         That of the bias of the output; None: no bias.
     attention_mechanism : {"softmax", "relu", "abs", "identity"}, default="softmax"
@@ -46,12 +47,12 @@ class GlobalSelfAttention(Layer):
     pos_emb_decay : {"inverse", "exponential"} or callable, optional
         Covariance of the embeddings of two positions s, t, a function of the distance
         sum over axes of |s - t|^p: 1/(1 + d), exp(-d), or a function of a NumPy array. By default
-        embeddings are independent. ValueError, when a kernel is asked for, where it is no covariance.
+        embeddings are independent. Refused, when a kernel is asked for, where it is no covariance.
     pos_emb_p_norm : float, default=2
         The p of the distance.
     pos_emb_channels : int, optional
-        Channels of the embeddings, for "concat"; as many as those of the features by default. Given,
-        the layer before must have declared its ``width``.
+        Channels of the embeddings, for "concat"; as many as those of the features by default. If
+        given, the layer before must have declared its ``width``.
     W_pos_emb_std : float, default=1
         Standard deviation of the embeddings.
     val_pos_emb : bool, default=False
@@ -67,7 +68,7 @@ class GlobalSelfAttention(Layer):
         K <- s^2 G K G'^T + b^2,   T <- s^2 (G T G'^T + 2 G K G'^T) + b^2
 
     (with K~, T~ in place of K, T where values see the embeddings), and for logits divided by the
-    root, with c = W_query W_key s, S = sum K~ K and S' = sum K~ T + T~ K over all pairs of positions:
+    root, with c = W_query W_key s, S = sum K~ K and S' = sum K~ T + T~ K over pairs of positions:
 
         K <- c^2 S K~ + b^2,   T <- c^2 (S' K~ + S (T~ + 4 K~)) + b^2.
 

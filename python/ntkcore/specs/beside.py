@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ntkcore.specs.layers import Layer, Signal, single
 from ntkcore.specs.program import Builder, Value
@@ -14,7 +15,8 @@ from ntkcore.specs.program import Builder, Value
 class _Input(Layer, abstract=True):
     """Comes before all other layers."""
 
-    pattern = False
+    pattern: ClassVar[bool] = False
+    packed_by: ClassVar[str]
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
