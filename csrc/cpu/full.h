@@ -52,7 +52,8 @@ class FullRun {
       if (real) fields_[s] = {k, t, 0, 0, false};
     }
     shifted_ = static_cast<Shifted*>(carve(memory, program.most_taps * sizeof(Shifted)));
-    panel_ = static_cast<T*>(carve(memory, panel_size<T>(program.largest) * sizeof(T)));
+    const int inner = program.largest > program.channels ? program.largest : program.channels;
+    panel_ = static_cast<T*>(carve(memory, panel_size<T>(inner) * sizeof(T)));
     weights_ = static_cast<double*>(carve(memory, program.largest * sizeof(double)));
   }
 
@@ -140,18 +141,26 @@ class FullRun {
     field.rows = pair.row_length;
     field.cols = pair.col_length;
     if (field.diagonal) field.rows = field.cols = field.common();
+    if (field.diagonal)
+      product_of_positions(pair, field);
+    else
+      multiply(Product<T>{pair.row, pair.col, field.k, pitch_, 1, pitch_, field.rows,
+                          program_.channels, field.cols, panel_});
     const T scale = T(1.0 / program_.channels);
     for (int p = 0; p < field.kept_rows(); ++p) {
       T *const k = row(field.k, p), *const t = row(field.t, p);
       for (int q = 0; q < field.cols; q += L) {
-        V sum = V{};
-        for (int c = 0; c < program_.channels; ++c) {
-          const T *const x = pair.row + c * pitch_, *const y = pair.col + c * pitch_;
-          sum += (field.diagonal ? load(x + q) : splat(x[p])) * load(y + q);
-        }
-        store(k + q, scale * sum);
+        store(k + q, scale * load(k + q));
         if (kNtk) store(t + q, V{});
       }
+    }
+  }
+  void product_of_positions(const FullPair<T>& pair, Field<T>& field) const {
+    for (int q = 0; q < field.cols; q += L) {
+      V sum = V{};
+      for (int c = 0; c < program_.channels; ++c)
+        sum += load(pair.row + c * pitch_ + q) * load(pair.col + c * pitch_ + q);
+      store(field.k + q, sum);
     }
   }
 
@@ -441,7 +450,7 @@ class FullRun {
     }
   }
   Product<T> product(const T* a, const T* b, T* c, int rows, int inner, int cols) const {
-    return {a, b, c, pitch_, rows, inner, cols, panel_};
+    return {a, b, c, pitch_, pitch_, 1, rows, inner, cols, panel_};
   }
 
   void embed(const FullOp& op, Field<T>& field) {

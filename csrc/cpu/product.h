@@ -20,7 +20,8 @@ template <class T>
 struct Product {
   const T *a, *b;
   T* c;
-  std::int64_t stride;  // of the rows of all three
+  std::int64_t stride;          // of the rows of B and C
+  std::int64_t a_row, a_inner;  // between numbers of A
   int rows, inner, cols;
   T* panel;
 };
@@ -31,13 +32,13 @@ NTK_HD void multiply_block(const Product<T>& m, int i, int column) {
   using V = typename Vector<T>::type;
   constexpr int L = kLanes<T>;
   V sum[kRows][kVectors] = {};
-  const T* const a = m.a + i * m.stride;
+  const T* const a = m.a + i * m.a_row;
   const T* b = m.panel;
   for (int k = 0; k < m.inner; ++k, b += kVectors * L) {
     V of_b[kVectors];
     for (int v = 0; v < kVectors; ++v) of_b[v] = load(b + v * L);
     for (int r = 0; r < kRows; ++r) {
-      const V of_a = splat(a[r * m.stride + k]);
+      const V of_a = splat(a[r * m.a_row + k * m.a_inner]);
       for (int v = 0; v < kVectors; ++v) sum[r][v] += of_a * of_b[v];
     }
   }
@@ -69,7 +70,7 @@ void multiply(const Product<T>& m) {
   for (; column < m.cols; column += L) multiply_panel<1>(m, column);
 }
 
-// The same where most of A is 0.
+// The same where most of A, whose rows lie as those of C do, is 0.
 template <class T>
 void multiply_sparse(const Product<T>& m) {
   using V = typename Vector<T>::type;

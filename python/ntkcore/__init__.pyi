@@ -67,7 +67,7 @@ from .specs.convolutions import (
 )
 from .specs.elementwise import Elementwise
 from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
-from .specs.nets import cntk, mlp, myrtle, resnet
+from .specs.nets import cntk, mlp, myrtle, resnet, transformer, vit
 from .specs.positions import DotGeneral, ImageResize, Index
 from .specs.text import from_json
 from .store.build import build, extend, resume
@@ -176,5 +176,7 @@ __all__ = [
     "spectrum",
     "sphere",
     "stax",
+    "transformer",
     "verify",
+    "vit",
 ]

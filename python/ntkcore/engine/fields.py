@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
+from ntkcore.engine import fields_own
 from ntkcore.engine.covariances import of_covariances
 from ntkcore.engine.inputs import free_bytes, size_text
 from ntkcore.specs.full import Csr, FullBuilder, sides_of, together
@@ -116,6 +117,7 @@ class _Recorder(FullBuilder):
         self._pooling = False
         self._waiting: Any = None
         self.recorded, self.windows, self.matrices = self._full_ops, self._windows, self._matrices
+        self.grids = self._grids
 
     @property
     def head(self) -> list[Op]:
@@ -126,6 +128,15 @@ class _Recorder(FullBuilder):
     def tables(self) -> list[Array]:
         """Of series."""
         return self._tables
+
+    def take_beside(self, value: Value, pattern: bool) -> Value:
+        raise NotImplementedError(
+            "MaskedInput and GraphInput need the data themselves, and a network that ends with a"
+            " vector: put GlobalAvgPool() or Flatten() behind"
+        )
+
+    def _ends_with_mix(self, value: Value) -> bool:
+        return False  # no short cuts
 
     def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
         self._waiting = self._middles(value, sides)
@@ -211,6 +222,8 @@ class _Run:
             return _joined(field, slots[op.other], product=True)
         if op.kind == "masks":  # once all axes of a layer are done
             return self.move_masks(field, self.builder.sources[op.table]).masked()
+        if op.kind in ("mix", "embed", "relate"):
+            return self.coupled(op, field, slots).masked()
         if op.kind == "spread":
             return field.each(lambda m: m * np.eye(m.shape[-1]))
         if op.kind == "affine":
@@ -221,6 +234,16 @@ class _Run:
             matrix = _dense(self.builder.matrices[op.table], field.own1.shape[-1])
             return field.each(lambda m: matrix @ m @ matrix.T)
         return self.pointwise(field, op).masked()
+
+    def coupled(self, op: FullOp, field: Field, slots: dict[int, Field]) -> Field:
+        """Attention."""
+        if op.kind == "relate":
+            return fields_own.related(field.masked(), slots[op.other].masked())
+        grid = self.builder.grids[op.table] if op.table >= 0 else None
+        if op.kind == "mix":
+            return fields_own.mixed(field, op.matrix, op.params, grid)
+        assert grid is not None
+        return fields_own.embedded(field, op.params[0], grid)
 
     def move_masks(self, field: Field, source: Any) -> Field:
         """Each from a position, or from all that a matrix, by its number, gives weight to: masked

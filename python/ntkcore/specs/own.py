@@ -17,6 +17,10 @@ from ntkcore.specs.windows import Shape
 NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 
 
+class MaskError(ValueError):
+    """A layer in front of which masks have no meaning here."""
+
+
 @dataclass
 class FullOp:
     """An op on a slot that has so many positions, masked like that, after it."""
@@ -89,6 +93,21 @@ class OwnBuilder(Builder):
         pairs = math.prod(value.image) ** 2
         return self._grown(value, pairs * value.variance * other.variance)
 
+    def add(self, value: Value, other: Value) -> Value:
+        self._check_masks(value, other)
+        return super().add(value, other)
+
+    def multiply(self, layer: object, value: Value, other: Value) -> Value:
+        self._check_masks(value, other)
+        return super().multiply(layer, value, other)
+
+    def _check_masks(self, value: Value, other: Value) -> None:
+        masks = [self._masks[v.mask] for v in (value, other) if v.mask >= 0 and v.on_planes]
+        if len(masks) == 2 and not np.array_equal(*masks):
+            raise MaskError(
+                f"layer {'.'.join(self.path)}: the branches moved the masks of the data apart"
+            )
+
     @staticmethod
     def _grown(value: Value, factor: float) -> Value:
         return replace(value, variance=factor * value.variance)
@@ -130,7 +149,7 @@ class OwnBuilder(Builder):
             return value
         middle = source[(len(source) - 1) // 2]
         if (middle < 0).any():
-            raise ValueError(
+            raise MaskError(
                 f"layer {'.'.join(self.path)}: masked data are not supported where windows have no"
                 " position in their middle"
             )
@@ -139,7 +158,7 @@ class OwnBuilder(Builder):
 
     def _refuse_masks(self, value: Value, what: str) -> None:
         if value.mask >= 0:
-            raise ValueError(
+            raise MaskError(
                 f"layer {'.'.join(self.path)}: masked data are not supported by {what}"
             )
 

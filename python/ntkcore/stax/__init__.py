@@ -14,6 +14,7 @@ covariances from overflowing before a dual, as the duals here, working on correl
 variances in float64, always do.
 """
 
+from ntkcore.stax.attention import AttentionMechanism, GlobalSelfAttention, PositionalEmbedding
 from ntkcore.stax.combinators import Layer, batch, parallel, repeat, serial
 from ntkcore.stax.kernel import Kernel
 from ntkcore.stax.kernel_fn import KernelFn
@@ -65,6 +66,7 @@ from ntkcore.stax.support import Padding
 __all__ = [
     "ABRelu",
     "Abs",
+    "AttentionMechanism",
     "AvgPool",
     "Conv",
     "ConvLocal",
@@ -87,6 +89,7 @@ __all__ = [
     "Gaussian",
     "Gelu",
     "GlobalAvgPool",
+    "GlobalSelfAttention",
     "GlobalSumPool",
     "Hermite",
     "Identity",
@@ -100,6 +103,7 @@ __all__ = [
     "Monomial",
     "Padding",
     "Polynomial",
+    "PositionalEmbedding",
     "Rbf",
     "RectifiedMonomial",
     "Relu",

@@ -15,13 +15,15 @@ from ntkcore.engine.fields import Field
 from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
+from ntkcore.specs.beside import MaskedInput
 from ntkcore.specs.lowering import end_of, on_planes_or_not
+from ntkcore.specs.own import MaskError
 from ntkcore.specs.program import Law, Value
 from ntkcore.specs.windows import Shape
 from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
 from ntkcore.stax.kernel import Kernel, names_of, packed
-from ntkcore.stax.masks import masked
+from ntkcore.stax.masks import masked, with_mask
 from ntkcore.stax.parts import Part
 from ntkcore.stax.support import check_diagonals, refuse_masks
 
@@ -130,9 +132,12 @@ class KernelFn:
         alike = same and (mask1 is None or mask2 is None or np.array_equal(mask1, mask2))
         other = None if alike else b
         after, end = self.part.after(axes), _end(self.net, a.shape[1:])
+        found = None
         if mask1 is None and not end.is_image:
-            found = self._whole(names, a, b, other, diagonals[0], options)
-        else:
+            found = self._whole(self.net, names, (a, b), alike, diagonals[0], options)
+        elif not end.is_image:
+            found = self._masked(names, [(a, mask1), (b, mask2)], alike, diagonals[0], options)
+        if found is None:
             sides = [(a, mask1), (other, None if alike else mask2)]
             found = self._by_pixels(names, sides, after, diagonals, options)
             if alike and b is not None:
@@ -147,26 +152,50 @@ class KernelFn:
         }
         return {"mask1": None, "mask2": None, **found, **kept, **_facts(end, after, sizes)}
 
-    def _whole(
+    def _masked(
         self,
         names: Sequence[str],
-        a: Any,
-        b: Any,
-        other: Any,
+        sides: Sequence[tuple[Any, Any]],
+        alike: bool,
+        diagonal_batch: bool,
+        options: dict[str, Any],
+    ) -> dict[str, Any] | None:
+        """The same of data with masks; None where the engine does not do them."""
+        given = [(x, mask) for x, mask in sides if x is not None]
+        if not set(names) <= {*KERNELS, "cov1", "cov2"} or any(
+            x.ndim < 3 or mask is None or mask.all(axis=1).any() for x, mask in given
+        ):
+            return None
+        packed_sides = [with_mask(x, mask) for x, mask in given]
+        both = packed_sides[0], packed_sides[1] if len(packed_sides) > 1 else None
+        net = layers.Serial(MaskedInput(), self.net)
+        try:
+            return self._whole(net, names, both, alike, diagonal_batch, options)
+        except MaskError:
+            return None
+
+    def _whole(
+        self,
+        net: layers.Layer,
+        names: Sequence[str],
+        data: tuple[Any, Any],
+        alike: bool,
         diagonal_batch: bool,
         options: dict[str, Any],
     ) -> dict[str, Any]:
         """Kernels of vectors, by the engine."""
+        a, b = data
         found: dict[str, Any] = {}
         matrices = tuple(name for name in names if name in KERNELS)
         if matrices:
-            found.update(kernel(self.net, a, other, matrices, **options)._asdict())
+            other = None if alike else b
+            found.update(kernel(net, a, other, matrices, **options)._asdict())
         given = {name: value for name, value in options.items() if name != "progress"}
         for name, x in (("cov1", a), ("cov2", b)):
             if name in names and x is not None and diagonal_batch:
-                found[name] = kernel_diag(self.net, x, "nngp", **given)
+                found[name] = kernel_diag(net, x, "nngp", **given)
             elif name in names:
-                found[name] = None if x is None else kernel(self.net, x, None, "nngp", **options)
+                found[name] = None if x is None else kernel(net, x, None, "nngp", **options)
         return found
 
     def _by_pixels(

@@ -23,3 +23,9 @@ def masked(x: Any, constant: float | None) -> tuple[Any, Mask | None]:
     array = as_array(x, "x")
     hidden = np.isnan(array) if np.isnan(constant) else array == constant
     return np.where(hidden, 0, array), hidden.all(axis=-1).reshape(len(array), -1)
+
+
+def with_mask(x: Any, mask: Mask) -> Any:
+    """Data with the channel that `MaskedInput` reads."""
+    seen = ~mask.reshape(*x.shape[:-1], 1)
+    return np.concatenate([x, seen], -1, dtype=x.dtype)
