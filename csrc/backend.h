@@ -103,13 +103,14 @@ struct SelfStrip {
   void* workspace;
 };
 
-// The pair (x, x) of one sample: fills `table`, and adds to `readouts` [head slot][2].
+// The pair (x, x) of one sample: fills `table` and, if `complete`, adds to `readouts` [head slot][2].
 struct FullSelf {
   FullProgram program;
   const std::int64_t* offset;  // of the ops' features
   const double* values;        // [channel][pitch]
   double* table;
   double* readouts;
+  bool complete;
   void* workspace;
 };
 

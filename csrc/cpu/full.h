@@ -33,6 +33,8 @@ struct FullPair {
   const double* record_values;     // and what it is, [channel][pitch]
 };
 
+// kSelf: a sample with itself, whose table is written on the way; without kNtk nothing else is wanted,
+// and a slot is reduced to p = p' as soon as the table needs no more of it.
 template <class T, bool kNtk, bool kSelf>
 class FullRun {
  public:
@@ -76,7 +78,7 @@ class FullRun {
           linear(op, field, pair);
           break;
         case FullOpKind::mix:
-          mix(op, offset_[i] * pitch_, pair, field);
+          mix(op, i, pair, field);
           break;
         case FullOpKind::embed:
           embed(op, field);
@@ -87,19 +89,21 @@ class FullRun {
         case FullOpKind::copy:
         case FullOpKind::add:
         case FullOpKind::multiply:
+          if (kTable && op.kind != FullOpKind::copy) level(field, fields_[op.other]);
           join(op.kind, field, fields_[op.other]);
           break;
         case FullOpKind::diagonal:
-          to_diagonal(field);
+          if (!field.diagonal) to_diagonal(field);
           break;
         case FullOpKind::spread:
           to_all(op, field, pair);
           break;
         case FullOpKind::readout:
         case FullOpKind::trace:
-          read_out(op, field, readouts + 2 * step * op.other, step);
+          if (!kTable) read_out(op, field, readouts + 2 * step * op.other, step);
           break;
       }
+      reduce(field, last);
       i = last;
     }
   }
@@ -110,6 +114,18 @@ class FullRun {
     const T *k, *t;
     const std::int32_t* mask;
   };
+
+  static constexpr bool kTable = kSelf && !kNtk;
+
+  // What joins holds p = p' alone where one of them does.
+  void level(Field<T>& a, Field<T>& b) {
+    if (a.diagonal && !b.diagonal) to_diagonal(b);
+    if (b.diagonal && !a.diagonal) to_diagonal(a);
+  }
+  // After the first so many ops.
+  void reduce(Field<T>& field, int ops) {
+    if (kTable && !program_.own_pairs[ops] && !field.diagonal) to_diagonal(field);
+  }
 
   T* row(T* matrix, int p) const { return matrix + p * pitch_; }
   Field<T>& spare() { return fields_[program_.slots]; }
@@ -137,7 +153,7 @@ class FullRun {
   // K = <x(p), x'(p')>/channels, T = 0.
   void load_input(const FullPair<T>& pair) {
     Field<T>& field = fields_[0];
-    field.diagonal = program_.diagonal;
+    field.diagonal = program_.diagonal || (kTable && !program_.own_pairs[0]);
     field.rows = pair.row_length;
     field.cols = pair.col_length;
     if (field.diagonal) field.rows = field.cols = field.common();
@@ -235,7 +251,7 @@ class FullRun {
       const WithItself<double> r = with_itself(op.pointwise, op.constants, double(field.k[at]));
       for (int f = 0; f < features_at(op); ++f) features[f * pitch_ + p] = r.f[f];
       own_.k[p] = T(r.E);
-      own_.t[p] = T(r.D * double(field.t[at]));
+      if (kNtk) own_.t[p] = T(r.D * double(field.t[at]));
     }
   }
   // The same of a normalisation by means of variances over positions.
@@ -250,7 +266,7 @@ class FullRun {
       norm.side(mean, f);
       for (int which = 0; which < 2; ++which) features[which * pitch_ + p] = f[which];
       own_.k[p] = T(f[0] * f[0] * double(field.k[p * step]));
-      own_.t[p] = T(f[0] * f[0] * double(field.t[p * step]));
+      if (kNtk) own_.t[p] = T(f[0] * f[0] * double(field.t[p * step]));
     }
   }
   // Weights of positions.
@@ -262,14 +278,14 @@ class FullRun {
     for (int p = 0; p < field.cols; ++p) {
       features[pitch_ + p] = 0;
       own_.k[p] = T(features[p] * features[p] * double(field.k[p * step]));
-      own_.t[p] = T(features[p] * features[p] * double(field.t[p * step]));
+      if (kNtk) own_.t[p] = T(features[p] * features[p] * double(field.t[p * step]));
     }
   }
   void finish_self(Field<T>& field) {
     for (int p = 0; p < field.cols; ++p) {
       const std::int64_t at = field.diagonal ? p : p * pitch_ + p;
       field.k[at] = own_.k[p];
-      field.t[at] = own_.t[p];
+      if (kNtk) field.t[at] = own_.t[p];
     }
   }
 
@@ -428,7 +444,8 @@ class FullRun {
   }
 
   // M <- G M G'', by the matrices that the samples' tables hold from `at` on.
-  void mix(const FullOp& op, std::int64_t at, const FullPair<T>& pair, Field<T>& field) {
+  void mix(const FullOp& op, int number, const FullPair<T>& pair, Field<T>& field) {
+    const std::int64_t at = offset_[number] * pitch_;
     if (kSelf) {
       const OwnMatrix<T> own(program_, op, pair.record_values, field.k, pitch_, field.cols);
       own.write(pair.record + at);
@@ -445,7 +462,12 @@ class FullRun {
         transpose(other, matrix, pitch_, field.cols, field.rows);
       } else {
         multiply(product(rows, matrix, other, field.rows, field.rows, field.cols));
-        multiply(product(other, cols + size, matrix, field.rows, field.cols, field.cols));
+        if (kTable && !program_.own_pairs[number + 1]) {
+          for (int p = 0; p < field.rows; ++p)
+            row(matrix, p)[p] = T(dot(row(other, p), rows + p * pitch_, field.cols));
+        } else {
+          multiply(product(other, cols + size, matrix, field.rows, field.cols, field.cols));
+        }
       }
     }
   }
@@ -565,13 +587,17 @@ void run_full(const FullTile<T>& tile) {
 }
 
 // A sample with itself: its table, and its read-outs.
-inline void run_full_self(const FullSelf& self) {
+template <bool kNtk>
+void run_full_self_as(const FullSelf& self) {
   char* memory = static_cast<char*>(self.workspace);
-  FullRun<double, true, true> run(self.program, self.offset, memory, true);
+  FullRun<double, kNtk, true> run(self.program, self.offset, memory, true);
   const int length = length_in(self.program, self.table);
   run.run(
       {self.values, self.values, self.table, self.table, length, length, self.table, self.values},
       self.readouts, 1);
+}
+inline void run_full_self(const FullSelf& self) {
+  self.complete ? run_full_self_as<true>(self) : run_full_self_as<false>(self);
 }
 
 inline std::int64_t full_scratch_bytes(const FullProgram& program) {

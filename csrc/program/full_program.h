@@ -111,7 +111,10 @@ struct FullProgram {
   int largest;  // number of positions
   int most_taps;
   bool diagonal;  // only p = p' of the data is wanted
-  Program head;   // slot r of the head starts as read-out r
+  // [size + 1]: does a sample's table need all pairs of positions, of the sample with itself, in the
+  // slot of the data; in that of op i after it (at i + 1).
+  const char* own_pairs;
+  Program head;  // slot r of the head starts as read-out r
 };
 
 // Is it a normalisation by the means of variances that its matrix takes?

@@ -78,6 +78,7 @@ FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, FullTables tables
       tables_(std::move(tables)),
       head_(std::move(head)),
       shape_(shape),
+      own_pairs_(ops_.size() + 1),
       table_rows_(length_rows(shape.beside)),
       largest_(shape.positions) {
   for (const OwnedWindow& window : tables_.windows) {
@@ -92,6 +93,45 @@ FullSchedule::FullSchedule(std::vector<FullOp> ops, int slots, FullTables tables
     offset_.push_back(table_rows_);
     table_rows_ += features_at(op);
   }
+  find_own_pairs();
+}
+
+void FullSchedule::find_own_pairs() {
+  std::vector<bool> all(slots_, false);  // are all pairs of the slot needed by what follows
+  for (int i = int(ops_.size()) - 1; i >= 0; --i) {
+    const FullOp& op = ops_[i];
+    const bool after = all[op.slot];
+    own_pairs_[i + 1] = after;
+    switch (op.kind) {
+      case FullOpKind::mix:
+        all[op.slot] = true;
+        break;
+      case FullOpKind::relate:
+        all[op.slot] = all[op.other] = true;
+        break;
+      case FullOpKind::linear:
+        all[op.slot] = after || !tables_.matrices[op.table].single();
+        break;
+      case FullOpKind::spread:
+      case FullOpKind::diagonal:
+        all[op.slot] = false;
+        break;
+      case FullOpKind::copy:
+        all[op.other] = all[op.other] || after;
+        all[op.slot] = false;
+        break;
+      case FullOpKind::add:
+      case FullOpKind::multiply:
+        all[op.other] = after;
+        break;
+      case FullOpKind::pointwise:
+        all[op.slot] = after || op.matrix != Matrix::none;
+        break;
+      default:
+        break;
+    }
+  }
+  own_pairs_[0] = all[0];
 }
 
 FullProgram FullSchedule::view() const {
@@ -108,6 +148,7 @@ FullProgram FullSchedule::view() const {
           largest_,
           most_taps_,
           shape_.diagonal,
+          own_pairs_.data(),
           head_.view()};
 }
 

@@ -37,6 +37,12 @@ class OwnedMatrix {
     for (const int column : column_) reads = column >= reads ? column + 1 : reads;
     return {int(start_.size()) - 1, reads, start_.data(), column_.data(), value_.data()};
   }
+  // Has no row more than one entry?
+  bool single() const {
+    for (std::size_t o = 0; o + 1 < start_.size(); ++o)
+      if (start_[o + 1] - start_[o] > 1) return false;
+    return true;
+  }
 
  private:
   std::vector<int> start_, column_;
@@ -97,6 +103,8 @@ class FullSchedule {
   int width() const { return shape_.channels + shape_.beside.channels(shape_.positions); }
 
  private:
+  void find_own_pairs();
+
   std::vector<FullOp> ops_;
   int slots_;
   FullTables tables_;
@@ -107,6 +115,7 @@ class FullSchedule {
   std::vector<GridTable> grid_views_;
   std::vector<MaskTable> mask_views_;
   std::vector<std::int64_t> offset_;
+  std::vector<char> own_pairs_;
   std::int64_t table_rows_;
   int largest_, most_taps_ = 0;
 };

@@ -10,7 +10,7 @@ namespace {
 // Samples one after another through the backend's full_self.
 class SelfRunner {
  public:
-  SelfRunner(const FullSchedule& schedule, const Backend& backend)
+  SelfRunner(const FullSchedule& schedule, const Backend& backend, bool complete)
       : backend_(backend),
         program_(schedule.view()),
         pitch_(pitch_of<double>(program_)),
@@ -18,8 +18,13 @@ class SelfRunner {
         values_(width_ * pitch_),
         table(schedule.table_rows() * pitch_),
         readouts(2 * program_.head.slots) {
-    self_ = {program_,     schedule.offset(), values_.data(),
-             table.data(), readouts.data(),   kept_memory(backend.full_bytes(program_))};
+    self_ = {program_,
+             schedule.offset(),
+             values_.data(),
+             table.data(),
+             readouts.data(),
+             complete,
+             kept_memory(backend.full_bytes(program_))};
   }
 
   // One sample [positions][width].
@@ -74,7 +79,7 @@ void full_strips(const FullSchedule& schedule, const Backend& backend, const T* 
   const FullProgram program = schedule.view();
   const std::int64_t from = pitch_of<double>(program), to = pitch_of<T>(program);
   const std::int64_t width = schedule.width();
-  SelfRunner runner(schedule, backend);
+  SelfRunner runner(schedule, backend, false);
   for (std::int64_t n = 0; n < size; ++n) {
     const T* const sample = x + n * program.positions * width;
     runner.run(sample);
@@ -124,7 +129,7 @@ ImageDiagonal full_diagonal(const FullSchedule& schedule, const Backend& backend
   ImageDiagonal out{std::vector<double>(head.outputs * size),
                     std::vector<double>(head.outputs * size),
                     std::vector<double>(2 * head.size * size)};
-  SelfRunner runner(schedule, backend);
+  SelfRunner runner(schedule, backend, true);
   for (std::int64_t n = 0; n < size; ++n) {
     runner.run(x + n * program.positions * schedule.width());
     follow_head(head, runner.readouts.data(), 1, n, size, out);
