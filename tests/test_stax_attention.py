@@ -17,7 +17,7 @@ OPTIONS = list(EXPECTED)
 
 
 def test_all_options_are_there():
-    assert OPTIONS == [json.dumps(chosen) for chosen in nt_attention.options()]
+    assert [json.dumps(chosen) for chosen in nt_attention.options()] == OPTIONS
 
 
 @pytest.mark.parametrize("number", range(len(OPTIONS)))

@@ -129,7 +129,7 @@ class _Recorder(FullBuilder):
         """Of series."""
         return self._tables
 
-    def take_beside(self, value: Value, pattern: bool) -> Value:
+    def take_beside(self, layer: object, value: Value, pattern: bool) -> Value:
         raise NotImplementedError(
             "MaskedInput and GraphInput need the data themselves, and a network that ends with a"
             " vector: put GlobalAvgPool() or Flatten() behind"

@@ -62,7 +62,9 @@ def _attention(
     logits = params[2] * own
     if grid is not None:
         logits = logits + params[3] * grid
-    seen = np.ones_like(logits, bool) if mask is None else np.broadcast_to(~mask[:, None], own.shape)
+    seen = (
+        np.ones_like(logits, bool) if mask is None else np.broadcast_to(~mask[:, None], own.shape)
+    )
     if mechanism == "softmax":
         top = np.where(seen, logits, -np.inf).max(-1, keepdims=True)
         weights = np.where(seen, np.exp(logits - np.where(np.isfinite(top), top, 0)), 0)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +95,10 @@ class FullBuilder(OwnBuilder):
             matrices[0] *= math.sqrt(scale)
         if value.mask >= 0:  # all axes at once: what is masked between them is not nothing
             value = self._mask_moved(value, _middles(sides, value.image))
-            return self._mix(value, reduce(np.kron, matrices), window.out, None)
+            both = matrices[0]
+            for matrix in matrices[1:]:
+                both = np.kron(both, matrix)
+            return self._mix(value, both, window.out, None)
         for axis, matrix in enumerate(matrices):
             if not np.array_equal(matrix, np.eye(matrix.shape[1])):
                 shape = *value.image[:axis], len(matrix), *value.image[axis + 1 :]
@@ -305,7 +307,8 @@ def together(sides: Sequence[Side], image: Shape) -> Side:
 
 def _middles(sides: Sequence[Side], image: Shape) -> Places:
     """The position in the middle of every window, -1 for none."""
-    return together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
+    middles: Places = together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
+    return middles
 
 
 def _csr(matrix: Matrix, before: int, after: int) -> Csr:

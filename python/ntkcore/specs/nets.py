@@ -186,8 +186,8 @@ def transformer(
     head : {"gap", "flatten"}, default="gap"
         A mean over all positions, or flattened.
     attention : Layer, optional
-        By default ``GlobalSelfAttention(pos_emb_type="sum")``: softmax, and an independent embedding
-        of every position.
+        By default ``GlobalSelfAttention(pos_emb_type="sum")``: softmax, and an embedding of every
+        position, independent of all others.
     activation : Layer, optional
         Of the hidden layers; by default `Relu`.
     W_std : float, default=sqrt(2)
@@ -211,7 +211,7 @@ def transformer(
     >>> kernel(transformer(2), np.ones((3, 5, 4))).shape
     (3, 3)
     """
-    start = [MaskedInput()] if masked else []
+    start: list[Layer] = [MaskedInput()] if masked else []
     embedding = Dense(W_std, b_std)
     return _encoder("transformer", start, embedding, depth, head, attention, activation)
 

@@ -96,21 +96,6 @@ class OwnBuilder(Builder):
         pairs = math.prod(value.image) ** 2
         return self._grown(value, pairs * value.variance * other.variance)
 
-    def add(self, value: Value, other: Value) -> Value:
-        self._check_masks(value, other)
-        return super().add(value, other)
-
-    def multiply(self, layer: object, value: Value, other: Value) -> Value:
-        self._check_masks(value, other)
-        return super().multiply(layer, value, other)
-
-    def _check_masks(self, value: Value, other: Value) -> None:
-        masks = [self._masks[v.mask] for v in (value, other) if v.mask >= 0 and v.on_planes]
-        if len(masks) == 2 and not np.array_equal(*masks):
-            raise MaskError(
-                f"layer {'.'.join(self.path)}: the branches moved the masks of the data apart"
-            )
-
     @staticmethod
     def _grown(value: Value, factor: float) -> Value:
         return replace(value, variance=factor * value.variance)
@@ -152,12 +137,14 @@ class OwnBuilder(Builder):
 
     def _masked_alike(self, value: Value, other: Value) -> tuple[Value, Value]:
         """Both, if the same positions are masked; as vectors, where they are flattened images."""
-        if not (value.on_planes and other.on_planes) or np.array_equal(
-            *(self._masks[part.mask] if part.mask >= 0 else [] for part in (value, other))
-        ):
+        nothing = np.empty(0, np.int32)
+        first, second = (
+            self._masks[part.mask] if part.mask >= 0 else nothing for part in (value, other)
+        )
+        if not (value.on_planes and other.on_planes) or np.array_equal(first, second):
             return value, other
         if value.is_image:
-            raise ValueError(
+            raise MaskError(
                 f"layer {'.'.join(self.path)}: the branches differ in which positions are masked:"
                 " a position behind a window is masked where its middle is, so give their windows"
                 " the same middles"
@@ -178,9 +165,7 @@ class OwnBuilder(Builder):
 
     def _refuse_masks(self, value: Value, what: str) -> None:
         if value.mask >= 0:
-            raise MaskError(
-                f"layer {'.'.join(self.path)}: masked data are not supported by {what}"
-            )
+            raise MaskError(f"layer {'.'.join(self.path)}: masked data are not supported by {what}")
 
     def _weighed(self, value: Value, unread: Unread, slot: int) -> float:
         """Weights of positions before a read-out, and the scale of what is left: means are those of
