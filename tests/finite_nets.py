@@ -8,7 +8,7 @@ import pytest
 import ntkcore as nk
 
 torch = pytest.importorskip("torch")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # small matrices: more would only get into each other's way
 
 DENSE, CONV, RELU = nk.Dense(1.2, 0.3), nk.Conv((3, 3), (1, 1), "SAME", 1.3, 0.2), nk.Relu()
 NETS = {

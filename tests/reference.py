@@ -93,6 +93,7 @@ def _activation(layer, signal):
     cache = {}
 
     def function(q, k, r):
+        q, r = min(q, r), max(q, r)
         key = (round(q, 15), round(k, 15), round(r, 15))
         if key not in cache:
             cache[key] = dual(phi, q, k, r), dual(derivative, q, k, r)

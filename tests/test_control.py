@@ -21,6 +21,7 @@ from ntkcore.falsifier.claims import name_of
 from ntkcore.falsifier.study import Network, Place, Study
 from ntkcore.falsifier.tasks import modular_addition, sparse_parity
 
+torch.set_num_threads(1)  # small matrices: more would only get into each other's way
 SMALL = Training(
     steps=30,
     learning_rates=(1e-2,),

@@ -77,8 +77,7 @@ def kernels_of(activation):
 @pytest.mark.parametrize("backend", nk.backends())
 @pytest.mark.parametrize("activation", PHIS, ids=repr)
 def test_dual(activation, backend, dtype, once):
-    x = points()
-    for W_std, b_std in ((1.2, 0.3), (0.9, None)):
+    for W_std, b_std, x in ((1.2, 0.3, points()), (0.9, None, points()[::2])):
         net = nk.Serial(nk.Dense(W_std, b_std), activation, nk.Dense(1.1, 0.2))
         # A step feels the rounding of the correlation by its root: kappa0(1 - y) = 1 - sqrt(2y)/pi.
         single = 2e-4 if jumps(activation) else 1e-6

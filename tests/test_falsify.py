@@ -179,11 +179,11 @@ def test_there_are_five_on_each_side():
 def test_the_command_on_controls(tmp_path, capsys, monkeypatch):
     """An easy one that comes out right, and its contrary, which is told to be wrong."""
     easy = Training(
-        steps=300,
+        steps=100,
         learning_rates=(3e-2,),
         weight_decays=(0.0,),
         ridge=(0, 0),
-        looks=6,
+        looks=3,
         early_stopping=False,
     )
     claim = Claim("learns one of six bits", "train_nmse", minimum=0.5)

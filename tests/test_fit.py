@@ -8,7 +8,7 @@ from conftest import relative_error
 from ntkcore.linalg import cg as cg_module
 from ntkcore.linalg.choice import FitPlan, Machine, choose
 from ntkcore.linalg.fitting import KernelModel, class_targets, fit
-from test_cli import run
+from test_cli import here, run
 from test_solve import NET
 
 RIDGE = 1e-2
@@ -181,14 +181,14 @@ def test_the_command_line(samples, tmp_path):
     assert done.stdout == f"400 predictions: {files[3]}\n"
     found = np.load(files[3])
     assert (found == np.load(files[1])).mean() > 0.9
-    assert run("predict", files[2], files[0]).stdout.split() == found.tolist()
+    assert here("predict", files[2], files[0]).stdout.split() == found.tolist()
     for wrong, words in (
         (("predict", files[2]), "predict takes MODEL DATA [OUTPUT]"),
         (("predict", files[0], files[0]), "no model of `ntkcore fit`"),
         (("predict", files[2], files[0], files[0]), "would be overwritten"),
         (("predict", files[2], files[0], "--kernel", "ntk"), "has no effect"),
     ):
-        done = run(*wrong)
+        done = here(*wrong)
         assert done.returncode != 0
         assert words in done.stderr
 

@@ -148,7 +148,7 @@ def test_every_activation(activation):
     net = nk.Serial(
         first, activation, second, nk.AvgPool((2, 2)), nk.Dense(0.8), activation, nk.GlobalAvgPool()
     )
-    x, z = images(3, 5, 4, 2), images(2, 5, 4, 2, seed=1)
+    x, z = images(2, 4, 3, 2), images(1, 4, 3, 2, seed=1)
     ours, expected = nk.kernel(net, x, z, ("nngp", "ntk")), reference(net, x, z)
     assert relative_error(ours.nngp, expected[0]) < 1e-12
     assert relative_error(ours.ntk, expected[1]) < 1e-12
@@ -175,7 +175,7 @@ def drawn(examples):
     return with_settings
 
 
-@drawn(300)
+@drawn(150)
 def test_drawn_networks(case, n1, n2):
     check_drawn(case, n1, n2)
 

@@ -29,14 +29,16 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def interrupted(folder, code, *args, after=2.0):
-    """Starts a program, sends SIGINT so many seconds after it says that it begins;
+def interrupted(folder, code, *args, after=0.5, file=None):
+    """Starts a program, sends SIGINT so many seconds after it says that it begins, or makes a file;
     (exit code, output, errors).
     """
-    begin = "" if "begins" in code else "import sys; print('begins', flush=True)\n"
-    command = [sys.executable, "-c", begin + code, *args]
+    command = [sys.executable, "-c", code, *args]
     with subprocess.Popen(command, cwd=folder, text=True, stdout=-1, stderr=-1) as process:
-        process.stdout.readline()
+        if file is None:
+            assert process.stdout.readline() == "begins\n"
+        while file is not None and not (folder / file).exists() and process.poll() is None:
+            time.sleep(0.01)
         time.sleep(after)
         process.send_signal(signal.SIGINT)
         try:
@@ -53,6 +55,7 @@ def test_a_call_ends_in_the_middle_of_a_tile(pictures, call):
     code = f"""
 import numpy as np, ntkcore as nk
 x, net = np.repeat(np.load("x.npy"), 20, 0), nk.cntk(20)
+print("begins", flush=True)
 try:
     nk.{call}
 except KeyboardInterrupt:
@@ -70,20 +73,18 @@ def test_imports_end(pictures, after):
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_build_ends_and_goes_on(pictures, threads):
-    assert interrupted(pictures, COMMAND, "build", NET, "x.npy", "k.zarr", "--threads", threads)[
-        ::2
-    ] == (
-        130,
-        LINE + "\n",
-    )
+    call = ["build", NET, "x.npy", "k.zarr", "--threads", threads]
+    found = interrupted(pictures, COMMAND, *call, file="k.zarr/ntk/zarr.json")
+    assert found[::2] == (130, LINE + "\n")
 
 
 def test_compiled_code_of_others_ends(tmp_path):
     code = """
-import hashlib, threading
+import hashlib, sys
 from ntkcore.cli import commands as cli, main
 @cli.app.command("hash")
 def command():
+    print("begins", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 sys.argv = ["ntkcore", "hash"]
 main()
@@ -93,11 +94,13 @@ main()
 
 def test_lapack_that_keeps_the_gil_ends(tmp_path):
     code = """
-import numpy, scipy.linalg
+import sys, numpy, scipy.linalg
 from ntkcore.cli import commands as cli, main
 @cli.app.command("eigh")
 def command():
-    scipy.linalg.eigh(numpy.random.default_rng(0).standard_normal((6000, 6000)))
+    matrix = numpy.random.default_rng(0).standard_normal((6000, 6000))
+    print("begins", flush=True)
+    scipy.linalg.eigh(matrix)
 sys.argv = ["ntkcore", "eigh"]
 main()
 """
