@@ -97,7 +97,7 @@ def test_residuals_of_any_size(method, scale):
     )
     assert_close(values / scale, SPECTRA["power law"][:3], 1e-8)
     true = np.linalg.norm(K @ vectors - vectors * (values / scale), axis=0)
-    assert (0 < true).all()
+    assert (true > 0).all()
     assert (true <= residuals / scale).all()
 
 

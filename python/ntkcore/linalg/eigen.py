@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ntkcore.engine.device_arrays import array_module, beside, failing_aloud, on_device, to_host
 from ntkcore.engine.inputs import as_array, free_bytes, size_text
 from ntkcore.linalg.checks import (
+    INDEFINITE,
     check_symmetric,
     check_tolerance,
     refuse_asymmetric_operator,
@@ -25,10 +26,6 @@ from ntkcore.linalg.checks import (
 from ntkcore.linalg.noise import check_ridge, check_ridges, noise_floor, ridge_of
 
 Array = npt.NDArray[np.float64]
-
-# How far from positive, over lambda_max, rounding may take a kernel, by its dtype: single
-# precision, double.
-INDEFINITE = {True: 1e-3, False: 1e-7}
 
 
 @dataclass(frozen=True, eq=False)
