@@ -7,7 +7,7 @@ import fake_cupy
 import ntkcore as nk
 from conftest import relative_error
 from ntkcore.linalg.askotch import _Block, askotch
-from ntkcore.linalg.operators import InMemory, MatrixFree
+from ntkcore.linalg.operators import InMemory, MatrixFree, Stored
 from test_cuda import gpu  # noqa: F401
 from test_cuda_solvers import gpu_solvers  # noqa: F401
 from test_solve import NET, problem
@@ -42,6 +42,28 @@ def test_points_whose_kernel_is_zero():
     for kernel in (K, 0 * K):
         found = askotch(kernel, Y, 0.5, block=5, rtol=1e-10)
         assert relative_error(found.x, Y / (kernel.diagonal() + 0.5)) < 1e-8
+
+
+@pytest.mark.parametrize("rounding", [0.0, 3e-7])
+def test_kernels_of_low_rank_and_single_precision(rounding):
+    """Their blocks' zero eigenvalues are rounding, of either sign."""
+    x, Y = np.random.default_rng(0).standard_normal((2, 200, 3))
+    noise = np.random.default_rng(1).standard_normal((200, 200))
+    K = (x @ x.T + rounding * (noise + noise.T)).astype("f4")
+    found = askotch(K, Y, 0.3, rtol=1e-6)
+    exact = np.linalg.solve(K.astype(float) + 0.3 * np.eye(200), Y)
+    assert found.converged
+    assert relative_error(found.x, exact) < 1e-5
+
+
+def test_a_store_is_read_once_a_pass():
+    zarr = pytest.importorskip("zarr")
+    _, K, Y = problem(190, d=3)
+    operator = Stored(zarr.array(K, chunks=(40, 40)))
+    found = askotch(operator, Y, 100.0, rtol=1e-5, block=50)
+    assert found.converged
+    assert relative_error(found.x, np.linalg.solve(K + 100 * np.eye(190), Y)) < 1e-4
+    assert found.passes == operator.passes < 1.4 * found.iterations / 5
 
 
 def test_a_block_is_approximated_from_below():

@@ -13,6 +13,7 @@ from ntkcore.theory.dynamics import (
     GradientDescent,
     GradientFlow,
     Modes,
+    eigenmodes,
     leading_modes,
 )
 from ntkcore.theory.loss_dynamics import LossDynamics
@@ -207,6 +208,28 @@ def test_leading_modes_of_two_data_sets_are_refused(wrap):
         LossDynamics(wrap(K), x, SquaredError())
         with pytest.raises(ValueError, match="operator is not symmetric"):
             LossDynamics(wrap(cross), x, SquaredError())
+
+
+@pytest.mark.parametrize("wrap", [InMemory, aslinearoperator, csr_array])
+def test_leading_modes_of_high_multiplicity(wrap):
+    """Which a single vector's Krylov space does not hold: Lanczos went on to the next ones."""
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((120, 120)))[0]
+    K = basis * np.r_[np.full(40, 5.0), np.linspace(1, 0, 80)] @ basis.T
+    modes = leading_modes(wrap((K + K.T) / 2), 30)
+    assert_close(modes.values, np.full(30, 5.0), 1e-9)
+    assert 5 <= modes.rest < 5.01
+
+
+def test_rounding_of_single_precision_is_no_mode():
+    """Every point thrice: a third of the modes, of an operator as of its matrix."""
+    x = np.tile(np.random.default_rng(0).standard_normal((40, 3)), (3, 1)).astype("f4")
+    K = nk.kernel(nk.mlp(2), x)
+    whole = eigenmodes(K)
+    for operator in (nk.MatrixFree(nk.mlp(2), x), aslinearoperator(K)):
+        part = leading_modes(operator, 80)
+        assert (part.values > 0).sum() <= 40
+        assert part.noise > 0.1 * whole.noise
+        assert_close(part.values[:30], whole.values[:30], 1e-6)
 
 
 def test_leading_modes_of_nothing():

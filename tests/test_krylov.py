@@ -87,6 +87,26 @@ def test_residuals_of_every_method():
         assert residuals.max() < 1e-4
 
 
+@pytest.mark.parametrize("method", ["krylov", "eigh", "lanczos"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e300])
+def test_residuals_of_any_size(method, scale):
+    """Their squares vanish or overflow."""
+    K = rotated(SPECTRA["power law"])
+    values, vectors, residuals = eigs(
+        K * scale, 3, method=method, tolerance=1e-6, return_residuals=True
+    )
+    assert_close(values / scale, SPECTRA["power law"][:3], 1e-8)
+    true = np.linalg.norm(K @ vectors - vectors * (values / scale), axis=0)
+    assert (true > 0).all()
+    assert (true <= residuals / scale).all()
+
+
+def test_a_diagonal_of_zeros_says_nothing_of_the_size():
+    K = np.zeros((50, 50))
+    K[0, 1] = K[1, 0] = 1e200
+    assert eigs(K, 1, method="krylov")[0][0] == pytest.approx(1e200)
+
+
 def test_it_goes_on_from_its_checkpoint(tmp_path):
     K, file = rotated(SPECTRA["flat"]), tmp_path / "state.npz"
     whole = eigs(K, 5, method="krylov")
@@ -162,6 +182,8 @@ def test_dynamics_from_a_matrix_free_kernel():
     [
         ({"tolerance": 1.0}, "tolerance must lie"),
         ({"tolerance": None}, "tolerance must lie"),
+        ({"seed": -1}, "seed must be"),
+        ({"seed": None}, "seed must be"),
         ({"method": "eigh", "checkpoint": "state.npz"}, "keeps no checkpoint"),
     ],
 )

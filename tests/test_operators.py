@@ -64,6 +64,8 @@ def test_products_diagonals_and_rows(n, tile, columns, dtype):
         assert operator.passes == 3
         assert relative_error(operator.diagonal(), np.diagonal(K)) < tolerance
         assert relative_error(operator.rows(some), K[some]) < tolerance
+        assert relative_error(operator.row_product(some, X), K[some].astype(float) @ X) < tolerance
+        assert relative_error(operator.submatrix(some), K[np.ix_(some, some)]) < tolerance
 
 
 def test_rectangular_kernels():

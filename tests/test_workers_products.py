@@ -299,6 +299,26 @@ def test_bad_executors(store):
         MatrixFree(NET, data(), backend="cuda", devices=[0], executor=executor)
 
 
+def test_arrays_of_dask_are_read_in_the_tasks_own_thread():
+    """Of its cluster a task that waits in another thread keeps its place: two wait for ever."""
+    seen = set()
+
+    class Lazy:
+        shape, dtype, chunks = (4, 4), np.dtype("f8"), (2, 2)
+
+        def __dask_graph__(self):
+            return {}
+
+        def __getitem__(self, at):
+            seen.add(threading.current_thread().name)
+            return np.eye(4)[at]
+
+    with ThreadPoolExecutor(1, "task") as executor:
+        operator = Stored(Lazy(), symmetric=True, executor=executor)
+        np.testing.assert_array_equal(operator @ np.ones(4), np.ones(4))
+    assert seen == {"task_0"}
+
+
 def test_an_array_that_cannot_travel_is_named(pool):
     class Local:
         shape, dtype, chunks = (4, 4), np.dtype("f8"), (2, 2)

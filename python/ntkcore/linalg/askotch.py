@@ -14,7 +14,7 @@ from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import progress_bar
 from ntkcore.linalg.cg import CGResult, check_bounded, check_rtol, column_scales
 from ntkcore.linalg.checkpoints import Checkpoint
-from ntkcore.linalg.checks import NO_KERNEL, targets_of
+from ntkcore.linalg.checks import INDEFINITE, NO_KERNEL, single, targets_of
 from ntkcore.linalg.cholesky import lower_solve
 from ntkcore.linalg.noise import ridge_of
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
@@ -58,7 +58,8 @@ def askotch(
     max_passes : int, default=200
         Passes over K at most, one of which in every ten checks the residual.
     block, rank : int
-        Points of a step, n / 100 (at least 32) by default; of its approximation.
+        Points of a step, n / 100 (at least 32) by default; of its approximation. Of a chunked
+        kernel a step takes the points of whole chunks, about so many.
     seed : int, default=0
     checkpoint
         A file (.npz) that holds the state, written after every pass; the same call goes on from it.
@@ -98,14 +99,17 @@ def askotch(
     size = default_block(n) if block is None else block
     check_count("block", size, 1)
     check_count("rank", rank, 1)
+    check_count("seed", seed, 0)
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)
     check_bounded(diagonal, value, "sketch-and-project needs")
-    about = (data.tobytes(), diagonal.tobytes(), repr((value, size, rank, seed)).encode())
+    unit = operator.tile if operator.chunked else 1  # points that are read together
+    about = (data.tobytes(), diagonal.tobytes(), repr((value, size, rank, seed, unit)).encode())
     kept = Checkpoint(
         None if checkpoint is None else check_place(checkpoint), ("w", "v", "z"), operator, *about
     )
     scales = column_scales(data)
-    run = _Run(operator, data / scales, value, min(size, n), min(rank, size, n), diagonal, seed)
+    units = max(1, min(size, n) // unit)
+    run = _Run(operator, data / scales, value, units, unit, rank, diagonal, seed)
     run.resume(kept.load())
     epoch, residuals = run.epoch, run.residuals()
     with progress_bar(max_passes * epoch, progress) as count:
@@ -140,13 +144,15 @@ class _Run:
         operator: KernelOperator,
         Y: Array,
         ridge: float,
-        block: int,
+        units: int,
+        unit: int,
         rank: int,
         diagonal: Array,
         seed: int,
     ) -> None:
         self.operator, self.Y, self.ridge, self.seed = operator, Y, ridge, seed
-        self.block, self.rank, self.done = block, rank, 0
+        self.units, self.unit, self.rank, self.done = units, unit, rank, 0
+        block = min(len(Y), units * unit)
         self.epoch = -(-len(Y) // block)  # steps that read K once
         self.w, self.v, self.z = (np.zeros(Y.shape) for _ in range(3))
         self.norms = np.maximum(np.linalg.norm(Y, axis=0), np.finfo(float).tiny)
@@ -166,7 +172,7 @@ class _Run:
     def step(self) -> None:
         """One block."""
         rng = np.random.default_rng([self.seed, self.done])
-        at = np.sort(rng.choice(len(self.Y), self.block, replace=False))
+        at = self._drawn(rng)
         approximation = _Block(to_host(self.operator.submatrix(at)), self.ridge, self.rank, rng)
         g = to_host(self.operator.row_product(at, self.operator.xp.asarray(self.z)))
         g += self.ridge * self.z[at] - self.Y[at]
@@ -181,6 +187,13 @@ class _Run:
         self.z = self.alpha * self.v + (1 - self.alpha) * self.w
         self.done += 1
 
+    def _drawn(self, rng: np.random.Generator) -> Any:
+        """A block's points, rising."""
+        n, unit = len(self.Y), self.unit
+        starts = np.sort(rng.choice(-(-n // unit), self.units, replace=False)) * unit
+        at = (starts[:, None] + np.arange(unit)).ravel()
+        return at[at < n]
+
     def seems_below(self, rtol: float) -> bool:
         """By the residuals of the last epoch's blocks, which cost nothing."""
         return bool((np.sqrt(self.seen) / self.norms).max() <= 1.3 * rtol)
@@ -193,22 +206,31 @@ class _Run:
         return out
 
 
+def _root(matrix: Array, shift: float) -> Array | None:
+    """The Cholesky factor of matrix + shift I, if there is one."""
+    try:
+        return np.linalg.cholesky(matrix + shift * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return None
+
+
 class _Block:
     """The Nyström approximation U S U^T + rho I of a block's K + ridge I, damped: rho is the ridge
     and the least eigenvalue kept.
     """
 
     def __init__(self, K: Any, ridge: float, rank: int, rng: np.random.Generator) -> None:
+        noise, lower = float(np.finfo(K.dtype).eps), single(K.dtype)
         K = K.astype(np.float64, copy=False)
-        double = np.finfo(np.float64)
-        shift = max(float(double.eps * K.trace()), float(double.tiny))  # of zero rows too
-        omega = np.linalg.qr(rng.standard_normal((len(K), rank)))[0]
-        image = K @ omega + shift * omega
-        try:
-            root = np.linalg.cholesky(omega.T @ image)
-        except np.linalg.LinAlgError:
-            raise ValueError(NO_KERNEL) from None
-        half = lower_solve(root, image.T).T
+        trace, tiny = float(K.trace()), float(np.finfo(np.float64).tiny)
+        omega = np.linalg.qr(rng.standard_normal((len(K), min(rank, len(K)))))[0]
+        image = K @ omega
+        inner, shift = omega.T @ image, max(noise * trace, tiny)  # of zero rows too
+        while (root := _root(inner, shift)) is None:
+            shift *= 10
+            if shift > INDEFINITE[lower] * trace:
+                raise ValueError(NO_KERNEL)
+        half = lower_solve(root, (image + shift * omega).T).T
         self.U, sigma, _ = np.linalg.svd(half, full_matrices=False)
         self.S = np.maximum(sigma**2 - shift, 0)
         self.rho = ridge + self.S[-1]

@@ -22,6 +22,9 @@ Array = npt.NDArray[np.float64]
 # float32 between near-duplicates.
 ASYMMETRY = {True: 1e-4, False: 1e-6}
 
+# How far from positive, over lambda_max, likewise.
+INDEFINITE = {True: 1e-3, False: 1e-7}
+
 NO_KERNEL = (
     "K is not positive semidefinite, more than rounding explains: a kernel is; was something"
     " subtracted from it? Cholesky and Eigh take any symmetric matrix that the ridge makes positive"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ntkcore.engine.device_arrays import array_module, beside, failing_aloud, on_device, to_host
 from ntkcore.engine.inputs import as_array, free_bytes, size_text
 from ntkcore.linalg.checks import (
+    INDEFINITE,
     check_symmetric,
     check_tolerance,
     refuse_asymmetric_operator,
@@ -25,10 +26,6 @@ from ntkcore.linalg.checks import (
 from ntkcore.linalg.noise import check_ridge, check_ridges, noise_floor, ridge_of
 
 Array = npt.NDArray[np.float64]
-
-# How far from positive, over lambda_max, rounding may take a kernel, by its dtype: single
-# precision, double.
-INDEFINITE = {True: 1e-3, False: 1e-7}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +73,7 @@ class Eigh:
         matrix = square_kernel(K)
         self.storage_dtype = matrix.dtype
         self._xp = array_module(matrix)
-        found = _decomposed(matrix.astype(np.float64, copy=False))
+        found = decomposed(matrix.astype(np.float64, copy=False))
         self.values: Array = to_host(found[0])
         self.vectors: Any = found[1]
 
@@ -143,8 +140,10 @@ class Eigh:
         return np.array([float(((d[:, None] * projected / d.mean()) ** 2).mean()) for d in decays])
 
 
-def _decomposed(matrix: Any) -> tuple[Any, Any]:
-    """eigh of a float64 matrix where it lies; what it would fail by on the host is said before."""
+def decomposed(matrix: Any) -> tuple[Any, Any]:
+    """Eigenvalues, ascending, and eigenvectors of a float64 matrix where it lies; what this would
+    fail by on the host is said before.
+    """
     n, free = len(matrix), free_bytes()
     need = 4 * 8 * n * n  # syevd holds the matrix, the vectors and 2 n^2 of workspace
     if not on_device(matrix) and free is not None and need > free:
@@ -203,7 +202,7 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
     lower = single(given.dtype)
     K = check_symmetric(given, name)
     n = len(K)
-    values, vectors = _decomposed(K)
+    values, vectors = decomposed(K)
     top, bottom, trace = float(values[-1]), float(values[0]), float(K.trace())
     if bottom < -INDEFINITE[lower] * max(top, 0.0):
         raise ValueError(
@@ -211,30 +210,36 @@ def eigenmodes(kernel: npt.ArrayLike, name: str = "the kernel matrix") -> Modes:
             " rounding explains; a kernel has none below 0. Was something subtracted from it, or"
             " its rows reordered?"
         )
-    stored = noise_floor(np.float32, n, trace / n) if lower else 0.0
-    noise = max(n * np.finfo(np.float64).eps * top, stored, -2 * bottom)
+    noise = _noise(top, bottom, n, trace / n, lower)
     values[values <= noise] = 0.0
     return Modes(values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1]), trace, noise=noise)
+
+
+def _noise(top: float, bottom: float, n: int, mean: float, lower: bool) -> float:
+    """Up to which eigenvalues are rounding: they reach from bottom to top; ``mean`` is that of the
+    diagonal, ``lower`` says that entries are of single precision.
+    """
+    stored = noise_floor(np.float32, n, mean) if lower else 0.0
+    return max(n * float(np.finfo(np.float64).eps) * top, stored, -2 * bottom)
 
 
 def leading_modes(
     operator: Any, k: int, *, trace: float | None = None, tolerance: float = 1e-10
 ) -> Modes:
-    """The k leading eigenpairs of an operator: only products with vectors are taken.
-
-    Of a kernel operator of ours by block Krylov (see `eigs`), whose passes serve k + 10 vectors
-    each; of any other by Lanczos.
+    """The k leading eigenpairs of an operator by block Krylov (see `eigs`): only products with
+    k + 10 vectors are taken. Rounding noise counts as 0, as for `eigenmodes`.
 
     Parameters
     ----------
     operator : scipy.sparse.linalg.LinearOperator of shape (n, n)
-        Symmetric positive semidefinite; or anything that SciPy's eigsh takes.
+        Symmetric positive semidefinite; or anything that SciPy's aslinearoperator takes.
     k : int
         From 1 to n - 1.
     trace : float, optional
         Its trace if known, for relative ridges.
     tolerance : float, default=1e-10
-        Of the eigenpairs' residuals, relative to the largest eigenvalue.
+        Of the eigenpairs' residuals, relative to the largest eigenvalue; at least the rounding of
+        an operator of single precision that is not ours.
 
     Returns
     -------
@@ -278,35 +283,36 @@ def leading_modes(
         )
     check_tolerance(tolerance)
     refuse_asymmetric_operator(operator if hasattr(operator, "matmat") else linear)
-    if hasattr(operator, "product") and operator.symmetric:
-        from ntkcore.linalg.krylov import block_krylov
+    from ntkcore.linalg.krylov import block_krylov
 
-        found = block_krylov(operator, int(k), tolerance=tolerance)
-        values, vectors, rest = found.values, to_host(found.vectors), found.rest
-        trace = float(operator.diagonal().sum()) if trace is None else trace
-    else:
-        values, vectors = _lanczos(linear, int(k), tolerance)
-        rest = float(values[-1])
-    if values[-1] < -INDEFINITE[False] * max(values[0], 0.0) or not np.isfinite(values).all():
+    ours = hasattr(operator, "product") and operator.symmetric
+    if ours and trace is None:
+        trace = float(operator.diagonal().sum())
+    system = operator if ours else _Linear(linear)
+    lower = single(system.storage_dtype)
+    if lower and not ours:  # whose products are in single precision too
+        tolerance = max(tolerance, float(np.finfo(np.float32).eps) * n**0.5)
+    found = block_krylov(system, int(k), tolerance=tolerance)
+    values, vectors = found.values, to_host(found.vectors)
+    if values[-1] < -INDEFINITE[lower] * max(values[0], 0.0) or not np.isfinite(values).all():
         raise ValueError(
             f"the operator is indefinite: eigenvalue {values[-1]:.3g} among its {k} largest"
         )
-    noise = n * np.finfo(np.float64).eps * float(values[0])
+    mean = (values.sum() if trace is None else trace) / n
+    noise = _noise(float(values[0]), float(min(values[-1], 0.0)), n, float(mean), lower)
     values[values <= noise] = 0.0
-    return Modes(values, cast(Array, vectors), trace, rest=max(rest, 0.0), noise=noise)
+    return Modes(values, cast(Array, vectors), trace, rest=max(found.rest, 0.0), noise=noise)
 
 
-def _lanczos(linear: Any, k: int, tolerance: float) -> tuple[Array, Array]:
-    """The largest eigenvalues, descending, by ARPACK."""
-    from scipy.sparse.linalg import ArpackError, eigsh
+class _Linear:
+    """Any linear operator of SciPy, for block Krylov."""
 
-    # ARPACK's own start is random: this makes calls repeatable.
-    start = np.random.default_rng(0).standard_normal(linear.shape[0])
-    try:
-        values, vectors = eigsh(linear, k, which="LA", tol=tolerance, v0=start)
-    except ArpackError:
-        if linear.matvec(start).any():
-            raise
-        values, vectors = np.zeros(k), np.eye(len(start), k)  # K = 0
-    order = np.argsort(values)[::-1]
-    return values[order], np.ascontiguousarray(vectors[:, order])
+    xp: Any = np
+
+    def __init__(self, linear: Any) -> None:
+        self._linear, self.shape = linear, linear.shape
+        self.storage_dtype = np.dtype(linear.dtype)
+
+    def product(self, X: Any) -> Any:
+        """Times a matrix."""
+        return np.asarray(self._linear.matmat(X), np.float64)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
-from ntkcore.linalg.checkpoints import Checkpoint
-from ntkcore.linalg.operator import KernelOperator
+from ntkcore.linalg.checkpoints import Checkpoint, System
 
 Array = npt.NDArray[np.float64]
 OVERSAMPLING = 10  # vectors of a product beyond the k that are wanted
@@ -36,16 +35,21 @@ class Krylov:
     rest: float
 
 
-def power_of_two(operator: KernelOperator) -> float:
-    """About the size of the operator's diagonal, whose division rounds nothing: squares of what is
-    left do not overflow.
+class Symmetric(System, Protocol):
+    """A symmetric matrix by its products, and the dtype of its entries."""
+
+    storage_dtype: np.dtype[Any]
+
+
+def power_of_two(numbers: Any) -> float:
+    """About the size of the largest, to divide by without rounding: squares of what is left do not
+    overflow.
     """
-    largest = float(np.abs(operator.diagonal()).max())
-    return float(2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000))
+    return float(2.0 ** np.clip(np.frexp(float(abs(numbers).max()))[1], -1000, 1000))
 
 
 def block_krylov(
-    operator: KernelOperator,
+    operator: Symmetric,
     k: int,
     *,
     tolerance: float = 1e-10,
@@ -58,7 +62,7 @@ def block_krylov(
     It ends when all k residuals are below ``tolerance`` times the largest eigenvalue; RuntimeError
     after 200 products. Musco & Musco 2015, algorithm 2; the restart is Wu & Simon's (2000).
     """
-    keeper = Checkpoint(checkpoint, ("V", "T", "size"), operator, repr((k, seed)).encode())
+    keeper = Checkpoint(checkpoint, ("V", "T", "size", "unit"), operator, repr((k, seed)).encode())
     state = keeper.load()
     run = _Run(operator, min(k + OVERSAMPLING, operator.shape[0]), seed, state)
     while True:
@@ -86,24 +90,25 @@ class _Run:
     """An orthonormal basis V, the newest vectors not yet multiplied; T = V^T K V of the others."""
 
     def __init__(
-        self, operator: KernelOperator, block: int, seed: int, state: tuple[Any, ...] | None
+        self, operator: Symmetric, block: int, seed: int, state: tuple[Any, ...] | None
     ) -> None:
         self.operator, self.xp, self.block, self.seed = operator, operator.xp, block, seed
-        self.unit, n = power_of_two(operator), operator.shape[0]
+        self.unit, n = 0.0, operator.shape[0]  # a power of 2, known after the first product
         self.V = self.xp.empty((n, min(n, BLOCKS * block)), np.float64, order="F")
         self.T: Array = np.zeros((self.V.shape[1],) * 2)
         self.size = self.known = self.done = 0  # vectors held, multiplied; products
         if state is None:
             self._append(self._normal(block))
         else:
-            held, T, size, self.done = state
-            self.size, self.known = held.shape[1], int(size)
+            held, T, size, unit, self.done = state
+            self.size, self.known, self.unit = held.shape[1], int(size), float(unit)
             self.V[:, : self.size] = self.xp.asarray(held)
             self.T[: len(T), : len(T)] = T
 
     def state(self) -> tuple[Any, ...]:
         """What a checkpoint holds."""
-        return self.basis, self.T[: self.known, : self.known], self.known, self.done
+        T = self.T[: self.known, : self.known]
+        return self.basis, T, self.known, self.unit, self.done
 
     @property
     def basis(self) -> Any:
@@ -115,7 +120,9 @@ class _Run:
         norms of their residuals: K V = V T + beyond tail E^T, E the newest vectors' columns.
         """
         fresh = slice(self.known, self.size)
-        W = self.operator.product(self.V[:, fresh]) / self.unit
+        W = self.operator.product(self.V[:, fresh])
+        self.unit = self.unit or power_of_two(W)
+        W = W / self.unit
         self.done += 1
         products = to_host(self._orthogonalise(W))
         self.T[: self.size, fresh], self.T[fresh, : self.size] = products, products.T

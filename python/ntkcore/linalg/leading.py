@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.device_arrays import failing_aloud, to_host
+from ntkcore.engine.device_arrays import to_host
+from ntkcore.engine.inputs import check_count
 from ntkcore.linalg.checks import check_tolerance
-from ntkcore.linalg.krylov import block_krylov, power_of_two
+from ntkcore.linalg.eigen import decomposed
+from ntkcore.linalg.krylov import EPS, block_krylov, power_of_two
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
 from ntkcore.store.files import check_place
 
@@ -38,7 +41,8 @@ def eigs(
     method : {"auto", "krylov", "eigh", "lanczos"}, default="auto"
         "krylov": randomised block Krylov (Musco & Musco 2015): each pass multiplies k + 10 vectors,
         so that there are few of them; holds 8 (k + 10) vectors. "eigh": all of them, from a matrix.
-        "lanczos": SciPy's, a vector a pass. "auto": "krylov" for k below n/10, else "eigh".
+        "lanczos": SciPy's, a vector a pass; of an eigenvalue of high multiplicity it may miss some.
+        "auto": "krylov" for k below n/10, else "eigh".
     tolerance : float, default=1e-10
         Of the residuals |K v - value v|, relative to the largest eigenvalue. Where it is loose,
         above about n^-1/2, larger eigenvalues may go unnoticed.
@@ -54,12 +58,15 @@ def eigs(
         Descending.
     vectors : ndarray of shape (n, k)
     residuals : ndarray of shape (k,)
-        If asked for: |K v - value v|; within it of each value there is an eigenvalue.
+        If asked for: |K v - value v|, rounding included; within it of each value there is an
+        eigenvalue.
 
     Raises
     ------
     ValueError
         For a k or method that is none, and for a kernel that is not symmetric.
+    MemoryError
+        Before any work, where "eigh" does not fit.
     RuntimeError
         Where the iteration does not converge.
 
@@ -75,6 +82,7 @@ def eigs(
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
         raise ValueError(f"k must be a whole number between 1 and {n}, not {k!r}")
     check_tolerance(tolerance)
+    check_count("seed", seed, 0)
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}")
     if method == "auto":
@@ -91,23 +99,34 @@ def eigs(
     values, vectors = values[order], vectors[:, order]
     if not return_residuals:
         return values, vectors
-    return values, vectors, np.linalg.norm(operator @ vectors - vectors * values, axis=0)
+    return values, vectors, _residuals(operator, values, vectors)
+
+
+def _residuals(operator: KernelOperator, values: Array, vectors: Array) -> Array:
+    """By one more product; squares of what is near 1 neither overflow nor vanish."""
+    unit = power_of_two(values)
+    scaled = values / unit
+    apart = operator @ vectors / unit - vectors * scaled
+    rounding = math.sqrt(vectors.size) * EPS * float(np.abs(scaled).max())
+    out: Array = unit * (np.linalg.norm(apart, axis=0) + rounding)
+    return out
 
 
 def _eigh(operator: KernelOperator, k: int, *_: Any) -> tuple[Array, Array]:
     matrix = operator.rows(np.arange(operator.shape[0])).astype(np.float64, copy=False)
-    with failing_aloud(matrix):
-        values, vectors = operator.xp.linalg.eigh(matrix)
+    values, vectors = decomposed(matrix)
     return to_host(values[-k:]), to_host(vectors[:, -k:])
 
 
 def _lanczos(operator: KernelOperator, k: int, tolerance: float, seed: int) -> tuple[Array, Array]:
     from scipy.sparse.linalg import eigsh
 
-    unit, n = power_of_two(operator), operator.shape[0]
-    if k == n or not operator.diagonal().any():  # SciPy's has none there
-        return _eigh(operator, k)
+    n = operator.shape[0]
     start = np.random.default_rng(seed).standard_normal(n)
+    image = operator @ start
+    if k == n or not image.any():  # SciPy's has none there
+        return _eigh(operator, k)
+    unit = power_of_two(image)
     values, vectors = eigsh(operator * (1 / unit), k, which="LA", tol=tolerance, v0=start)
     return values * unit, vectors
 

@@ -101,6 +101,9 @@ class Stored(KernelOperator):
         return block
 
     def blocks(self, work: Sequence[Tile]) -> Iterator[npt.NDArray[Any]]:  # noqa: D102
+        if not self.ahead:
+            yield from super().blocks(work)
+            return
         with ThreadPoolExecutor(self.ahead) as pool:
             reading: deque[Any] = deque()
             try:
@@ -114,19 +117,48 @@ class Stored(KernelOperator):
                 for future in reading:
                     future.cancel()
 
+    def _twin(self) -> Any:
+        twin = super()._twin()
+        if hasattr(self._array, "__dask_graph__"):
+            twin.ahead = 0  # a task of Dask may wait for others in its own thread only
+        return twin
+
+    def _chunks(self, indices: Any) -> Iterator[tuple[slice, Any, Any]]:
+        """Chunks' rows that hold some of these indices: which of them, and where in the chunk."""
+        for start in (np.unique(indices // self.tile) * self.tile).tolist():
+            inside = np.flatnonzero((indices >= start) & (indices < start + self.tile))
+            yield self._slice(start, 0), inside, indices[inside] - start
+
+    def _slice(self, start: int, axis: int) -> slice:
+        return slice(start, min(start + self.tile, self.shape[axis]))
+
+    def _row_blocks(self, indices: Any) -> Iterator[tuple[Any, slice, npt.NDArray[Any]]]:
+        """K[indices, :] by its chunks, each read once: which indices, which columns, the block."""
+        for rows, inside, at in self._chunks(indices):
+            for j in range(0, self.shape[1], self.tile):
+                cols = self._slice(j, 1)
+                yield inside, cols, self.read(rows, cols)[at]
+            self.passes += (rows.stop - rows.start) / self.shape[0]
+
     def rows(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         chosen = np.asarray(indices)
         out = np.empty((len(chosen), self.shape[1]), self.storage_dtype)
-        starts = np.unique(chosen // self.tile) * self.tile
-        self.passes += len(starts) * self.tile / self.shape[0]
-        for start in starts:
-            inside = (chosen >= start) & (chosen < start + self.tile)
-            for j in range(0, self.shape[1], self.tile):
-                cols = slice(j, min(j + self.tile, self.shape[1]))
-                block = self.read(
-                    slice(int(start), min(int(start) + self.tile, self.shape[0])), cols
-                )
-                out[inside, cols] = block[chosen[inside] - start]
+        for inside, cols, block in self._row_blocks(chosen):
+            out[inside, cols] = block
+        return out
+
+    def row_product(self, indices: Any, X: Any) -> Any:  # noqa: D102
+        out = np.zeros((len(indices), X.shape[1]), np.float64)
+        for inside, cols, block in self._row_blocks(np.asarray(indices)):
+            out[inside] += block.astype(np.float64, copy=False) @ X[cols]
+        return out
+
+    def submatrix(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
+        chosen = np.asarray(indices)
+        out = np.empty((len(chosen),) * 2, self.storage_dtype)
+        for rows, top, at in self._chunks(chosen):
+            for cols, left, there in self._chunks(chosen):
+                out[np.ix_(top, left)] = self.read(rows, cols)[np.ix_(at, there)]
         return out
 
 
