@@ -7,7 +7,8 @@ import ntkcore as nk
 from conftest import relative_error
 from ntkcore.linalg import cg as cg_module
 from ntkcore.linalg.choice import FitPlan, Machine, choose
-from ntkcore.linalg.fitting import KernelModel, class_targets, fit
+from ntkcore.linalg.classes import class_targets
+from ntkcore.linalg.fitting import KernelModel, fit
 from test_cli import run
 from test_solve import NET
 
@@ -217,7 +218,7 @@ def test_labels_that_pandas_holds_as_objects(samples, tmp_path):
 )
 def test_what_is_wrong_is_said_before_landmarks_are_chosen(samples, options, words, monkeypatch):
     x, y = samples
-    monkeypatch.setattr("ntkcore.linalg.fitting._Fit.choose_landmarks", None)
+    monkeypatch.setattr("ntkcore.linalg.fitting.choose_landmarks", None)
     y = y[:-1, 0] if "classify" in options else y
     with pytest.raises((ValueError, OSError), match=words):
         fit(NET, x, y, n_landmarks=20, **options)

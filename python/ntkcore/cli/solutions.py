@@ -113,7 +113,7 @@ def solve_command(
     from threadpoolctl import threadpool_limits
 
     from ntkcore.linalg.cg import cg
-    from ntkcore.linalg.fitting import class_targets
+    from ntkcore.linalg.classes import class_targets
     from ntkcore.linalg.operators import Stored
     from ntkcore.store.format import open_store
 

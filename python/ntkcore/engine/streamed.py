@@ -86,6 +86,8 @@ def _looked_at(x: Any, name: str, dtype: np.dtype[Any]) -> Array | Streamed:
     if isinstance(x, np.ndarray) and x.dtype == dtype and x.flags.c_contiguous:
         return checked(x, name, dtype, np)  # without a copy
     rows = Streamed(x.source if isinstance(x, Streamed) else x, dtype)
+    start = 0
     for panel in rows.panels():
-        checked(panel, name, dtype, np)
+        checked(panel, name, dtype, np, start)
+        start += len(panel)
     return rows

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import failing_aloud, to_host
-from ntkcore.linalg.checks import check_tolerance
+from ntkcore.linalg.checks import check_share
 from ntkcore.linalg.krylov import block_krylov, power_of_two
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
 from ntkcore.store.files import check_place
@@ -74,7 +74,7 @@ def eigs(
     n = operator.shape[0]
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
         raise ValueError(f"k must be a whole number between 1 and {n}, not {k!r}")
-    check_tolerance(tolerance)
+    check_share(tolerance, "tolerance")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}")
     if method == "auto":
