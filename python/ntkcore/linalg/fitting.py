@@ -353,14 +353,11 @@ class _Fit:
         self.outcome = outcome_text(method, residual, result.passes)
         return result.x
 
-    def restricted(self, how: str | Numbers) -> tuple[Numbers, Array]:
-        """Landmarks and their coefficients."""
+    def restricted(self, at: Numbers | None, how: str) -> tuple[Numbers, Array]:
+        """Landmarks, given or chosen, and their coefficients."""
         K = self.operator
-        at = (
-            choose_landmarks(K, self.plan.landmarks, how, self.seed)
-            if isinstance(how, str)
-            else how
-        )
-        at, found = restricted(K, how, self.Y, self.ridge, **self.options)
+        if at is None:
+            at = choose_landmarks(K, self.plan.landmarks, how, self.seed)
+        at, found = restricted(K, at, self.Y, self.ridge, **self.options)
         self.outcome = outcome_text("landmarks", self.rtol, found.passes, len(at))
         return at, found.coefficients
