@@ -276,6 +276,12 @@ def _kept_in(file: Path) -> tuple[str, str, FitPlan] | None:
         return None
 
 
+def memory_share() -> float:
+    """Bytes that may be used by default."""
+    free = free_bytes()
+    return np.inf if free is None else MEMORY_SHARE * free
+
+
 def _machine(
     net: Layer,
     x: Array | Streamed,
@@ -285,9 +291,7 @@ def _machine(
     workers: int,
 ) -> Machine:
     """The limits, looked at, and what a pair and an operation cost here."""
-    if memory is None:
-        free = free_bytes()
-        memory = np.inf if free is None else MEMORY_SHARE * free
+    memory = memory_share() if memory is None else memory
     for name, value in (("memory", memory), ("seconds", seconds)):
         check_positive(value, name)
     pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / workers

@@ -53,6 +53,7 @@ def _parameters(call: Any, *more: str) -> set[str]:
 
 OPTIONS = {
     "cholesky": _parameters(Cholesky),
+    "eigh": {"relative"},
     "cg": _parameters(cg),
     "askotch": _parameters(askotch),
     "landmarks": _parameters(LandmarkRegression, "relative", "n_landmarks", "landmarks"),
@@ -124,6 +125,8 @@ def solve(
     for name, value in (("memory", memory), ("seconds", seconds)):
         if value is not None:
             check_positive(value, name)
+    if method != "auto" and (unknown := set(options) - OPTIONS[method]):
+        raise TypeError(f"method={method!r} takes no {', '.join(sorted(unknown))}: leave it out")
     if method == "eigh":
         if (memory, seconds, say) != (None, None, None):
             raise ValueError("memory, seconds and say have no effect with method='eigh'")
@@ -216,7 +219,7 @@ def _plan(
 
 def _methods(options: dict[str, Any], ridge: float) -> list[str]:
     """Those that take the options and, of exact ones, the ridge; TypeError where there is none."""
-    names = [name for name, known in OPTIONS.items() if set(options) <= known]
+    names = [name for name in OPTIONS if name != "eigh" and set(options) <= OPTIONS[name]]
     if not names:
         raise TypeError(f"no method of solve() takes the options {', '.join(options)} together")
     return [name for name in names if ridge > 0 or name not in ("cg", "askotch")] or names
