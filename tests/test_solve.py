@@ -1,6 +1,5 @@
 """Solvers against dense linear algebra."""
 
-import itertools
 import signal
 import subprocess
 import sys
@@ -14,11 +13,9 @@ from threadpoolctl import threadpool_limits
 
 import ntkcore as nk
 from conftest import relative_error
-from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import CGResult, cg
 from ntkcore.linalg.cholesky import Cholesky, factorise
 from ntkcore.linalg.eigen import Eigh
-from ntkcore.linalg.landmarks import LandmarkRegression, repeated
 from ntkcore.linalg.leading import eigs
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
 from ntkcore.linalg.operators import InMemory, MatrixFree
@@ -178,135 +175,6 @@ def test_conjugate_gradients_go_on_after_a_kill(tmp_path):
     assert np.array_equal(resumed.x, whole.x)
 
 
-def exact_solution(K, Y, ridge=0.1):
-    return np.linalg.solve(K + ridge * np.eye(len(K)), Y)
-
-
-@pytest.mark.parametrize(
-    ("options", "taken"),
-    [
-        ({}, "cholesky"),
-        ({"memory": 8 * 400 * 80}, "cg"),
-        ({"max_passes": 500}, "askotch"),
-        ({"maxiter": 500, "rank": 10}, "cg"),
-        ({"seconds": 1e4}, "cholesky"),
-    ],
-)
-def test_the_method_that_limits_and_options_allow(options, taken, monkeypatch):
-    _, K, Y = problem(400)
-    module, found = "ntkcore.linalg.solve", []
-
-    def watched(name, call):
-        def inner(*arguments, **options):
-            found.append((name, options))
-            return call(*arguments, **options)
-
-        return inner
-
-    for name, call in (("Cholesky", Cholesky), ("cg", cg), ("askotch", askotch)):
-        monkeypatch.setattr(f"{module}.{name}", watched(name.lower(), call))
-    assert relative_error(solve(K, Y, 0.1, **options), exact_solution(K, Y)) < 1e-5
-    assert [name for name, _ in found] == [taken]
-    if "memory" in options:
-        assert 0 < found[0][1]["rank"] < 80
-
-
-@pytest.mark.parametrize(
-    ("kind", "method"),
-    [
-        *itertools.product([np.asarray, InMemory, "free"], ["auto", "cholesky", "cg", "askotch"]),
-        *(("stored", method) for method in ("auto", "cholesky", "cg")),
-    ],
-)
-def test_every_kernel_by_every_method(kind, method):
-    x, K, Y = problem(150)
-    before = K.copy()
-    given = {
-        "free": lambda K: MatrixFree(NET, x),
-        "stored": lambda K: pytest.importorskip("zarr").array(K, chunks=(40, 40)),
-    }.get(kind, kind)(K)
-    said = []
-    ours = solve(given, Y, 0.1, method=method, say=said.append)
-    assert relative_error(ours, exact_solution(K, Y)) < (1e-3 if method == "askotch" else 1e-5)
-    assert np.array_equal(K, before)
-    assert "150 points" in said[0]
-    assert ": exact" in said[0]
-    assert said[-1].startswith("exact")
-
-
-@pytest.mark.parametrize("landmarks", ["rpcholesky", "uniform", np.arange(0, 300, 6)])
-@pytest.mark.parametrize("kind", [np.asarray, "free", "stored"])
-def test_landmarks_by_the_front_door(kind, landmarks):
-    x, K, Y = problem(300, d=3)
-    given = {
-        "free": lambda K: MatrixFree(NET, x),
-        "stored": lambda K: pytest.importorskip("zarr").array(K, chunks=(80, 80)),
-    }.get(kind, kind)(K)
-    options = {"n_landmarks": 50} if isinstance(landmarks, str) else {}
-    said = []
-    A = solve(given, Y, 1e-2, landmarks=landmarks, rtol=1e-9, say=said.append, **options)
-    at = np.flatnonzero(A.any(1))
-    assert len(at) == 50
-    if not isinstance(landmarks, str):
-        assert np.array_equal(at, landmarks)
-    C, inner = K[:, at], K[np.ix_(at, at)]
-    exact = np.linalg.solve(C.T @ C + 1e-2 * inner, C.T @ Y)
-    assert relative_error(K @ A, C @ exact) < 1e-5
-    assert "50 landmarks: the restricted problem" in said[0]
-    assert said[-1].startswith("the restricted problem of 50 landmarks to a residual of 1.0e-09")
-    flat = solve(given, Y[:, 0], 1e-2, landmarks=at, rtol=1e-9)
-    assert relative_error(K @ flat, K @ A[:, 0]) < 1e-5
-
-
-def test_too_little_time_leaves_landmarks():
-    x, _, Y = problem(2000, outputs=1, d=3)
-    operator = MatrixFree(NET, x)
-    operator.seconds_per_pair = lambda columns: 1e-3
-    said = []
-    A = solve(operator, Y, 0.1, relative=True, seconds=100, say=said.append)
-    assert "landmarks: the restricted problem" in said[0]
-    assert "conjugate gradients about" in said[0]
-    assert 30 <= np.count_nonzero(A) <= 50
-    with pytest.warns(UserWarning, match=r"restricted to \d+ landmarks \(Cholesky about"):
-        solve(operator, Y, 0.1, relative=True, seconds=100)
-    with pytest.raises(ValueError, match=r"conjugate gradients about .* more than is allowed"):
-        solve(operator, Y, 0.1, method="cg", seconds=100)
-
-
-def test_options_of_an_iteration_ask_for_one():
-    _, K, Y = problem(60)
-    assert relative_error(solve(K, Y, 0.1, rtol=1e-10), exact_solution(K, Y)) < 1e-8
-    with pytest.raises(TypeError, match=r"no method .* the options maxiter, max_passes"):
-        solve(K, Y, 0.1, maxiter=5, max_passes=3)
-
-
-def test_no_ridge_leaves_cholesky():
-    _, K, Y = problem(60)
-    assert relative_error(solve(InMemory(K), Y), exact_solution(K, Y, 0)) < 1e-8
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"memory": 100}, "100 bytes of memory are too little for 400 points.*: Cholesky would"),
-        ({"memory": 1000, "method": "cholesky"}, "Cholesky would take 1.22 MiB, more than is all"),
-        ({"memory": 0}, "memory must be positive"),
-        ({"memory": "1 GB"}, "memory must be positive"),
-        ({"seconds": -1}, "seconds must be positive"),
-        ({"seconds": "1 h"}, "seconds must be positive"),
-        ({"method": "eigh", "seconds": 3}, "have no effect with method='eigh'"),
-        ({"n_landmarks": 401}, "401 landmarks are more than the 400 samples"),
-        ({"n_landmarks": 0}, "n_landmarks must be"),
-        ({"landmarks": [1, 1]}, "hold sample 1 more than once"),
-        ({"landmarks": [1, 400]}, "must be from 0 to 399"),
-        ({"n_landmarks": 5, "ridge": 0}, "need a positive ridge"),
-    ],
-)
-def test_limits_that_do_not_fit(options, words):
-    with pytest.raises(ValueError, match=words):
-        solve(np.eye(400), np.ones(400), **{"ridge": 1.0, **options})
-
-
 @pytest.mark.parametrize("method", ["auto", "krylov", "eigh", "lanczos"])
 def test_leading_eigenvalues(method):
     _, K, _ = problem(150)
@@ -337,17 +205,6 @@ def test_leading_eigenvalues_where_lanczos_has_none(method):
     assert (eigs(np.zeros((12, 12)), 3, method=method)[0] == 0).all()
 
 
-def test_landmarks():
-    x, K, Y = problem(200, d=3)
-    z = x[:40]
-    K_nm, K_mm = nk.kernel(NET, x, z), nk.kernel(NET, z)
-    model = LandmarkRegression(InMemory(K_nm, tile=64), K_mm, Y, 1e-2, rtol=1e-9)
-    exact = np.linalg.solve(K_nm.T @ K_nm + 1e-2 * K_mm, K_nm.T @ Y)
-    assert relative_error(model.predict(K_nm), K_nm @ exact) < 1e-6
-    every = LandmarkRegression(K, K, Y, 1e-2).predict(K)  # all points: the plain ridge regression
-    assert relative_error(every, K @ np.linalg.solve(K + 1e-2 * np.eye(200), Y)) < 1e-5
-
-
 def test_a_ridge_below_the_noise_is_said():
     _, K, _ = problem()
     single = K.astype(np.float32)
@@ -363,23 +220,6 @@ def test_a_ridge_below_the_noise_is_said():
     assert 0.9e-4 < noise_floor("float32", 50_000, 1.0) < 1.2e-4
 
 
-def of_landmarks(K, at):
-    return K[:, at], K[np.ix_(at, at)]
-
-
-@pytest.mark.parametrize("dtype", ["f8", "f4"])
-def test_repeated_landmarks(dtype):
-    """Up to rounding; of images, whose equal samples agree to half of the digits only, too."""
-    x = problem(80)[0].astype(dtype)
-    x[70] = x[50] = x[3]
-    images = x[:, :4].reshape(80, 2, 2, 1)
-    for net, data in ((NET, x), (nk.cntk(2), images), (nk.cntk(2, "flatten"), images)):
-        assert repeated(nk.kernel(net, data)) == [(3, 50), (3, 70)]
-        assert repeated(nk.kernel(net, data[:50])) == []
-    x[4] = x[3] * (1 + 1e-5)
-    assert (3, 4) not in repeated(nk.kernel(NET, x))
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -391,17 +231,7 @@ def test_repeated_landmarks(dtype):
         (lambda K, Y: cg(K[:3], Y, 0.1), "not symmetric"),
         (lambda K, Y: cg(K, Y, 0.1, every=0), "every must be"),
         (lambda K, Y: cg(K, Y, 0.1, checkpoint=""), "folder"),
-        (
-            lambda K, Y: LandmarkRegression(K[:, :5], -K[:5, :5], Y, 1.0),
-            "K_mm is not positive definite",
-        ),
-        (lambda K, Y: LandmarkRegression(K[:, :5], K[:5, :5], Y, -1.0), "ridge"),
-        (
-            lambda K, Y: LandmarkRegression(*of_landmarks(K, [3, 9, 4, 9]), Y, 1.0),
-            "landmarks 1 and 3",
-        ),
         (lambda K, Y: cg(K, Y, 0.1, rtol=1.0), "rtol must be a number > 0 and < 1"),
-        (lambda K, Y: LandmarkRegression(K[:, :5], K[:5, :5], Y, 1.0, rtol=2), "rtol must be"),
         (lambda K, Y: solve(K, np.where(np.arange(40)[:, None] == 31, np.nan, Y)), "NaN .* row 31"),
         (lambda K, Y: solve(K, Y, -1.0), "ridge"),
         (lambda K, Y: solve(K, Y, method="qr"), "method must be"),
@@ -411,11 +241,6 @@ def test_repeated_landmarks(dtype):
         (lambda K, Y: eigs(K, 0), "k must be"),
         (lambda K, Y: eigs(K, 2.5), "k must be"),
         (lambda K, Y: eigs(K, 2, method="qr"), "method must be"),
-        (lambda K, Y: LandmarkRegression(K[:, :5], K[:4, :4], Y, 1.0), "landmarks"),
-        (
-            lambda K, Y: LandmarkRegression(K[:, :5], K[:5, :5], Y, 1.0).predict(K),
-            "K_test must have shape",
-        ),
     ],
 )
 def test_bad_input(call, words):
@@ -517,33 +342,6 @@ def test_ridges_are_a_sequence(method):
     _, K, Y = problem()
     with pytest.raises(ValueError, match="sequence of numbers"):
         getattr(Eigh(K), method)(Y, 0.1)
-
-
-@pytest.mark.parametrize("ridge", [1e-4, 1e-1, 1e2])
-def test_landmarks_take_few_passes_for_any_ridge(ridge):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((1500, 3)).astype("f4")
-    K_nm, K_mm = MatrixFree(NET, x, x[:80], tile=400), nk.kernel(NET, x[:80], dtype="float64")
-    model = LandmarkRegression(K_nm, K_mm, x[:, :2] ** 2, ridge)
-    assert model.iterations < 30
-    assert model.passes == K_nm.passes <= model.iterations + 3
-    K = nk.kernel(NET, x, x[:80]).astype(float)
-    exact = np.linalg.solve(K.T @ K + ridge * K_mm, K.T @ x[:, :2].astype(float) ** 2)
-    assert relative_error(K @ model.coefficients, K @ exact) < 1e-5
-
-
-def test_landmarks_go_on_where_they_stopped(tmp_path):
-    _, K, Y = problem(300, d=3)
-    given, file = (K[:, :40], K[:40, :40], Y, 1e-3), tmp_path / "state.npz"
-    whole = LandmarkRegression(*given)
-    with pytest.raises(RuntimeError, match="after 4 iterations: raise maxiter"):
-        LandmarkRegression(*given, maxiter=4, checkpoint=file, every=1)
-    resumed = LandmarkRegression(*given, checkpoint=file, every=1)
-    assert np.array_equal(resumed.coefficients, whole.coefficients)
-    assert resumed.iterations == whole.iterations
-    for other in ((*given[:3], 1e-2), (K[:, 1:41], K[1:41, 1:41], Y, 1e-3)):
-        with pytest.raises(ValueError, match="another problem"):
-            LandmarkRegression(*other, checkpoint=file)
 
 
 def test_products_of_single_precision_are_in_double():
