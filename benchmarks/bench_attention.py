@@ -4,9 +4,9 @@
 
 The network of neural-tangents' examples/imdb.py, on drawn vectors like GloVe's (d = 300, at most
 500 words), float32, nngp and ntk together. Core time a pair on one core beside neural-tangents,
-call by call, and beside the products G K G' of K and of T alone, by BLAS; then the whole example, 300
-training and 300 test sequences, on all cores: of IMDb's lengths, which are drawn from a lognormal
-law of mean 234 and median 174 and cut at 500, and masked. Correctness first.
+call by call, and beside the products G K G' of K and of T alone, by BLAS; then the whole example,
+300 training and 300 test sequences, on all cores: of IMDb's lengths, which are drawn from a
+lognormal law of mean 234 and median 174 and cut at 500, and masked. Correctness first.
 """
 
 from __future__ import annotations

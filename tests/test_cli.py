@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -111,7 +112,10 @@ def test_build_verify_extend_solve(tmp_path):
     assert json.loads(here("verify", store, "--json").stdout) == {
         **{"ok": True, "missing": 0, "bad": {}, "parts": {}, "recomputed": 8, "swept": 0}
     }
-    assert run("solve", store, y, out, "--ridge", "0.1").returncode == 0
+    solved = run("solve", store, y, out, "--ridge", "0.1")
+    assert re.fullmatch(
+        rf"Cholesky, 70 points: exact; 1 pass, .*\nexact\nthe coefficients: {out}\n", solved.stdout
+    )
     K = nk.kernel(nk.mlp(2), x)
     expected = np.linalg.solve(K + 0.1 * np.diagonal(K).mean() * np.eye(70), x[:, :2])
     assert relative_error(np.load(out), expected) < 1e-4
@@ -162,6 +166,50 @@ def test_predict_and_spectrum(tmp_path):
     shares = ((modes[:, :-4:-1].T @ x[:60, :2]) ** 2).sum(1).cumsum() / (x[:60, :2] ** 2).sum()
     assert relative_error(shown["targets"], shares) < 1e-8
     assert "of the trace" in here("spectrum", store, "--largest", "3").stdout
+
+
+def here(*arguments):
+    """What a command says, in this process; its error is raised."""
+    from typer.testing import CliRunner
+
+    from ntkcore.cli.commands import app
+
+    done = CliRunner().invoke(app, arguments)
+    if done.exception:
+        raise done.exception
+    return done.stdout
+
+
+def test_classes_of_a_store(files, tmp_path):
+    labels, names = np.array(["b", "a", "b", "c", "a", "c"]), ("y.npy", "a.npz", "p.npy")
+    y, out, predictions = (str(tmp_path / name) for name in names)
+    np.save(y, labels)
+    lines = here("solve", files["k"], y, out[:-4], "--ridge", "1e-6", "--landmarks", "6")
+    lines = lines.splitlines()
+    assert "6 points, 6 landmarks: the restricted problem" in lines[0]
+    assert lines[-2].startswith("the restricted problem of 6 landmarks to a residual of 1.0e-06")
+    assert lines[-1] == f"the coefficients: {out}"
+    assert "6 predictions" in here("predict", files["k"], out, files["x"], predictions)
+    assert np.load(predictions).tolist() == labels.tolist()
+    assert here("predict", files["k"], f"{out}:coefficients", files["x"], predictions)
+    assert np.load(predictions).shape == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ("--classify", ValueError, "would hold coefficients only, and predictions no labels"),
+        ("--method cholesky --rtol 1e-3", TypeError, "method='cholesky' takes no rtol"),
+        ("--seconds 0", ValueError, "seconds must be positive"),
+        ("--memory 1e-12", ValueError, "too little for 6 points"),
+        ("--landmarks 7", ValueError, "7 landmarks are more than the 6 samples"),
+        ("--checkpoint /nowhere/c.npz", OSError, "no folder /nowhere"),
+    ],
+)
+def test_options_of_solve(options, error, words, files, tmp_path):
+    np.save(tmp_path / "y.npy", np.arange(6) % 3)
+    with pytest.raises(error, match=words):
+        here("solve", files["k"], str(tmp_path / "y.npy"), files["out"], *options.split())
 
 
 def test_run(tmp_path):

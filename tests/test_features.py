@@ -19,8 +19,8 @@ from ntkcore.estimators import (
     StreamedRidge,
     StreamedRidgeClassifier,
     feature_plan,
-    features,
     models,
+    sketches,
     streamed,
 )
 
@@ -118,7 +118,7 @@ def test_columns_are_shared_out_whole(net, get):
 
 class TestSketch:
     def test_is_random_signs_a_cosine_transform_and_some_entries(self):
-        sketch = features._Sketch.of(5, 7, np.random.default_rng(0), np.float64)
+        sketch = sketches.Sketch.of(5, 7, np.random.default_rng(0), np.float64)
         n, v = sketch.length, points(3)
         rows, columns = np.arange(n)[:, None], np.arange(5)
         cosines = np.cos(np.pi * (2 * columns + 1) * rows / (2 * n)) * (2 / n) ** 0.5
@@ -133,7 +133,7 @@ class TestSketch:
         v, b = u + points(2, 6)[1] / 2, a + points(2, 4)[1] / 2
         found, count = [], 3000
         for _ in range(count):
-            left, right = features._Sketch.of(6, outputs, rng, np.float64)(np.stack([u, v]))
+            left, right = sketches.Sketch.of(6, outputs, rng, np.float64)(np.stack([u, v]))
             g = rng.standard_normal((4, outputs))
             found.append((left * np.sign(a @ g)) @ (right * np.sign(b @ g)))
         cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
@@ -160,7 +160,7 @@ class TestDraws:
         x = points(50)
         model = face(n_components=80, random_state=0).fit(x)
         whole = model.transform(x)
-        monkeypatch.setattr(features, "BATCH", 7)
+        monkeypatch.setattr(sketches, "BATCH", 7)
         np.testing.assert_allclose(model.transform(x), whole, rtol=1e-9, atol=1e-12)
         np.testing.assert_array_equal(
             model.set_params(threads=3).transform(x), model.set_params(threads=1).transform(x)
@@ -219,7 +219,6 @@ class TestDraws:
         (Serial(Dense(), nk.LayerNorm(), Relu(), Dense()), r"LayerNorm\(\)"),
         (Serial(Dense(), nk.Residual(Relu(), Dense())), r"Residual\("),
         (nk.cntk(2), r"Conv\("),
-        (Serial(nk.Flatten(), Dense()), r"Flatten\(\)"),
     ],
 )
 def test_networks_of_unknown_features_are_refused_by_name(net, layer):

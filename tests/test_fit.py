@@ -7,7 +7,8 @@ import ntkcore as nk
 from conftest import relative_error
 from ntkcore.linalg import cg as cg_module
 from ntkcore.linalg.choice import FitPlan, Machine, choose
-from ntkcore.linalg.fitting import KernelModel, class_targets, fit
+from ntkcore.linalg.classes import class_targets
+from ntkcore.linalg.fitting import KernelModel, fit
 from test_cli import here, run
 from test_solve import NET
 
@@ -126,6 +127,26 @@ def test_streamed_data_are_held_by_a_model_of_all_of_them():
     assert choose(2000, 1, 4, 10**7, machine, streamed=True).method == "cholesky"
 
 
+def test_equal_samples_are_one_landmark(samples):
+    x, y = np.tile(samples[0][:100], (2, 1)), samples[1][:200]
+    model = fit(NET, x, y, RIDGE, landmarks=np.arange(200), rtol=1e-9)
+    assert np.array_equal(model.samples, x[:100])
+    assert relative_error(model.predict(x), fit(NET, x, y, RIDGE).predict(x)) < 1e-5
+
+
+def test_a_checkpoint_asks_for_a_method_that_keeps_one(samples, tmp_path):
+    (x, y), file, said = samples, tmp_path / "state.npz", []
+    model = fit(NET, x, y, RIDGE, rtol=1e-8, checkpoint=file, say=said.append)
+    assert "Cholesky" not in said[0]
+    assert file.exists()
+    assert relative_error(model.predict(x), fit(NET, x, y, RIDGE).predict(x)) < 1e-5
+    for other in ((np.where(x == x[300, 1], 0, x), y), (x, -y)):
+        with pytest.raises(ValueError, match=r"state\.npz was begun with other data"):
+            fit(NET, *other, RIDGE, checkpoint=file)
+    again = fit(NET, x, y, RIDGE, rtol=1e-8, checkpoint=file)
+    assert np.array_equal(again.coefficients, model.coefficients)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -136,13 +157,15 @@ def test_streamed_data_are_held_by_a_model_of_all_of_them():
         ({"landmarks": "best"}, "landmarks must be 'rpcholesky', 'uniform'"),
         ({"landmarks": [0, 400]}, "landmarks must be from 0 to 399, not 0 to 400"),
         ({"landmarks": [-1]}, "landmarks must be from 0"),
-        ({"landmarks": [3, 3]}, "more than once"),
+        ({"landmarks": [3, 9, 3]}, "landmarks hold sample 3 more than once"),
         ({"landmarks": [0.5]}, "whole numbers"),
         ({"memory": 0}, "memory must be positive"),
         ({"memory": "8 GB"}, "memory must be positive"),
         ({"memory": 1000}, "too little for 400 points"),
         ({"seconds": np.nan}, "seconds must be positive"),
         ({"rtol": 0}, "rtol must be"),
+        ({"rtol": 1}, "rtol must be"),
+        ({"checkpoint": "c.npz", "method": "cholesky"}, "Cholesky keeps no checkpoint"),
         ({"ridge": -1}, "ridge must be"),
         ({"seed": -1, "n_landmarks": 5}, "seed must be"),
         ({"get": "both"}, "get must be"),
@@ -159,8 +182,12 @@ def test_bad_options(samples, options, words):
 def test_bad_data(samples):
     x, y = samples
     wrong = x.copy()
-    wrong[399, 0] = np.nan
-    for given, words in (((wrong, y), "NaN"), ((x, y[:-1]), "y must have shape")):
+    wrong[398:, 0] = np.nan
+    for given, words in (
+        ((wrong, y), "x1 holds NaN or infinity in row 398, counted from 0"),
+        ((x, np.where(np.arange(400)[:, None] > 255, np.inf, y)), "y holds NaN .* in row 256"),
+        ((x, y[:-1]), "y must have shape"),
+    ):
         with pytest.raises(ValueError, match=words):
             fit(NET, *given)
     with pytest.raises(ValueError, match="one class only"):
@@ -217,7 +244,7 @@ def test_labels_that_pandas_holds_as_objects(samples, tmp_path):
 )
 def test_what_is_wrong_is_said_before_landmarks_are_chosen(samples, options, words, monkeypatch):
     x, y = samples
-    monkeypatch.setattr("ntkcore.linalg.fitting._Fit.choose_landmarks", None)
+    monkeypatch.setattr("ntkcore.linalg.fitting.choose_landmarks", None)
     y = y[:-1, 0] if "classify" in options else y
     with pytest.raises((ValueError, OSError), match=words):
         fit(NET, x, y, n_landmarks=20, **options)

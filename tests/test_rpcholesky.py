@@ -133,6 +133,8 @@ def test_where_it_ends():
         (lambda K: rpcholesky(K * np.nan, 2), "NaN"),
         (lambda K: rpcholesky(K, 2, ridge=-1.0), "ridge"),
         (lambda K: rpcholesky(K, 2, tol=np.nan), "tol"),
+        (lambda K: rpcholesky(K, 2, tol="a"), r"tol, a share of the trace, must lie in \[0, 1\)"),
+        (lambda K: rpcholesky(K, 2, tol=1), "tol"),
         (lambda K: rpcholesky(K - 20 * np.eye(40), 30), "semidefinite"),
         (lambda K: rpcholesky(K - 1.5 * np.linalg.eigvalsh(K)[20] * np.eye(40), 40), "semidef"),
     ],

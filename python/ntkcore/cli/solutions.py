@@ -25,6 +25,12 @@ def _check_kernel(group: Any, kernel: str) -> None:
         )
 
 
+Method = Annotated[str, typer.Option(help="auto, cholesky, cg, askotch or landmarks.")]
+Landmarks = Annotated[int | None, typer.Option(min=1, help="Solve for so many landmarks only.")]
+Classify = Annotated[
+    bool, typer.Option("--classify", help="Whole numbers are labels of classes too.")
+]
+Memory = Annotated[float | None, typer.Option(help="GiB to use; half of what is free by default.")]
 Rtol = Annotated[float, typer.Option(help="Of the residuals.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(callback=local, help="A file (.npz) that keeps the state.")
@@ -39,16 +45,10 @@ def fit_command(
     output: Annotated[Path, typer.Argument(callback=local, help="Where the model goes (.npz).")],
     ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    method: Annotated[str, typer.Option(help="auto, cholesky, cg, askotch or landmarks.")] = "auto",
-    landmarks: Annotated[
-        int | None, typer.Option(min=1, help="Solve for so many landmarks only.")
-    ] = None,
-    classify: Annotated[
-        bool, typer.Option("--classify", help="Whole numbers are labels of classes too.")
-    ] = False,
-    memory: Annotated[
-        float | None, typer.Option(help="GiB to use; half of what is free by default.")
-    ] = None,
+    method: Method = "auto",
+    landmarks: Landmarks = None,
+    classify: Classify = False,
+    memory: Memory = None,
     seconds: Annotated[float, typer.Option(help="An exact method may take so long.")] = 3600.0,
     rtol: Rtol = 1e-6,
     threads: Threads = None,
@@ -92,61 +92,87 @@ def solve_command(
     store: Store,
     targets: Annotated[str, typer.Argument(help="Targets, as data; text is labels of classes.")],
     output: Annotated[
-        Path, typer.Argument(callback=local, help="Where the coefficients go (.npy).")
+        Path,
+        typer.Argument(
+            callback=local,
+            help="Where the coefficients go: .npy, with classes .npz, which holds both.",
+        ),
     ],
     ridge: Annotated[float, typer.Option(help="Times the mean diagonal.")] = 1e-3,
     kernel: Annotated[str, typer.Option(help="ntk or nngp.")] = "ntk",
-    rtol: Rtol = 1e-6,
-    maxiter: Annotated[int, typer.Option(min=1, help="Iterations at most.")] = 1000,
-    rank: Annotated[int | None, typer.Option(min=0, help="Of the preconditioner.")] = None,
+    method: Method = "auto",
+    landmarks: Landmarks = None,
+    memory: Memory = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Where no exact method is so fast, landmarks are taken.")
+    ] = None,
+    rtol: Annotated[float | None, typer.Option(help="Of the residuals; by default 1e-6.")] = None,
+    maxiter: Annotated[int | None, typer.Option(min=1, help="Iterations at most.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Of the preconditioner of conjugate gradients.")
+    ] = None,
     threads: Threads = None,
     dtype: Annotated[str, typer.Option(help="Of the file: float32 or float64.")] = "float64",
-    classify: Annotated[
-        bool, typer.Option("--classify", help="Whole numbers are labels of classes too.")
-    ] = False,
+    classify: Classify = False,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Coefficients of kernel ridge regression by conjugate gradients on a store, read tile by tile.
+    """Coefficients of kernel ridge regression on a store, by the method that fits; its plan is said
+    first.
 
     Example:  ntkcore solve kernel.zarr y.npy coefficients.npy --ridge 1e-3
     """
     from threadpoolctl import threadpool_limits
 
-    from ntkcore.linalg.cg import cg
-    from ntkcore.linalg.fitting import class_targets
+    from ntkcore.linalg.classes import class_targets
+    from ntkcore.linalg.fitting import memory_share
     from ntkcore.linalg.operators import Stored
+    from ntkcore.linalg.solve import solve
     from ntkcore.store.format import open_store
 
-    output = check_place(output, ".npy", [targets])
     if dtype not in ("float32", "float64"):
         raise ValueError(f"--dtype must be float32 or float64, not {dtype}")
-    group = open_store(store, mode="r")
-    _check_kernel(group, kernel)
-    operator, y = Stored(group[kernel], progress=False), load(targets, labels=True)
+    y, classes = load(targets, labels=True), None
     if classify or y.dtype.kind == "U":
         y, classes = class_targets(y)
-        typer.echo(
-            "classes, one column each (of two: the second's): " + ", ".join(map(str, classes))
-        )
+    output = _place_of(output, classes is not None, targets)
+    group = open_store(store, mode="r")
+    _check_kernel(group, kernel)
+    options = {
+        "n_landmarks": landmarks,
+        "rtol": rtol,
+        "maxiter": maxiter,
+        "rank": rank,
+        "checkpoint": checkpoint,
+    }
     with threadpool_limits(threads):
-        result = cg(
-            operator,
+        found = solve(
+            Stored(group[kernel], progress=False),
             y,
             ridge,
+            method=method,
+            memory=memory_share() if memory is None else memory * 2**30,
+            seconds=seconds,
+            say=typer.echo,
             relative=True,
-            rtol=rtol,
-            maxiter=maxiter,
-            rank=rank,
-            checkpoint=checkpoint,
-        )
-    if not result.converged:
-        raise ValueError(
-            f"no convergence: residual {result.residuals.max():.1e} after {result.iterations}"
-            " iterations"
-        )
+            **{name: value for name, value in options.items() if value is not None},
+        ).astype(dtype)
     with writing(output) as file:
-        np.save(file, result.x.astype(dtype))
-    typer.echo(f"{result.iterations} iterations, {result.passes:.1f} passes: {output}")
+        if output.suffix == ".npy":
+            np.save(file, found)
+        else:
+            np.savez(file, coefficients=found, classes=[] if classes is None else classes)
+    typer.echo(f"the coefficients: {output}")
+
+
+def _place_of(output: Path, of_classes: bool, targets: str) -> Path:
+    """Where coefficients go: an .npz keeps the classes with them."""
+    if of_classes and output.suffix == ".npy":
+        raise ValueError(
+            f"{output} would hold coefficients only, and predictions no labels: name an .npz, which"
+            f" holds the classes too, as {output.with_suffix('.npz')}"
+        )
+    kept = of_classes or output.suffix == ".npz"
+    return check_place(output, ".npz" if kept else ".npy", [targets])
 
 
 @app.command("predict")
@@ -157,7 +183,7 @@ def predict_command(
         typer.Argument(
             metavar="MODEL DATA [OUTPUT] | STORE COEFFICIENTS DATA OUTPUT",
             help="A model of `ntkcore fit`, or a store and what `ntkcore solve` wrote; samples;"
-            " where the predictions go (.npy), the screen by default.",
+            " where the predictions (of classes labels) go (.npy), the screen by default.",
         ),
     ],
     kernel: Annotated[str, typer.Option(help="Of a store: ntk or nngp.")] = "ntk",
@@ -199,13 +225,14 @@ def _from_model(model: str, data: str, threads: int | None) -> Any:
 
 def _from_store(store: str, coefficients: str, data: str, kernel: str, threads: int | None) -> Any:
     from ntkcore.linalg.checks import targets_of
+    from ntkcore.linalg.classes import labels_of
     from ntkcore.linalg.operators import MatrixFree
     from ntkcore.store.format import attributes, open_store
 
     group = open_store(cast(str, lasting(store)), mode="r")
     found = attributes(group)
     _check_kernel(group, kernel)
-    solution = np.asarray(load(coefficients))
+    solution, classes = _solution(coefficients)
     x, z = group["x"][...], np.asarray(load(data), found["dtype"])
     if solution.shape[:1] != (len(x),):
         raise ValueError(
@@ -213,7 +240,15 @@ def _from_store(store: str, coefficients: str, data: str, kernel: str, threads: 
             " solve with this store"
         )
     targets_of(solution, len(x), coefficients)
-    return MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads) @ solution
+    outputs = MatrixFree(from_json(found["net"]), z, x, kernel, threads=threads) @ solution
+    return labels_of(outputs, classes) if len(classes) else outputs
+
+
+def _solution(file: str) -> tuple[Any, Any]:
+    """What `ntkcore solve` wrote: coefficients, and classes if they are of some."""
+    if not (file.endswith(".npz") and Path(file).exists()):
+        return np.asarray(load(file)), ()
+    return load(f"{file}:coefficients"), load(f"{file}:classes", labels=True)
 
 
 @app.command("spectrum")

@@ -170,8 +170,10 @@ def check_data(
     return first, second
 
 
-def checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
-    """Samples, C-contiguous and of this dtype; ValueError for what are none, or not finite."""
+def checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any, start: int = 0) -> Array:
+    """Samples, C-contiguous and of this dtype; ValueError for what are none, or not finite.
+    ``start``: the number of the first of them.
+    """
     if array.ndim < 2:
         raise ValueError(
             f"{name} must be a matrix of vectors (samples, features) or a batch of images (samples,"
@@ -183,18 +185,27 @@ def checked(array: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
     _look_at_channels(array, name)
     with np.errstate(over="ignore"):
         data = xp.ascontiguousarray(xp.asarray(array), dtype=dtype)
-    if not _is_finite(data, xp):
-        own = array.dtype.kind == "f" and not _is_finite(xp.asarray(array), xp)
+    row = first_bad_row(data, xp)
+    if row is not None:
+        own = array.dtype.kind == "f" and not bool(xp.isfinite(xp.asarray(array[row])).all())
         bad = "NaN or infinity" if own else f"values beyond the range of {dtype}"
         raise ValueError(
-            f"{name} holds {bad}: impute or drop such samples, or rescale the features"
+            f"{name} holds {bad} in row {start + row}, counted from 0: impute or drop such samples,"
+            " or rescale the features"
         )
     return cast(Array, data)
 
 
-def _is_finite(data: Any, xp: Any) -> bool:
-    step = max(1, PANEL * len(data) // data.size)
-    return all(bool(xp.isfinite(data[i : i + step]).all()) for i in range(0, len(data), step))
+def first_bad_row(data: Any, xp: Any, panel: int = PANEL) -> int | None:
+    """The first row that holds NaN or infinity; None where there is none. By panels of so many
+    numbers.
+    """
+    step = max(1, panel * len(data) // max(data.size, 1))
+    for i in range(0, len(data), step):
+        finite = xp.isfinite(data[i : i + step])
+        if not bool(finite.all()):
+            return i + int(finite.reshape(len(finite), -1).all(axis=1).argmin())
+    return None
 
 
 def _look_at_channels(array: Any, name: str) -> None:

@@ -27,22 +27,31 @@ class Streamed:
         return int(self.shape[0])
 
     def __getitem__(self, rows: slice | npt.ArrayLike) -> Array:
-        if isinstance(rows, slice):
-            found = np.asarray(self.source[rows])
-        else:  # HDF5 reads rising numbers only, each once
-            numbers, back = np.unique(np.asarray(rows), return_inverse=True)
-            found = np.asarray(self.source[numbers])[back]
+        found = self.given(rows)
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(found, dtype=self.dtype)
+
+    def given(self, rows: slice | npt.ArrayLike) -> npt.NDArray[Any]:
+        """Rows as the source has them."""
+        if isinstance(rows, slice):
+            return np.asarray(self.source[rows])
+        # HDF5 reads rising numbers only, each once.
+        numbers, back = np.unique(np.asarray(rows), return_inverse=True)
+        found: npt.NDArray[Any] = np.asarray(self.source[numbers])[back]
+        return found
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def panels(self) -> Iterator[Array]:
+    def slices(self) -> Iterator[slice]:
         """All rows, some at a time."""
         step = max(1, PANEL // int(np.prod(self.shape[1:], dtype=np.int64)))
         for i in range(0, len(self), step):
-            yield self[i : i + step]
+            yield slice(i, i + step)
+
+    def panels(self) -> Iterator[Array]:
+        """Those rows."""
+        return (self[rows] for rows in self.slices())
 
 
 def check_samples(
@@ -86,6 +95,6 @@ def _looked_at(x: Any, name: str, dtype: np.dtype[Any]) -> Array | Streamed:
     if isinstance(x, np.ndarray) and x.dtype == dtype and x.flags.c_contiguous:
         return checked(x, name, dtype, np)  # without a copy
     rows = Streamed(x.source if isinstance(x, Streamed) else x, dtype)
-    for panel in rows.panels():
-        checked(panel, name, dtype, np)
+    for some in rows.slices():
+        checked(rows.given(some), name, dtype, np, some.start)
     return rows

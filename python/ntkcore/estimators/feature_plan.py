@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.specs.activations import Activation
+from ntkcore.specs.convolutions import Flatten
 from ntkcore.specs.layers import Dense, Identity, Layer
 from ntkcore.specs.lowering import check_net, flat, lower
 
@@ -90,9 +91,7 @@ def feature_plan(net: Layer, d: int, n_components: int, get: str, owner: str) ->
     weights = t if get == "ntk" else k
     size = weights * power
     if not size.any():
-        raise ValueError(
-            f"{owner}: the kernel of this network is 0: its weights are, or it has none"
-        )
+        raise ValueError(zero_kernel(owner))
     n_components = max(n_components, len(size))
     kept = _kept(size, d, n_components)
     return FeaturePlan(tuple(entering), weights, _widths(kept, power, d, n_components), kept)
@@ -101,16 +100,27 @@ def feature_plan(net: Layer, d: int, n_components: int, get: str, owner: str) ->
 def _known(net: Layer, owner: str) -> list[Layer]:
     """The layers; ValueError naming the first whose features are not known."""
     check_net(net)
-    layers = [layer for layer in flat(net) if not isinstance(layer, Identity)]
+    layers = [layer for layer in flat(net) if not isinstance(layer, (Identity, Flatten))]
     for layer in layers:
         two_slopes = isinstance(layer, Activation) and layer.dual == "abrelu"
         if not two_slopes and not (isinstance(layer, Dense) and layer.parameterization == "ntk"):
-            raise ValueError(
-                f"{owner}: no random features are known of {layer!r}; they are of Dense layers in"
-                " the NTK parameterization, Relu, LeakyRelu, ABRelu and Abs, one after another."
-                " Any network: Nystroem(kernel=NTKKernel(net)), ntkcore.fit(…, n_landmarks=…)"
-            )
+            raise ValueError(unknown_features(layer, owner))
     return layers
+
+
+def unknown_features(layer: Layer, owner: str) -> str:
+    """Why a layer is refused."""
+    return (
+        f"{owner}: no random features are known of {layer!r}; they are of Dense layers in the NTK"
+        " parameterization, Relu, LeakyRelu, ABRelu and Abs, one after another, and of images also"
+        " of Conv, AvgPool, SumPool, Flatten, GlobalAvgPool and GlobalSumPool."
+        " Any network: Nystroem(kernel=NTKKernel(net)), ntkcore.fit(…, n_landmarks=…)"
+    )
+
+
+def zero_kernel(owner: str) -> str:
+    """Why there are no features."""
+    return f"{owner}: the kernel of this network is 0: its weights are, or it has none"
 
 
 def _kept(size: Weights, d: int, n_components: int) -> Counts:

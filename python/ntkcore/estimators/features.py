@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state, validation
 
 from ntkcore.engine.inputs import check_count, thread_count
 from ntkcore.engine.tiles import Tile, run, tiles
+from ntkcore.estimators import sketches
 from ntkcore.estimators.feature_plan import INPUTS, ONE, FeaturePlan, feature_plan, used
+from ntkcore.estimators.image_features import ImageFeatures, of_images
 from ntkcore.estimators.models import net_of, refuse_large, samples_of
+from ntkcore.estimators.sketches import MEAN_ABS, Sketch, row_scales, write_scaled
 from ntkcore.specs.layers import Layer
 
 Array = npt.NDArray[Any]
-BATCH = 1024  # rows that a thread transforms at a time
-MEAN_ABS = math.sqrt(2 / math.pi)  # E|z| of a standard normal z
 
 
 class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -67,19 +67,29 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         check_count("n_components", self.n_components, 1)
         thread_count(self.threads)
-        x = self._vectors(X)
-        size = int(self.n_components)
-        plan = feature_plan(net_of(self), x.shape[1], size, self._get, type(self).__name__)
+        net, size = net_of(self), int(self.n_components)
+        x = self._samples(X, of_images(net))
         seed = check_random_state(self.random_state).randint(2**32, dtype=np.uint32)
-        self.features_ = _Drawn.of(plan, size, np.random.default_rng(seed), x.dtype)
+        rng, owner = np.random.default_rng(seed), type(self).__name__
+        self.features_: _Drawn | ImageFeatures
+        if x.ndim > 2:
+            shape = x.shape[1:]
+            self.features_ = ImageFeatures.of(net, shape, size, self._get, owner, rng, x.dtype)
+        else:
+            plan = feature_plan(net, x.shape[1], size, self._get, owner)
+            self.features_ = _Drawn.of(plan, size, rng, x.dtype)
         return self
 
     def transform(self, X: npt.ArrayLike) -> Array:
-        """Features of shape (n_samples, n_components) of X of shape (n_samples, n_features)."""
+        """Features of shape (n_samples, n_components) of X, of shape (n_samples, n_features) or
+        (n_samples, height, width, channels).
+        """
         validation.check_is_fitted(self)
         drawn = self.features_
-        x = self._vectors(X, reset=False).astype(drawn.dtype, copy=False)
-        shape = len(x), self._n_features_out
+        x = self._samples(X, isinstance(drawn, ImageFeatures), reset=False)
+        if x.shape[1:] != drawn.shape:
+            raise ValueError(f"X has samples of shape {x.shape[1:]}, fitted to {drawn.shape}")
+        x, shape = x.astype(drawn.dtype, copy=False), (len(x), self._n_features_out)
         refuse_large(
             f"a matrix of features of shape {shape}",
             math.prod(shape) * drawn.dtype.itemsize,
@@ -90,15 +100,16 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         def rows(tile: Tile) -> None:
             drawn.into(out[tile[0] : tile[1]], x[tile[0] : tile[1]])
 
-        run(tiles(len(x), 1, BATCH, 1, False), lambda: rows, thread_count(self.threads), False)
+        work = tiles(len(x), 1, drawn.rows, 1, False)
+        run(work, lambda: rows, thread_count(self.threads), False)
         return out
 
     @property
     def _n_features_out(self) -> int:
         return self.features_.size
 
-    def _vectors(self, X: npt.ArrayLike, **options: Any) -> Array:
-        if getattr(X, "ndim", 2) > 2:
+    def _samples(self, X: npt.ArrayLike, images: bool, **options: Any) -> Array:
+        if getattr(X, "ndim", 2) > 2 and not images:
             raise ValueError(
                 f"X must be a matrix of vectors (samples, features), not of shape {X.shape}:"  # type: ignore[union-attr]
                 " found array with more dimensions; of images pass x.reshape(len(x), -1)"
@@ -212,37 +223,25 @@ class NNGPFeatures(_Features):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class _Sketch:
-    """Linear, with E<sketch(v), sketch(v')> = <v, v'>: random signs, a cosine transform
-    (orthogonal), some of its entries.
-    """
-
-    signs: Array
-    length: int
-    entries: Array
-
-    @classmethod
-    def of(cls, inputs: int, outputs: int, rng: np.random.Generator, dtype: Any) -> _Sketch:
-        length = scipy.fft.next_fast_len(max(inputs, outputs), real=True)
-        signs = rng.choice([-1.0, 1.0], inputs).astype(dtype)
-        return cls(signs, length, rng.permutation(length)[:outputs])
-
-    def __call__(self, v: Array) -> Array:
-        scale = math.sqrt(self.length / max(1, len(self.entries)))
-        moved: Array = scipy.fft.dct(v * (scale * self.signs), n=self.length, norm="ortho")
-        return moved[:, self.entries]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class _Drawn:
     """A plan with its random numbers."""
 
     plan: FeaturePlan
     dtype: np.dtype[Any]
     gaussians: tuple[Array, ...]  # of each nonlinearity: (width of phi, width of z)
-    sketches: tuple[_Sketch, ...]  # of psi
-    projection: _Sketch | None  # of the inputs, where they are many
-    ending: _Sketch | None  # of the features, where even one for each block is too many
+    sketches: tuple[Sketch, ...]  # of psi
+    projection: Sketch | None  # of the inputs, where they are many
+    ending: Sketch | None  # of the features, where even one for each block is too many
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Of a sample."""
+        return (int(self.plan.widths[INPUTS]),)
+
+    @property
+    def rows(self) -> int:
+        """Of a batch."""
+        return sketches.BATCH
 
     @property
     def size(self) -> int:
@@ -257,24 +256,18 @@ class _Drawn:
             r, s = plan.widths[n + 1 : n + 3]
             phi, psi = (int(plan.widths[:n][used(weight)].sum()) for weight in (k, t))
             gaussians.append(rng.standard_normal((phi, max(r, s))).astype(dtype))
-            sketches.append(_Sketch.of(psi, s, rng, dtype))
+            sketches.append(Sketch.of(psi, s, rng, dtype))
         projection = ending = None
         if plan.projected:
-            projection = _Sketch.of(plan.widths[INPUTS], plan.kept[INPUTS], rng, dtype)
+            projection = Sketch.of(plan.widths[INPUTS], plan.kept[INPUTS], rng, dtype)
         if size < plan.kept.sum():
-            ending = _Sketch.of(plan.kept.sum(), size, rng, dtype)
+            ending = Sketch.of(plan.kept.sum(), size, rng, dtype)
         return cls(plan, np.dtype(dtype), tuple(gaussians), tuple(sketches), projection, ending)
 
     def into(self, out: Array, x: Array) -> None:
-        """The features of some rows. All blocks are homogeneous in (x, 1), so that rows are brought
-        near 1 first, by powers of 2.
-        """
+        """The features of some rows. All blocks are homogeneous in (x, 1): see `row_scales`."""
         biased = self.plan.weights[ONE] > 0 or any(k[ONE] > 0 for k, _ in self.plan.entering)
-        largest = np.abs(x).max(axis=1, keepdims=True)
-        largest[largest == 0] = 1
-        scale = np.exp2(np.frexp(largest)[1] - 1).astype(x.dtype)
-        if biased:
-            scale = np.maximum(scale, 1)
+        scale = row_scales(x, biased)
         blocks = [x / scale / math.sqrt(x.shape[1]), 1 / scale if biased else 0 * scale]
         for (k, t), gaussian, sketch in zip(
             self.plan.entering, self.gaussians, self.sketches, strict=True
@@ -285,13 +278,10 @@ class _Drawn:
         joined = self._joined(blocks)
         if self.ending is not None:
             joined = self.ending(joined)
-        with np.errstate(over="ignore"):
-            np.multiply(joined, scale, out=out)
-        if not np.isfinite(out).all():
-            raise ValueError(f"the features overflow {self.dtype}: rescale the data")
+        write_scaled(out, joined, scale)
 
     def _after(
-        self, blocks: list[Array], k: Array, t: Array, gaussian: Array, sketch: _Sketch
+        self, blocks: list[Array], k: Array, t: Array, gaussian: Array, sketch: Sketch
     ) -> list[Array]:
         """N, R and S of a nonlinearity."""
         r, s = self.plan.widths[len(blocks) + 1 : len(blocks) + 3]

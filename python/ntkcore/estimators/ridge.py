@@ -21,7 +21,8 @@ from ntkcore.estimators.models import (
     samples_of,
 )
 from ntkcore.linalg.cholesky import least_norm
-from ntkcore.linalg.fitting import class_targets, fit, labels_of
+from ntkcore.linalg.classes import class_targets, labels_of
+from ntkcore.linalg.fitting import fit
 from ntkcore.linalg.noise import RidgeWarning, noise_floor
 from ntkcore.linalg.solve import LARGEST_DENSE
 from ntkcore.specs.layers import Layer

@@ -18,7 +18,7 @@ from ntkcore.estimators.models import (
     samples_of,
 )
 from ntkcore.linalg.cholesky import least_norm
-from ntkcore.linalg.fitting import coded_targets, labels_of
+from ntkcore.linalg.classes import coded_targets, labels_of
 from ntkcore.linalg.noise import check_ridge
 
 Array = npt.NDArray[Any]

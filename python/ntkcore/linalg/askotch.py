@@ -209,7 +209,7 @@ class _Run:
 def _root(matrix: Array, shift: float) -> Array | None:
     """The Cholesky factor of matrix + shift I, if there is one."""
     try:
-        return np.linalg.cholesky(matrix + shift * np.eye(len(matrix)))
+        return np.asarray(np.linalg.cholesky(matrix + shift * np.eye(len(matrix))), np.float64)
     except np.linalg.LinAlgError:
         return None
 

@@ -173,9 +173,12 @@ def check_bounded(diagonal: Array, ridge: float, who: str) -> None:
 
 
 def check_rtol(rtol: Any) -> None:
-    """ValueError for what is no positive number."""
-    if isinstance(rtol, bool) or not isinstance(rtol, Real) or not 0 < float(rtol) < np.inf:
-        raise ValueError(f"rtol must be a number > 0, not {rtol!r:.60}")
+    """ValueError for what is no number between 0 and 1."""
+    if isinstance(rtol, bool) or not isinstance(rtol, Real) or not 0 < float(rtol) < 1:
+        raise ValueError(
+            "rtol must be a number > 0 and < 1 (zeros, which solve nothing, have the residual 1),"
+            f" not {rtol!r:.60}"
+        )
 
 
 STATE = ("X", "R", "P", "rz")  # as a checkpoint names them; rz is <R, Z>

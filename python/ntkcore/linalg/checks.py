@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import array_module, on_device
-from ntkcore.engine.inputs import as_array, refuse_no_array
+from ntkcore.engine.inputs import as_array, first_bad_row, refuse_no_array
 
 Array = npt.NDArray[np.float64]
 
@@ -45,14 +45,13 @@ def check_real(matrix: Any, name: str) -> None:
     """TypeError for anything but real numbers, ValueError for NaN and infinity."""
     if matrix.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, not dtype {matrix.dtype}")
-    xp = array_module(matrix)
-    panels = _panels(matrix)
-    for i in panels:
-        if not bool(xp.isfinite(matrix[i : i + panels.step]).all()):
-            raise ValueError(
-                f"{name} holds NaN or infinity:"
-                " look for them in the data, or for an overflow in the kernel"
-            )
+    panel = _panels(matrix).step * max(matrix.size, 1) // max(len(matrix), 1)
+    row = first_bad_row(matrix, array_module(matrix), panel)
+    if row is not None:
+        raise ValueError(
+            f"{name} holds NaN or infinity in row {row}, counted from 0:"
+            " look for them in the data, or for an overflow in the kernel"
+        )
 
 
 def asymmetry(matrix: Any) -> tuple[float, float]:
@@ -114,14 +113,10 @@ def check_positive(value: Any, name: str) -> None:
         raise ValueError(f"{name} must be positive, not {value!r}")
 
 
-def check_tolerance(tolerance: Any) -> None:
+def check_share(share: Any, name: str) -> None:
     """ValueError for what is no number in [0, 1)."""
-    if (
-        isinstance(tolerance, bool)
-        or not isinstance(tolerance, Real)
-        or not 0 <= float(tolerance) < 1
-    ):
-        raise ValueError(f"tolerance must lie in [0, 1), not {tolerance!r:.60}")
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= float(share) < 1:
+        raise ValueError(f"{name} must lie in [0, 1), not {share!r:.60}")
 
 
 def check_matrix(matrix: npt.ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from ntkcore.linalg.landmarks import SKETCH
 
 EXACT = ("cholesky", "cg", "askotch")
 METHODS = (*EXACT, "landmarks")
+RESUMABLE = METHODS[1:]  # keep checkpoints
+LOOKS = 10  # iterations between two residuals that are said
 NAMES = {
     "cholesky": "Cholesky",
     "cg": "conjugate gradients",
@@ -88,12 +92,31 @@ def time_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def operations_per_second() -> float:
-    """Of a product of matrices in float64 on this machine, all of BLAS's threads."""
-    A = np.ones((768, 768))
-    A @ A
+def outcome_text(method: str, residual: float, passes: float, landmarks: int = 0) -> str:
+    """What an answer is."""
+    if method == "cholesky":
+        return "exact"
+    what = f"the restricted problem of {landmarks} landmarks" if landmarks else "exact"
+    return f"{what} to a residual of {residual:.1e}, {passes:.1f} passes"
+
+
+def residual_teller(say: Callable[[str], None], method: str) -> Callable[[float, Any], None]:
+    """Says the residual of an iteration, every tenth time; ASkotch looks as rarely itself."""
+    unit = "passes" if method == "askotch" else "iterations"
+
+    def tell(done: float, residuals: Any) -> None:
+        if method == "askotch" or done % LOOKS == 0:
+            say(f"{done:.0f} {unit}: residual {residuals.max():.1e}")
+
+    return tell
+
+
+def operations_per_second(xp: Any = np) -> float:
+    """Of a product of matrices in float64 where ``xp`` says, all of BLAS's threads."""
+    A = xp.ones((768, 768))
+    float((A @ A)[0, 0])
     start = time.perf_counter()
-    A @ A
+    float((A @ A)[0, 0])
     return 2 * 768**3 / (time.perf_counter() - start)
 
 
@@ -106,42 +129,72 @@ def choose(
     method: str = "auto",
     n_landmarks: int | None = None,
     streamed: bool = False,
+    resumable: bool = False,
 ) -> FitPlan:
-    """The plan of a method; of "auto" that of the fastest exact one within memory and time, else
-    landmarks. ValueError where nothing fits into the memory. Streamed data are held by the model of
-    an exact method only.
+    """The plan of a method for data; of "auto" that of the fastest exact one within memory and
+    time, else landmarks. ValueError where nothing fits into the memory. Streamed data are held by
+    the model of an exact method only. ``resumable``: by a method that keeps a checkpoint.
     """
     if method not in ("auto", *METHODS):
         raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}, not {method!r}")
     if n_landmarks is not None and method in EXACT:
         raise ValueError(f"n_landmarks has no effect with method={method!r}: leave it out")
-    problem = _Problem(n, outputs, itemsize, data_bytes + SLACK, machine)
-    restricted = replace(problem, held=SLACK) if streamed else problem
+    work = Workload(n, outputs, itemsize, machine, data_bytes + SLACK)
+    restricted = replace(work, held=SLACK) if streamed else work
     if method == "landmarks" or n_landmarks is not None:
         return restricted.landmarks(n_landmarks)
-    plans = [problem.plan(name) for name in EXACT if method in ("auto", name)]
     if method != "auto":
-        return plans[0]
-    fitting = [p for p in plans if p.memory <= machine.memory and p.seconds <= machine.seconds]
-    if fitting:
-        return min(fitting, key=lambda p: p.seconds)
-    return restricted.landmarks(None, "; ".join(_too_much(p, machine) for p in plans))
+        return work.plan(method)
+    names = [name for name in EXACT if name in RESUMABLE or not resumable]
+    return fastest(work, names) or restricted.landmarks(None, work.too_much(names))
 
 
-def _too_much(plan: FitPlan, machine: Machine) -> str:
-    """What speaks against an exact method."""
-    if plan.memory > machine.memory:
-        return f"{NAMES[plan.method]} would take {size_text(plan.memory)}"
-    return f"{NAMES[plan.method]} about {time_text(plan.seconds)}"
+def fastest(work: Workload, names: Sequence[str], first: str = "") -> FitPlan | None:
+    """The plan of the fastest of these exact methods within memory and time, or of the ``first`` if
+    it is; None if none is.
+    """
+    plans = [plan for name in names if work.allows(plan := work.plan(name))]
+    return min(plans, key=lambda plan: (plan.method != first, plan.seconds), default=None)
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Workload:
+    """What methods are planned for; see `choose`.
+
+    Attributes
+    ----------
+    n, outputs : int
+        Points, right-hand sides.
+    itemsize : int
+        Bytes of an entry of the kernel.
+    machine : Machine
+    held : int
+        Bytes in any case.
+    matrix : bool
+        The kernel is there, in memory or in a store: Cholesky needs no copy of its precision,
+        landmarks keep their columns.
+    """
+
     n: int
     outputs: int
     itemsize: int
-    held: int  # bytes in any case
     machine: Machine
+    held: int = 0
+    matrix: bool = False
+
+    def allows(self, plan: FitPlan) -> bool:
+        """Is it within memory and time?"""
+        return plan.memory <= self.machine.memory and plan.seconds <= self.machine.seconds
+
+    def too_much(self, names: Sequence[str]) -> str:
+        """What speaks against exact methods that are not allowed."""
+        return "; ".join(self.against(self.plan(name)) for name in names)
+
+    def against(self, plan: FitPlan) -> str:
+        """What speaks against a plan that is not allowed."""
+        if plan.memory > self.machine.memory:
+            return f"{NAMES[plan.method]} would take {size_text(plan.memory)}"
+        return f"{NAMES[plan.method]} about {time_text(plan.seconds)}"
 
     def plan(self, method: str) -> FitPlan:
         """The plan of an exact method."""
@@ -154,7 +207,7 @@ class _Problem:
         return FitPlan(method, n, n, rank, passes, int(memory + self.held), seconds)
 
     def _cholesky(self) -> tuple[int, int, float, float]:
-        n, copies = self.n, 8 if self.itemsize == 8 else 12
+        n, copies = self.n, 8 if self.itemsize == 8 or self.matrix else 12
         seconds = n**2 / 2 * self.machine.pair + n**3 / 3 / self.machine.flops
         return 0, 1, copies * n**2, seconds
 
@@ -198,8 +251,15 @@ class _Problem:
         n, flops = self.n, self.machine.flops
         pool = min(n, POOL * m)
         # K_mm, its factor and the preconditioner beside the sketch; before them the choice.
-        matrices = max((24 + SKETCH * self.itemsize) * m**2, pool * m * self.itemsize)
-        memory = self.held + matrices + 8 * n * self.outputs
-        seconds = 22 * n * m * self.machine.pair + (2 * pool + 4 * SKETCH * m) * m**2 / flops
+        choice = pool * m * self.itemsize + (pool**2 * self.itemsize if self.matrix else 0)
+        memory = (
+            self.held + max((24 + SKETCH * self.itemsize) * m**2, choice) + 8 * n * self.outputs
+        )
+        pairs = 22 * n * m
+        seconds = (2 * pool + 4 * SKETCH * m) * m**2 / flops
         seconds += 100 * n * m / flops  # the sketch: additions as slow as memory
+        if self.matrix:  # read once for its columns, which then lie in memory
+            pairs, memory = n**2, memory + n * m * self.itemsize
+            seconds += 22 * n * m * (10 + 2 * self.outputs) / flops
+        seconds += pairs * self.machine.pair
         return FitPlan("landmarks", n, m, 0, 22, int(memory), seconds, reason)

@@ -16,8 +16,8 @@ from ntkcore.engine.device_arrays import array_module, beside, failing_aloud, on
 from ntkcore.engine.inputs import as_array, free_bytes, size_text
 from ntkcore.linalg.checks import (
     INDEFINITE,
+    check_share,
     check_symmetric,
-    check_tolerance,
     refuse_asymmetric_operator,
     single,
     square_kernel,
@@ -281,7 +281,7 @@ def leading_modes(
             f"an operator of shape {linear.shape} has no {k!r} leading modes:"
             " k must lie in 1 … n - 1"
         )
-    check_tolerance(tolerance)
+    check_share(tolerance, "tolerance")
     refuse_asymmetric_operator(operator if hasattr(operator, "matmat") else linear)
     from ntkcore.linalg.krylov import block_krylov
 

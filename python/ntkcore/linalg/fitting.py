@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import math
 import zipfile
@@ -16,18 +16,26 @@ import numpy.typing as npt
 
 from ntkcore.engine.backends import resolve
 from ntkcore.engine.executors import Remote, check_executor
-from ntkcore.engine.inputs import KERNELS, check_count, free_bytes, thread_count
+from ntkcore.engine.inputs import KERNELS, PANEL, check_count, free_bytes, thread_count
 from ntkcore.engine.kernels import kernel
 from ntkcore.engine.streamed import Streamed, check_samples
 from ntkcore.linalg.askotch import askotch
 from ntkcore.linalg.cg import cg, check_rtol
-from ntkcore.linalg.checks import check_positive, check_real, targets_of
-from ntkcore.linalg.choice import POOL, FitPlan, Machine, choose, operations_per_second
+from ntkcore.linalg.checks import check_positive, targets_of
+from ntkcore.linalg.choice import (
+    FitPlan,
+    Machine,
+    choose,
+    operations_per_second,
+    outcome_text,
+    residual_teller,
+)
 from ntkcore.linalg.cholesky import Cholesky
-from ntkcore.linalg.landmarks import LandmarkRegression, check_determined
+from ntkcore.linalg.classes import class_targets, labels_array, labels_of
+from ntkcore.linalg.landmarks import check_determined
 from ntkcore.linalg.matrix_free import MatrixFree
-from ntkcore.linalg.noise import check_ridge, ridge_of
-from ntkcore.linalg.rpcholesky import rpcholesky
+from ntkcore.linalg.noise import check_ridge
+from ntkcore.linalg.restricted import Numbers, asked_landmarks, choose_landmarks, restricted
 from ntkcore.specs.layers import Layer
 from ntkcore.specs.text import from_json
 from ntkcore.store.files import check_place, write, writing
@@ -36,7 +44,6 @@ from ntkcore.store.planning import seconds_per_pair
 Array = npt.NDArray[Any]
 MEMORY_SHARE = 0.5  # of what is free, by default
 SECONDS = 3600.0  # by default
-LOOKS = 10  # iterations between two residuals that are said
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,8 @@ def fit(
     seed : int, default=0
     checkpoint : path, optional
         A file (.npz) that keeps an iteration's state, and beside it a file (.plan) the plan: the
-        same call goes on from it.
+        same call, with the same data, goes on from it. "auto" then leaves out Cholesky, which keeps
+        none.
     progress : bool, optional
     say : callable, optional
         Called with the plan before the work, the residual as it goes, and what came out.
@@ -189,30 +197,33 @@ def fit(
     samples, _ = check_samples(x, None, dtype)
     if checkpoint is not None:
         checkpoint = check_place(checkpoint)
+        if method == "cholesky":
+            raise ValueError(
+                "Cholesky keeps no checkpoint: leave it out, or take method='cg' or 'auto', which"
+                " then chooses among the methods that keep one"
+            )
     if np.shape(y)[:1] != (len(samples),):
         raise ValueError(
             f"y must have shape ({len(samples)}, …), a row a sample, not {np.shape(y)}; in a CSV of"
             " labels a line of names counts too"
         )
-    targets, classes = class_targets(_labels(y)) if classify else (np.asarray(y), None)
+    targets, classes = class_targets(labels_array(y)) if classify else (np.asarray(y), None)
     Y, flat = targets_of(targets, len(samples), "y")
-    chosen = _landmarks_of(landmarks, len(samples))
-    if chosen is not None:
-        n_landmarks = len(chosen)
-    if n_landmarks is not None:
-        check_count("n_landmarks", n_landmarks, 1)
-        if n_landmarks > len(samples):
-            raise ValueError(f"{n_landmarks} landmarks are more than the {len(samples)} samples")
+    chosen, n_landmarks = asked_landmarks(n_landmarks, landmarks, len(samples))
 
     def measured() -> FitPlan:
         workers = thread_count(threads) if executor is None else Remote(executor).threads
         machine = _machine(net, samples, get, memory, seconds, max(workers, 1))
         itemsize, streamed = samples.dtype.itemsize, isinstance(samples, Streamed)
         held = math.prod(samples.shape) * itemsize
-        return choose(len(Y), Y.shape[1], itemsize, held, machine, method, n_landmarks, streamed)
+        about = (itemsize, held, machine, method, n_landmarks, streamed, checkpoint is not None)
+        return choose(len(Y), Y.shape[1], *about)
 
-    asked = [samples.shape, Y.shape[1], method, n_landmarks, memory, seconds]
-    plan = measured() if checkpoint is None else _remembered(checkpoint, asked, measured)
+    if checkpoint is None:
+        plan = measured()
+    else:
+        asked = [samples.shape, Y.shape[1], method, n_landmarks, memory, seconds]
+        plan = _remembered(checkpoint, asked, _digest(samples, Y), measured)
     check_determined(len(samples), plan.landmarks, ridge)
     say = say or (lambda text: None)
     say(f"{plan}")
@@ -220,89 +231,55 @@ def fit(
         net, samples, Y, ridge, plan, get, rtol, threads, executor, seed, checkpoint, progress, say
     )
     if plan.method == "landmarks":
-        at = job.choose_landmarks(landmarks) if chosen is None else chosen
-        solution, kept = job.restricted(at), samples[at]
+        at, solution = job.restricted(chosen, landmarks)
+        kept = samples[at]
     else:
         solution, kept = job.whole(), np.asarray(samples)
     say(job.outcome)
     return KernelModel(net, get, kept, solution[:, 0] if flat else solution, classes)
 
 
-def _remembered(checkpoint: Path, asked: list[Any], measured: Callable[[], FitPlan]) -> FitPlan:
+def _digest(samples: Array | Streamed, Y: Array) -> str:
+    """Tells data apart, read once."""
+    found = hashlib.blake2b(Y.tobytes())
+    step = max(1, PANEL // math.prod(samples.shape[1:]))
+    for i in range(0, len(samples), step):
+        found.update(np.ascontiguousarray(samples[i : i + step]).data)
+    return found.hexdigest()
+
+
+def _remembered(
+    checkpoint: Path, asked: list[Any], data: str, measured: Callable[[], FitPlan]
+) -> FitPlan:
     """The plan that a checkpoint was begun with, kept beside it: measured anew, it would be another
-    one. A new one where something else was asked for.
+    one. A new one where something else was asked for; ValueError for other data.
     """
     file, key = Path(f"{checkpoint}.plan"), json.dumps(asked, default=str)
-    if checkpoint.exists() and file.exists():
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # not a file of ours
-            known = json.loads(file.read_text(encoding="utf-8"))
-            if known["asked"] == key:
-                return FitPlan(**known["plan"])
+    known = _kept_in(file) if checkpoint.exists() and file.exists() else None
+    if known is not None and known[1] != data:
+        raise ValueError(
+            f"{checkpoint} was begun with other data: go on with those, or choose another file"
+        )
+    if known is not None and known[0] == key:
+        return known[2]
     plan = measured()
-    write(file, json.dumps({"asked": key, "plan": asdict(plan)}))
+    write(file, json.dumps({"asked": key, "data": data, "plan": asdict(plan)}))
     return plan
 
 
-def _labels(y: npt.ArrayLike) -> Array:
-    """Of one kind, which a model file holds; columns of pandas hold strings as objects."""
-    given = np.asarray(y)
-    if given.dtype.kind not in "OT":
-        return given
-    if all(isinstance(label, str) for label in given.flat):
-        return given.astype(str)
-    found = np.array(given.tolist())
-    if found.dtype.kind not in "fiub":
-        raise TypeError("y must hold labels of one kind, numbers or strings: is one missing?")
-    return found
-
-
-def class_targets(labels: npt.ArrayLike) -> tuple[Array, Array]:
-    """Targets of a regression on classes, and the classes, sorted.
-
-    One-hot vectors minus their mean over the classes; of two classes -1 and +1.
-    """
-    given = np.asarray(labels)
-    given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
-    if given.ndim != 1 or not len(given):
-        raise ValueError(f"labels must have shape (n,), not {given.shape}")
-    if given.dtype.kind == "f":
-        check_real(given, "labels")
-    classes, codes = np.unique(given, return_inverse=True)
-    count = len(classes)
-    if count < 2:
-        raise ValueError(f"y holds one class only ({classes[0]}): a classifier needs two or more")
-    return coded_targets(codes, count), classes
-
-
-def coded_targets(codes: Array, count: int) -> Array:
-    """Targets of classes given by their numbers."""
-    return 2.0 * codes - 1 if count == 2 else np.eye(count)[codes] - 1 / count
-
-
-def labels_of(outputs: Array, classes: Array) -> Array:
-    """The class of the largest output; of two classes by the sign."""
-    winners = outputs.argmax(axis=1) if outputs.ndim == 2 else (outputs > 0).astype(int)
-    labels: Array = classes[winners]
-    return labels
-
-
-def _landmarks_of(landmarks: Any, n: int) -> Array | None:
-    """Given numbers of samples, looked at; None for a way of choosing them."""
-    if isinstance(landmarks, str):
-        if landmarks not in ("rpcholesky", "uniform"):
-            raise ValueError(
-                f"landmarks must be 'rpcholesky', 'uniform' or numbers of samples,"
-                f" not {landmarks!r}"
-            )
+def _kept_in(file: Path) -> tuple[str, str, FitPlan] | None:
+    """What was asked for, the data's digest and the plan; None of a file that is none of ours."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return known["asked"], known["data"], FitPlan(**known["plan"])
+    except (ValueError, KeyError, TypeError):
         return None
-    at = np.asarray(landmarks)
-    if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu":
-        raise ValueError(f"landmarks must be whole numbers of samples, not {landmarks!r:.60}")
-    if at.min() < 0 or at.max() >= n:
-        raise ValueError(f"landmarks must be from 0 to {n - 1}, not {at.min()} to {at.max()}")
-    if len(np.unique(at)) < len(at):
-        raise ValueError("landmarks hold a sample more than once: each may be given once")
-    return at
+
+
+def memory_share() -> float:
+    """Bytes that may be used by default."""
+    free = free_bytes()
+    return np.inf if free is None else MEMORY_SHARE * free
 
 
 def _machine(
@@ -314,9 +291,7 @@ def _machine(
     workers: int,
 ) -> Machine:
     """The limits, looked at, and what a pair and an operation cost here."""
-    if memory is None:
-        free = free_bytes()
-        memory = np.inf if free is None else MEMORY_SHARE * free
+    memory = memory_share() if memory is None else memory
     for name, value in (("memory", memory), ("seconds", seconds)):
         check_positive(value, name)
     pair = seconds_per_pair(net, x[:512], (get,), resolve(None)) / workers
@@ -342,71 +317,51 @@ class _Fit:
     say: Callable[[str], None]
     outcome: str = ""
 
-    def look(self, done: float, residuals: Array) -> None:
-        """Says the residual of an iteration, every tenth time; ASkotch looks as rarely itself."""
-        if self.plan.method == "askotch" or done % LOOKS == 0:
-            unit = "passes" if self.plan.method == "askotch" else "iterations"
-            self.say(f"{done:.0f} {unit}: residual {residuals.max():.1e}")
+    @property
+    def operator(self) -> MatrixFree:
+        """The kernel of all samples."""
+        options: dict[str, Any] = {"threads": self.threads, "executor": self.executor}
+        return MatrixFree(self.net, self.x, None, self.get, progress=False, **options)
 
-    def whole(self) -> Array:
-        """Coefficients of all samples."""
-        options: dict[str, Any] = {"threads": self.threads}
-        if self.plan.method == "cholesky":
-            x = np.asarray(self.x)
-            K = kernel(self.net, x, None, self.get, progress=self.progress, **options)
-            self.outcome = "exact"
-            return Cholesky(K, self.ridge, relative=True, overwrite=True).solve(self.Y)
-        options |= {"progress": False, "executor": self.executor}
-        operator = MatrixFree(self.net, self.x, None, self.get, **options)
-        common: dict[str, Any] = {
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of every iteration."""
+        return {
             "relative": True,
             "rtol": self.rtol,
             "seed": self.seed,
             "checkpoint": self.checkpoint,
             "progress": self.progress,
-            "callback": self.look,
+            "callback": residual_teller(self.say, self.plan.method),
         }
-        if self.plan.method == "cg":
-            result = cg(operator, self.Y, self.ridge, rank=self.plan.rank, **common)
+
+    def whole(self) -> Array:
+        """Coefficients of all samples."""
+        method = self.plan.method
+        if method == "cholesky":
+            x = np.asarray(self.x)
+            options: dict[str, Any] = {"threads": self.threads, "progress": self.progress}
+            K = kernel(self.net, x, None, self.get, **options)
+            self.outcome = outcome_text(method, 0.0, 1.0)
+            return Cholesky(K, self.ridge, relative=True, overwrite=True).solve(self.Y)
+        if method == "cg":
+            result = cg(self.operator, self.Y, self.ridge, rank=self.plan.rank, **self.options)
         else:
-            result = askotch(operator, self.Y, self.ridge, **common)
+            result = askotch(self.operator, self.Y, self.ridge, **self.options)
         residual = float(result.residuals.max())
         if not result.converged:
             raise RuntimeError(
                 f"the residual is {residual:.1e} after {result.passes:.0f} passes: raise rtol or"
                 " the ridge"
             )
-        self.outcome = f"exact to a residual of {residual:.1e}, {result.passes:.1f} passes"
+        self.outcome = outcome_text(method, residual, result.passes)
         return result.x
 
-    def choose_landmarks(self, how: str) -> Array:
-        """Numbers of samples."""
-        rng, m, n = np.random.default_rng(self.seed), self.plan.landmarks, len(self.x)
-        if how == "uniform":
-            return np.sort(rng.choice(n, m, replace=False))
-        pool = np.sort(rng.choice(n, min(n, POOL * m), replace=False))
-        operator = MatrixFree(self.net, self.x[pool], None, self.get, threads=self.threads)
-        return np.sort(pool[rpcholesky(operator, m, seed=self.seed).landmarks])
-
-    def restricted(self, at: Array) -> Array:
-        """Coefficients of the landmarks."""
-        z = np.asarray(self.x[at])
-        whole = MatrixFree(self.net, self.x, None, self.get, threads=self.threads)
-        mean = float(whole.diagonal().mean())
-        options: dict[str, Any] = {"threads": self.threads, "executor": self.executor}
-        found = LandmarkRegression(
-            MatrixFree(self.net, self.x, z, self.get, progress=False, **options),
-            kernel(self.net, z, None, self.get, dtype="float64", threads=self.threads),
-            self.Y,
-            ridge_of(self.ridge, True, mean, self.x.dtype, len(at)),
-            rtol=self.rtol,
-            seed=self.seed,
-            checkpoint=self.checkpoint,
-            progress=self.progress,
-            callback=self.look,
-        )
-        self.outcome = (
-            f"the restricted problem of {len(at)} landmarks to a residual of {self.rtol:.0e},"
-            f" {found.passes:.0f} passes"
-        )
-        return found.coefficients
+    def restricted(self, at: Numbers | None, how: str) -> tuple[Numbers, Array]:
+        """Landmarks, given or chosen, and their coefficients."""
+        K = self.operator
+        if at is None:
+            at = choose_landmarks(K, self.plan.landmarks, how, self.seed)
+        at, found = restricted(K, at, self.Y, self.ridge, **self.options)
+        self.outcome = outcome_text("landmarks", self.rtol, found.passes, len(at))
+        return at, found.coefficients

@@ -94,3 +94,9 @@ class InMemory(KernelOperator):
     def submatrix(self, indices: npt.ArrayLike) -> Any:  # noqa: D102
         at = self.xp.asarray(indices)
         return self._K[at[:, None], at]
+
+    def columns(self, indices: npt.ArrayLike) -> InMemory:  # noqa: D102
+        return InMemory(self._K[:, self.xp.asarray(indices)], symmetric=False, tile=self.tile)
+
+    def principal(self, indices: npt.ArrayLike) -> InMemory:  # noqa: D102
+        return InMemory(self.submatrix(indices), symmetric=True, tile=self.tile)

@@ -62,7 +62,8 @@ class LandmarkRegression:
     Raises
     ------
     ValueError
-        For shapes that do not fit, and for a K_mm that is not positive definite.
+        For shapes that do not fit, landmarks given more than once, and a K_mm that is not positive
+        definite.
     RuntimeError
         Where conjugate gradients do not converge.
 
@@ -105,6 +106,12 @@ class LandmarkRegression:
         check_ridge(ridge)
         check_iteration(rtol, maxiter, every)
         check_determined(n, m, ridge)
+        if twice := repeated(inner):
+            raise ValueError(
+                "landmarks {} and {} are the same sample, up to rounding: give each once".format(
+                    *min(twice)
+                )
+            )
         place = None if checkpoint is None else check_place(checkpoint)
         start = samples.passes
         system = _Whitened(samples, inner, ridge, progress)
@@ -136,6 +143,37 @@ def check_determined(n: int, m: int, ridge: float) -> None:
     """ValueError where a sketch cannot precondition the problem without a ridge."""
     if ridge == 0 and n > SKETCH * m:
         raise ValueError(f"{n} samples on {m} landmarks need a positive ridge")
+
+
+def repeated(K: Array) -> list[tuple[int, int]]:
+    """Landmarks that are others over again: pairs (i, j), i the first, of rows of their kernel that
+    agree up to its rounding.
+
+    Equal rows have equal products with any vector: only neighbours among these are compared. Where
+    a kernel's K_ij of equal samples is K_ii to half of the digits only, products with two of three
+    parts of the columns are off by that, the third's is not.
+    """
+    m, eps = len(K), float(np.finfo(K.dtype).eps)
+    size = np.sqrt(np.abs(K.diagonal().astype(np.float64)))
+    weights = np.random.default_rng(0).standard_normal(m) / np.where(size > 0, size, 1)
+    first = np.arange(m)
+
+    def same(i: int, j: int) -> bool:
+        within = 8 * eps * size[i] * size
+        if m > 2:
+            within[[i, j]] *= 1 / (2 * eps**0.5)
+        return bool((np.abs(K[i] - K[j]) <= within).all())
+
+    for part in range(3):
+        products = K[:, part::3] @ weights[part::3].astype(K.dtype)
+        order = np.argsort(products, kind="stable")
+        close = np.diff(products[order]) <= 100 * eps * m * size[order[1:]]
+        for at in np.flatnonzero(close):
+            i, j = order[at : at + 2]
+            if first[i] != first[j] and same(i, j):
+                low, high = sorted((first[i], first[j]))
+                first[first == high] = low
+    return [(int(first[j]), int(j)) for j in np.flatnonzero(first != np.arange(m))]
 
 
 class _Whitened:

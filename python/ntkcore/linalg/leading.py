@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.inputs import check_count
-from ntkcore.linalg.checks import check_tolerance
+from ntkcore.linalg.checks import check_share
 from ntkcore.linalg.eigen import decomposed
 from ntkcore.linalg.krylov import EPS, block_krylov, power_of_two
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
@@ -81,7 +81,7 @@ def eigs(
     n = operator.shape[0]
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
         raise ValueError(f"k must be a whole number between 1 and {n}, not {k!r}")
-    check_tolerance(tolerance)
+    check_share(tolerance, "tolerance")
     check_count("seed", seed, 0)
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}")

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from ntkcore.engine.backends import resolve
 from ntkcore.engine.device_arrays import array_module, cupy_module, on_device_of, to_host
-from ntkcore.engine.inputs import KERNELS
+from ntkcore.engine.inputs import KERNELS, thread_count
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.engine.streamed import Streamed, check_samples
 from ntkcore.linalg.operator import KernelOperator
 from ntkcore.specs.layers import Layer
+from ntkcore.store.planning import seconds_per_pair
 
 Array = npt.NDArray[np.float64]
 _on_gpu = weakref.WeakKeyDictionary[Any, Any]()  # workers' operators, there
@@ -142,6 +143,30 @@ class MatrixFree(KernelOperator):
             return super().submatrix(indices)
         at = self.xp.asarray(indices)
         return kernel(self._net, self._a[at], None, self._get, **self._options)
+
+    def columns(self, indices: npt.ArrayLike) -> MatrixFree:  # noqa: D102
+        executor = None if self._workers is None else self._workers.executor
+        return self._of(self._a, self._b[self.xp.asarray(indices)], executor)
+
+    def principal(self, indices: npt.ArrayLike) -> MatrixFree:  # noqa: D102
+        return self._of(self._a[self.xp.asarray(indices)], None, None)
+
+    def _of(self, x: Any, x2: Any, executor: Any) -> MatrixFree:
+        """The kernel of other samples."""
+        options = {"tile": self.tile, "executor": executor, **self._options, "progress": False}
+        return MatrixFree(self._net, x, x2, self._get, **options)
+
+    def between(self, indices: npt.ArrayLike) -> Any:
+        """K[indices, indices] on the host in float64."""
+        z = self._a[self.xp.asarray(indices)]
+        return to_host(kernel(self._net, z, None, self._get, **{**self._options, "dtype": "f8"}))
+
+    def seconds_per_pair(self, columns: int) -> float:
+        """Of the kernel; a product with a few columns takes little more."""
+        a, backend = self._a[:512], resolve(self._options.get("backend"))
+        threads = thread_count(self._options.get("threads"))
+        workers = threads if self._workers is None else max(1, self._workers.threads)
+        return seconds_per_pair(self._net, a, (self._get,), backend) / workers
 
     def diagonal_of(self, indices: Any) -> Array:
         """Diagonal entries at ``indices``."""

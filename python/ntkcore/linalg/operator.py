@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ except ImportError:
     raise ImportError('operators need SciPy: pip install "ntkcore[sklearn]"') from None
 
 Array = npt.NDArray[np.float64]
+CALIBRATION = 0.05  # seconds after which a product's speed is known
 
 
 class KernelOperator(LinearOperator):  # type: ignore[misc]
@@ -91,6 +93,35 @@ class KernelOperator(LinearOperator):  # type: ignore[misc]
     def submatrix(self, indices: npt.ArrayLike) -> Any:
         """K[indices, indices], an array of ``xp``."""
         return self.rows(indices)[:, self.xp.asarray(indices)]
+
+    def columns(self, indices: npt.ArrayLike) -> KernelOperator:
+        """K[:, indices] as an operator."""
+        raise NotImplementedError
+
+    def principal(self, indices: npt.ArrayLike) -> KernelOperator:
+        """K[indices, indices] as an operator."""
+        raise NotImplementedError
+
+    def between(self, indices: npt.ArrayLike) -> Any:
+        """K[indices, indices] on the host, as exact as it can be had."""
+        return to_host(self.submatrix(indices))
+
+    def seconds_per_pair(self, columns: int) -> float:
+        """Of a product with so many columns: of a block in the corner, larger and larger, until it
+        takes long enough to be measured.
+        """
+        size = self.tile if self.chunked else 16
+        while True:
+            n, m = (min(size, length) for length in self.shape)
+            V = self.xp.ones((m, columns))
+            start = time.perf_counter()
+            block = self.read(slice(n), slice(self.shape[1] - m, self.shape[1]))
+            for _, part in in_double(block):
+                to_host((part @ V).sum())  # waits for a GPU
+            seconds = time.perf_counter() - start
+            if seconds > CALIBRATION or size == self.tile or size > max(self.shape):
+                return float(seconds / (n * m))
+            size = min(4 * size, self.tile)
 
     def row_product(self, indices: Any, X: Any) -> Any:
         """K[indices, :] X, float64, where X lies; counted in ``passes``."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.inputs import check_count
-from ntkcore.linalg.checks import NO_KERNEL
+from ntkcore.linalg.checks import NO_KERNEL, check_share
 from ntkcore.linalg.cholesky import lower_solve
 from ntkcore.linalg.noise import check_ridge
 from ntkcore.linalg.operators import KernelOperator, symmetric_operator
@@ -96,8 +96,7 @@ def rpcholesky(
     if rank > n:
         raise ValueError(f"rank {rank} is more than the kernel's {n} rows")
     check_ridge(ridge)
-    if not 0 <= tol < 1:
-        raise ValueError(f"tol, a share of the trace, must be from 0 to 1, not {tol!r}")
+    check_share(tol, "tol, a share of the trace,")
     growing = _Growing(operator, rank, seed)
     start = growing.residual.sum()
     enough = max(tol, 10 * growing.eps) * start

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ntkcore.engine.tiles import Tile
 from ntkcore.linalg.checks import ASYMMETRY, single
+from ntkcore.linalg.in_memory import InMemory
 from ntkcore.linalg.operator import KernelOperator
 
 Array = npt.NDArray[np.float64]
@@ -160,6 +161,13 @@ class Stored(KernelOperator):
             for cols, left, there in self._chunks(chosen):
                 out[np.ix_(top, left)] = self.read(rows, cols)[np.ix_(at, there)]
         return out
+
+    def columns(self, indices: npt.ArrayLike) -> InMemory:
+        """K[:, indices] of a symmetric kernel, in memory."""
+        return InMemory(self.rows(indices).T, symmetric=False)
+
+    def principal(self, indices: npt.ArrayLike) -> InMemory:  # noqa: D102
+        return InMemory(self.submatrix(indices), symmetric=True)
 
 
 def _chunk(array: Any) -> int:

@@ -95,9 +95,9 @@ class FullBuilder(OwnBuilder):
             matrices[0] *= math.sqrt(scale)
         if value.mask >= 0:  # all axes at once: what is masked between them is not nothing
             value = self._mask_moved(value, _middles(sides, value.image))
-            both = matrices[0]
-            for matrix in matrices[1:]:
-                both = np.kron(both, matrix)
+            both: Matrix = np.eye(1)
+            for matrix in matrices:
+                both = np.asarray(np.kron(both, matrix), np.float64)
             return self._mix(value, both, window.out, None)
         for axis, matrix in enumerate(matrices):
             if not np.array_equal(matrix, np.eye(matrix.shape[1])):
