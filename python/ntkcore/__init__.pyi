@@ -67,8 +67,9 @@ from .specs.convolutions import (
 )
 from .specs.elementwise import Elementwise
 from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
-from .specs.nets import cntk, mlp, myrtle, resnet
+from .specs.nets import cntk, mlp, myrtle, resnet, rnn
 from .specs.positions import DotGeneral, ImageResize, Index
+from .specs.recurrent import Recurrent
 from .specs.text import from_json
 from .store.build import build, extend, resume
 from .store.planning import plan
@@ -132,6 +133,7 @@ __all__ = [
     "Polynomial",
     "Rbf",
     "RectifiedMonomial",
+    "Recurrent",
     "Relu",
     "Residual",
     "Serial",
@@ -171,6 +173,7 @@ __all__ = [
     "predict",
     "resnet",
     "resume",
+    "rnn",
     "rpcholesky",
     "solve",
     "spectrum",

@@ -8,6 +8,7 @@ from ntkcore.specs.activations import Relu
 from ntkcore.specs.branches import Residual
 from ntkcore.specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool
 from ntkcore.specs.layers import Dense, Layer, Serial
+from ntkcore.specs.recurrent import Recurrent
 
 HE = 2**0.5
 
@@ -158,3 +159,59 @@ def resnet(blocks: int = 1, W_std: float = HE, b_std: float | None = None) -> Se
 
     groups = [block(stride if i == 0 else 1, i == 0) for stride in (1, 2, 2) for i in range(blocks)]
     return Serial(conv(), *groups, Relu(), GlobalAvgPool(), Dense(W_std, b_std))
+
+
+def rnn(
+    depth: int = 1,
+    head: str = "last",
+    W_std: float = HE,
+    U_std: float = 1.0,
+    b_std: float | None = None,
+    activation: Layer | None = None,
+) -> Serial:
+    """A recurrent network of sequences, samples (positions, features): `Recurrent` layers, each
+    with its nonlinearity behind it, and a read-out.
+
+    Parameters
+    ----------
+    depth : int, default=1
+        Recurrent layers.
+    head : {"last", "gap"}, default="last"
+        Of the last layer's states the last, or their mean over positions.
+    W_std : float, default=sqrt(2)
+        Standard deviation of the weights of states, and of the read-out: He's scaling.
+    U_std : float, default=1
+        That of the weights of inputs.
+    b_std : float, optional
+        That of all biases; None: no biases.
+    activation : Layer, optional
+        By default `Relu`.
+
+    Returns
+    -------
+    Serial
+
+    References
+    ----------
+    Alemohammad et al. 2021 (arXiv 2006.10246).
+
+    Examples
+    --------
+    Sequences of different lengths are packed with the same end, behind a `MaskedInput`.
+
+    >>> import numpy as np
+    >>> import ntkcore as nk
+    >>> x = nk.pack_sequences([np.ones((2, 3)), np.ones((4, 3))], align="right")
+    >>> nk.kernel(nk.Serial(nk.MaskedInput(), nk.rnn()), x).shape
+    (2, 2)
+    """
+    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 1:
+        raise ValueError(f"rnn: depth must be a positive number of layers, not {depth!r}")
+    if head not in ("last", "gap"):
+        raise ValueError(f"rnn: head must be 'last' or 'gap', not {head!r}")
+    phi = activation or Relu()
+    layer = Recurrent(phi, W_std, U_std, b_std)
+    top = Recurrent(phi, W_std, U_std, b_std, return_sequences=head == "gap")
+    pool = (GlobalAvgPool(),) if head == "gap" else ()
+    body = (layer, phi) * (int(depth) - 1)
+    return Serial(*body, top, phi, *pool, Dense(W_std, b_std))
