@@ -56,7 +56,16 @@ def samples_of(name):
 
 # Of each layer of positions one.
 POSITIONS = ["sequence, residual", "volume, pools", "four axes", "dilated", "local"]
-POSITIONS += ["transposed, circular", "resized", "cropped", "a pixel", "mixed", "circular pool"]
+POSITIONS += [
+    "recurrent, last",
+    "recurrent, gap of two",
+    "transposed, circular",
+    "resized",
+    "cropped",
+    "a pixel",
+    "mixed",
+    "circular pool",
+]
 
 
 @pytest.mark.parametrize("name", [*NETS, *POSITIONS])

@@ -96,7 +96,7 @@ def test_sequences_are_normalised_over_their_own_axes(axis, first):
     assert relative_error(nk.kernel(net, x, get="nngp"), expected) < 1e-13
 
 
-FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch"]
+FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch", "recurrent, last"]
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -113,7 +113,9 @@ def test_sizes_symmetry_threads_and_tiles(name):
         assert np.abs(cross - k[:, : n // 2 + 1])[off].max(initial=0) < 1e-5 * np.abs(k).max()
 
 
-@pytest.mark.parametrize("name", ["sequence, gap", "volume, pools", "transposed, circular"])
+@pytest.mark.parametrize(
+    "name", ["sequence, gap", "volume, pools", "transposed, circular", "recurrent, last"]
+)
 def test_every_entry_takes_any_axes(name, tmp_path):
     net, shape = SIGNAL_NETS[name]
     x, z = samples(20, shape), samples(4, shape, seed=1)
@@ -248,6 +250,9 @@ def draw_affine(draw, axes):
     window, strides = draw_window(draw, axes, padding)
     rest = (strides, padding, draw(weights), draw(biases))
     kind = draw(st.sampled_from([nk.Conv, nk.Conv, nk.ConvLocal, nk.ConvTranspose, nk.Dense]))
+    if len(axes) == 1 and draw(st.integers(0, 3)) == 0:
+        phi = draw(st.sampled_from([nk.Relu(), nk.Erf(), nk.Cos()]))
+        return nk.Recurrent(phi, draw(weights), *rest[2:])
     if kind is nk.Dense:
         return nk.Dense(*rest[2:])
     if kind is nk.ConvTranspose:

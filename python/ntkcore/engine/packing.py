@@ -120,9 +120,7 @@ def pack_graphs(
     return np.concatenate([x, seen[..., None], patterns], -1)
 
 
-def _to_the_right(
-    x: Array, seen: npt.NDArray[np.bool_]
-) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _to_the_right(x: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Every sample moved on until its last position in use is the last."""
     if seen.ndim != 2:
         raise ValueError(

@@ -75,9 +75,7 @@ class Maker:
         module.on_vectors = signal.image is None
         return module, Features(out, signal.image, raw=False)
 
-    def _recurrent(
-        self, layer: recurrent.Recurrent, signal: Features
-    ) -> tuple[Module, Features]:
+    def _recurrent(self, layer: recurrent.Recurrent, signal: Features) -> tuple[Module, Features]:
         out, std = layer.width or self.width, (layer.U_std, layer.b_std)
         inputs = modules.Dense((out, signal.channels), 1, std, _role(signal), False, self.abc)
         states = modules.Dense((out, out), 1, (layer.W_std, None), "hidden", False, self.abc)

@@ -100,9 +100,7 @@ class OwnBuilder(Builder):
     def recur(self, value: Value, dual: str, params: Sequence[float], weight: float) -> Value:
         positions, constants = math.prod(value.image), (*map(float, params), 0.0, 0.0, 0.0)[:3]
         self._full_ops.append(
-            FullOp(
-                "recur", dual, value.slot, 0, (*constants, weight), positions, mask=value.mask
-            )
+            FullOp("recur", dual, value.slot, 0, (*constants, weight), positions, mask=value.mask)
         )
         before, state = -1.0, 0.0
         for _ in range(positions):
