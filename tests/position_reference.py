@@ -178,7 +178,7 @@ def recurrent(layer, signal):
     def states(k, t, one, two):
         """`one`, `two`: variances of both samples' states, (n, positions), or None: `k` is own."""
         new, tangent = np.zeros_like(k), np.zeros_like(k)
-        for p, q in sorted(itertools.product(range(size), repeat=2), key=sum):
+        for p, q in sorted(itertools.product(range(size), repeat=2), key=max):
             here, before = np.s_[:, :, p, 0, q, 0], np.s_[:, :, p - 1, 0, q - 1, 0]
             e, grown = np.zeros(k.shape[:2]), np.zeros(k.shape[:2])
             for i, j in np.ndindex(*k.shape[:2]):

@@ -11,6 +11,8 @@ from ntkcore.specs.activations import Activation, Relu
 from ntkcore.specs.layers import Layer, Signal, check_flag, check_number, is_whole, single
 from ntkcore.specs.program import Builder, Value
 
+RELU = Relu()
+
 
 @dataclass(frozen=True, repr=False)
 class Recurrent(Layer):
@@ -68,7 +70,7 @@ class Recurrent(Layer):
     array([[1.]])
     """
 
-    activation: Layer = Relu()
+    activation: Layer = RELU
     W_std: float = 1.0
     U_std: float = 1.0
     b_std: float | None = None
