@@ -176,32 +176,33 @@ def recurrent(layer, signal):
     (size,) = signal.axes
 
     def states(k, t, one, two):
-        """`one`, `two`: variances of both samples' states, (n, positions), or None: `k` is own."""
+        """`one`, `two`: variances of both samples' states before a position."""
         new, tangent = np.zeros_like(k), np.zeros_like(k)
         for p, q in sorted(itertools.product(range(size), repeat=2), key=max):
             here, before = np.s_[:, :, p, 0, q, 0], np.s_[:, :, p - 1, 0, q - 1, 0]
             e, grown = np.zeros(k.shape[:2]), np.zeros(k.shape[:2])
-            for i, j in np.ndindex(*k.shape[:2]):
-                var_one = one(new, i, p) if p else 0.0
-                var_two = two(new, j, q) if q else 0.0
-                if p and q:
-                    e[i, j], d = closed(var_one, new[before][i, j], var_two)
-                    grown[i, j] = d * tangent[before][i, j]
-                elif phi(np.zeros(1))[0] != 0:  # a state 0 before the first
-                    e[i, j] = dual(phi, var_one, 0.0, var_two)
+            var_one = one(new, p) if p else np.zeros(k.shape[0])
+            var_two = two(new, q) if q else np.zeros(k.shape[1])
+            if p and q:
+                pairs = np.broadcast_arrays(var_one[:, None], new[before], var_two)
+                e, d = closed(*pairs)
+                grown = d * tangent[before]
+            elif phi(np.zeros(1))[0] != 0:  # a state 0 before the first
+                for i, j in np.ndindex(*e.shape):
+                    e[i, j] = dual(phi, var_one[i], 0.0, var_two[j])
             new[here] = a * k[here] + b + w * e
             tangent[here] = new[here] + a * t[here] + w * grown
         return new, tangent
 
-    def own(new, i, p):
-        return new[i, i, p - 1, 0, p - 1, 0]
+    def own(new, p):
+        return np.diagonal(new[:, :, p - 1, 0, p - 1, 0])
 
     left, right = (states(m, 0 * m, own, own)[0] for m in (signal.left, signal.right))
     k, t = states(
         signal.k,
         signal.t,
-        lambda new, i, p: own(left, i, p),
-        lambda new, j, q: own(right, j, q),
+        lambda new, p: own(left, p),
+        lambda new, q: own(right, q),
     )
     done = Axes(plain.Signal(k, t, left, right, layer.width), signal.axes)
     return done if layer.return_sequences else apply(nk.Index((-1,)), done)

@@ -57,7 +57,7 @@ def samples_of(name):
 # Of each layer of positions one.
 POSITIONS = ["sequence, residual", "volume, pools", "four axes", "dilated", "local"]
 POSITIONS += [
-    "recurrent, last",
+    "recurrent, flatten",
     "recurrent, gap of two",
     "transposed, circular",
     "resized",
@@ -72,7 +72,7 @@ POSITIONS += [
 def test_kernels_scatter_about_the_infinite_ones(name):
     """The mean of a few draws, within 4.5 of its standard errors and a bias of order 1/width."""
     net, x = samples_of(name)
-    width = 256 if x.ndim <= 3 else 96
+    width = 256 if x.ndim == 2 else 96
     nets = [
         to_torch(net, width, input_shape=x.shape[1:], seed=seed, dtype="float64")
         for seed in range(DRAWS)

@@ -334,7 +334,7 @@ def test_finite_networks(name):
 
     net, x, draws = WIDE[name], np.array(sequences((5, 5))), 24
     nets = [
-        to_torch(net, 512, input_shape=x.shape[1:], seed=seed, dtype="float64")
+        to_torch(net, 384, input_shape=x.shape[1:], seed=seed, dtype="float64")
         for seed in range(draws)
     ]
     for function, kernel in zip(
