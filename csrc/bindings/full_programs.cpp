@@ -220,8 +220,7 @@ std::shared_ptr<FullSchedule> make_full(
         {}, {}, slot, other, {}, positions, table, mask, find(kMatrices, matrix_name, "matrix")};
     const auto append = [&](FullOpKind kind, Pointwise part, const Constants& constants) {
       op.kind = kind;
-      op.pointwise =
-          kind == FullOpKind::recur ? find(duals(), dual_name, "dual activation") : part;
+      op.pointwise = kind == FullOpKind::recur ? find(duals(), dual_name, "dual activation") : part;
       op.constants = constants;
       const bool matrix = kind == FullOpKind::linear || means_of(op);
       const auto [out, reads] = kind == FullOpKind::window ? windows.sizes(op.table)

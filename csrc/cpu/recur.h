@@ -26,9 +26,8 @@ class Recurrence {
     move(p, cols, k - pitch_, e);
     if (kNtk) move(p, cols, t - pitch_, d);
     const V first = splat(rows_[p]), second = splat(rows_[pitch_ + p]);
-    const auto of_row = [&](int which, std::int64_t) __attribute__((always_inline)) {
-      return which ? second : first;
-    };
+    const auto of_row = [&](int which, std::int64_t)
+                            __attribute__((always_inline)) { return which ? second : first; };
     const auto of_col = [&](int which, std::int64_t i) __attribute__((always_inline)) {
       return load(cols_ + which * pitch_ + i * L);
     };

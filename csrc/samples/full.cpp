@@ -56,7 +56,8 @@ class SelfRunner {
       for (int p = 1; p < op.positions; ++p)
         if (mask[origin[p]] == 0 && mask[origin[p - 1]] != 0)
           throw std::invalid_argument(
-              "Recurrent: a sample has a masked position behind one in use, where its state would be"
+              "Recurrent: a sample has a masked position behind one in use, where its state would "
+              "be"
               " lost: give all sequences the same end, pack_sequences(…, align='right')");
     }
   }
