@@ -70,6 +70,8 @@ LAYERS = [
     nk.GlobalSumPool(),
     nk.Flatten(),
     nk.LocalAvgPool(3),
+    nk.Recurrent(),
+    nk.Recurrent(nk.Erf(1.3), 1.2, 0.7, 0.1, False, 8),
     nk.Identity(),
     nk.LayerNorm(1e-6),
     nk.FanOut(2),
@@ -92,6 +94,8 @@ READY_NETS = [
     nk.myrtle(5),
     nk.myrtle(10),
     nk.resnet(2),
+    nk.rnn(),
+    nk.rnn(2, "gap", activation=nk.Erf()),
 ]
 
 # Networks of vectors: chains of dense and ReLU layers, and all others.
@@ -297,6 +301,7 @@ PLANE_SIGNAL_NETS = {
     ),
 }
 LOCAL = nk.ConvLocal((2, 3), padding="SAME", W_std=1.3, b_std=0.1)
+LAST = nk.Recurrent(R, 1.3, 0.9, 0.2, return_sequences=False)
 UP = nk.ConvTranspose((3, 2), (2, 1), "SAME", 1.2, 0.1)
 FULL_NETS = {
     "volume, gap": (nk.Serial(CONV3, R, CONV3, R, GAP, D), (3, 2, 3, 2)),
@@ -442,6 +447,40 @@ FULL_NETS = {
             D,
         ),
         (5, 4, 2),
+    ),
+    "recurrent, last": (nk.Serial(LAST, R, D), (5, 3)),
+    "recurrent, gap": (nk.Serial(nk.Recurrent(nk.Erf(), 1.4, 0.8, 0.1), nk.Erf(), GAP, D), (5, 3)),
+    "recurrent, flatten": (nk.Serial(nk.Recurrent(R, 1.3, 0.8), R, FLAT, D), (4, 2)),
+    "recurrent, from a mean": (  # phi(0) is not 0
+        nk.Serial(nk.Recurrent(nk.Cos(1.1, 0.7, 0.2), 1.2, 0.8), nk.Exp(0.5, 0.3), LAST, R, D),
+        (4, 2),
+    ),
+    "recurrent, stacked": (
+        nk.Serial(CONV1, R, nk.Recurrent(nk.Gelu(), 1.2, 1.1, 0.2), nk.Gelu(), LAST, R, D, R, D),
+        (5, 2),
+    ),
+    "recurrent, gap of two": (nk.rnn(2, "gap", 1.2, 0.9, 0.3), (4, 3)),
+    "recurrent, backwards": (
+        nk.Serial(nk.Index((slice(None, None, -1),)), LAST, R, D),
+        (5, 3),
+    ),
+    "recurrent, both ways": (
+        nk.Serial(
+            nk.FanOut(2),
+            nk.Parallel(LAST, nk.Serial(nk.Index((slice(None, None, -1),)), LAST)),
+            nk.FanInSum(),
+            R,
+            D,
+        ),
+        (4, 3),
+    ),
+    "recurrent, residual": (
+        nk.Serial(CONV1, nk.Residual(R, nk.Recurrent(R, 1.1, 0.9, 0.1)), R, GAP, D),
+        (4, 2),
+    ),
+    "recurrent, normalised": (
+        nk.Serial(nk.Recurrent(nk.Sin(), 1.1, 0.9, 0.1), nk.LayerNorm(0.1), R, CONV1, R, GAP, D),
+        (4, 2),
     ),
     "three branches of volumes": (
         nk.Serial(

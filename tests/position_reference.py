@@ -13,6 +13,7 @@ import numpy as np
 
 import ntkcore as nk
 import reference as plain
+from reference_duals import CLOSED, PHI, dual
 
 
 class Axes(plain.Signal):
@@ -321,6 +322,46 @@ def random_logits(layer, own, values, bias):
     return plain.Signal(k, t, left, right, None)
 
 
+def recurrent(layer, signal):
+    """States one after another: the covariance of h_p and h'_q, of what came before them."""
+    a, b, w = layer.U_std**2, (layer.b_std or 0) ** 2, layer.W_std**2
+    phi = PHI[type(layer.activation).__name__](layer.activation)[0]
+    closed = CLOSED[type(layer.activation).__name__](layer.activation)
+    (size,) = signal.axes
+
+    def states(k, t, one, two):
+        """`one`, `two`: variances of both samples' states before a position."""
+        new, tangent = np.zeros_like(k), np.zeros_like(k)
+        for p, q in sorted(itertools.product(range(size), repeat=2), key=max):
+            here, before = np.s_[:, :, p, 0, q, 0], np.s_[:, :, p - 1, 0, q - 1, 0]
+            e, grown = np.zeros(k.shape[:2]), np.zeros(k.shape[:2])
+            var_one = one(new, p) if p else np.zeros(k.shape[0])
+            var_two = two(new, q) if q else np.zeros(k.shape[1])
+            if p and q:
+                pairs = np.broadcast_arrays(var_one[:, None], new[before], var_two)
+                e, d = closed(*pairs)
+                grown = d * tangent[before]
+            elif phi(np.zeros(1))[0] != 0:  # a state 0 before the first
+                for i, j in np.ndindex(*e.shape):
+                    e[i, j] = dual(phi, var_one[i], 0.0, var_two[j])
+            new[here] = a * k[here] + b + w * e
+            tangent[here] = new[here] + a * t[here] + w * grown
+        return new, tangent
+
+    def own(new, p):
+        return np.diagonal(new[:, :, p - 1, 0, p - 1, 0])
+
+    left, right = (states(m, 0 * m, own, own)[0] for m in (signal.left, signal.right))
+    k, t = states(
+        signal.k,
+        signal.t,
+        lambda new, p: own(left, p),
+        lambda new, q: own(right, q),
+    )
+    done = Axes(plain.Signal(k, t, left, right, layer.width), signal.axes)
+    return done if layer.return_sequences else apply(nk.Index((-1,)), done)
+
+
 def apply(layer, signal):
     name = type(layer).__name__
     if name in ("Serial", "Residual", "Parallel"):
@@ -361,6 +402,7 @@ LAYERS = {
     **dict.fromkeys(("Conv", "ConvLocal", "ConvTranspose"), conv),
     **dict.fromkeys(("AvgPool", "SumPool"), pool),
     "LayerNorm": normalised,
+    "Recurrent": recurrent,
     "Index": by_constants(indexed),
     "ImageResize": by_constants(resized),
     "DotGeneral": by_constants(dotted),

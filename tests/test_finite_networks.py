@@ -56,6 +56,7 @@ def samples_of(name):
 
 # Of each layer of positions one.
 POSITIONS = ["sequence, residual", "volume, pools", "four axes", "dilated", "local"]
+POSITIONS += ["recurrent, flatten", "recurrent, gap of two"]
 POSITIONS += ["transposed, circular", "resized", "cropped", "a pixel", "mixed", "circular pool"]
 WIDER = {"concatenated", "flattened images", "a pixel"}  # whose draws scatter more
 

@@ -97,7 +97,7 @@ def test_sequences_are_normalised_over_their_own_axes(axis, first):
     assert relative_error(nk.kernel(net, x, get="nngp"), expected) < 1e-13
 
 
-FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch"]
+FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch", "recurrent, last"]
 FEW += ["attention, two blocks", "random attention", "masked images", "masked attention", "graphs"]
 
 
@@ -115,7 +115,7 @@ def test_sizes_symmetry_threads_and_tiles(name):
         assert np.abs(cross - k[:, : n // 2 + 1])[off].max(initial=0) < 1e-5 * np.abs(k).max()
 
 
-EVERYWHERE = ["sequence, gap", "volume, pools", "transposed, circular"]
+EVERYWHERE = ["sequence, gap", "volume, pools", "transposed, circular", "recurrent, last"]
 
 
 @pytest.mark.parametrize("name", [*EVERYWHERE, "masked attention", "random attention", "graphs"])
@@ -255,6 +255,9 @@ def draw_affine(draw, axes):
     window, strides = draw_window(draw, axes, padding)
     rest = (strides, padding, draw(weights), draw(biases))
     kind = draw(st.sampled_from([nk.Conv, nk.Conv, nk.ConvLocal, nk.ConvTranspose, nk.Dense]))
+    if len(axes) == 1 and draw(st.integers(0, 3)) == 0:
+        phi = draw(st.sampled_from([nk.Relu(), nk.Erf(), nk.Cos()]))
+        return nk.Recurrent(phi, draw(weights), *rest[2:])
     if kind is nk.Dense:
         return nk.Dense(*rest[2:])
     if kind is nk.ConvTranspose:

@@ -2,6 +2,7 @@
 // trust all of them.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <tuple>
 #include <utility>
@@ -30,7 +31,7 @@ const std::map<std::string, FullOpKind> kKinds = {
     {"spread", FullOpKind::spread}, {"diagonal", FullOpKind::diagonal},
     {"trace", FullOpKind::trace},   {"readout", FullOpKind::readout},
     {"mix", FullOpKind::mix},       {"embed", FullOpKind::embed},
-    {"relate", FullOpKind::relate}};
+    {"relate", FullOpKind::relate}, {"recur", FullOpKind::recur}};
 
 const std::map<std::string, Matrix> kMatrices = {
     {"", Matrix::none},     {"given", Matrix::given}, {"softmax", Matrix::softmax},
@@ -119,6 +120,7 @@ class FullOpChecker {
       require(!held.diagonal, "relate: its slots do not hold all pairs");
     }
     check_own(op, held);
+    if (recurs(op)) check_recurrence(op);
     require(reads <= held.positions, "full op: its table reads beyond the last position");
     if (op.kind != FullOpKind::pointwise && out > 0) held.positions = out;
     require(op.kind != FullOpKind::pointwise || out == 0 || out == held.positions,
@@ -160,6 +162,14 @@ class FullOpChecker {
     require(!grid || (op.table >= 0 && op.table < int(tables_.grids.size()) &&
                       tables_.grids[op.table].view().positions == held.positions),
             "full op: its grid is not there, or has another number of positions");
+  }
+
+  // Constants are the dual's but for the last.
+  static void check_recurrence(const FullOp& op) {
+    const bool all_four = op.pointwise == Pointwise::even || op.pointwise == Pointwise::odd;
+    require(!all_four, "recur: its dual has constants of its own where the weight stands");
+    const double weight = weight_of_states(op);
+    require(weight >= 0 && std::isfinite(weight), "recur: its weight must be a number >= 0");
   }
 
   std::vector<Held> held_;  // per slot
@@ -205,11 +215,12 @@ std::shared_ptr<FullSchedule> make_full(
   std::vector<FullOp> checked;
   for (const FullOpTuple& tuple : ops) {
     const auto& [name, dual, slot, other, p, positions, table, mask, matrix_name] = tuple;
+    const std::string& dual_name = dual;
     FullOp op{
         {}, {}, slot, other, {}, positions, table, mask, find(kMatrices, matrix_name, "matrix")};
     const auto append = [&](FullOpKind kind, Pointwise part, const Constants& constants) {
       op.kind = kind;
-      op.pointwise = part;
+      op.pointwise = kind == FullOpKind::recur ? find(duals(), dual_name, "dual activation") : part;
       op.constants = constants;
       const bool matrix = kind == FullOpKind::linear || means_of(op);
       const auto [out, reads] = kind == FullOpKind::window ? windows.sizes(op.table)

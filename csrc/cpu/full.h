@@ -8,6 +8,7 @@
 #include "own_matrix.h"
 #include "pointwise.h"
 #include "product.h"
+#include "recur.h"
 
 namespace ntk {
 namespace {
@@ -57,6 +58,7 @@ class FullRun {
     const int inner = program.largest > program.channels ? program.largest : program.channels;
     panel_ = static_cast<T*>(carve(memory, panel_size<T>(inner) * sizeof(T)));
     weights_ = static_cast<double*>(carve(memory, program.largest * sizeof(double)));
+    for (T*& states : before_) states = static_cast<T*>(carve(memory, beyond * sizeof(T)));
   }
 
   // Adds to readouts [head slot][2][step].
@@ -85,6 +87,9 @@ class FullRun {
           break;
         case FullOpKind::relate:
           relate(field, fields_[op.other]);
+          break;
+        case FullOpKind::recur:
+          recur(op, offset_[i] * pitch_, pair, field);
           break;
         case FullOpKind::copy:
         case FullOpKind::add:
@@ -489,6 +494,37 @@ class FullRun {
     }
   }
 
+  // In order of p; of a sample with itself all p = p' first, whose features the others need.
+  void recur(const FullOp& op, std::int64_t at, const FullPair<T>& pair, Field<T>& field) {
+    const Recurrence<T, kNtk> step(op, pair.row_table + at, pair.col_table + at, pitch_);
+    if (kSelf) record_states(op, pair.record + at, pair, field);
+    if (!field.diagonal)
+      for (int p = 0; p < field.rows; ++p)
+        step.row(p, field.cols, row(field.k, p), row(field.t, p), before_[0], before_[1]);
+    else if (!kSelf)
+      step.chain(field.cols, field.k, field.t);
+    if (kSelf) finish_self(field);
+  }
+  void record_states(const FullOp& op, double* features, const FullPair<T>& pair,
+                     const Field<T>& field) {
+    const OwnMatrix<T> own(program_, op, pair.record_values, field.k, pitch_, field.cols);
+    own_.k = row(spare().k, 0);
+    own_.t = row(spare().t, 0);
+    const double w = weight_of_states(op);
+    double k = 0, t = 0;
+    for (int p = 0; p < field.cols; ++p) {
+      const std::int64_t from = field.diagonal ? p : p * pitch_ + p;
+      const WithItself<double> r = with_itself(op.pointwise, op.constants, k);
+      for (int f = 0; f < 2; ++f) features[f * pitch_ + p] = r.f[f];
+      const bool in_use = own.in_use(p);
+      features[2 * pitch_ + p] = in_use;
+      t = in_use ? double(field.t[from]) + w * (r.E + r.D * t) : 0;
+      k = in_use ? double(field.k[from]) + w * r.E : 0;
+      own_.k[p] = T(k);
+      own_.t[p] = T(t);
+    }
+  }
+
   // Sums over all pairs of positions come first.
   void relate(Field<T>& field, const Field<T>& other) {
     double s = 0, of_t = 0;
@@ -550,6 +586,7 @@ class FullRun {
   Shifted* shifted_;  // of one row of outputs
   T* panel_;          // of products
   double* weights_;   // of positions
+  T* before_[2];      // a row of states before
   struct {
     T *k, *t;
   } own_{};  // of a sample with itself: what becomes of p = p'

@@ -57,12 +57,12 @@ class OwnMatrix {
     for (int t = 0; t < size_; ++t) w[t] = total[t];
   }
 
- private:
-  static constexpr std::int64_t kSparse = 8;  // below a share of one in so many
-
   bool in_use(int p) const {
     return op_.mask < 0 || beside_[program_.masks[op_.mask].origin[p]] != 0;
   }
+
+ private:
+  static constexpr std::int64_t kSparse = 8;  // below a share of one in so many
 
   // G(s, t) over t.
   void write_row(int s, double* row) const {

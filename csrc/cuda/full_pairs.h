@@ -24,6 +24,7 @@ enum class Source {
   embedded,     // K + a R, T + b R
   products,     // K K2, K T2 + T K2 with those of another buffer
   related,      // s K, s' K + s (T + 4 K), s and s' sums of these products
+  recurred,     // K, T + w E, w (E + D T) of the state before, by the first of its steps
 };
 
 // A run over all entries of one buffer: made of another's, then affine and pointwise ops, then
@@ -53,6 +54,53 @@ template <class T>
 struct FullStep {
   Step<T> step;
   std::int64_t features;  // where a sample's begin
+};
+
+// The entries of a pass that one of the threads makes: one in so many, neighbours side by side; or, of
+// a recurrence, one in so many diagonals, in order of p. One of p = p' alone has one diagonal.
+class Entries {
+ public:
+  int p, q;
+
+  NTK_HD Entries(const FullPass& pass, int thread, int threads)
+      : rows_(pass.rows),
+        cols_(pass.cols),
+        recurs_(pass.source == Source::recurred),
+        chain_(recurs_ && pass.diagonal),
+        threads_(threads) {
+    start(chain_ ? thread : thread - (rows_ - 1));
+    if (recurs_) return;
+    p = thread / cols_;
+    q = thread % cols_;
+    down_ = threads / cols_;
+    right_ = threads % cols_;
+  }
+  NTK_HD bool more() const { return recurs_ ? diagonal_ < (chain_ ? 1 : cols_) : p < rows_; }
+  // Is it the first of a diagonal?
+  NTK_HD bool first() const { return chain_ ? q == 0 : p == 0 || q == 0; }
+  NTK_HD void next() {
+    p += down_;
+    q += right_;
+    if (recurs_) {
+      if (q >= cols_ || (!chain_ && p >= rows_)) start(diagonal_ + threads_);
+    } else if (q >= cols_) {
+      q -= cols_;
+      ++p;
+    }
+  }
+
+ private:
+  NTK_HD void start(int diagonal) {
+    diagonal_ = diagonal;
+    p = diagonal < 0 ? -diagonal : 0;
+    q = diagonal < 0 ? 0 : diagonal;
+    down_ = chain_ ? 0 : 1;
+    right_ = 1;
+  }
+
+  int rows_, cols_;
+  bool recurs_, chain_;
+  int threads_, down_, right_, diagonal_;
 };
 
 // f(p, p') for one in kThreads entries, neighbours side by side.
@@ -170,13 +218,36 @@ struct FullPairsOp {
 
   NTK_HD void store(const FullPass& pass, const Pair& pair, int thread) const {
     const Matrices out = pair.at(pass.out);
-    each_entry<kThreads>(thread, pass.rows, pass.cols, [&](int p, int q) {
-      Pack<T, 1> k, t;
-      make(pass, pair, p, q, k.v[0], t.v[0]);
-      for (int s = pass.first; s < pass.last; ++s) take_step_at(pass, pair, steps[s], p, q, k, t);
+    const bool recurs = pass.source == Source::recurred;
+    Pack<T, 1> k, t, state_k{}, state_t{};
+    for (Entries at(pass, thread, kThreads); at.more(); at.next()) {
+      const int p = at.p, q = at.q;
+      if (!recurs) {
+        make(pass, pair, p, q, k.v[0], t.v[0]);
+      } else if (at.first()) {
+        k.v[0] = t.v[0] = 0;
+      } else {
+        k = state_k;
+        t = state_t;
+      }
+      for (int s = pass.first; s < pass.last; ++s) {
+        take_step_at(pass, pair, steps[s], p, q, k, t);
+        if (!recurs || s > pass.first) continue;
+        add_states(pass, pair, p, q, k.v[0], t.v[0]);
+        state_k = k;
+        state_t = t;
+      }
       out.k[p * pitch + q] = k.v[0];
       out.t[p * pitch + q] = t.v[0];
-    });
+    }
+  }
+  // From E and D T to the states' K and T, where both positions are in use.
+  NTK_HD void add_states(const FullPass& pass, const Pair& pair, int p, int q, T& k, T& t) const {
+    const Matrices in = pair.at(pass.in);
+    const std::int64_t at = p * pitch + q, seen = pass.features + 2 * pitch;
+    const T both = pair.row_table[seen + pass.row_of(p, q)] * pair.col_table[seen + q];
+    t = both * (in.t[at] + T(pass.a) * (k + t));
+    k = both * (in.k[at] + T(pass.a) * k);
   }
   NTK_HD void take_step_at(const FullPass& pass, const Pair& pair, const FullStep<T>& s, int p,
                            int q, Pack<T, 1>& k, Pack<T, 1>& t) const {
@@ -293,6 +364,8 @@ struct FullPairsOp {
         t = T(sum[0]) * in.t[at] + T(e) * in.k[at];
         break;
       }
+      case Source::recurred:  // see store()
+        break;
     }
   }
   NTK_HD T product(const Pair& pair, int p, int q) const {

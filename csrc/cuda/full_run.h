@@ -80,6 +80,8 @@ class FullPlan {
       case FullOpKind::relate:
         push_sums(from, op);
         return append(Source::related, from, held, op, i + 1);
+      case FullOpKind::recur:
+        return append(Source::recurred, from, held, op, i, offset_[i] * pitch_);
       case FullOpKind::readout:
       case FullOpKind::trace:
         read_out(op, held);
@@ -105,12 +107,13 @@ class FullPlan {
     return next;
   }
   static bool runs_along(const FullOp& op, const FullOp& first) {
-    const bool step = op.kind == FullOpKind::pointwise || is_affine(op.kind);
-    return step && op.slot == first.slot && (op.kind != FullOpKind::window || &op == &first);
+    const bool step = op.kind == FullOpKind::pointwise || is_affine(op.kind) || recurs(op);
+    const bool starts = op.kind == FullOpKind::window || recurs(op);
+    return step && op.slot == first.slot && (!starts || &op == &first);
   }
   void push_step(int i) {
     const FullOp& op = program_.ops[i];
-    const bool pointwise = op.kind == FullOpKind::pointwise;
+    const bool pointwise = op.kind == FullOpKind::pointwise || recurs(op);
     if (pointwise && !acts(op.pointwise)) return;
     const OpKind kind = pointwise ? OpKind::pointwise : OpKind::affine;
     steps.push_back({Step<T>(Op{kind, op.pointwise, 0, 0, op.constants}), offset_[i] * pitch_});
@@ -130,6 +133,7 @@ class FullPlan {
     pass.sum = sums - 1;
     if (op.kind == FullOpKind::window) pass.window = program_.windows[op.table];
     if (op.kind == FullOpKind::linear) pass.matrix = program_.matrices[op.table];
+    if (recurs(op)) pass.a = weight_of_states(op);
     if (op.kind == FullOpKind::embed) {
       pass.grid = program_.grids[op.table];
       pass.a = op.constants.p[0];

@@ -23,6 +23,7 @@ enum class FullOpKind : int {
   embed,      // K, T <- K + a R, T + b R, R a GridTable: the covariance of what positions add
   relate,     // K, T <- s K, s' K + s (T + 4 K) with s = sum K K2, s' = sum K2 T + K T2 over all
               // pairs of positions, K2 and T2 those of slot `other`
+  recur,      // K, T (p, p') += w E, w (E + D T) of (p - 1, p' - 1), in order of p: see recurs()
   readout,    // head slot `other` <- scaled sum over all pairs (p, p')
   trace,      // the same over p = p' only
 };
@@ -129,10 +130,17 @@ inline bool holds_weights(const FullOp& op) {
   return op.kind == FullOpKind::pointwise && op.pointwise == Pointwise::weigh;
 }
 
-// Rows of positions that a sample's table has for an op: two features; G and G', and a row that
+// Is it a recurrence? E and D are those of its pointwise op, a dual activation, of the state one
+// position before, which is 0 before the first position and where masked; w is p[3].
+inline bool recurs(const FullOp& op) { return op.kind == FullOpKind::recur; }
+inline double weight_of_states(const FullOp& op) { return op.constants.p[3]; }
+
+// Rows of positions that a sample's table has for an op: two features; of a recurrence those of the
+// state before each position, and which positions are in use; of a mix G and G', and a row that
 // starts with 1 where most of G is 0.
 inline int features_at(const FullOp& op) {
   if (op.kind == FullOpKind::mix) return 2 * op.positions + 1;
+  if (recurs(op)) return 3;
   return op.kind == FullOpKind::pointwise ? 2 : 0;
 }
 

@@ -10,6 +10,7 @@ namespace ntk {
 namespace {
 
 constexpr int kMostLanes = 16;  // that a mask is read beyond its end
+constexpr int kChain = 10;      // elements that one position takes as long as, after another
 
 // The distance from outputs to what they read, where it is the same for all of them.
 std::optional<int> common_shift(const int* from, int out) {
@@ -171,6 +172,8 @@ double FullSchedule::work() const {
       total += 4 * n * largest_;
     else if (op.kind == FullOpKind::mix)
       total += n * n * n / 6;
+    else if (recurs(op))
+      total += diagonal[op.slot] ? kChain * pairs : 2 * pairs;
     else
       total += pairs;
   }
@@ -183,6 +186,7 @@ bool FullSchedule::homogeneous() const {
     const FullOpKind kind = op.kind;
     const bool coupled = kind == FullOpKind::mix || kind == FullOpKind::embed ||
                          kind == FullOpKind::relate || holds_weights(op);
+    if (recurs(op)) return op.pointwise == Pointwise::abrelu;
     return !coupled && keeps_scale(op);
   });
 }

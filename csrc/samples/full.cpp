@@ -1,5 +1,7 @@
 #include "full.h"
 
+#include <stdexcept>
+
 #include "../scratch.h"
 #include "../stop.h"
 #include "points.h"
@@ -37,6 +39,7 @@ class SelfRunner {
       int length = program_.positions;
       while (length > 0 && mask[length - 1] == 0) --length;
       table[0] = length;
+      check_ends(mask);
     }
     readouts.assign(readouts.size(), 0);
     backend_.full_self(self_);
@@ -49,6 +52,21 @@ class SelfRunner {
   }
 
  private:
+  // States go on to the last position: nothing may be masked behind one in use.
+  void check_ends(const double* mask) const {
+    for (int k = 0; k < program_.size; ++k) {
+      const FullOp& op = program_.ops[k];
+      if (!recurs(op) || op.mask < 0) continue;
+      const int* const origin = program_.masks[op.mask].origin;
+      for (int p = 1; p < op.positions; ++p)
+        if (mask[origin[p]] == 0 && mask[origin[p - 1]] != 0)
+          throw std::invalid_argument(
+              "Recurrent: a sample has a masked position behind one in use, where its state would "
+              "be"
+              " lost: give all sequences the same end, pack_sequences(…, align='right')");
+    }
+  }
+
   const Backend& backend_;
   FullProgram program_;
   std::int64_t pitch_, width_;
@@ -63,7 +81,8 @@ class SelfRunner {
 template <class T>
 void copy_features(const FullOp& op, int r, int in_use, const double* from, T* to) {
   const bool mix = op.kind == FullOpKind::mix, flag = mix && r == 2 * op.positions;
-  const bool inverse = r == 0 && holds_inverse(op);
+  const bool inverse =
+      r == 0 && (recurs(op) ? holds_inverse(op.pointwise, op.constants) : holds_inverse(op));
   const int count = flag ? 1 : mix && r % op.positions >= in_use ? 0 : in_use;
   for (int p = 0; p < op.positions; ++p)
     to[p] = p >= count ? T(0)

@@ -67,8 +67,10 @@ from .specs.convolutions import (
 )
 from .specs.elementwise import Elementwise
 from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
-from .specs.nets import cntk, mlp, myrtle, resnet, transformer, vit
+from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.positions import DotGeneral, ImageResize, Index
+from .specs.recurrent import Recurrent
+from .specs.sequence_nets import rnn, transformer, vit
 from .specs.text import from_json
 from .store.build import build, extend, resume
 from .store.planning import plan
@@ -132,6 +134,7 @@ __all__ = [
     "Polynomial",
     "Rbf",
     "RectifiedMonomial",
+    "Recurrent",
     "Relu",
     "Residual",
     "Serial",
@@ -171,6 +174,7 @@ __all__ = [
     "predict",
     "resnet",
     "resume",
+    "rnn",
     "rpcholesky",
     "solve",
     "spectrum",

@@ -14,7 +14,11 @@ WEIGHTS = ("uniform", "degree", "symmetric", "given")
 
 
 def pack_sequences(
-    sequences: Any, mask: npt.ArrayLike | None = None, *, length: int | None = None
+    sequences: Any,
+    mask: npt.ArrayLike | None = None,
+    *,
+    length: int | None = None,
+    align: str = "left",
 ) -> Array:
     """Sequences of different lengths, or masked ones, as the samples of a `MaskedInput` network.
 
@@ -27,12 +31,15 @@ def pack_sequences(
         Where samples of one shape are masked (True), as of NumPy's masked arrays.
     length : int, optional
         Positions of the result, such as those of the training data; by default the longest's.
+    align : {"left", "right"}, default="left"
+        Where sequences stand: from the first position on, or, as `Recurrent` has it, so that all
+        end at the last one.
 
     Returns
     -------
     ndarray of shape (n, positions, features + 1)
-        float32 where all sequences are, else float64. What is masked, or beyond a sequence's end,
-        is 0; the last channel is 1 where it is not.
+        float32 where all sequences are, else float64. What is masked, or beyond a sequence's end
+        (align="right": before its beginning), is 0; the last channel is 1 where it is not.
 
     Raises
     ------
@@ -48,6 +55,8 @@ def pack_sequences(
     array([[1., 0.],
            [1., 1.]])
     """
+    if align not in ("left", "right"):
+        raise ValueError(f"pack_sequences: align must be 'left' or 'right', not {align!r}")
     if _is_one_array(sequences):
         x, seen = _masked_array(sequences, mask)
     else:
@@ -61,6 +70,8 @@ def pack_sequences(
         raise ValueError(
             f"pack_sequences: sample {int(np.argmax(empty))} has no position in use: drop it"
         )
+    if align == "right":
+        x, seen = _to_the_right(x, seen)
     return np.concatenate([np.where(seen[..., None], x, 0), seen[..., None]], -1, dtype=x.dtype)
 
 
@@ -107,6 +118,20 @@ def pack_graphs(
     for pattern, (features, adjacency) in zip(patterns, pairs, strict=True):
         pattern[: len(features), : len(features)] = _weighed(adjacency, weights)
     return np.concatenate([x, seen[..., None], patterns], -1)
+
+
+def _to_the_right(x: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Every sample moved on until its last position in use is the last."""
+    if seen.ndim != 2:
+        raise ValueError(
+            f"pack_sequences: align='right' is about sequences, but samples have {seen.ndim - 1}"
+            " axes of positions"
+        )
+    size = seen.shape[1]
+    behind = np.argmax(seen[:, ::-1], axis=1)
+    at = (np.arange(size) - behind[:, None]) % size
+    moved: Array = np.take_along_axis(x, at[..., None], 1)
+    return moved, np.take_along_axis(seen, at, 1)
 
 
 def _is_one_array(x: Any) -> bool:

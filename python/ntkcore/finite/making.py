@@ -14,7 +14,7 @@ from torch.nn import Module
 from ntkcore.finite import modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.parameterizations import ABC
-from ntkcore.specs import activations, branches, positions
+from ntkcore.specs import activations, branches, positions, recurrent
 from ntkcore.specs import convolutions as images
 from ntkcore.specs import layers as specs
 from ntkcore.specs.full import pool_matrices, sides_of
@@ -74,6 +74,14 @@ class Maker:
         module = modules.Dense(shape, signal.pixels, std, _role(signal), False, self.abc)
         module.on_vectors = signal.image is None
         return module, Features(out, signal.image, raw=False)
+
+    def _recurrent(self, layer: recurrent.Recurrent, signal: Features) -> tuple[Module, Features]:
+        out, std = layer.width or self.width, (layer.U_std, layer.b_std)
+        inputs = modules.Dense((out, signal.channels), 1, std, _role(signal), False, self.abc)
+        states = modules.Dense((out, out), 1, (layer.W_std, None), "hidden", False, self.abc)
+        phi, _ = self.make(layer.activation, signal)
+        made = modules.Recurrent(inputs, states, phi, not layer.return_sequences)
+        return made, Features(out, signal.image if layer.return_sequences else None, raw=False)
 
     def _conv(self, layer: images.Conv, signal: Features) -> tuple[Module, Features]:
         window, image = images.window_of(layer, _image(signal)), _image(signal)
@@ -222,6 +230,7 @@ MAKERS: dict[type[specs.Layer], Callable[[Maker, Any, Any], tuple[Module, Any]]]
     branches.FanInProd: Maker._fan_in,
     branches.FanInConcat: Maker._concat,
     branches.Residual: Maker._residual,
+    recurrent.Recurrent: Maker._recurrent,
     images.Conv: Maker._conv,
     images.ConvLocal: Maker._local_conv,
     images.ConvTranspose: Maker._transposed,

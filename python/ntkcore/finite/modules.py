@@ -103,6 +103,25 @@ class Conv(Affine):
         )
 
 
+class Recurrent(torch.nn.Module):
+    """States h = W phi(h) + U x + b, one position after another, from 0 on; all of them,
+    or the last.
+    """
+
+    def __init__(self, inputs: Dense, states: Dense, phi: torch.nn.Module, last: bool) -> None:
+        super().__init__()
+        self.inputs, self.states, self.phi, self.last = inputs, states, phi, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, in, positions) to (samples, out, positions), or (samples, out)."""
+        driven = self.inputs(x)
+        h, all_h = torch.zeros_like(driven[..., 0]), []
+        for step in driven.unbind(-1):
+            h = self.states(self.phi(h)) + step
+            all_h.append(h)
+        return h if self.last else torch.stack(all_h, -1)
+
+
 class ConvByTaps(Affine):
     """Convolution over any axes whose outputs read where `sides` say; -1 is nothing."""
 

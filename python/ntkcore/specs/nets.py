@@ -5,11 +5,9 @@ from __future__ import annotations
 from numbers import Integral
 
 from ntkcore.specs.activations import Relu
-from ntkcore.specs.attention import GlobalSelfAttention
-from ntkcore.specs.beside import MaskedInput
 from ntkcore.specs.branches import Residual
 from ntkcore.specs.convolutions import AvgPool, Conv, Flatten, GlobalAvgPool
-from ntkcore.specs.layers import Dense, Layer, LayerNorm, Serial
+from ntkcore.specs.layers import Dense, Layer, Serial
 
 HE = 2**0.5
 
@@ -160,124 +158,3 @@ def resnet(blocks: int = 1, W_std: float = HE, b_std: float | None = None) -> Se
 
     groups = [block(stride if i == 0 else 1, i == 0) for stride in (1, 2, 2) for i in range(blocks)]
     return Serial(conv(), *groups, Relu(), GlobalAvgPool(), Dense(W_std, b_std))
-
-
-def transformer(
-    depth: int,
-    *,
-    masked: bool = False,
-    head: str = "gap",
-    attention: Layer | None = None,
-    activation: Layer | None = None,
-    W_std: float = HE,
-    b_std: float | None = None,
-) -> Serial:
-    """A transformer encoder of sequences (samples, positions, features).
-
-    An affine embedding; blocks of attention and of a hidden layer at every position, each behind a
-    layer normalisation and beside a shortcut; a normalisation, a read-out.
-
-    Parameters
-    ----------
-    depth : int
-        Blocks.
-    masked : bool, default=False
-        Whether the data are those of `pack_sequences`, masked or of different lengths.
-    head : {"gap", "flatten"}, default="gap"
-        A mean over all positions, or flattened.
-    attention : Layer, optional
-        By default ``GlobalSelfAttention(pos_emb_type="sum")``: softmax, and an embedding of every
-        position, independent of all others.
-    activation : Layer, optional
-        Of the hidden layers; by default `Relu`.
-    W_std : float, default=sqrt(2)
-        Standard deviation of the weights outside attention: He's scaling.
-    b_std : float, optional
-        That of their biases; None: no biases.
-
-    Returns
-    -------
-    Serial
-
-    References
-    ----------
-    Vaswani et al. 2017, section 3, with normalisations before (Xiong et al. 2020, figure 1b);
-    Hron et al. 2020 (its limit).
-
-    Examples
-    --------
-    >>> from ntkcore import kernel, transformer
-    >>> import numpy as np
-    >>> kernel(transformer(2), np.ones((3, 5, 4))).shape
-    (3, 3)
-    """
-    start: list[Layer] = [MaskedInput()] if masked else []
-    embedding = Dense(W_std, b_std)
-    return _encoder("transformer", start, embedding, depth, head, attention, activation)
-
-
-def vit(
-    depth: int,
-    patch: int = 4,
-    *,
-    head: str = "gap",
-    attention: Layer | None = None,
-    activation: Layer | None = None,
-    W_std: float = HE,
-    b_std: float | None = None,
-) -> Serial:
-    """A vision transformer: `transformer` on patches of images (samples, height, width, channels).
-
-    Parameters
-    ----------
-    depth : int
-        Blocks.
-    patch : int, default=4
-        Side of a patch in pixels.
-    head, attention, activation, W_std, b_std
-        As of `transformer`.
-
-    Returns
-    -------
-    Serial
-
-    References
-    ----------
-    Dosovitskiy et al. 2021, section 3.1, with a mean over patches as its read-out.
-
-    Examples
-    --------
-    >>> from ntkcore import kernel, vit
-    >>> import numpy as np
-    >>> kernel(vit(1), np.ones((3, 8, 8, 1))).shape
-    (3, 3)
-    """
-    if isinstance(patch, bool) or not isinstance(patch, Integral) or patch < 1:
-        raise ValueError(f"vit: patch must be a number of pixels, not {patch!r}")
-    sides = int(patch), int(patch)
-    embedding = Conv(sides, sides, "VALID", W_std, b_std)
-    return _encoder("vit", [], embedding, depth, head, attention, activation)
-
-
-def _encoder(
-    name: str,
-    start: list[Layer],
-    embedding: Dense | Conv,
-    depth: int,
-    head: str,
-    attention: Layer | None,
-    activation: Layer | None,
-) -> Serial:
-    heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
-    if head not in heads:
-        raise ValueError(f"{name}: head must be 'gap' or 'flatten', not {head!r}")
-    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 1:
-        raise ValueError(f"{name}: depth must be a positive number of blocks, not {depth!r}")
-    dense = Dense(embedding.W_std, embedding.b_std)
-    attends = attention or GlobalSelfAttention(pos_emb_type="sum")
-    block = (
-        Residual(LayerNorm(), attends),
-        Residual(LayerNorm(), dense, activation or Relu(), dense),
-    )
-    end = LayerNorm(), heads[head], dense
-    return Serial(*start, embedding, *block * int(depth), *end)

@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.specs.program import Attention, Builder, Matrix, Unread, Value
+from ntkcore.specs.program import (
+    Attention,
+    Builder,
+    Matrix,
+    Unread,
+    Value,
+    largest_variance,
+)
 from ntkcore.specs.windows import Shape
 
 Places = npt.NDArray[np.int32]
@@ -95,6 +102,19 @@ class OwnBuilder(Builder):
         self.release(other)
         pairs = math.prod(value.image) ** 2
         return self._grown(value, pairs * value.variance * other.variance)
+
+    def recur(self, value: Value, dual: str, params: Sequence[float], weight: float) -> Value:
+        positions, constants = math.prod(value.image), (*map(float, params), 0.0, 0.0, 0.0)[:3]
+        self._full_ops.append(
+            FullOp("recur", dual, value.slot, 0, (*constants, weight), positions, mask=value.mask)
+        )
+        before, state = -1.0, 0.0
+        for _ in range(positions):
+            if state == before or not math.isfinite(state):
+                break
+            before, grown = state, largest_variance(dual, tuple(params), state)
+            state = value.variance + weight * grown
+        return replace(value, variance=state)
 
     @staticmethod
     def _grown(value: Value, factor: float) -> Value:

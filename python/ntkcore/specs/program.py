@@ -278,6 +278,12 @@ class Builder:
         """
         raise BeyondPlanesError
 
+    def recur(self, value: Value, dual: str, params: Sequence[float], weight: float) -> Value:
+        """K, T (p, p') += weight E, weight (E + D T) of (p - 1, p' - 1), in order of p,
+        E and D those of a dual.
+        """
+        raise BeyondPlanesError
+
     def _window_mean(
         self, value: Value, window: Window, circular: bool, params: Sequence[float]
     ) -> Value:

@@ -14,6 +14,7 @@ from ntkcore.specs import (
     convolutions,
     elementwise,
     positions,
+    recurrent,
 )
 from ntkcore.specs.layers import LAYERS, Container, Layer
 
@@ -25,6 +26,7 @@ WRITTEN_IN = (
     convolutions,
     elementwise,
     positions,
+    recurrent,
 )  # imported, their layers are known by name
 
 
