@@ -66,6 +66,7 @@ from .specs.convolutions import (
     SumPool,
 )
 from .specs.elementwise import Elementwise
+from .specs.graphs import gntk
 from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet, transformer, vit
 from .specs.positions import DotGeneral, ImageResize, Index
@@ -156,6 +157,7 @@ __all__ = [
     "finite",
     "fit",
     "from_json",
+    "gntk",
     "gradients",
     "kernel",
     "kernel_diag",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.inputs import PRECISIONS, Array, as_array
+from ntkcore.engine.inputs import (
+    PRECISIONS,
+    Array,
+    as_array,
+    free_bytes,
+    real_array,
+    size_text,
+)
 
 WEIGHTS = ("uniform", "degree", "symmetric", "given")
 
@@ -88,8 +96,11 @@ def pack_graphs(
     Raises
     ------
     TypeError, ValueError
-        For an adjacency that does not fit its features, or weights that are not finite: the message
-        names the graph.
+        For an adjacency that does not fit its features, values that are not finite, a graph without
+        nodes, a degree that is not positive where weights divide by it: the message names the
+        graph.
+    MemoryError
+        If the result would not fit into the memory that is free.
 
     Examples
     --------
@@ -101,12 +112,29 @@ def pack_graphs(
     """
     if weights not in WEIGHTS:
         raise ValueError(f"pack_graphs: weights must be one of {WEIGHTS}, not {weights!r}")
+    if not isinstance(graphs, Sequence) or isinstance(graphs, (str, bytes)):
+        raise TypeError(
+            "pack_graphs: graphs must be a list of pairs (features, adjacency), not"
+            f" {type(graphs).__name__}"
+        )
     pairs = [_graph(graph, i) for i, graph in enumerate(graphs)]
-    x, seen = _padded([features.astype(np.float64) for features, _ in pairs], nodes)
-    patterns = np.zeros((*seen.shape, seen.shape[1]))
-    for pattern, (features, adjacency) in zip(patterns, pairs, strict=True):
-        pattern[: len(features), : len(features)] = _weighed(adjacency, weights)
-    return np.concatenate([x, seen[..., None], patterns], -1)
+    size = _common_size(pairs, nodes)
+    width = pairs[0][0].shape[1]
+    _check_memory(len(pairs), size, width)
+    x = np.zeros((len(pairs), size, width + 1 + size))
+    for i, (features, adjacency) in enumerate(pairs):
+        n = len(features)
+        x[i, :n, :width], x[i, :n, width] = features, 1
+        x[i, :n, width + 1 : width + 1 + n] = _weighed(adjacency, weights, i)
+    return x
+
+
+def repack_graphs(packed: Array, nodes: int) -> Array:
+    """Packed graphs with more nodes, the new ones padding."""
+    n, size, channels = packed.shape
+    x = np.zeros((n, nodes, channels + nodes - size), packed.dtype)
+    x[:, :size, :channels] = packed
+    return x
 
 
 def _is_one_array(x: Any) -> bool:
@@ -171,31 +199,82 @@ def _padded(
     return x, np.arange(size) < lengths[:, None]
 
 
-def _graph(graph: Any, i: int) -> tuple[np.ndarray[Any, Any], npt.NDArray[np.float64]]:
+def _graph(graph: Any, i: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     if not isinstance(graph, (tuple, list)) or len(graph) != 2:
         raise TypeError(
             f"graph {i} must be a pair (features, adjacency), not {type(graph).__name__}"
         )
-    features = _matrix(graph[0], f"the features of graph {i}")
-    given = graph[1].toarray() if hasattr(graph[1], "toarray") else graph[1]
-    adjacency = as_array(given, f"the adjacency of graph {i}").astype(np.float64)
+    features, adjacency = (
+        real_array(part.toarray() if hasattr(part, "toarray") else part, f"the {name} of graph {i}")
+        for part, name in zip(graph, ("features", "adjacency"), strict=True)
+    )
+    if features.ndim != 2:
+        raise ValueError(
+            f"the features of graph {i} must have shape (nodes, features), not {features.shape}"
+        )
+    if 0 in features.shape:
+        lacks = "nodes" if features.shape[0] == 0 else "features"
+        raise ValueError(
+            f"graph {i} has no {lacks}: drop it"
+            if lacks == "nodes"
+            else f"graph {i} has no {lacks}: give degrees, or a constant"
+        )
     if adjacency.shape != (len(features), len(features)):
         raise ValueError(
             f"graph {i} has {len(features)} nodes by its features, but an adjacency of shape"
             f" {adjacency.shape}"
         )
+    if not np.isfinite(features).all():
+        raise ValueError(f"the features of graph {i} hold NaN or infinity")
     if not np.isfinite(adjacency).all():
         raise ValueError(f"the adjacency of graph {i} holds NaN or infinity")
     return features, adjacency
 
 
-def _weighed(adjacency: npt.NDArray[np.float64], weights: str) -> npt.NDArray[np.float64]:
+def _common_size(pairs: Sequence[tuple[Any, Any]], nodes: int | None) -> int:
+    """Nodes of all of them after packing; ValueError where features or ``nodes`` do not fit."""
+    if not pairs:
+        raise ValueError("no graphs: the list is empty")
+    if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, Integral)):
+        raise ValueError(f"pack_graphs: nodes must be a positive number, not {nodes!r}")
+    widths = [features.shape[1] for features, _ in pairs]
+    other = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"graph {other} has {widths[other]} features, graph 0 has {widths[0]}: give all graphs"
+            " the same ones"
+        )
+    sizes = np.array([len(features) for features, _ in pairs])
+    size = int(sizes.max()) if nodes is None else int(nodes)
+    if sizes.max() > size:
+        i = int(np.argmax(sizes))
+        raise ValueError(f"graph {i} has {sizes[i]} nodes, more than the {size} asked for")
+    return size
+
+
+def _check_memory(count: int, nodes: int, features: int) -> None:
+    need, free = 8 * count * nodes * (features + 1 + nodes), free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(
+            f"{count} graphs of {nodes} nodes need {size_text(need)}, and {size_text(free)} are"
+            " free: pack fewer at a time, or leave the largest out; for the nodes of one large"
+            " graph use ntkcore.gcn_kernel"
+        )
+
+
+def _weighed(adjacency: npt.NDArray[np.float64], weights: str, i: int) -> npt.NDArray[np.float64]:
     if weights == "given":
         return adjacency
     looped = adjacency + np.eye(len(adjacency))
+    if weights == "uniform":
+        return looped
     degree = looped.sum(axis=1)
-    if weights == "degree":
-        looped /= degree[:, None]
-    elif weights == "symmetric":
-        looped /= np.sqrt(np.outer(degree, degree))
-    return looped
+    if degree.min() <= 0:
+        node = int(np.argmax(degree <= 0))
+        raise ValueError(
+            f"graph {i}: node {node} has degree {degree[node]:g} with itself, by whose"
+            f" {'root' if weights == 'symmetric' else 'value'} weights={weights!r} divides: use"
+            " weights of edges that are not negative, or 'uniform' or 'given'"
+        )
+    divisor = np.sqrt(np.outer(degree, degree)) if weights == "symmetric" else degree[:, None]
+    return np.divide(looped, divisor)
