@@ -18,6 +18,7 @@ from . import (
 )
 from .engine.backends import backends
 from .engine.kernels import error_bounds, kernel, kernel_diag
+from .engine.nodes import gcn_kernel
 from .engine.packing import pack_graphs, pack_sequences
 from .falsifier import Claim, falsify
 from .linalg.cg import cg
@@ -157,6 +158,7 @@ __all__ = [
     "finite",
     "fit",
     "from_json",
+    "gcn_kernel",
     "gntk",
     "gradients",
     "kernel",

@@ -269,12 +269,17 @@ def _weighed(adjacency: npt.NDArray[np.float64], weights: str, i: int) -> npt.ND
     if weights == "uniform":
         return looped
     degree = looped.sum(axis=1)
+    check_degrees(f"graph {i}", degree, weights)
+    divisor = np.sqrt(np.outer(degree, degree)) if weights == "symmetric" else degree[:, None]
+    return np.divide(looped, divisor)
+
+
+def check_degrees(name: str, degree: npt.NDArray[np.float64], weights: str) -> None:
+    """ValueError where weights would divide by a degree that is not positive."""
     if degree.min() <= 0:
         node = int(np.argmax(degree <= 0))
         raise ValueError(
-            f"graph {i}: node {node} has degree {degree[node]:g} with itself, by whose"
-            f" {'root' if weights == 'symmetric' else 'value'} weights={weights!r} divides: use"
-            " weights of edges that are not negative, or 'uniform' or 'given'"
+            f"{name}: node {node} has degree {degree[node]:g}, itself among its neighbours, and"
+            f" weights={weights!r} divides by it: use edges whose weights are not negative, or"
+            " 'uniform' or 'given'"
         )
-    divisor = np.sqrt(np.outer(degree, degree)) if weights == "symmetric" else degree[:, None]
-    return np.divide(looped, divisor)
