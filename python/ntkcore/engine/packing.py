@@ -18,6 +18,7 @@ from ntkcore.engine.inputs import (
     size_text,
 )
 
+Graph = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 WEIGHTS = ("uniform", "degree", "symmetric", "given")
 
 
@@ -112,12 +113,7 @@ def pack_graphs(
     """
     if weights not in WEIGHTS:
         raise ValueError(f"pack_graphs: weights must be one of {WEIGHTS}, not {weights!r}")
-    if not isinstance(graphs, Sequence) or isinstance(graphs, (str, bytes)):
-        raise TypeError(
-            "pack_graphs: graphs must be a list of pairs (features, adjacency), not"
-            f" {type(graphs).__name__}"
-        )
-    pairs = [_graph(graph, i) for i, graph in enumerate(graphs)]
+    pairs = check_graphs(graphs)
     size = _common_size(pairs, nodes)
     width = pairs[0][0].shape[1]
     _check_memory(len(pairs), size, width)
@@ -129,9 +125,43 @@ def pack_graphs(
     return x
 
 
-def repack_graphs(packed: Array, nodes: int) -> Array:
-    """Packed graphs with more nodes, the new ones padding."""
+def check_graphs(graphs: Any) -> list[Graph]:
+    """Features and adjacencies as arrays; TypeError or ValueError names the graph that is none, or
+    has other features.
+    """
+    if not isinstance(graphs, Sequence) or isinstance(graphs, (str, bytes)):
+        raise TypeError(
+            f"graphs must be a list of pairs (features, adjacency), not {type(graphs).__name__}"
+        )
+    pairs = [_graph(graph, i) for i, graph in enumerate(graphs)]
+    if not pairs:
+        raise ValueError("no graphs: the list is empty")
+    widths = [features.shape[1] for features, _ in pairs]
+    other = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"graph {other} has {widths[other]} features, graph 0 has {widths[0]}: give all graphs"
+            " the same ones"
+        )
+    return pairs
+
+
+def of_one_size(a: Array, b: Array) -> tuple[Array, Array]:
+    """Packed graphs, those with fewer nodes padded; ValueError where features differ."""
+    features = [x.shape[2] - x.shape[1] - 1 if x.ndim == 3 else 0 for x in (a, b)]
+    if features[0] != features[1] or min(features) < 1:
+        raise ValueError(
+            f"packed graphs of shapes {a.shape} and {b.shape} have {features[0]} and {features[1]}"
+            " features: pack both by pack_graphs, with the same ones"
+        )
+    nodes = max(a.shape[1], b.shape[1])
+    return _padded_graphs(a, nodes), _padded_graphs(b, nodes)
+
+
+def _padded_graphs(packed: Array, nodes: int) -> Array:
     n, size, channels = packed.shape
+    if size == nodes:
+        return packed
     x = np.zeros((n, nodes, channels + nodes - size), packed.dtype)
     x[:, :size, :channels] = packed
     return x
@@ -199,7 +229,7 @@ def _padded(
     return x, np.arange(size) < lengths[:, None]
 
 
-def _graph(graph: Any, i: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _graph(graph: Any, i: int) -> Graph:
     if not isinstance(graph, (tuple, list)) or len(graph) != 2:
         raise TypeError(
             f"graph {i} must be a pair (features, adjacency), not {type(graph).__name__}"
@@ -231,19 +261,10 @@ def _graph(graph: Any, i: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.
     return features, adjacency
 
 
-def _common_size(pairs: Sequence[tuple[Any, Any]], nodes: int | None) -> int:
-    """Nodes of all of them after packing; ValueError where features or ``nodes`` do not fit."""
-    if not pairs:
-        raise ValueError("no graphs: the list is empty")
+def _common_size(pairs: Sequence[Graph], nodes: int | None) -> int:
+    """Nodes of all of them after packing; ValueError where ``nodes`` does not fit."""
     if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, Integral)):
         raise ValueError(f"pack_graphs: nodes must be a positive number, not {nodes!r}")
-    widths = [features.shape[1] for features, _ in pairs]
-    other = next((i for i, width in enumerate(widths) if width != widths[0]), None)
-    if other is not None:
-        raise ValueError(
-            f"graph {other} has {widths[other]} features, graph 0 has {widths[0]}: give all graphs"
-            " the same ones"
-        )
     sizes = np.array([len(features) for features, _ in pairs])
     size = int(sizes.max()) if nodes is None else int(nodes)
     if sizes.max() > size:
