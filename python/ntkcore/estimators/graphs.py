@@ -179,4 +179,5 @@ class GraphKernel(TransformerMixin, BaseEstimator):
         rows = np.diagonal(K).copy() if b is None else kernel_diag(net, a, get, **options)
         cols = rows if b is None else kernel_diag(net, b, get, **options)
         scale = np.sqrt(rows)[:, None] * np.sqrt(cols)
-        return np.divide(K, scale, out=np.zeros_like(K), where=scale > 0)
+        np.divide(K, scale, out=K, where=scale > 0)
+        return K
