@@ -4,8 +4,8 @@
 
 Half cycles with chords, half two stochastic blocks, 15 to 25 nodes with one of four labels each;
 three sums over neighbours with two hidden layers each, jumping knowledge. Correctness first, then
-times beside two plain versions: one sums by sparse Kronecker products, as the authors' code does, one
-multiplies dense matrices.
+times beside two plain versions: one sums by sparse Kronecker products, as the authors' code does,
+one multiplies dense matrices.
 """
 
 from __future__ import annotations
