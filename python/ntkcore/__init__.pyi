@@ -18,6 +18,7 @@ from . import (
 )
 from .engine.backends import backends
 from .engine.kernels import error_bounds, kernel, kernel_diag
+from .engine.nodes import gcn_kernel
 from .engine.packing import pack_graphs, pack_sequences
 from .falsifier import Claim, falsify
 from .linalg.cg import cg
@@ -66,6 +67,7 @@ from .specs.convolutions import (
     SumPool,
 )
 from .specs.elementwise import Elementwise
+from .specs.graphs import gntk
 from .specs.layers import Dense, Dropout, Identity, LayerNorm, Serial
 from .specs.nets import cntk, mlp, myrtle, resnet
 from .specs.positions import DotGeneral, ImageResize, Index
@@ -159,6 +161,8 @@ __all__ = [
     "finite",
     "fit",
     "from_json",
+    "gcn_kernel",
+    "gntk",
     "gradients",
     "kernel",
     "kernel_diag",

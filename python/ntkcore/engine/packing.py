@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.engine.inputs import PRECISIONS, Array, as_array
+from ntkcore.engine.inputs import (
+    PRECISIONS,
+    Array,
+    as_array,
+    free_bytes,
+    real_array,
+    size_text,
+)
 
+Graph = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 WEIGHTS = ("uniform", "degree", "symmetric", "given")
 
 
@@ -99,8 +108,11 @@ def pack_graphs(
     Raises
     ------
     TypeError, ValueError
-        For an adjacency that does not fit its features, or weights that are not finite: the message
-        names the graph.
+        For an adjacency that does not fit its features, values that are not finite, a graph without
+        nodes, a degree that is not positive where weights divide by it: the message names the
+        graph.
+    MemoryError
+        If the result would not fit into the memory that is free.
 
     Examples
     --------
@@ -112,12 +124,58 @@ def pack_graphs(
     """
     if weights not in WEIGHTS:
         raise ValueError(f"pack_graphs: weights must be one of {WEIGHTS}, not {weights!r}")
+    pairs = check_graphs(graphs)
+    size = _common_size(pairs, nodes)
+    width = pairs[0][0].shape[1]
+    _check_memory(len(pairs), size, width)
+    x = np.zeros((len(pairs), size, width + 1 + size))
+    for i, (features, adjacency) in enumerate(pairs):
+        n = len(features)
+        x[i, :n, :width], x[i, :n, width] = features, 1
+        x[i, :n, width + 1 : width + 1 + n] = _weighed(adjacency, weights, i)
+    return x
+
+
+def check_graphs(graphs: Any) -> list[Graph]:
+    """Features and adjacencies as arrays; TypeError or ValueError names the graph that is none, or
+    has other features.
+    """
+    if not isinstance(graphs, Sequence) or isinstance(graphs, (str, bytes)):
+        raise TypeError(
+            f"graphs must be a list of pairs (features, adjacency), not {type(graphs).__name__}"
+        )
     pairs = [_graph(graph, i) for i, graph in enumerate(graphs)]
-    x, seen = _padded([features.astype(np.float64) for features, _ in pairs], nodes)
-    patterns = np.zeros((*seen.shape, seen.shape[1]))
-    for pattern, (features, adjacency) in zip(patterns, pairs, strict=True):
-        pattern[: len(features), : len(features)] = _weighed(adjacency, weights)
-    return np.concatenate([x, seen[..., None], patterns], -1)
+    if not pairs:
+        raise ValueError("no graphs: the list is empty")
+    widths = [features.shape[1] for features, _ in pairs]
+    other = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"graph {other} has {widths[other]} features, graph 0 has {widths[0]}: give all graphs"
+            " the same ones"
+        )
+    return pairs
+
+
+def of_one_size(a: Array, b: Array) -> tuple[Array, Array]:
+    """Packed graphs, those with fewer nodes padded; ValueError where features differ."""
+    features = [x.shape[2] - x.shape[1] - 1 if x.ndim == 3 else 0 for x in (a, b)]
+    if features[0] != features[1] or min(features) < 1:
+        raise ValueError(
+            f"packed graphs of shapes {a.shape} and {b.shape} have {features[0]} and {features[1]}"
+            " features: pack both by pack_graphs, with the same ones"
+        )
+    nodes = max(a.shape[1], b.shape[1])
+    return _padded_graphs(a, nodes), _padded_graphs(b, nodes)
+
+
+def _padded_graphs(packed: Array, nodes: int) -> Array:
+    n, size, channels = packed.shape
+    if size == nodes:
+        return packed
+    x = np.zeros((n, nodes, channels + nodes - size), packed.dtype)
+    x[:, :size, :channels] = packed
+    return x
 
 
 def _to_the_right(x: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -196,31 +254,78 @@ def _padded(
     return x, np.arange(size) < lengths[:, None]
 
 
-def _graph(graph: Any, i: int) -> tuple[np.ndarray[Any, Any], npt.NDArray[np.float64]]:
+def _graph(graph: Any, i: int) -> Graph:
     if not isinstance(graph, (tuple, list)) or len(graph) != 2:
         raise TypeError(
             f"graph {i} must be a pair (features, adjacency), not {type(graph).__name__}"
         )
-    features = _matrix(graph[0], f"the features of graph {i}")
-    given = graph[1].toarray() if hasattr(graph[1], "toarray") else graph[1]
-    adjacency = as_array(given, f"the adjacency of graph {i}").astype(np.float64)
+    features, adjacency = (
+        real_array(part.toarray() if hasattr(part, "toarray") else part, f"the {name} of graph {i}")
+        for part, name in zip(graph, ("features", "adjacency"), strict=True)
+    )
+    if features.ndim != 2:
+        raise ValueError(
+            f"the features of graph {i} must have shape (nodes, features), not {features.shape}"
+        )
+    if 0 in features.shape:
+        lacks = "nodes" if features.shape[0] == 0 else "features"
+        raise ValueError(
+            f"graph {i} has no {lacks}: drop it"
+            if lacks == "nodes"
+            else f"graph {i} has no {lacks}: give degrees, or a constant"
+        )
     if adjacency.shape != (len(features), len(features)):
         raise ValueError(
             f"graph {i} has {len(features)} nodes by its features, but an adjacency of shape"
             f" {adjacency.shape}"
         )
+    if not np.isfinite(features).all():
+        raise ValueError(f"the features of graph {i} hold NaN or infinity")
     if not np.isfinite(adjacency).all():
         raise ValueError(f"the adjacency of graph {i} holds NaN or infinity")
     return features, adjacency
 
 
-def _weighed(adjacency: npt.NDArray[np.float64], weights: str) -> npt.NDArray[np.float64]:
+def _common_size(pairs: Sequence[Graph], nodes: int | None) -> int:
+    """Nodes of all of them after packing; ValueError where ``nodes`` does not fit."""
+    if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, Integral)):
+        raise ValueError(f"pack_graphs: nodes must be a positive number, not {nodes!r}")
+    sizes = np.array([len(features) for features, _ in pairs])
+    size = int(sizes.max()) if nodes is None else int(nodes)
+    if sizes.max() > size:
+        i = int(np.argmax(sizes))
+        raise ValueError(f"graph {i} has {sizes[i]} nodes, more than the {size} asked for")
+    return size
+
+
+def _check_memory(count: int, nodes: int, features: int) -> None:
+    need, free = 8 * count * nodes * (features + 1 + nodes), free_bytes()
+    if free is not None and need > free:
+        raise MemoryError(
+            f"{count} graphs of {nodes} nodes need {size_text(need)}, and {size_text(free)} are"
+            " free: pack fewer at a time, or leave the largest out; for the nodes of one large"
+            " graph use ntkcore.gcn_kernel"
+        )
+
+
+def _weighed(adjacency: npt.NDArray[np.float64], weights: str, i: int) -> npt.NDArray[np.float64]:
     if weights == "given":
         return adjacency
     looped = adjacency + np.eye(len(adjacency))
+    if weights == "uniform":
+        return looped
     degree = looped.sum(axis=1)
-    if weights == "degree":
-        looped /= degree[:, None]
-    elif weights == "symmetric":
-        looped /= np.sqrt(np.outer(degree, degree))
-    return looped
+    check_degrees(f"graph {i}", degree, weights)
+    divisor = np.sqrt(np.outer(degree, degree)) if weights == "symmetric" else degree[:, None]
+    return np.divide(looped, divisor)
+
+
+def check_degrees(name: str, degree: npt.NDArray[np.float64], weights: str) -> None:
+    """ValueError where weights would divide by a degree that is not positive."""
+    if degree.min() <= 0:
+        node = int(np.argmax(degree <= 0))
+        raise ValueError(
+            f"{name}: node {node} has degree {degree[node]:g}, itself among its neighbours, and"
+            f" weights={weights!r} divides by it: use edges whose weights are not negative, or"
+            " 'uniform' or 'given'"
+        )

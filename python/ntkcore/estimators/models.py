@@ -5,15 +5,16 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
-from sklearn.utils import validation
+from sklearn.utils import check_array, validation
 from sklearn.utils.multiclass import check_classification_targets
 
-from ntkcore.engine.inputs import KERNELS, free_bytes, refuse_no_array, size_text
+from ntkcore.engine.inputs import KERNELS, PRECISIONS, free_bytes, refuse_no_array, size_text
 from ntkcore.linalg.checks import check_real
+from ntkcore.specs.beside import GraphInput
 from ntkcore.specs.layers import Layer
+from ntkcore.specs.lowering import flat
 from ntkcore.specs.nets import mlp
 
 # A function since scikit-learn 1.6, a method with the same arguments before.
@@ -27,6 +28,11 @@ def net_of(model: Any) -> Layer:
     # A grid gives NumPy integers.
     depth = int(model.depth) if isinstance(model.depth, Integral) else model.depth
     return mlp(depth, model.W_std, model.b_std)
+
+
+def takes_graphs(net: Layer) -> bool:
+    """Does it begin with `GraphInput`?"""
+    return isinstance(net, Layer) and isinstance(next(iter(flat(net)), None), GraphInput)
 
 
 def kernel_of(model: Any) -> str:
@@ -56,8 +62,11 @@ def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
         raise TypeError(f"X must hold real numbers, not dtype {dtype}: dates have no kernel")
     if "y" in options:
         refuse_no_array(options["y"], "y")
+    if options.get("reset") is False and takes_graphs(net_of(model)):
+        # Graphs may have more nodes than those of `fit`.
+        return check_array(X, dtype=PRECISIONS[::-1], allow_nd=True)
     return _validate_data(
-        model, X, dtype=(np.float64, np.float32), allow_nd=getattr(X, "ndim", 2) > 2, **options
+        model, X, dtype=PRECISIONS[::-1], allow_nd=getattr(X, "ndim", 2) > 2, **options
     )
 
 

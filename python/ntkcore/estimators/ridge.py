@@ -13,12 +13,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, Regre
 from sklearn.utils import gen_batches, validation
 
 from ntkcore.engine.kernels import kernel
+from ntkcore.engine.packing import of_one_size
 from ntkcore.estimators.models import (
     classification_data,
     kernel_of,
     net_of,
     regression_data,
     samples_of,
+    takes_graphs,
 )
 from ntkcore.linalg.cholesky import least_norm
 from ntkcore.linalg.classes import class_targets, labels_of
@@ -60,6 +62,8 @@ class _NTKRidge(BaseEstimator):
         self.threads = threads
 
     def _kernel(self, X: Array, Y: Array | None = None) -> Array:
+        if Y is not None and takes_graphs(net_of(self)):
+            X, Y = of_one_size(X, Y)
         return cast(
             Array,
             kernel(net_of(self), X, Y, kernel_of(self), dtype=self.dtype, threads=self.threads),

@@ -53,6 +53,7 @@ class OwnBuilder(Builder):
         self._grids: list[Matrix] = []
         self._masks: list[Places] = []
         self._mask, self._pattern = False, False  # what the data hold beside their features
+        self._most_weight = 0.0
 
     def take_beside(self, layer: object, value: Value, pattern: bool) -> Value:
         if self._full_ops:
@@ -61,6 +62,7 @@ class OwnBuilder(Builder):
         width = value.shape[-1]
         channels = width - 1 - (positions if pattern else 0)
         self._mask, self._pattern = True, pattern
+        self._most_weight = positions * value.variance * width  # of a row of the pattern, squared
         self._masks.append(np.arange(positions, dtype=np.int32))
         self.input = replace(
             value,
@@ -94,7 +96,7 @@ class OwnBuilder(Builder):
                 layer, "a layer before it moved positions, and the pattern is that of the data's"
             )
         self._put("mix", value, params=(0, 0, 0, 0), table=-1, matrix="given")
-        return replace(value, variance=math.inf)
+        return self._grown(value, self._most_weight)
 
     def relate(self, value: Value, other: Value) -> Value:
         value, other = self._seen(value), self._seen(other)

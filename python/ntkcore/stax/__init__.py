@@ -16,6 +16,7 @@ variances in float64, always do.
 
 from ntkcore.stax.attention import AttentionMechanism, GlobalSelfAttention, PositionalEmbedding
 from ntkcore.stax.combinators import Layer, batch, parallel, repeat, serial
+from ntkcore.stax.graphs import Aggregate, AggregateImplementation
 from ntkcore.stax.kernel import Kernel
 from ntkcore.stax.kernel_fn import KernelFn
 from ntkcore.stax.layers import (
@@ -66,6 +67,8 @@ from ntkcore.stax.support import Padding
 __all__ = [
     "ABRelu",
     "Abs",
+    "Aggregate",
+    "AggregateImplementation",
     "AttentionMechanism",
     "AvgPool",
     "Conv",

@@ -15,13 +15,21 @@ from ntkcore.engine.fields import Field
 from ntkcore.engine.inputs import KERNELS, as_array, check_data
 from ntkcore.engine.kernels import kernel, kernel_diag
 from ntkcore.specs import layers
-from ntkcore.specs.beside import MaskedInput
+from ntkcore.specs.beside import GraphInput, MaskedInput
 from ntkcore.specs.lowering import end_of, on_planes_or_not
 from ntkcore.specs.own import MaskError
 from ntkcore.specs.program import Law, Value
 from ntkcore.specs.windows import Shape
 from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
+from ntkcore.stax.graphs import (
+    both_patterns,
+    matrices_of,
+    refuse_graphs,
+    sums_of,
+    with_pattern,
+    without_sums,
+)
 from ntkcore.stax.kernel import Kernel, names_of, packed
 from ntkcore.stax.masks import masked, with_mask
 from ntkcore.stax.parts import Part
@@ -45,7 +53,7 @@ class KernelFn:
         x2: npt.ArrayLike | None = None,
         get: str | Sequence[str] | None = None,
         *,
-        pattern: None = None,
+        pattern: Any = None,
         mask_constant: float | None = None,
         diagonal_batch: bool | None = None,
         diagonal_spatial: bool | None = None,
@@ -70,6 +78,9 @@ class KernelFn:
             The name of a `Kernel` attribute ("ntk", "nngp", "cov1", …; any case) for its value, a
             tuple of names for a namedtuple in that order, None for a `Kernel`. Only what is asked
             for is computed.
+        pattern
+            (pattern1, pattern2) of `stax.Aggregate`, for data of networks that end with a vector;
+            None: it is the identity.
         mask_constant
             Entries of the data that equal it (NaN too) are masked: they count as 0, and so do
             covariances of pixels, or samples, of which all channels are masked.
@@ -89,14 +100,41 @@ class KernelFn:
             For an empty or repeated name, samples or channels on an axis where a layer does not
             look for them, a `Kernel` that is none; and as of `ntkcore.kernel`.
         NotImplementedError
-            For ``pattern``, for masks before layers that mix pixels (but convolutions and pools),
-            for ``diagonal_spatial=True`` of a network with pools.
+            For ``pattern`` without `stax.Aggregate`, or of a network that ends with an image; for
+            masks before layers that mix pixels (but convolutions and pools), for
+            ``diagonal_spatial=True`` of a network with pools.
         """
-        refuse_masks("kernel_fn", pattern=pattern)
+        sums = list(sums_of(self.part))
+        if not sums:
+            refuse_masks("kernel_fn of a network without stax.Aggregate", pattern=pattern)
+        patterns = both_patterns(pattern, x2 is None)
+        if sums and patterns is None:
+            return replace(self, part=without_sums(self.part))(
+                x1,
+                x2,
+                get,
+                mask_constant=mask_constant,
+                diagonal_batch=diagonal_batch,
+                diagonal_spatial=diagonal_spatial,
+                threads=threads,
+                dtype=dtype,
+                backend=backend,
+                progress=progress,
+            )
         names = names_of(get)
         check_diagonals(self.net, diagonal_batch, diagonal_spatial)
         options = {"threads": threads, "backend": backend, "progress": progress}
-        if isinstance(x1, Kernel):
+        if sums and patterns is not None:
+            if isinstance(x1, Kernel) or isinstance(x2, Kernel) or diagonal_spatial:
+                raise NotImplementedError(
+                    "kernel_fn: a pattern is not supported with a Kernel or diagonal_spatial=True:"
+                    " give the data to the whole network"
+                )
+            given = [(x1, patterns[0])] if x2 is None else [(x1, patterns[0]), (x2, patterns[1])]
+            values = self._of_graphs(
+                names, given, dtype, mask_constant, diagonal_batch is not False, options
+            )
+        elif isinstance(x1, Kernel):
             extra = (x2, mask_constant, dtype)
             if diagonal_batch is False or any(one is not None for one in extra):
                 raise TypeError(
@@ -150,6 +188,40 @@ class KernelFn:
             "diagonal_batch": diagonals[0],
             "diagonal_spatial": diagonals[1] and pixels,
         }
+        return {"mask1": None, "mask2": None, **found, **kept, **_facts(end, after, sizes)}
+
+    def _of_graphs(
+        self,
+        names: Sequence[str],
+        given: Sequence[tuple[Any, Any]],
+        dtype: Any,
+        mask_constant: float | None,
+        diagonal_batch: bool,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Kernels of data and their patterns."""
+        sides, axes = [], Axes()
+        for number, (x, pattern) in enumerate(given, 1):
+            ordered, axes = self._ordered(x, f"x{number}")
+            features, mask = masked(self._picked(ordered), mask_constant)
+            check_data(features, None, dtype)
+            matrices = matrices_of(self.part, pattern, axes, ordered.shape, f"pattern{number}")
+            sides.append((features, mask, self._picked(matrices)))
+        a, b = check_data(sides[0][0], sides[1][0] if len(sides) > 1 else None, dtype)
+        packed_sides = [
+            with_pattern(x, mask, matrices)
+            for x, (_, mask, matrices) in zip((a, b), sides, strict=False)
+            if x is not None
+        ]
+        net = layers.Serial(GraphInput(), self.net)
+        after, end = self.part.after(axes), _end(net, packed_sides[0].shape[1:])
+        refuse_graphs(names, end.is_image, [mask for _, mask, _ in sides])
+        one, two = (*packed_sides, None)[:2]
+        same = b is None or (a.shape == b.shape and bool((np.abs(a - b) < 1e-12).all()))
+        alike = two is None or np.array_equal(one, two)
+        found = self._whole(net, names, (one, two), alike, diagonal_batch, options)
+        sizes = len(a), len(a if b is None else b)
+        kept = {"x1_is_x2": same, "diagonal_batch": diagonal_batch, "diagonal_spatial": False}
         return {"mask1": None, "mask2": None, **found, **kept, **_facts(end, after, sizes)}
 
     def _masked(
