@@ -4,6 +4,7 @@ A registered activation or layer without an entry fails tests/test_layers.py.
 """
 
 import ntkcore as nk
+from own_nets import OWN_NETS
 
 # By class name, one or more instances each.
 ACTIVATIONS = {
@@ -58,6 +59,13 @@ LAYERS = [
     nk.ImageResize((4, -1), "nearest"),
     nk.DotGeneral(rhs=((1.0, 0.5),), dimension_numbers=(((1,), (1,)), ((), ()))),
     nk.DotGeneral(lhs=2.0),
+    nk.GlobalSelfAttention(),
+    nk.GlobalSelfAttention(
+        *(False, 1.2, 0.9, 1.1, 0.8, 0.3, "identity", "concat", "inverse", 1.5, 3, 0.7, True, 8)
+    ),
+    nk.MaskedInput(),
+    nk.GraphInput(),
+    nk.Aggregate(),
     nk.GlobalAvgPool(),
     nk.GlobalSumPool(),
     nk.Flatten(),
@@ -453,4 +461,5 @@ FULL_NETS = {
         (2, 2, 2, 2),
     ),
 }
+FULL_NETS |= OWN_NETS
 SIGNAL_NETS = PLANE_SIGNAL_NETS | FULL_NETS

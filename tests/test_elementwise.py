@@ -6,6 +6,8 @@ import math
 import re
 import sys
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from conftest import relative_error
 from examples import IMAGE_NETS, SIGNAL_NETS, VECTOR_NETS
 from finite_nets import torch
 from ntkcore.specs.elementwise import NAMED, NAMES, Elementwise
+from own_nets import data_of
 from reference_duals import KINKED, dual, kinked_dual
 from reference_duals import NAMED as SCALAR
 
@@ -24,8 +27,12 @@ RECTIFIED = {
         for name, net in IMAGE_NETS.items()
         if "Relu" in repr(net)
     },
-    **{name: (net, shape) for name, (net, shape) in SIGNAL_NETS.items() if "Relu" in repr(net)},
-}
+    **{
+        name: (net, shape)
+        for name, (net, shape) in SIGNAL_NETS.items()
+        if "Relu" in repr(net) and not re.search("mechanism=|Aggregate", repr(net))
+    },
+}  # no table holds the variances behind attention whose weights are no means
 SMOOTH = [name for name, named in NAMED.items() if not any(named.kinks)]
 
 
@@ -136,7 +143,7 @@ def swapped(net, old, new):
 def test_relu_is_its_kink_alone(name):
     """One term and closed forms, in every network: pairs apart as by Relu()."""
     net, shape = RECTIFIED[name]
-    x, z = (np.random.default_rng(seed).standard_normal((2, *shape)) for seed in (0, 1))
+    x, z = (data_of(net, 2, shape, seed) for seed in (0, 1))
     own = Elementwise(lambda z: np.maximum(z, 0), lambda z: np.heaviside(z, 0.5))
     ours, theirs = (
         nk.kernel(n, x, z, ("nngp", "ntk")) for n in (swapped(net, nk.Relu(), own), net)

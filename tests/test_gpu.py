@@ -9,6 +9,7 @@ import ntkcore as nk
 from conftest import relative_error
 from examples import FULL_NETS, IMAGE_NETS, SIGNAL_NETS, SMOOTH, VECTOR_NETS
 from ntkcore.engine.backends import cuda_problem
+from own_nets import data_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,9 +42,8 @@ def test_networks_of_images(name, dtype):
 def test_networks_of_signals(name, dtype):
     """On planes, and by full covariances."""
     net, shape = SIGNAL_NETS[name]
-    rng = np.random.default_rng(0)
-    for z in (None, rng.standard_normal((3, *shape))):
-        check(net, rng.standard_normal((5, *shape)), z, dtype)
+    for z in (None, data_of(net, 3, shape, seed=1)):
+        check(net, data_of(net, 5, shape), z, dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

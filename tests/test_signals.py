@@ -18,6 +18,7 @@ from ntkcore import _core
 from ntkcore.engine.scales import range_of
 from ntkcore.specs import lowering
 from ntkcore.specs.lowering import lower
+from own_nets import data_of
 from position_reference import reference
 
 
@@ -39,7 +40,7 @@ def samples(n, shape, seed=0, dtype=np.float64):
 )
 def test_against_the_reference(name, backend, once):
     net, shape = SIGNAL_NETS[name]
-    x, z = samples(3, shape), samples(2, shape, seed=1)
+    x, z = data_of(net, 3, shape), data_of(net, 2, shape, seed=1)
     check_against_reference(lambda other: once(reference, net, x, other), net, x, z, backend, 2e-6)
 
 
@@ -97,13 +98,14 @@ def test_sequences_are_normalised_over_their_own_axes(axis, first):
 
 
 FEW = ["volume, pools", "local", "transposed", "mixed", "pool in a branch"]
+FEW += ["attention, two blocks", "random attention", "masked images", "masked attention", "graphs"]
 
 
 @pytest.mark.parametrize("name", FEW)
 def test_sizes_symmetry_threads_and_tiles(name):
     net, shape = SIGNAL_NETS[name]
     for n in (1, 15, 17):
-        x = samples(n, shape, dtype=np.float32)
+        x = data_of(net, n, shape, dtype=np.float32)
         k = nk.kernel(net, x, threads=1)
         assert (k == k.T).all()
         assert (np.diag(k) == nk.kernel_diag(net, x)).all()
@@ -113,10 +115,13 @@ def test_sizes_symmetry_threads_and_tiles(name):
         assert np.abs(cross - k[:, : n // 2 + 1])[off].max(initial=0) < 1e-5 * np.abs(k).max()
 
 
-@pytest.mark.parametrize("name", ["sequence, gap", "volume, pools", "transposed, circular"])
+EVERYWHERE = ["sequence, gap", "volume, pools", "transposed, circular"]
+
+
+@pytest.mark.parametrize("name", [*EVERYWHERE, "masked attention", "random attention", "graphs"])
 def test_every_entry_takes_any_axes(name, tmp_path):
     net, shape = SIGNAL_NETS[name]
-    x, z = samples(20, shape), samples(4, shape, seed=1)
+    x, z = data_of(net, 20, shape), data_of(net, 4, shape, seed=1)
     k, y = nk.kernel(net, x), np.arange(20.0)
     store = tmp_path / "k.zarr"
     nk.build(net, x[:17], store, tile=16, progress=False)
@@ -223,10 +228,12 @@ def test_programs_that_do_not_fit_are_refused(windows, matrices, ops, words):
     matrices = [
         (np.array(a, np.int32), np.array(b, np.int32), np.array(c, float)) for a, b, c in matrices
     ]
-    full = [(kind, "", 0, 0, (1.0, 0.0, 1.0, 0.0), positions, t) for kind, positions, t in ops]
+    ones = (1.0, 0.0, 1.0, 0.0)
+    full = [(kind, "", 0, 0, ones, positions, t, -1, "") for kind, positions, t in ops]
     head = [("emit", "", 0, 0, (1.0, 0.0, 1.0, 0.0))]
+    shape = (4, 1, *(False,) * 4)
     with pytest.raises(ValueError, match=words):
-        _core.FullProgram(full, 1, windows, matrices, head, 1, 1, (4, 1, False, False))
+        _core.FullProgram(full, 1, windows, matrices, [], [], head, 1, 1, shape)
 
 
 # --- drawn networks

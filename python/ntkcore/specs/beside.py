@@ -20,7 +20,7 @@ class _Input(Layer, abstract=True):
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
-        if value is not builder.input:
+        if value is not builder.input or value.mask >= 0:
             raise builder.error(self, "must come before all other layers: it is about the data")
         if not value.is_image:
             raise builder.error(
@@ -33,7 +33,7 @@ class _Input(Layer, abstract=True):
                 f"the data have {value.shape[-1]} channels, of which the last {beside} are no"
                 f" features: pack them by {self.packed_by}",
             )
-        return builder.take_beside(value, self.pattern)
+        return builder.take_beside(self, value, self.pattern)
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from ntkcore import _core
-from ntkcore.specs.own import NOTHING, FullOp, OwnBuilder
+from ntkcore.specs.own import NOTHING, FullOp, OwnBuilder, Places
 from ntkcore.specs.program import Matrix, Op, Side, Unread, Value
 from ntkcore.specs.windows import Shape, Window
 
@@ -60,9 +61,9 @@ class FullBuilder(OwnBuilder):
     def pick(self, value: Value, sides: Sequence[Side], shape: Shape) -> Value:
         return self._shaped(self._by_taps(value, sides, NOTHING), shape)
 
-    def take_beside(self, value: Value, pattern: bool) -> Value:
+    def take_beside(self, layer: object, value: Value, pattern: bool) -> Value:
         self._flips = False
-        return super().take_beside(value, pattern)
+        return super().take_beside(layer, value, pattern)
 
     def mix(self, value: Value, matrix: Matrix, shape: Shape, axis: int | None = None) -> Value:
         self._refuse_masks(value, "layers that mix positions by constants")
@@ -93,10 +94,12 @@ class FullBuilder(OwnBuilder):
         matrices = pool_matrices(sides, value.image, normalize_edges)
         if not normalize_edges:
             matrices[0] *= math.sqrt(scale)
+        if value.mask >= 0:  # all axes at once: what is masked between them is not nothing
+            value = self._mask_moved(value, _middles(sides, value.image))
+            return self._mix(value, reduce(np.kron, matrices), window.out, None)
         for axis, matrix in enumerate(matrices):
             if not np.array_equal(matrix, np.eye(matrix.shape[1])):
                 shape = *value.image[:axis], len(matrix), *value.image[axis + 1 :]
-                value = self._mask_moved(value, _everywhere(sides[axis], value.image, axis))
                 value = self._mix(value, matrix, shape, axis)
         return value
 
@@ -133,7 +136,9 @@ class FullBuilder(OwnBuilder):
         return self._by_taps(value, sides_of(window, value.image, circular), params)
 
     def _by_taps(self, value: Value, sides: Sequence[Side], params: Sequence[float]) -> Value:
-        """Axis by axis, for sums over windows are sums over their sides."""
+        """Axis by axis, for sums over windows are sums over their sides; all at once where data are
+        masked, for what is masked between two axes is not nothing.
+        """
         image = value.image
         taps = math.prod(len(side) for side in sides)
         a, b, e, f = (*params, 0.0, 0.0, 0.0)[:4]
@@ -146,13 +151,18 @@ class FullBuilder(OwnBuilder):
         self._flips &= _flip_side(sides[-1], image[-1])
         if taps > 1:
             value = self._seen(value)
-        for axis in axes:
-            everywhere = _everywhere(sides[axis], image, axis)
-            self._windows.append(everywhere)
-            value = self._mask_moved(value, everywhere)
-            image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
-            constants = mean if axis == axes[-1] else NOTHING
-            table, positions = len(self._windows) - 1, math.prod(image)
+        steps = []
+        if value.mask >= 0 and axes:
+            value = self._mask_moved(value, _middles(sides, image))
+            steps, image = [together(sides, image)], tuple(side.shape[1] for side in sides)
+        else:
+            for axis in axes:
+                steps.append(_everywhere(sides[axis], image, axis))
+                image = *image[:axis], sides[axis].shape[1], *image[axis + 1 :]
+        for reads in steps:
+            self._windows.append(reads)
+            constants = mean if reads is steps[-1] else NOTHING
+            table, positions = len(self._windows) - 1, reads.shape[1]
             self._full_ops.append(
                 FullOp("window", "", value.slot, 0, constants, positions, table, value.mask)
             )
@@ -291,6 +301,11 @@ def together(sides: Sequence[Side], image: Shape) -> Side:
         outside = (at[:, None, :, None] < 0) | (side[None, :, None, :] < 0)
         at = np.where(outside, -1, both).reshape(len(at) * len(side), -1)
     return np.ascontiguousarray(at, dtype=np.int32)
+
+
+def _middles(sides: Sequence[Side], image: Shape) -> Places:
+    """The position in the middle of every window, -1 for none."""
+    return together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
 
 
 def _csr(matrix: Matrix, before: int, after: int) -> Csr:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.specs.program import Attention, Builder, Matrix, Side, Unread, Value
+from ntkcore.specs.program import Attention, Builder, Matrix, Unread, Value
 from ntkcore.specs.windows import Shape
 
+Places = npt.NDArray[np.int32]
 NOTHING = (1.0, 0.0, 0.0, 0.0)  # an affine map that changes nothing
 
 
@@ -39,10 +40,12 @@ class OwnBuilder(Builder):
         super()._start(input_shape, variance)
         self._full_ops: list[FullOp] = []
         self._grids: list[Matrix] = []
-        self._masks: list[npt.NDArray[np.int32]] = []
+        self._masks: list[Places] = []
         self._mask, self._pattern = False, False  # what the data hold beside their features
 
-    def take_beside(self, value: Value, pattern: bool) -> Value:
+    def take_beside(self, layer: object, value: Value, pattern: bool) -> Value:
+        if self._full_ops:
+            raise self.error(layer, "must come before all other layers: it is about the data")
         positions = math.prod(value.image)
         width = value.shape[-1]
         channels = width - 1 - (positions if pattern else 0)
@@ -122,13 +125,30 @@ class OwnBuilder(Builder):
         last = next((op for op in reversed(self._full_ops) if op.slot == slot), None)
         return last is not None and (last.kind, last.params[0], last.matrix) == ("weigh", 0, "")
 
-    def _mask_moved(self, value: Value, source: Side) -> Value:
-        """With the mask of outputs that read at (taps, outputs): that of the middle of each window
-        (as in neural-tangents).
+    def add(self, value: Value, other: Value) -> Value:
+        return super().add(*self._masked_alike(value, other))
+
+    def multiply(self, layer: object, value: Value, other: Value) -> Value:
+        return super().multiply(layer, *self._masked_alike(value, other))
+
+    def _masked_alike(self, value: Value, other: Value) -> tuple[Value, Value]:
+        """Both, if the same positions are masked; as vectors, where they are flattened images."""
+        if not (value.on_planes and other.on_planes) or np.array_equal(
+            *(self._masks[part.mask] if part.mask >= 0 else [] for part in (value, other))
+        ):
+            return value, other
+        if value.is_image:
+            raise ValueError(
+                f"layer {'.'.join(self.path)}: the branches differ in which positions are masked:"
+                " a position behind a window is masked where its middle is, so give their windows"
+                " the same middles"
+            )
+        return self.read(value), self.read(other)
+
+    def _mask_moved(self, value: Value, middle: Places) -> Value:
+        """With the mask of outputs whose windows have these positions in their middle: theirs (as
+        in neural-tangents).
         """
-        if value.mask < 0:
-            return value
-        middle = source[(len(source) - 1) // 2]
         if (middle < 0).any():
             raise ValueError(
                 f"layer {'.'.join(self.path)}: masked data are not supported where windows have no"

@@ -254,7 +254,7 @@ class Builder:
         """
         raise BeyondPlanesError
 
-    def take_beside(self, value: Value, pattern: bool) -> Value:
+    def take_beside(self, layer: object, value: Value, pattern: bool) -> Value:
         """The data without what they hold beside their features, in channels that follow them: a
         mask of positions (1: in use) and, with `pattern`, a matrix of positions.
         """
