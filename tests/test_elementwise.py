@@ -6,8 +6,6 @@ import math
 import re
 import sys
 
-import re
-
 import numpy as np
 import pytest
 
