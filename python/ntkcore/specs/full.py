@@ -95,8 +95,9 @@ class FullBuilder(OwnBuilder):
         if not normalize_edges:
             matrices[0] *= math.sqrt(scale)
         if value.mask >= 0:  # all axes at once: what is masked between them is not nothing
-            value = self._mask_moved(value, _middles(sides, value.image))
-            return self._mix(value, reduce(np.kron, matrices), window.out, None)
+            value = self._mask_moved(value, middles(sides, value.image))
+            every = np.asarray(reduce(np.kron, matrices), np.float64)  # type: ignore[arg-type]
+            return self._mix(value, every, window.out, None)
         for axis, matrix in enumerate(matrices):
             if not np.array_equal(matrix, np.eye(matrix.shape[1])):
                 shape = *value.image[:axis], len(matrix), *value.image[axis + 1 :]
@@ -153,7 +154,7 @@ class FullBuilder(OwnBuilder):
             value = self._seen(value)
         steps = []
         if value.mask >= 0 and axes:
-            value = self._mask_moved(value, _middles(sides, image))
+            value = self._mask_moved(value, middles(sides, image))
             steps, image = [together(sides, image)], tuple(side.shape[1] for side in sides)
         else:
             for axis in axes:
@@ -303,9 +304,10 @@ def together(sides: Sequence[Side], image: Shape) -> Side:
     return np.ascontiguousarray(at, dtype=np.int32)
 
 
-def _middles(sides: Sequence[Side], image: Shape) -> Places:
+def middles(sides: Sequence[Side], image: Shape) -> Places:
     """The position in the middle of every window, -1 for none."""
-    return together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
+    found: Places = together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
+    return found
 
 
 def _csr(matrix: Matrix, before: int, after: int) -> Csr:

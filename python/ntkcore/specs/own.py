@@ -133,9 +133,9 @@ class OwnBuilder(Builder):
 
     def _masked_alike(self, value: Value, other: Value) -> tuple[Value, Value]:
         """Both, if the same positions are masked; as vectors, where they are flattened images."""
-        if not (value.on_planes and other.on_planes) or np.array_equal(
-            *(self._masks[part.mask] if part.mask >= 0 else [] for part in (value, other))
-        ):
+        if value.mask == other.mask or not (value.on_planes and other.on_planes):
+            return value, other
+        if np.array_equal(self._masks[value.mask], self._masks[other.mask]):
             return value, other
         if value.is_image:
             raise ValueError(
