@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import Module
 
-from ntkcore.finite import modules
+from ntkcore.finite import attention, beside, modules
 from ntkcore.finite.activations import FUNCTIONS, Nonlinearity
 from ntkcore.finite.parameterizations import ABC
 from ntkcore.specs import activations, branches, positions, recurrent
+from ntkcore.specs import attention as attention_specs
+from ntkcore.specs import beside as beside_specs
 from ntkcore.specs import convolutions as images
 from ntkcore.specs import layers as specs
-from ntkcore.specs.full import pool_matrices, sides_of
+from ntkcore.specs.full import middles, pool_matrices, sides_of
 from ntkcore.specs.lowering import flat
 from ntkcore.specs.program import Side
 from ntkcore.specs.windows import Shape
@@ -25,19 +28,22 @@ from ntkcore.specs.windows import Shape
 
 @dataclass(frozen=True)
 class Features:
-    """What a layer is handed; ``pixels`` of a flattened image; ``raw``: the data themselves."""
+    """What a layer is handed; ``pixels`` of a flattened image; ``raw``: the data themselves;
+    ``beside``: channels of the tensor behind those of features (see `beside`).
+    """
 
     channels: int
     image: Shape | None = None
     pixels: int = 1
     raw: bool = True
+    beside: int = 0
 
 
 class Maker:
     """Modules of layers, following the signal's shape."""
 
-    def __init__(self, width: int, abc: ABC) -> None:
-        self.width, self.abc = width, abc
+    def __init__(self, width: int, abc: ABC, heads: int | None = None) -> None:
+        self.width, self.abc, self.heads = width, abc, heads
 
     def network(self, net: specs.Layer, signal: Any) -> Module:
         """All layers, the last being the read-out;
@@ -53,12 +59,17 @@ class Maker:
         std = last.W_std, last.b_std
         readout = modules.Dense(shape, signal.pixels, std, "output", signal.raw, self.abc)
         readout.on_vectors = True
+        if signal.beside:
+            body.append(beside.Drop(signal.beside))
         return body.append(readout)
 
     def make(self, layer: specs.Layer, signal: Any) -> tuple[Module, Any]:
         """The layer's module and the signal after it;
         ValueError naming a layer without a finite counterpart.
         """
+        inside = isinstance(layer, (specs.Serial, branches.Residual, branches.FanOut))
+        if isinstance(signal, Features) and signal.beside and not inside:
+            return self._beside(layer, signal)
         if isinstance(layer, activations.Activation) and type(layer).__name__ in FUNCTIONS:
             return Nonlinearity(layer), signal
         maker = MAKERS.get(type(layer))
@@ -67,6 +78,50 @@ class Maker:
                 f"{layer!r} has no finite counterpart: there is none of a {type(layer).__name__}"
             )
         return maker(self, layer, signal)
+
+    def _beside(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
+        """The module of a layer whose signal has more channels behind its features."""
+        count = signal.beside
+        if isinstance(layer, images.LocalAvgPool):
+            window = (layer.window,) * len(_image(signal))
+            pool = images.AvgPool(window, padding="SAME")
+            return self._serial(specs.Serial(pool, images.Flatten()), signal)
+        module, after = self.make(layer, replace(signal, beside=0))
+        if isinstance(layer, images.GlobalAvgPool):
+            return beside.Mean(count), after
+        if isinstance(layer, images.Flatten) and signal.image:
+            return beside.Flatten(count), replace(after, beside=math.prod(signal.image))
+        pointwise = isinstance(layer, (activations.Activation, specs.Dropout, specs.Identity))
+        if after.image is None and not pointwise:
+            return torch.nn.Sequential(beside.Drop(count), module), after
+        middle = _middle(layer, signal.image) if signal.image else None
+        if middle is None:
+            return beside.Beside(module, count), replace(after, beside=count)
+        return beside.Beside(module, count, middle, _image(after)), replace(after, beside=1)
+
+    def _input(self, layer: specs.Layer, signal: Features) -> tuple[Module, Features]:
+        pattern = isinstance(layer, beside_specs.GraphInput)
+        count = 1 + (math.prod(_image(signal)) if pattern else 0)
+        after = replace(signal, channels=signal.channels - count, beside=count)
+        return beside.Input(count), after
+
+    def _attention(
+        self, layer: attention_specs.GlobalSelfAttention, signal: Features
+    ) -> tuple[Module, Features]:
+        """By default one head where keys must be wide for the limit, and as many as there is width
+        where there must be many heads.
+        """
+        heads = self.heads or (1 if layer.linear_scaling else self.width)
+        added = None
+        if layer.pos_emb_type != "none":
+            channels = layer.pos_emb_channels if layer.pos_emb_type == "concat" else None
+            count = signal.channels if channels is None else channels
+            R = layer.position_covariance(_image(signal))
+            added = attention.Positions(count, R, layer.W_pos_emb_std, self.abc)
+        out = layer.width or self.width
+        sizes = (signal.channels, out), (heads, max(1, self.width // heads))
+        module = attention.SelfAttention(layer, added, *sizes, _role(signal), self.abc)
+        return module, Features(out, signal.image, raw=False)
 
     def _dense(self, layer: specs.Dense, signal: Features) -> tuple[Module, Features]:
         out = layer.width or self.width
@@ -181,7 +236,8 @@ class Maker:
                 " a Dense or Conv of its own, and declared widths must agree"
             )
         join = modules.FanInSum if isinstance(layer, branches.FanInSum) else modules.FanInProd
-        return join(), replace(signal[0], raw=all(part.raw for part in signal))
+        after = replace(signal[0], raw=all(part.raw for part in signal))
+        return _joined(join(), signal), after
 
     def _concat(
         self, layer: branches.FanInConcat, signal: tuple[Features, ...]
@@ -190,14 +246,14 @@ class Maker:
         axis = layer.of(len(image) + 1) if image else None
         if image and axis is not None and axis < len(image):
             length = sum(_image(part)[axis] for part in signal)
-            larger = (*image[:axis], length, *image[axis + 1 :])
+            larger = (*image[:axis], length, *image[axis + 1 :])  # never of masked data
             return modules.FanInConcat(axis + 2), replace(signal[0], image=larger)
         pixels = {part.pixels for part in signal}
         common = pixels.pop() if len(pixels) == 1 else 1
         channels = sum(part.channels * part.pixels for part in signal) // common
         raw = all(part.raw for part in signal)
-        joined = Features(channels, signal[0].image, common, raw)
-        return modules.FanInConcat(), joined
+        joined = Features(channels, signal[0].image, common, raw, signal[0].beside)
+        return _joined(modules.FanInConcat(), signal), joined
 
     def _layer_norm(self, layer: specs.LayerNorm, signal: Features) -> tuple[Module, Features]:
         rank = 2 + len(
@@ -243,7 +299,32 @@ MAKERS: dict[type[specs.Layer], Callable[[Maker, Any, Any], tuple[Module, Any]]]
     images.Flatten: Maker._flatten,
     images.GlobalAvgPool: Maker._global_pool,
     images.GlobalSumPool: Maker._global_pool,
+    attention_specs.GlobalSelfAttention: Maker._attention,
+    beside_specs.MaskedInput: Maker._input,
+    beside_specs.GraphInput: Maker._input,
+    beside_specs.Aggregate: lambda maker, layer, signal: (beside.Aggregate(), signal),
 }
+
+
+def _joined(module: Module, signal: tuple[Features, ...]) -> Module:
+    counts = tuple(part.beside for part in signal)
+    return beside.Join(module, counts) if any(counts) else module
+
+
+def _middle(layer: specs.Layer, image: Shape) -> npt.NDArray[np.int32] | None:
+    """The positions in the middle of the windows of a layer; None where all stay."""
+    if isinstance(layer, images.ConvTranspose):
+        sides = layer.sides(image)
+    elif isinstance(layer, positions.Index):
+        picked = layer.picked(image)
+        assert not isinstance(picked, str)  # lower() has looked
+        sides = [np.array([at], np.int32) for at, _ in picked]
+    elif isinstance(layer, (images.Conv, images.ConvLocal, images.AvgPool, images.SumPool)):
+        sides = sides_of(images.window_of(layer, image), image, layer.padding == "CIRCULAR")
+    else:
+        return None
+    middle = middles(sides, image)
+    return None if np.array_equal(middle, np.arange(math.prod(image))) else middle
 
 
 def _role(signal: Features) -> str:

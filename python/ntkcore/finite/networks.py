@@ -85,6 +85,7 @@ def to_torch(
     parameterization: str | ABC = "ntk",
     alpha: float = 1.0,
     centred: bool = False,
+    heads: int | None = None,
     seed: int = 0,
     dtype: Any = None,
 ) -> FiniteNet:
@@ -103,6 +104,9 @@ def to_torch(
     parameterization
         "ntk", "standard", "mean_field" (one hidden layer), "mup", or an `ABC`. The spec's own
         ``parameterization`` is that of the infinite kernel and plays no part here.
+    heads
+        Of every `GlobalSelfAttention`, of width // heads channels of keys and values each. By
+        default as its limit wants: one, or with ``linear_scaling=False`` as many as ``width``.
     alpha, centred
         The output is alpha * (f - f_0 if centred), f_0 the network as drawn (Chizat et al. 2019).
     dtype
@@ -121,13 +125,17 @@ def to_torch(
     shape = _shape(input_shape)
     if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
         raise ValueError(f"width must be a positive number of units, not {width!r}")
+    if heads is not None and (
+        isinstance(heads, bool) or not isinstance(heads, Integral) or heads < 1
+    ):
+        raise ValueError(f"heads must be a positive number of heads, not {heads!r}")
     if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < float(alpha) < math.inf:
         raise ValueError(f"alpha must be a positive finite number, not {alpha!r}")
     lower(net, shape, wants_ntk=False)  # whatever has no kernel ends here, its layer named
     abc = parameterization_of(parameterization)
     _check_depth(net, parameterization)
     start = Features(shape[-1], shape[:-1] or None)
-    body = Maker(int(width), abc).network(net, start)
+    body = Maker(int(width), abc, heads).network(net, start)
     body.to(torch_dtype(dtype))
     generator = torch.Generator().manual_seed(seed)
     for module in body.modules():

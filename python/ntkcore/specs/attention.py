@@ -162,7 +162,7 @@ class GlobalSelfAttention(Layer):
         features, embedding = self._shares(builder, value)
         grid = None
         if self.pos_emb_type != "none":
-            grid = embedding * self.position_covariance(builder, value.image)
+            grid = embedding * self._covariance(builder, value.image)
         lowered = self._deterministic if self.linear_scaling else self._random
         return lowered(builder, value, features, grid)
 
@@ -214,7 +214,13 @@ class GlobalSelfAttention(Layer):
         share = value.width / (value.width + self.pos_emb_channels)
         return share, (1 - share) * self.W_pos_emb_std**2
 
-    def position_covariance(self, builder: Builder, image: Shape) -> Matrix:
+    def _covariance(self, builder: Builder, image: Shape) -> Matrix:
+        try:
+            return self.position_covariance(image)
+        except ValueError as problem:
+            raise builder.error(self, str(problem)) from None
+
+    def position_covariance(self, image: Shape) -> Matrix:
         """R over all pairs of positions; ValueError where it is no covariance."""
         size = math.prod(image)
         if self.pos_emb_decay is None:
@@ -225,14 +231,11 @@ class GlobalSelfAttention(Layer):
         distance = (np.abs(places[:, :, None] - places[:, None]) ** self.pos_emb_p_norm).sum(0)
         found = np.asarray(function(distance.astype(np.float64)), np.float64)
         if found.shape != (size, size) or not np.isfinite(found).all():
-            raise builder.error(
-                self, "pos_emb_decay must give a finite number for every entry of an array"
-            )
+            raise ValueError("pos_emb_decay must give a finite number for every entry of an array")
         values = np.linalg.eigvalsh(found)
         if values[0] < -PSD * max(values[-1], 0):
-            raise builder.error(
-                self,
+            raise ValueError(
                 f"pos_emb_decay is no covariance: its matrix over {size} positions has the"
-                f" eigenvalue {values[0]:.3g}",
+                f" eigenvalue {values[0]:.3g}"
             )
         return found

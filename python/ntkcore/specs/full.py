@@ -94,7 +94,7 @@ class FullBuilder(OwnBuilder):
         if not normalize_edges:
             matrices[0] *= math.sqrt(scale)
         if value.mask >= 0:  # all axes at once: what is masked between them is not nothing
-            value = self._mask_moved(value, _middles(sides, value.image))
+            value = self._mask_moved(value, middles(sides, value.image))
             both: Matrix = np.eye(1)
             for matrix in matrices:
                 both = np.asarray(np.kron(both, matrix), np.float64)
@@ -155,7 +155,7 @@ class FullBuilder(OwnBuilder):
             value = self._seen(value)
         steps = []
         if value.mask >= 0 and axes:
-            value = self._mask_moved(value, _middles(sides, image))
+            value = self._mask_moved(value, middles(sides, image))
             steps, image = [together(sides, image)], tuple(side.shape[1] for side in sides)
         else:
             for axis in axes:
@@ -305,10 +305,10 @@ def together(sides: Sequence[Side], image: Shape) -> Side:
     return np.ascontiguousarray(at, dtype=np.int32)
 
 
-def _middles(sides: Sequence[Side], image: Shape) -> Places:
+def middles(sides: Sequence[Side], image: Shape) -> Places:
     """The position in the middle of every window, -1 for none."""
-    middles: Places = together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
-    return middles
+    found: Places = together([side[(len(side) - 1) // 2][None] for side in sides], image)[0]
+    return found
 
 
 def _csr(matrix: Matrix, before: int, after: int) -> Csr:
