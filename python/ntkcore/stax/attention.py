@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ntkcore.specs import attention
-from ntkcore.stax import parts
+from ntkcore.stax.attending import Attended
 from ntkcore.stax.combinators import Layer, triple
 from ntkcore.stax.support import whole
 
@@ -52,15 +52,18 @@ def GlobalSelfAttention(
 ) -> Layer:
     """Attention between all positions, see `ntkcore.GlobalSelfAttention`.
 
-    ``n_chan_out``, ``n_chan_key``, ``n_chan_val``, ``n_heads``: of the finite layer. ValueError for
+    ``n_chan_out``, ``n_chan_key``, ``n_chan_val``, ``n_heads``: of the finite layer, whose params
+    are (queries, keys, values, W_out, b, embeddings), None where there are none. ValueError for
     ``linear_scaling=False`` with another mechanism than "IDENTITY", whose kernel is not known.
     """
-    for name, count in (
-        ("n_chan_key", n_chan_key),
-        ("n_chan_val", n_chan_val),
-        ("n_heads", n_heads),
-    ):
+    sizes = [
         whole("GlobalSelfAttention", name, count)
+        for name, count in (
+            ("n_heads", n_heads),
+            ("n_chan_key", n_chan_key),
+            ("n_chan_val", n_chan_val),
+        )
+    ]
     mechanism, embedding = (
         str(given.value if isinstance(given, enum.Enum) else given).lower()
         for given in (attention_mechanism, pos_emb_type)
@@ -84,4 +87,4 @@ def GlobalSelfAttention(
     )
     batch = whole("GlobalSelfAttention", "batch_axis", batch_axis)
     channel = whole("GlobalSelfAttention", "channel_axis", channel_axis)
-    return triple(parts.Placed(net, batch, channel))
+    return triple(Attended(net, batch, channel, *sizes))

@@ -231,3 +231,41 @@ def _call(layer: str, module: torch.nn.Module, values: Sequence[torch.Tensor], x
         raise ValueError(
             f"stax.{layer}: inputs (samples, channels, …) of shape {shapes} do not fit: {reason}"
         ) from None
+
+
+def normal(shape: Any, generator: torch.Generator) -> torch.Tensor | None:
+    """Standard normal numbers; None of no shape."""
+    if shape is None:
+        return None
+    drawn = torch.randn(*shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return drawn.to(torch.get_default_dtype())
+
+
+def params_of(layer: str, params: Any, count: int) -> list[torch.Tensor | None]:
+    """Tensors, or None; ValueError for another number."""
+    if not isinstance(params, (list, tuple)) or len(params) != count:
+        raise ValueError(f"stax.{layer}: params must be {count} arrays or None, as of its init_fn")
+    return [None if p is None else torch.as_tensor(p) for p in params]
+
+
+def by_heads(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """(n, positions, in) by (heads, in, out): (heads, n, positions, out)."""
+    return torch.einsum("npi,hio->hnpo", x, matrices)
+
+
+def beside(x: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """Channels of every sample, and then the same ones for all."""
+    return torch.cat([x, added.expand(len(x), -1, -1)], -1)
+
+
+def mechanism(name: str, logits: torch.Tensor) -> torch.Tensor:
+    """Weights of attention."""
+    if name == "softmax":
+        return torch.softmax(logits, -1)
+    return {"relu": torch.relu, "abs": torch.abs}.get(name, torch.clone)(logits)
+
+
+def root_of(covariance: Any, like: torch.Tensor) -> torch.Tensor:
+    """L with L L' the covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    return torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0))).to(like)
