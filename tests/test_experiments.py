@@ -15,6 +15,15 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
 
+# Of the longest quick runs these run by default, whatever comes out; `make slow` looks at that.
+SMALLER = {
+    "feature_learning_scale": {"scales": (0.1, 3.0), "steps": 200, "plane_steps": 2000},
+    "lazy_convolutions": {"scales": (0.1, 100.0), "tests": 50, "n": 30, "channels": 8, "side": 8},
+    "wide_training": {"widths": (64, 32, 32), "networks": 10, "steps": (0, 3, 30)},
+}
+LONGEST = {*SMALLER, "lazy_transition"}
+
+
 @pytest.fixture(scope="module")
 def found():
     """found(name): an experiment's module, its quick configuration and what it computes,
@@ -34,27 +43,55 @@ def found():
     return call
 
 
-@pytest.mark.parametrize("name", names())
-def test_quick_run(name, found, tmp_path, monkeypatch):
-    try:
+@pytest.fixture
+def known(found, monkeypatch):
+    """known(name): from here on the experiment's quick run takes what was computed before."""
+
+    def call(name):
         module, expected, arrays = found(name)
+
+        def run(config):
+            assert config == expected
+            return arrays
+
+        monkeypatch.setattr(module, "run", run)
+
+    return call
+
+
+def check(name, folder):
+    """Run it; its picture, its numbers and its place in the index are there."""
+    record = experiments.run(name, folder, quick=True)
+    assert (folder / f"{name}.png").stat().st_size > 5000
+    assert json.loads((folder / f"{name}.json").read_text())["criteria"] == record["criteria"]
+    assert f"![{name}]({name}.png)" in (folder / "index.md").read_text()
+    return record
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_smaller_run(name, tmp_path, monkeypatch):
+    module = experiments.load(name)
+    monkeypatch.setattr(module, "QUICK", {**module.QUICK, **SMALLER[name]})
+    with threadpool_limits(1):
+        assert check(name, tmp_path)["criteria"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LONGEST else n for n in names()],
+)
+def test_quick_run(name, known, tmp_path):
+    try:
+        known(name)
     except FileNotFoundError as absent:
         pytest.skip(str(absent))
-
-    def run(config):
-        assert config == expected
-        return arrays
-
-    monkeypatch.setattr(module, "run", run)
-    record = experiments.run(name, tmp_path, quick=True)
+    record = check(name, tmp_path)
     assert record["met"], [str(c) for c in experiments.criteria_of(record)]
-    assert (tmp_path / f"{name}.png").stat().st_size > 5000
-    assert json.loads((tmp_path / f"{name}.json").read_text())["criteria"] == record["criteria"]
-    assert f"![{name}]({name}.png)" in (tmp_path / "index.md").read_text()
 
 
-def test_others_pages_stay(tmp_path):
+def test_others_pages_stay(known, tmp_path):
     """A folder with somebody's index.md is refused before any work; their JSON is passed over."""
+    known("spectral_bias")
     (tmp_path / "index.md").write_text("# My notes")
     with pytest.raises(FileExistsError, match="not written by ntkcore"):
         experiments.run("spectral_bias", tmp_path, quick=True)
@@ -66,7 +103,9 @@ def test_others_pages_stay(tmp_path):
     assert "spectral_bias.png" in (tmp_path / "index.md").read_text()
 
 
-def test_the_seed_counts(tmp_path):
+def test_the_seed_counts(tmp_path, monkeypatch):
+    small = {"samples": (32, 64), "draws": 2}
+    monkeypatch.setattr(experiments.load("spectral_bias"), "QUICK", small)
     a, b, c = (
         experiments.run("spectral_bias", tmp_path / str(i), quick=True, seed=s)["criteria"]
         for i, s in enumerate((0, 0, 1))
@@ -96,8 +135,9 @@ def test_an_unknown_name():
         experiments.load("nothing")
 
 
-def test_a_failed_criterion_is_not_hidden(tmp_path, monkeypatch):
+def test_a_failed_criterion_is_not_hidden(known, tmp_path, monkeypatch):
     module = experiments.load("spectral_bias")
+    known("spectral_bias")
     monkeypatch.setattr(module, "expected", lambda config, arrays: [Criterion("never", np.nan)])
     record = experiments.run("spectral_bias", tmp_path, quick=True)
     assert not record["met"]
