@@ -74,21 +74,20 @@ class PatchSketch:
         dtype: Any,
     ) -> PatchSketch:
         """Of pixels with these blocks, to at most so many columns."""
-        taps, ends = len(sources), np.cumsum([0, *(block.width for block in blocks)])
-        kept, used = set[int](), 0
-        room = most if taps * ends[-1] <= most else most // 2
-        for i in sorted(
-            range(len(blocks)), key=lambda i: -blocks[i].energy / (blocks[i].width or 1)
-        ):
-            if used + taps * blocks[i].width <= room:
+        taps, ends = len(sources), np.cumsum([0, *(block.width for block in blocks)]).tolist()
+        live = [i for i, block in enumerate(blocks) if block.width and block.energy]
+        room = most if taps * sum(blocks[i].width for i in live) <= most else most // 2
+        kept = set[int]()
+        for i in sorted(live, key=lambda i: -blocks[i].energy / blocks[i].width):
+            if taps * blocks[i].width <= room:
                 kept.add(i)
-                used += taps * blocks[i].width
-        added = [i for i in range(len(blocks)) if i not in kept]
-        rest = np.concatenate([np.arange(ends[i], ends[i + 1]) for i in added] or [np.arange(0)])
-        columns = most - used if added else 0
+                room -= taps * blocks[i].width
+        added = [i for i in live if i not in kept]
         out = [Block(taps * blocks[i].width, blocks[i].energy) for i in sorted(kept)]
+        columns = most - sum(block.width for block in out) if added else 0
         if added:
             out.append(Block(columns, sum(blocks[i].energy for i in added)))
+        rest = np.array([j for i in added for j in range(ends[i], ends[i + 1])], np.int64)
         signs = rng.choice([-1.0, 1.0], (taps, len(rest))).astype(dtype)
         starts = rng.integers(max(1, columns), size=taps)
         whole = tuple(slice(ends[i], ends[i + 1]) for i in sorted(kept))
