@@ -70,6 +70,8 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         x = self._vectors(X)
         size = int(self.n_components)
         plan = feature_plan(net_of(self), x.shape[1], size, self._get, type(self).__name__)
+        drawn = sum(map(math.prod, plan.gaussians)) * 8  # in float64 first
+        refuse_large(f"drawing {size} features", drawn, "take fewer")
         seed = check_random_state(self.random_state).randint(2**32, dtype=np.uint32)
         self.features_ = _Drawn.of(plan, size, np.random.default_rng(seed), x.dtype)
         return self
@@ -78,7 +80,8 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Features of shape (n_samples, n_components) of X of shape (n_samples, n_features)."""
         validation.check_is_fitted(self)
         drawn = self.features_
-        x = self._vectors(X, reset=False).astype(drawn.dtype, copy=False)
+        with np.errstate(over="ignore"):  # said of the features
+            x = self._vectors(X, reset=False).astype(drawn.dtype, copy=False)
         shape = len(x), self._n_features_out
         refuse_large(
             f"a matrix of features of shape {shape}",
@@ -252,12 +255,11 @@ class _Drawn:
     @classmethod
     def of(cls, plan: FeaturePlan, size: int, rng: np.random.Generator, dtype: Any) -> _Drawn:
         gaussians, sketches = [], []
-        for k, t in plan.entering:
-            n = len(k)  # N is the next block
-            r, s = plan.widths[n + 1 : n + 3]
-            phi, psi = (int(plan.widths[:n][used(weight)].sum()) for weight in (k, t))
-            gaussians.append(rng.standard_normal((phi, max(r, s))).astype(dtype))
-            sketches.append(_Sketch.of(psi, s, rng, dtype))
+        for (k, t), shape in zip(plan.entering, plan.gaussians, strict=True):
+            n = len(k)  # N, R and S are the next blocks
+            psi = int(plan.widths[:n][used(t)].sum())
+            gaussians.append(rng.standard_normal(shape).astype(dtype))
+            sketches.append(_Sketch.of(psi, plan.widths[n + 2], rng, dtype))
         projection = ending = None
         if plan.projected:
             projection = _Sketch.of(plan.widths[INPUTS], plan.kept[INPUTS], rng, dtype)
@@ -271,6 +273,8 @@ class _Drawn:
         """
         biased = self.plan.weights[ONE] > 0 or any(k[ONE] > 0 for k, _ in self.plan.entering)
         largest = np.abs(x).max(axis=1, keepdims=True)
+        if not np.isfinite(largest).all():
+            raise ValueError(f"X holds values beyond the range of {self.dtype}: rescale the data")
         largest[largest == 0] = 1
         scale = np.exp2(np.frexp(largest)[1] - 1).astype(x.dtype)
         if biased:

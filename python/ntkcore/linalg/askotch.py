@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -209,7 +209,7 @@ class _Run:
 def _root(matrix: Array, shift: float) -> Array | None:
     """The Cholesky factor of matrix + shift I, if there is one."""
     try:
-        return np.linalg.cholesky(matrix + shift * np.eye(len(matrix)))
+        return cast(Array, np.linalg.cholesky(matrix + shift * np.eye(len(matrix))))
     except np.linalg.LinAlgError:
         return None
 

@@ -96,6 +96,7 @@ def rpcholesky(
     if rank > n:
         raise ValueError(f"rank {rank} is more than the kernel's {n} rows")
     check_ridge(ridge)
+    check_count("seed", seed, 0)
     if not 0 <= tol < 1:
         raise ValueError(f"tol, a share of the trace, must be from 0 to 1, not {tol!r}")
     growing = _Growing(operator, rank, seed)
