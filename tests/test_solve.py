@@ -256,6 +256,20 @@ def test_landmarks():
     assert relative_error(every, K @ np.linalg.solve(K + 1e-2 * np.eye(200), Y)) < 1e-5
 
 
+def test_landmarks_of_low_rank_and_of_no_size():
+    """Rounding is more than the usual jitter; what overflows is no solution."""
+    a = problem(300)[0][:, 0]
+    K, Y = np.outer(a, a), a + 1
+    predicted = LandmarkRegression(K, K, Y, 0.5).predict(K)
+    assert relative_error(predicted, K @ np.linalg.solve(K + 0.5 * np.eye(300), Y)) < 1e-5
+    _, K, Y = problem(100)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises((RuntimeError, ValueError), match="nan|finite|positive"),
+    ):
+        LandmarkRegression(1e290 * K[:, :20], 1e290 * K[:20, :20], Y, 1e288)
+
+
 def test_a_ridge_below_the_noise_is_said():
     _, K, _ = problem()
     single = K.astype(np.float32)

@@ -14,7 +14,7 @@ from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import pairs_in, progress_bar, tiles
 from ntkcore.linalg.cg import Problem, check_iteration, iterate
-from ntkcore.linalg.checks import INDEFINITE, check_matrix, single, square_kernel, targets_of
+from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
 from ntkcore.linalg.cholesky import factorise, lower_solve, solve_factorised
 from ntkcore.linalg.noise import check_ridge, noise_floor
 from ntkcore.linalg.operators import KernelOperator, as_operator
