@@ -244,11 +244,15 @@ def test_what_does_not_fit_is_refused():
         NTKFeatures().fit(np.ones((2, 3, 3, 1)))
     with pytest.raises(ValueError, match="expecting 5 features"):
         NTKFeatures(n_components=20).fit(x).transform(x[:, :3])
+    with pytest.raises(ValueError, match="beyond the range of float32: rescale"):
+        NTKFeatures(n_components=20).fit(x.astype("f4")).transform(1e200 * x)
 
 
 def test_features_that_do_not_fit_into_memory_are_refused(monkeypatch):
     model = NTKFeatures(n_components=64).fit(points())
     monkeypatch.setattr(models, "free_bytes", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"drawing 64 features needs .* take fewer"):
+        NTKFeatures(n_components=64).fit(points())
     with pytest.raises(MemoryError, match=r"needs 3 KiB, but 0.977 KiB are free: transform bat"):
         model.transform(points())
     with pytest.raises(MemoryError, match=r"Z\^T Z of 9 features needs 1.27 KiB, .* take fewer"):
@@ -291,6 +295,18 @@ class TestStreamedRidge:
             StreamedRidge(ridge=0).fit(Z, y).coef_, np.linalg.pinv(Z) @ y, atol=1e-9
         )
 
+    @pytest.mark.parametrize(
+        ("dtype", "size"),
+        [("f4", 2.0**-100), ("f4", 2.0**-60), ("f4", 2.0**100), ("f8", 2.0**-440)],
+    )
+    def test_features_of_any_size(self, dtype, size):
+        """Whose squares vanish or overflow in their own precision."""
+        Z, y = points(60).astype(dtype), points(60, 2, 1)
+        one, other = StreamedRidge().fit(Z, y), StreamedRidge().fit(Z * Z.dtype.type(size), y)
+        expected = one.predict(Z)
+        np.testing.assert_allclose(other.predict(Z * Z.dtype.type(size)), expected, rtol=1e-5)
+        np.testing.assert_allclose(other.coef_ * size, one.coef_, rtol=1e-12)
+
     def test_sums_in_float64(self):
         """Of float32 features: in float32, 1e8 + 1 is 1e8."""
         model = StreamedRidge().fit(np.full((1, 1), 1e4, "f4"), [1.0])
@@ -306,6 +322,9 @@ class TestStreamedRidge:
                 StreamedRidge(ridge=ridge).fit(Z, y)
         with pytest.raises(ValueError, match=r"y has targets of shape \(\), those before had"):
             StreamedRidge().fit(Z, y).partial_fit(Z, y[:, 0])
+        for size in (1e-200, 1e200):
+            with pytest.raises(ValueError, match="squares leave the range of float64"):
+                StreamedRidge().fit(Z * size, y)
         with pytest.raises(AttributeError, match="no coef_ before fit"):
             _ = StreamedRidge().coef_
 

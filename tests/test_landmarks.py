@@ -86,3 +86,17 @@ def test_bad_input(call, words):
     _, K, Y = problem(40)
     with pytest.raises(ValueError, match=words):
         call(K, Y)
+
+
+def test_landmarks_of_low_rank_and_of_no_size():
+    """Rounding is more than the usual jitter; what overflows is no solution."""
+    a = problem(300)[0][:, 0]
+    K, Y = np.outer(a, a), a + 1
+    predicted = LandmarkRegression(K, K, Y, 0.5).predict(K)
+    assert relative_error(predicted, K @ np.linalg.solve(K + 0.5 * np.eye(300), Y)) < 1e-5
+    _, K, Y = problem(100)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises((RuntimeError, ValueError), match="nan|finite|positive"),
+    ):
+        LandmarkRegression(1e290 * K[:, :20], 1e290 * K[:20, :20], Y, 1e288)

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -291,10 +292,17 @@ def test_bad_executors(store):
     for call in (
         lambda: MatrixFree(NET, data(), executor="cluster"),
         lambda: Stored(store, executor=2),
+        lambda: Stored(store, executor=ThreadPoolExecutor),
         lambda: nk.fit(NET, data(), targets(), executor=[]),
     ):
         with pytest.raises(TypeError, match=r"dask\.distributed\.Client"):
             call()
+    client = SimpleNamespace(get_executor=0, nthreads=0, asynchronous=True, status="closed")
+    with pytest.raises(TypeError, match="made without asynchronous=True"):
+        MatrixFree(NET, data(), executor=client)
+    client.asynchronous = False
+    with pytest.raises(RuntimeError, match="the Dask client is closed: connect a new one"):
+        MatrixFree(NET, data(), executor=client) @ targets()
     with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match="their own"):
         MatrixFree(NET, data(), backend="cuda", devices=[0], executor=executor)
 

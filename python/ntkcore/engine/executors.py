@@ -61,6 +61,8 @@ class Remote:
         """Pieces that are worked on at the same time."""
         if self.client is None:
             return int(getattr(self.executor, "_max_workers", 2))
+        if self.client.status in ("closing", "closed"):
+            raise RuntimeError("the Dask client is closed: connect a new one, and make this anew")
         return sum(self.client.nthreads().values())
 
     @property
@@ -195,13 +197,19 @@ def opened(handle: Any) -> Any:
 
 def check_executor(executor: Any) -> None:
     """TypeError for an executor that is none."""
-    known = isinstance(executor, Executor) or (
-        hasattr(executor, "get_executor") and hasattr(executor, "nthreads")
+    known = not isinstance(executor, type) and (
+        isinstance(executor, Executor)
+        or (hasattr(executor, "get_executor") and hasattr(executor, "nthreads"))
     )
     if executor is not None and not known:
         raise TypeError(
             "executor must be None (threads), a concurrent.futures.Executor or a"
             f" dask.distributed.Client, not {executor!r}"
+        )
+    if getattr(executor, "asynchronous", False):
+        raise TypeError(
+            "executor is an asynchronous Dask client, whose calls wait for an event loop: pass one"
+            " made without asynchronous=True"
         )
 
 

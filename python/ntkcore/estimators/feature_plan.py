@@ -57,6 +57,16 @@ class FeaturePlan:
         """Do inputs share columns, being too many to be features themselves?"""
         return self.kept[INPUTS] not in (0, self.widths[INPUTS])
 
+    @property
+    def gaussians(self) -> list[tuple[int, int]]:
+        """Shapes of the matrices to draw, one for each nonlinearity: widths of phi and of z."""
+        shapes = []
+        for k, _ in self.entering:
+            n = len(k)  # N is the next block
+            phi = self.widths[:n][used(k)].sum()
+            shapes.append((int(phi), int(self.widths[n + 1 : n + 3].max())))
+        return shapes
+
 
 def used(weights: Weights) -> npt.NDArray[np.bool_]:
     """Blocks that weigh something, and the inputs, so that there is one."""

@@ -77,6 +77,8 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self.features_ = ImageFeatures.of(net, shape, size, self._get, owner, rng, x.dtype)
         else:
             plan = feature_plan(net, x.shape[1], size, self._get, owner)
+            drawn = sum(map(math.prod, plan.gaussians)) * 8  # in float64 first
+            refuse_large(f"drawing {size} features", drawn, "take fewer")
             self.features_ = _Drawn.of(plan, size, rng, x.dtype)
         return self
 
@@ -86,10 +88,11 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         validation.check_is_fitted(self)
         drawn = self.features_
-        x = self._samples(X, isinstance(drawn, ImageFeatures), reset=False)
-        if x.shape[1:] != drawn.shape:
-            raise ValueError(f"X has samples of shape {x.shape[1:]}, fitted to {drawn.shape}")
-        x, shape = x.astype(drawn.dtype, copy=False), (len(x), self._n_features_out)
+        with np.errstate(over="ignore"):  # said of the features
+            x = self._samples(X, isinstance(drawn, ImageFeatures), reset=False)
+            if x.shape[1:] != drawn.shape:
+                raise ValueError(f"X has samples of shape {x.shape[1:]}, fitted to {drawn.shape}")
+            x, shape = x.astype(drawn.dtype, copy=False), (len(x), self._n_features_out)
         refuse_large(
             f"a matrix of features of shape {shape}",
             math.prod(shape) * drawn.dtype.itemsize,
@@ -251,12 +254,11 @@ class _Drawn:
     @classmethod
     def of(cls, plan: FeaturePlan, size: int, rng: np.random.Generator, dtype: Any) -> _Drawn:
         gaussians, sketches = [], []
-        for k, t in plan.entering:
-            n = len(k)  # N is the next block
-            r, s = plan.widths[n + 1 : n + 3]
-            phi, psi = (int(plan.widths[:n][used(weight)].sum()) for weight in (k, t))
-            gaussians.append(rng.standard_normal((phi, max(r, s))).astype(dtype))
-            sketches.append(Sketch.of(psi, s, rng, dtype))
+        for (k, t), shape in zip(plan.entering, plan.gaussians, strict=True):
+            n = len(k)  # N, R and S are the next blocks
+            psi = int(plan.widths[:n][used(t)].sum())
+            gaussians.append(rng.standard_normal(shape).astype(dtype))
+            sketches.append(Sketch.of(psi, plan.widths[n + 2], rng, dtype))
         projection = ending = None
         if plan.projected:
             projection = Sketch.of(plan.widths[INPUTS], plan.kept[INPUTS], rng, dtype)

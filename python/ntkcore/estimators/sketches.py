@@ -127,8 +127,11 @@ def _turned(start: int, inputs: int, columns: int) -> Iterator[tuple[slice, slic
 def row_scales(x: Array, biased: bool) -> Array:
     """Powers of 2, (n, 1), that bring rows near 1; at least 1 where a bias is beside them. Features
     of x/scale and biases/scale, times the scale, are those of x, without overflow on the way.
+    ValueError for what has overflowed.
     """
     largest = np.abs(x).max(axis=1, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"X holds values beyond the range of {x.dtype}: rescale the data")
     largest[largest == 0] = 1
     scale: Array = np.exp2(np.frexp(largest)[1] - 1).astype(x.dtype)
     return np.maximum(scale, 1, dtype=x.dtype) if biased else scale

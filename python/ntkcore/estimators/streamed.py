@@ -19,10 +19,12 @@ from ntkcore.estimators.models import (
 )
 from ntkcore.linalg.cholesky import least_norm
 from ntkcore.linalg.classes import coded_targets, labels_of
+from ntkcore.linalg.krylov import power_of_two
 from ntkcore.linalg.noise import check_ridge
 
 Array = npt.NDArray[Any]
 ROWS = 4096  # whose products are summed in the precision of the features
+SMALLEST = 2.0**-450  # size of features whose squares are no rounding in float64
 
 
 class _StreamedRidge(BaseEstimator):
@@ -72,19 +74,27 @@ class _StreamedRidge(BaseEstimator):
             raise ValueError(
                 f"y has targets of shape {targets.shape[1:]}, those before had {self._target_shape}"
             )
+        unit = power_of_two(Z)
+        if not SMALLEST <= unit <= 1 / SMALLEST and Z.any():
+            raise ValueError(
+                f"X holds features of about {unit:.0e}, whose squares leave the range of float64:"
+                " rescale them"
+            )
         (syrk,) = scipy.linalg.get_blas_funcs(("syrk",), (Z,))
         for rows in gen_batches(len(Z), ROWS):
-            part = np.ascontiguousarray(Z[rows])
+            part = np.ascontiguousarray(Z[rows] / Z.dtype.type(unit))
             # Upper in BLAS's column order is lower here; the rest is 0.
-            self.gram_ += syrk(1, part.T).T
-            self.moments_ += part.T.astype(np.float64) @ targets[rows].reshape(len(part), -1)
+            self.gram_ += syrk(1, part.T).T.astype(np.float64, copy=False) * unit**2
+            moments = part.T.astype(np.float64) @ targets[rows].reshape(len(part), -1)
+            self.moments_ += moments * unit
         self.n_samples_seen_ += len(Z)
         self._solved = None
 
     def _output(self, Z: npt.ArrayLike) -> Array:
         validation.check_is_fitted(self)
         found = samples_of(self, Z, reset=False)
-        return cast(Array, found @ self.coef_.astype(found.dtype, copy=False))
+        unit = found.dtype.type(power_of_two(self.coef_))  # in single precision too
+        return cast(Array, found @ (self.coef_ / unit).astype(found.dtype, copy=False) * unit)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "gram_")

@@ -91,6 +91,7 @@ def cg(
     data, flat = targets_of(to_host(Y), operator.shape[0])
     check_iteration(rtol, maxiter, every)
     check_count("rank", 0 if rank is None else rank, 0)
+    check_count("seed", seed, 0)
     place = None if checkpoint is None else check_place(checkpoint)
     n, diagonal, start = operator.shape[0], operator.diagonal(), operator.passes
     value = ridge_of(ridge, relative, float(diagonal.mean()), operator.storage_dtype, n)

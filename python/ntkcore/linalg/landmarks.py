@@ -11,9 +11,10 @@ import numpy.typing as npt
 import scipy.linalg.blas
 
 from ntkcore.engine.device_arrays import to_host
+from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import pairs_in, progress_bar, tiles
 from ntkcore.linalg.cg import Problem, check_iteration, iterate
-from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
+from ntkcore.linalg.checks import INDEFINITE, check_matrix, single, square_kernel, targets_of
 from ntkcore.linalg.cholesky import factorise, lower_solve, solve_factorised
 from ntkcore.linalg.noise import check_ridge, noise_floor
 from ntkcore.linalg.operators import KernelOperator, as_operator
@@ -105,6 +106,7 @@ class LandmarkRegression:
         data, flat = targets_of(to_host(Y), n)
         check_ridge(ridge)
         check_iteration(rtol, maxiter, every)
+        check_count("seed", seed, 0)
         check_determined(n, m, ridge)
         if twice := repeated(inner):
             raise ValueError(
@@ -123,7 +125,7 @@ class LandmarkRegression:
         precondition = _inverse(system.gram(rows), ridge)
         del rows  # as large as all else
         run = iterate(problem, precondition, state, rtol, maxiter, every, False, callback)
-        if run.residuals.max() > rtol:
+        if not run.residuals.max() <= rtol:
             raise RuntimeError(
                 f"the residual is {run.residuals.max():.1e} after {run.done} iterations: raise"
                 " maxiter, rtol (rounding may allow no less) or the ridge"
@@ -189,16 +191,17 @@ class _Whitened:
     ) -> None:
         self.samples, self.progress = samples, progress
         self.shape = (len(inner), len(inner))
-        K = inner.astype(np.float64)
-        jitter = noise_floor(inner.dtype, len(K), float(K.diagonal().mean()))
-        K[np.diag_indices_from(K)] += jitter
-        try:
-            factorise(K)
-        except np.linalg.LinAlgError:
-            raise ValueError(
-                "K_mm is not positive definite: is it the kernel of the landmarks?"
-            ) from None
-        self._root, self._shift = K, ridge * jitter
+        jitter = noise_floor(inner.dtype, len(inner), float(inner.diagonal().mean()))
+        limit = INDEFINITE[single(inner.dtype)] * float(np.abs(inner.diagonal()).sum())
+        while (
+            root := _factor(inner, jitter)
+        ) is None:  # rounding is the larger, the lower the rank
+            jitter *= 10
+            if not 0 < jitter <= limit:
+                raise ValueError(
+                    "K_mm is not positive definite: is it the kernel of the landmarks?"
+                )
+        self._root, self._shift = root, ridge * jitter
 
     def _blocks(self) -> Iterator[tuple[slice, Any]]:
         """K_nm, where its tiles lie, some rows at a time."""
@@ -247,6 +250,19 @@ class _Whitened:
             whitened = lower_solve(self._root, B[i : i + self.samples.tile].T.astype(np.float64))
             out = scipy.linalg.blas.dsyrk(1.0, whitened, beta=1.0, c=out, overwrite_c=True)
         return cast(Array, out.T)  # BLAS fills the upper triangle in Fortran's order
+
+
+def _factor(K: Any, jitter: float) -> Array | None:
+    """The Cholesky factor of K + jitter I in the lower triangle of a new matrix, if there is
+    one.
+    """
+    out: Array = K.astype(np.float64)
+    out[np.diag_indices_from(out)] += jitter
+    try:
+        factorise(out)
+    except np.linalg.LinAlgError:
+        return None
+    return out
 
 
 def _inverse(gram: Array, ridge: float) -> Callable[[Array], Array]:

@@ -97,6 +97,7 @@ def rpcholesky(
         raise ValueError(f"rank {rank} is more than the kernel's {n} rows")
     check_ridge(ridge)
     check_share(tol, "tol, a share of the trace,")
+    check_count("seed", seed, 0)
     growing = _Growing(operator, rank, seed)
     start = growing.residual.sum()
     enough = max(tol, 10 * growing.eps) * start
