@@ -67,7 +67,7 @@ class Recurrent(Layer):
     >>> import ntkcore as nk
     >>> net = nk.Serial(nk.Recurrent(return_sequences=False), nk.Relu(), nk.Dense())
     >>> nk.kernel(net, [[[1.0], [0.0]]])
-    array([[1.]])
+    array([[0.75]])
     """
 
     activation: Layer = RELU
