@@ -62,7 +62,8 @@ def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
         raise TypeError(f"X must hold real numbers, not dtype {dtype}: dates have no kernel")
     if "y" in options:
         refuse_no_array(options["y"], "y")
-    if options.get("reset") is False and takes_graphs(net_of(model)):
+    graphs = hasattr(model, "net") and takes_graphs(net_of(model))
+    if graphs and options.get("reset") is False:
         # Graphs may have more nodes than those of `fit`.
         return check_array(X, dtype=PRECISIONS[::-1], allow_nd=True)
     return _validate_data(
