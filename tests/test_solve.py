@@ -265,7 +265,7 @@ def test_landmarks_of_low_rank_and_of_no_size():
     _, K, Y = problem(100)
     with (
         np.errstate(all="ignore"),
-        pytest.raises((RuntimeError, ValueError), match="nan|finite|positive"),
+        pytest.raises((RuntimeError, ValueError), match=r"nan|finite|positive"),
     ):
         LandmarkRegression(1e290 * K[:, :20], 1e290 * K[:20, :20], Y, 1e288)
 

@@ -154,10 +154,8 @@ class _Whitened:
         self.samples, self.progress = samples, progress
         self.shape = (len(inner), len(inner))
         jitter = noise_floor(inner.dtype, len(inner), float(inner.diagonal().mean()))
-        limit = INDEFINITE[single(inner.dtype)] * float(np.abs(inner.diagonal()).sum())
-        while (
-            root := _factor(inner, jitter)
-        ) is None:  # rounding is the larger, the lower the rank
+        limit = jitter * len(inner) ** 1.5 / 4  # n eps trace: rounding of a kernel of low rank
+        while (root := _factor(inner, jitter)) is None:
             jitter *= 10
             if not 0 < jitter <= limit:
                 raise ValueError(
