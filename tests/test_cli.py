@@ -168,7 +168,7 @@ def test_predict_and_spectrum(tmp_path):
     assert "of the trace" in here("spectrum", store, "--largest", "3").stdout
 
 
-def here(*arguments):
+def said(*arguments):
     """What a command says, in this process; its error is raised."""
     from typer.testing import CliRunner
 
@@ -184,14 +184,14 @@ def test_classes_of_a_store(files, tmp_path):
     labels, names = np.array(["b", "a", "b", "c", "a", "c"]), ("y.npy", "a.npz", "p.npy")
     y, out, predictions = (str(tmp_path / name) for name in names)
     np.save(y, labels)
-    lines = here("solve", files["k"], y, out[:-4], "--ridge", "1e-6", "--landmarks", "6")
+    lines = said("solve", files["k"], y, out[:-4], "--ridge", "1e-6", "--landmarks", "6")
     lines = lines.splitlines()
     assert "6 points, 6 landmarks: the restricted problem" in lines[0]
     assert lines[-2].startswith("the restricted problem of 6 landmarks to a residual of 1.0e-06")
     assert lines[-1] == f"the coefficients: {out}"
-    assert "6 predictions" in here("predict", files["k"], out, files["x"], predictions)
+    assert "6 predictions" in said("predict", files["k"], out, files["x"], predictions)
     assert np.load(predictions).tolist() == labels.tolist()
-    assert here("predict", files["k"], f"{out}:coefficients", files["x"], predictions)
+    assert said("predict", files["k"], f"{out}:coefficients", files["x"], predictions)
     assert np.load(predictions).shape == (6, 3)
 
 
@@ -209,7 +209,7 @@ def test_classes_of_a_store(files, tmp_path):
 def test_options_of_solve(options, error, words, files, tmp_path):
     np.save(tmp_path / "y.npy", np.arange(6) % 3)
     with pytest.raises(error, match=words):
-        here("solve", files["k"], str(tmp_path / "y.npy"), files["out"], *options.split())
+        said("solve", files["k"], str(tmp_path / "y.npy"), files["out"], *options.split())
 
 
 def test_run(tmp_path):

@@ -14,7 +14,7 @@ from ntkcore.engine.device_arrays import to_host
 from ntkcore.engine.inputs import check_count
 from ntkcore.engine.tiles import pairs_in, progress_bar, tiles
 from ntkcore.linalg.cg import Problem, check_iteration, iterate
-from ntkcore.linalg.checks import INDEFINITE, check_matrix, single, square_kernel, targets_of
+from ntkcore.linalg.checks import check_matrix, square_kernel, targets_of
 from ntkcore.linalg.cholesky import factorise, lower_solve, solve_factorised
 from ntkcore.linalg.noise import check_ridge, noise_floor
 from ntkcore.linalg.operators import KernelOperator, as_operator
@@ -192,10 +192,8 @@ class _Whitened:
         self.samples, self.progress = samples, progress
         self.shape = (len(inner), len(inner))
         jitter = noise_floor(inner.dtype, len(inner), float(inner.diagonal().mean()))
-        limit = INDEFINITE[single(inner.dtype)] * float(np.abs(inner.diagonal()).sum())
-        while (
-            root := _factor(inner, jitter)
-        ) is None:  # rounding is the larger, the lower the rank
+        limit = jitter * len(inner) ** 1.5 / 4  # n eps trace: rounding of a kernel of low rank
+        while (root := _factor(inner, jitter)) is None:
             jitter *= 10
             if not 0 < jitter <= limit:
                 raise ValueError(
