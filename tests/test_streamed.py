@@ -32,8 +32,19 @@ def mapped_double(x, folder):
     return mapped(x.astype("f8"), folder)
 
 
+def of_hdf5(x, folder):
+    """A chunked dataset of h5py's, where that is installed."""
+    h5py = pytest.importorskip("h5py", reason="no h5py: HDF5 is tested by a stand-in only")
+    return h5py.File(folder / "x.h5", "w").create_dataset("x", data=x, chunks=(50, 4))
+
+
+def of_hdf5_in_one_piece(x, folder):
+    h5py = pytest.importorskip("h5py", reason="no h5py: HDF5 is tested by a stand-in only")
+    return h5py.File(folder / "x.h5", "w").create_dataset("x", data=x)
+
+
 class Hdf5:
-    """h5py reads rising numbers only, each once."""
+    """A stand-in: like h5py it reads rising numbers only, each once."""
 
     chunks = (50, 4)
 
@@ -49,7 +60,7 @@ class Hdf5:
         return self.x[rows]
 
 
-KINDS = [of_zarr, of_dask, mapped, mapped_double, Hdf5]
+KINDS = [of_zarr, of_dask, mapped, mapped_double, of_hdf5, of_hdf5_in_one_piece, Hdf5]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,6 +100,13 @@ def test_what_is_wrong_is_said_before_any_work(kind, wrong, words, tmp_path, mon
     monkeypatch.setattr("ntkcore.engine.streamed.PANEL", 80)  # numbers: 20 rows
     with pytest.raises(ValueError, match=words):
         nk.MatrixFree(NET, kind(wrong(X).astype("f4"), tmp_path), dtype="f4")
+
+
+def test_a_kernel_in_hdf5(tmp_path):
+    K = nk.kernel(NET, X)
+    stored = nk.Stored(of_hdf5(K, tmp_path), symmetric=False)
+    assert_close(stored @ Y, K.astype(float) @ Y, 1e-12)
+    assert np.array_equal(stored.rows([7, 3, 110, 3]), K[[7, 3, 110, 3]])
 
 
 def test_values_beyond_the_range(tmp_path):

@@ -52,8 +52,8 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Only its number of columns and its dtype matter: the first batch of a stream will do.
+        X : array-like of shape (n_samples, n_features) or (n_samples, height, width, channels)
+            Only the shape of a sample and the dtype matter: the first batch of a stream will do.
         y : ignored
 
         Returns
@@ -130,7 +130,7 @@ class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
 
 class NTKFeatures(_Features):
-    """Random features of the NTK of a fully connected ReLU network.
+    """Random features of the NTK of a ReLU network, fully connected or of convolutions.
 
     Their inner products approximate the kernel, ``Z @ Z.T`` ~ ``kernel(net, x)``, with an error
     that falls as 1/sqrt(n_components): a linear model on them is kernel regression at a cost linear
@@ -141,7 +141,8 @@ class NTKFeatures(_Features):
     ----------
     net : Layer, default=None
         The network: Dense layers in the NTK parameterization, and Relu, LeakyRelu, ABRelu or Abs
-        between them. None: ``mlp(depth, W_std, b_std)``. All others are refused.
+        between them; of images (or sequences, volumes) also Conv, AvgPool, SumPool, Flatten,
+        GlobalAvgPool and GlobalSumPool. None: ``mlp(depth, W_std, b_std)``. All others are refused.
     depth : int, default=3
         Hidden ReLU layers, if ``net`` is None.
     W_std, b_std : float, default=sqrt(2) and 0.1
@@ -174,6 +175,12 @@ class NTKFeatures(_Features):
     n_components/8. Inputs are features themselves where there are at most half as many, else they
     are projected. Memory of a batch grows as n_components, time as its square.
 
+    Images have features at every pixel, whose cost is linear in pixels. A convolution joins those
+    of its window: in full while they fit (and always of the few columns that weigh most), else by
+    a sum with random signs, which is unbiased; hidden layers have n_components/4 columns, at least
+    256. The relative error of 3 convolutions on 8x8 digits (W_std=sqrt(2), no biases): with global
+    average pooling 1.0 % with 2048 features, 0.4 % with 8192; flattened 5.3 % and 2.0 %.
+
     A small error of the kernel does not mean that regression is as good: it sees as many directions
     as there are features. See `ntkcore.fit` with ``n_landmarks`` for another way to many samples,
     which takes any network.
@@ -181,7 +188,7 @@ class NTKFeatures(_Features):
     References
     ----------
     Zandieh et al. 2021, "Scaling neural tangent kernels via sketching and random features",
-    algorithms 1 and 2 and lemma 1 (TensorSRHT: Ahle et al. 2020).
+    algorithms 1 and 2, lemma 1 (TensorSRHT: Ahle et al. 2020), and the section on convolutions.
 
     Examples
     --------
@@ -199,7 +206,7 @@ class NTKFeatures(_Features):
 
 
 class NNGPFeatures(_Features):
-    """Random features of the NNGP kernel of a fully connected ReLU network.
+    """Random features of the NNGP kernel of a ReLU network, fully connected or of convolutions.
 
     Parameters
     ----------
@@ -217,9 +224,13 @@ class NNGPFeatures(_Features):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from ntkcore import cntk
     >>> from ntkcore.estimators import NNGPFeatures
     >>> NNGPFeatures(depth=1, n_components=100).fit_transform([[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 100)
+    >>> NNGPFeatures(cntk(2), n_components=100).fit_transform(np.ones((3, 5, 5, 1))).shape
+    (3, 100)
     """
 
     _get = "nngp"
