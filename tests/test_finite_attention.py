@@ -16,6 +16,15 @@ D, B, R, GAP = nk.Dense(), nk.Dense(1.2, 0.3), nk.Relu(), nk.GlobalAvgPool()
 MASKED = nk.MaskedInput()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def outputs(net, x, width=8, **options):
     module = to_torch(net, width, input_shape=x.shape[1:], dtype="float64", **options)
     return module, module(torch.tensor(x)).detach().numpy()
