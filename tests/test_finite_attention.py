@@ -214,7 +214,7 @@ def test_all_kernels_are_the_limits(name):
     if name.startswith("attention, ") and isinstance(net.layers[0], nk.GlobalSelfAttention):
         net = nk.Serial(B, *net.layers)  # embeddings have as many channels as what they join
     net = nk.Serial(*net.layers, D) if net.layers[-1] != D else net
-    scatters(net, data_of(net, 3, shape), 192, 24, errors=3.5, largest=0.3)
+    scatters(net, data_of(net, 3, shape), 192, 24, largest=0.3)
 
 
 @pytest.mark.slow
