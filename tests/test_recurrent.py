@@ -375,3 +375,21 @@ def test_the_finite_network_by_hand():
             h = 1.3 / 7**0.5 * W @ phi + 0.9 / 3**0.5 * U @ features + 0.4 * b
             total += h / 5
         assert np.abs(1.1 / 7**0.5 * v @ total - found).max() < 1e-14
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_finite_network_does_not_see_padding(last):
+    """phi(0) = 1: without the mask the state would move before the sequence begins."""
+    torch = pytest.importorskip("torch")
+    from ntkcore.finite import to_torch
+
+    readout = nk.Identity() if last else nk.GlobalAvgPool()
+    layers = (nk.Recurrent(nk.Cos(), b_std=0.4, return_sequences=not last), readout, nk.Dense())
+    sequence = np.random.default_rng(0).standard_normal((3, 2))
+    packed = nk.pack_sequences([sequence], length=7, align="right")
+    masked, plain = (
+        to_torch(nk.Serial(*first, *layers), 7, input_shape=shape, dtype="float64")
+        for first, shape in (((nk.MaskedInput(),), packed.shape[1:]), ((), (3, 2)))
+    )
+    found = masked(torch.tensor(packed)), plain(torch.tensor(sequence[None]))
+    assert float((found[0] - found[1]).detach().abs().max()) < 1e-13

@@ -40,6 +40,19 @@ class Drop(Module):
         return x[:, : -self.count]
 
 
+class Read(Module):
+    """A layer that sees what is in use, and leaves a vector."""
+
+    def __init__(self, module: Module, count: int) -> None:
+        super().__init__()
+        self.module, self.count = module, count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, channels, …) to (samples, channels')."""
+        y: Tensor = self.module(x[:, : -self.count], x[:, -self.count :])
+        return y
+
+
 class Beside(Module):
     """A layer of features; ``middle`` positions are those in the middle of its windows, whose
     outputs have the axes ``image`` (None: positions stay).

@@ -92,6 +92,8 @@ class Maker:
         if isinstance(layer, images.Flatten) and signal.image:
             return beside.Flatten(count), replace(after, beside=math.prod(signal.image))
         pointwise = isinstance(layer, (activations.Activation, specs.Dropout, specs.Identity))
+        if after.image is None and hasattr(module, "sees"):
+            return beside.Read(module, count), after
         if after.image is None and not pointwise:
             return torch.nn.Sequential(beside.Drop(count), module), after
         middle = _middle(layer, signal.image) if signal.image else None

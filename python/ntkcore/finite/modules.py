@@ -104,20 +104,25 @@ class Conv(Affine):
 
 
 class Recurrent(torch.nn.Module):
-    """States h = W phi(h) + U x + b, one position after another, from 0 on; all of them,
-    or the last.
+    """States h = W phi(h) + U x + b, one position after another, from 0 on, and 0 where masked; all
+    of them, or the last.
     """
+
+    sees = True  # what is in use
 
     def __init__(self, inputs: Dense, states: Dense, phi: torch.nn.Module, last: bool) -> None:
         super().__init__()
         self.inputs, self.states, self.phi, self.last = inputs, states, phi, last
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(samples, in, positions) to (samples, out, positions), or (samples, out)."""
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(samples, in, positions) and (samples, 1, positions), 1 where in use, to (samples, out,
+        positions), or (samples, out).
+        """
         driven = self.inputs(x)
+        used = torch.ones_like(driven[:, :1]) if seen is None else seen[:, :1]
         h, all_h = torch.zeros_like(driven[..., 0]), []
-        for step in driven.unbind(-1):
-            h = self.states(self.phi(h)) + step
+        for step, keep in zip(driven.unbind(-1), used.unbind(-1), strict=True):
+            h = (self.states(self.phi(h)) + step) * keep
             all_h.append(h)
         return h if self.last else torch.stack(all_h, -1)
 
