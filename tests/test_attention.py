@@ -380,3 +380,12 @@ def test_json():
     x = draw(2, 4, 2)
     a, b = (nk.kernel(nk.Serial(B, layer, GAP), x) for layer in (named, own))
     assert relative_error(a, b) < 1e-14
+
+
+def test_samples_masked_as_a_whole_are_refused_whoever_packed_them():
+    net = nk.transformer(1, masked=True)
+    x = np.ones((3, 4, 3))
+    x[1, :, -1] = 0
+    for call in (nk.kernel, nk.kernel_diag, lambda *a: nk.kernel(net, x[:1], x)):
+        with pytest.raises(ValueError, match="sample 1 has no position in use"):
+            call(net, x)

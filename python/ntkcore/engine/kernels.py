@@ -21,6 +21,7 @@ from ntkcore.engine.inputs import (
     thread_count,
 )
 from ntkcore.engine.jobs import Job
+from ntkcore.engine.packing import check_packed
 from ntkcore.engine.scales import check_finite, near_one, range_of, scale_back
 from ntkcore.engine.tiles import one_blas_thread
 from ntkcore.engine.vectors import check_variances
@@ -255,6 +256,8 @@ def program_for(
 ) -> Any:
     """`lower`, of what was lowered lately not again; for these data, where a table needs them."""
     cached = _lowered if isinstance(net, Layer) else _lowered.__wrapped__
+    if isinstance(net, Layer):
+        check_packed(net, *data)
     asked = (None if given is None else tuple(given) for given in (depths, pool_windows))
     if not (isinstance(net, Layer) and net.tabulated):
         return cached(net, data[0].shape[1:], wants_ntk, *asked, None)

@@ -17,6 +17,9 @@ from ntkcore.engine.inputs import (
     real_array,
     size_text,
 )
+from ntkcore.specs.beside import GraphInput, MaskedInput
+from ntkcore.specs.layers import Layer
+from ntkcore.specs.lowering import flat
 
 Graph = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 WEIGHTS = ("uniform", "degree", "symmetric", "given")
@@ -74,11 +77,7 @@ def pack_sequences(
                 "pack_sequences: a mask belongs to samples of one shape, not to a list"
             )
         x, seen = _padded([_matrix(s, f"sequence {i}") for i, s in enumerate(sequences)], length)
-    empty = ~seen.reshape(len(seen), -1).any(axis=1)
-    if empty.any():
-        raise ValueError(
-            f"pack_sequences: sample {int(np.argmax(empty))} has no position in use: drop it"
-        )
+    _refuse_empty(seen.reshape(len(seen), -1).any(axis=1), "pack_sequences")
     if align == "right":
         x, seen = _to_the_right(x, seen)
     return np.concatenate([np.where(seen[..., None], x, 0), seen[..., None]], -1, dtype=x.dtype)
@@ -190,6 +189,25 @@ def _to_the_right(x: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDA
     at = (np.arange(size) - behind[:, None]) % size
     moved: Array = np.take_along_axis(x, at[..., None], 1)
     return moved, np.take_along_axis(seen, at, 1)
+
+
+def check_packed(net: Layer, *data: Array | None) -> None:
+    """ValueError for a sample of a network of masked data without any position in use."""
+    first = next(iter(flat(net)), None)
+    if not isinstance(first, (MaskedInput, GraphInput)):
+        return
+    for x in data:
+        if x is None or x.ndim < 3:
+            continue
+        beside = first.channels(x.shape[1:-1])
+        if beside < x.shape[-1]:  # else `lower` says what is wrong
+            _refuse_empty((x[..., -beside] != 0).reshape(len(x), -1).any(axis=1), "the data")
+
+
+def _refuse_empty(used: Any, name: str) -> None:
+    if not used.all():
+        i = int(used.argmin())
+        raise ValueError(f"{name}: sample {i} has no position in use: drop it")
 
 
 def _is_one_array(x: Any) -> bool:

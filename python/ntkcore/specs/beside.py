@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ntkcore.specs.layers import Layer, Signal, single
 from ntkcore.specs.program import Builder, Value
+from ntkcore.specs.windows import Shape
 
 
 class _Input(Layer, abstract=True):
@@ -17,6 +18,10 @@ class _Input(Layer, abstract=True):
 
     pattern: ClassVar[bool] = False
     packed_by: ClassVar[str]
+
+    def channels(self, positions: Shape) -> int:
+        """How many follow the features of samples with these axes of positions."""
+        return 1 + (math.prod(positions) if self.pattern else 0)
 
     def lower(self, builder: Builder, value: Signal) -> Value:
         value = single(self, builder, value)
@@ -26,7 +31,7 @@ class _Input(Layer, abstract=True):
             raise builder.error(
                 self, "the data are vectors: samples must have shape (positions, channels)"
             )
-        beside = 1 + (math.prod(value.image) if self.pattern else 0)
+        beside = self.channels(value.image)
         if value.shape[-1] <= beside:
             raise builder.error(
                 self,
