@@ -69,11 +69,11 @@ clean:  ## remove the environment, builds and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The installed package is a copy, rebuilt when a source changes; CMake's build folder stays, so that is quick.
-# The demonstration runs on the CPU: it does not wait for nvcc.
+# The demonstration runs on the CPU: it does not wait for nvcc. What developers install holds what tests need.
 FLAGS_all := -C cmake.define.NTKCORE_CUDA=OFF
 $(VENV)/installed-%: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/pip install --quiet ".[$*]" $(FLAGS_$*)
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(VENV)/installed-test)
 
 # The linters read the sources, so they need the environment but no rebuild.
 $(VENV)/tools: $(VENV)/bin/python pyproject.toml
