@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import (
+    PANEL,
     PRECISIONS,
     Array,
     as_array,
@@ -17,6 +19,8 @@ from ntkcore.engine.inputs import (
     real_array,
     size_text,
 )
+from ntkcore.specs.beside import GraphInput, MaskedInput
+from ntkcore.specs.lowering import flat
 
 Graph = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 WEIGHTS = ("uniform", "degree", "symmetric", "given")
@@ -167,6 +171,44 @@ def of_one_size(a: Array, b: Array) -> tuple[Array, Array]:
         )
     nodes = max(a.shape[1], b.shape[1])
     return _padded_graphs(a, nodes), _padded_graphs(b, nodes)
+
+
+def check_packed(net: Any, *data: Any) -> None:
+    """ValueError where a network begins with `MaskedInput` or `GraphInput`, but what should say
+    which positions are in use does not, or says that of a sample none is.
+    """
+    layer = next(iter(flat(net)), None)
+    if not isinstance(layer, (MaskedInput, GraphInput)):
+        return
+    given = [(x, f"x{i}: sample") for i, x in enumerate(data, 1) if x is not None]
+    for x, name in given:
+        at = x.shape[-1] - 1 - (math.prod(x.shape[1:-1]) if layer.pattern else 0)
+        for first, seen in _panels(x, at):
+            _check_seen(layer, name, at, first, seen)
+
+
+def _panels(x: Any, channel: int) -> Iterator[tuple[int, Any]]:
+    """That channel of all samples, (some samples, positions), and the number of the first."""
+    step = max(1, PANEL // math.prod(x.shape[1:]))
+    for first in range(0, len(x), step):
+        some = x[first : first + step][..., channel]
+        yield first, some.reshape(len(some), -1)
+
+
+def _check_seen(layer: Any, name: str, channel: int, first: int, seen: Any) -> None:
+    other = ((seen != 0) & (seen != 1)).any(axis=1)
+    if bool(other.any()):
+        raise ValueError(
+            f"{name} {first + int(other.argmax())} holds other values than 1 (in use) and 0"
+            f" (masked) in channel {channel}, which {layer!r} takes for the mask of positions: most"
+            f" likely the data were not packed by {layer.packed_by}"
+        )
+    empty = (seen == 0).all(axis=1)
+    if bool(empty.any()):
+        raise ValueError(
+            f"{name} {first + int(empty.argmax())} has no position in use, by the mask in channel"
+            f" {channel}: drop it"
+        )
 
 
 def _padded_graphs(packed: Array, nodes: int) -> Array:
