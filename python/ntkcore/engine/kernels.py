@@ -254,15 +254,18 @@ def program_for(
     depths: Sequence[int] | None = None,
     pool_windows: Sequence[PoolWindow] | None = None,
 ) -> Any:
-    """`lower`, of what was lowered lately not again; for these data, where a table needs them."""
+    """`lower`, of what was lowered lately not again; for these data, where a table needs them.
+    ValueError where the network reads a mask that they do not hold.
+    """
     cached = _lowered if isinstance(net, Layer) else _lowered.__wrapped__
-    if isinstance(net, Layer):
-        check_packed(net, *data)
     asked = (None if given is None else tuple(given) for given in (depths, pool_windows))
     if not (isinstance(net, Layer) and net.tabulated):
-        return cached(net, data[0].shape[1:], wants_ntk, *asked, None)
-    with one_blas_thread:  # products for tables are slim
-        return cached(net, data[0].shape[1:], wants_ntk, *asked, range_of(*data))
+        program = cached(net, data[0].shape[1:], wants_ntk, *asked, None)
+    else:
+        with one_blas_thread:  # products for tables are slim
+            program = cached(net, data[0].shape[1:], wants_ntk, *asked, range_of(*data))
+    check_packed(net, *data)
+    return program
 
 
 @functools.lru_cache(maxsize=32)

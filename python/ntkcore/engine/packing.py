@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntkcore.engine.inputs import (
+    PANEL,
     PRECISIONS,
     Array,
     as_array,
@@ -18,7 +19,6 @@ from ntkcore.engine.inputs import (
     size_text,
 )
 from ntkcore.specs.beside import GraphInput, MaskedInput
-from ntkcore.specs.layers import Layer
 from ntkcore.specs.lowering import flat
 
 Graph = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -77,7 +77,11 @@ def pack_sequences(
                 "pack_sequences: a mask belongs to samples of one shape, not to a list"
             )
         x, seen = _padded([_matrix(s, f"sequence {i}") for i, s in enumerate(sequences)], length)
-    _refuse_empty(seen.reshape(len(seen), -1).any(axis=1), "pack_sequences")
+    empty = ~seen.reshape(len(seen), -1).any(axis=1)
+    if empty.any():
+        raise ValueError(
+            f"pack_sequences: sample {int(np.argmax(empty))} has no position in use: drop it"
+        )
     if align == "right":
         x, seen = _to_the_right(x, seen)
     return np.concatenate([np.where(seen[..., None], x, 0), seen[..., None]], -1, dtype=x.dtype)
@@ -168,6 +172,44 @@ def of_one_size(a: Array, b: Array) -> tuple[Array, Array]:
     return _padded_graphs(a, nodes), _padded_graphs(b, nodes)
 
 
+def check_packed(net: Any, *data: Any) -> None:
+    """ValueError where a network begins with `MaskedInput` or `GraphInput`, but what should say
+    which positions are in use does not, or says that of a sample none is.
+    """
+    layer = next(iter(flat(net)), None)
+    if not isinstance(layer, (MaskedInput, GraphInput)):
+        return
+    given = [(x, f"x{i}: sample") for i, x in enumerate(data, 1) if x is not None]
+    for x, name in given:
+        at = x.shape[-1] - layer.channels(x.shape[1:-1])
+        for first, seen in _panels(x, at):
+            _check_seen(layer, name, at, first, seen)
+
+
+def _panels(x: Any, channel: int) -> Iterator[tuple[int, Any]]:
+    """That channel of all samples, (some samples, positions), and the number of the first."""
+    step = max(1, PANEL * len(x) // x.size)
+    for first in range(0, len(x), step):
+        some = x[first : first + step][..., channel]
+        yield first, some.reshape(len(some), -1)
+
+
+def _check_seen(layer: Any, name: str, channel: int, first: int, seen: Any) -> None:
+    other = ((seen != 0) & (seen != 1)).any(axis=1)
+    if bool(other.any()):
+        raise ValueError(
+            f"{name} {first + int(other.argmax())} holds other values than 1 (in use) and 0"
+            f" (masked) in channel {channel}, which {layer!r} takes for the mask of positions: most"
+            f" likely the data were not packed by {layer.packed_by}"
+        )
+    empty = (seen == 0).all(axis=1)
+    if bool(empty.any()):
+        raise ValueError(
+            f"{name} {first + int(empty.argmax())} has no position in use, by the mask in channel"
+            f" {channel}: drop it"
+        )
+
+
 def _padded_graphs(packed: Array, nodes: int) -> Array:
     n, size, channels = packed.shape
     if size == nodes:
@@ -189,25 +231,6 @@ def _to_the_right(x: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDA
     at = (np.arange(size) - behind[:, None]) % size
     moved: Array = np.take_along_axis(x, at[..., None], 1)
     return moved, np.take_along_axis(seen, at, 1)
-
-
-def check_packed(net: Layer, *data: Array | None) -> None:
-    """ValueError for a sample of a network of masked data without any position in use."""
-    first = next(iter(flat(net)), None)
-    if not isinstance(first, (MaskedInput, GraphInput)):
-        return
-    for x in data:
-        if x is None or x.ndim < 3:
-            continue
-        beside = first.channels(x.shape[1:-1])
-        if beside < x.shape[-1]:  # else `lower` says what is wrong
-            _refuse_empty((x[..., -beside] != 0).reshape(len(x), -1).any(axis=1), "the data")
-
-
-def _refuse_empty(used: Any, name: str) -> None:
-    if not used.all():
-        i = int(used.argmin())
-        raise ValueError(f"{name}: sample {i} has no position in use: drop it")
 
 
 def _is_one_array(x: Any) -> bool:

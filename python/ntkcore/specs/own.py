@@ -80,7 +80,8 @@ class OwnBuilder(Builder):
         if attention.mechanism == "softmax":  # means
             return value
         most = scale * value.variance + (0.0 if grid is None else float(np.abs(grid).max()))
-        return self._grown(value, (math.prod(value.image) * most) ** 2)
+        reads = math.prod(value.image) * most
+        return self._grown(value, reads * reads)
 
     def embed(self, value: Value, weight: float, grid: Matrix) -> Value:
         self._put("embed", value, params=(weight, weight, 0, 0), table=self._grid(grid))
