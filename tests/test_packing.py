@@ -78,8 +78,8 @@ def test_lengths_that_are_none(data, length):
 def test_lists_of_graphs_in_ridge_models():
     graphs = [(np.ones((n, 1)), np.eye(n, k=1) + np.eye(n, k=-1)) for n in (2, 3, 4)]
     model = nk.estimators.NTKRegressor(nk.gntk(1))
-    with pytest.raises(ValueError, match="not a list of pairs.*GraphKernel"):
+    with pytest.raises(ValueError, match="not a list of pairs"):
         model.fit(graphs, [0, 1, 2])
     model.fit(nk.pack_graphs(graphs), [0, 1, 2])
-    with pytest.raises(ValueError, match="not a list of pairs.*GraphKernel"):
+    with pytest.raises(ValueError, match="not a list of pairs"):
         model.predict(graphs)
