@@ -36,8 +36,9 @@ def test_masks_that_are_none(kind, changes, words, monkeypatch):
         nk.kernel(net, wrong)
     with pytest.raises(ValueError, match="x2: " + words):
         nk.kernel(net, right, wrong)
-    with pytest.raises(ValueError, match="x1: " + words):
-        nk.kernel_diag(net, wrong)
+    for call in (nk.kernel_diag, nk.plan):
+        with pytest.raises(ValueError, match="x1: " + words):
+            call(net, wrong)
 
 
 def test_a_network_that_does_not_fit_is_refused_first():
@@ -51,3 +52,34 @@ def test_bounds_beyond_all_numbers():
     x = np.full((2, 5, 1), 0.2**0.5)
     net = nk.Serial(*(nk.GlobalSelfAttention(attention_mechanism="abs"),) * 12, GAP)
     np.testing.assert_allclose(nk.kernel(net, x, get="nngp"), 0.2, rtol=1e-9)
+
+
+def test_samples_of_one_shape_are_lengthened():
+    x = np.random.default_rng(0).standard_normal((3, 4, 2))
+    for align in ("left", "right"):
+        ours = nk.pack_sequences(x, length=6, align=align)
+        assert np.array_equal(ours, nk.pack_sequences(list(x), length=6, align=align))
+    assert np.array_equal(nk.pack_sequences(x, length=4), nk.pack_sequences(x))
+
+
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [
+        (np.ones((2, 4, 1)), 3),
+        (np.ones((2, 4, 4, 1)), 5),
+        *((data, n) for data in ([np.ones((4, 1))], np.ones((2, 4, 1))) for n in (7.5, "7", True)),
+    ],
+)
+def test_lengths_that_are_none(data, length):
+    with pytest.raises(ValueError, match="pack_sequences: length"):
+        nk.pack_sequences(data, length=length)
+
+
+def test_lists_of_graphs_in_ridge_models():
+    graphs = [(np.ones((n, 1)), np.eye(n, k=1) + np.eye(n, k=-1)) for n in (2, 3, 4)]
+    model = nk.estimators.NTKRegressor(nk.gntk(1))
+    with pytest.raises(ValueError, match="not a list of pairs"):
+        model.fit(graphs, [0, 1, 2])
+    model.fit(nk.pack_graphs(graphs), [0, 1, 2])
+    with pytest.raises(ValueError, match="not a list of pairs"):
+        model.predict(graphs)

@@ -63,6 +63,11 @@ def samples_of(model: Any, X: npt.ArrayLike, **options: Any) -> Any:
     if "y" in options:
         refuse_no_array(options["y"], "y")
     graphs = hasattr(model, "net") and takes_graphs(net_of(model))
+    if graphs and isinstance(X, (list, tuple)) and any(isinstance(pair, tuple) for pair in X):
+        raise ValueError(
+            f"X must be graphs packed by ntkcore.pack_graphs, not a {type(X).__name__} of pairs;"
+            " ntkcore.estimators.GraphKernel takes these, before a support vector machine"
+        )
     if graphs and options.get("reset") is False:
         # Graphs may have more nodes than those of `fit`.
         return check_array(X, dtype=PRECISIONS[::-1], allow_nd=True)

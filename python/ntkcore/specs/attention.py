@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntkcore.specs.layers import Layer, Signal, check_flag, check_number, single
+from ntkcore.specs.layers import Layer, Signal, check_flag, check_number, is_whole, single
 from ntkcore.specs.program import Attention, Builder, Matrix, Value
 from ntkcore.specs.windows import Shape
 
@@ -113,9 +113,10 @@ class GlobalSelfAttention(Layer):
     def __post_init__(self) -> None:
         for name in ("W_key_std", "W_query_std", "W_value_std", "W_out_std", "W_pos_emb_std"):
             check_number(self, name, minimum=0)
-        for name in ("b_std", "pos_emb_channels", "width"):
-            if getattr(self, name) is not None:
-                check_number(self, name, minimum=0)
+        if self.b_std is not None:
+            check_number(self, "b_std", minimum=0)
+        for name in ("pos_emb_channels", "width"):
+            self._check_channels(name)
         check_number(self, "pos_emb_p_norm", minimum=0)
         check_flag(self, "linear_scaling")
         check_flag(self, "val_pos_emb")
@@ -133,6 +134,13 @@ class GlobalSelfAttention(Layer):
                 "GlobalSelfAttention: no kernel is known of attention_mechanism="
                 f"{self.attention_mechanism!r} with linear_scaling=False, whose logits stay random:"
                 " use linear_scaling=True, or attention_mechanism='identity'"
+            )
+
+    def _check_channels(self, name: str) -> None:
+        count = getattr(self, name)
+        if count is not None and (not is_whole(count) or count < 1):
+            raise ValueError(
+                f"GlobalSelfAttention: {name} must be a positive number of channels, not {count!r}"
             )
 
     def _check_choice(self, name: str, choices: tuple[Any, ...]) -> None:

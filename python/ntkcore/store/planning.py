@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ntkcore.engine.backends import resolve
 from ntkcore.engine.inputs import Array, Get, check_data, kernel_names, size_text, thread_count
 from ntkcore.engine.kernels import kernel
+from ntkcore.engine.packing import check_packed
 from ntkcore.specs.layers import Layer
 
 TILES = (2048, 1024, 512, 256, 128, 64, 32, 16)
@@ -92,6 +93,7 @@ def estimate(
     backend: str,
 ) -> Plan:
     """`plan`, of arguments that were looked at."""
+    check_packed(net, a, b)
     n, m = len(a), len(a if b is None else b)
     per_pair = seconds_per_pair(net, a, names, backend)
     size = (
