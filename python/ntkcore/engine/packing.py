@@ -184,13 +184,9 @@ def check_packed(net: Any, *data: Any) -> None:
         return
     given = [(x, f"x{i}: sample") for i, x in enumerate(data, 1) if x is not None and x.ndim > 2]
     for x, name in given:
-<<<<<<< HEAD
         at = x.shape[-1] - layer.channels(x.shape[1:-1])
-=======
-        at = x.shape[-1] - 1 - (math.prod(x.shape[1:-1]) if layer.pattern else 0)
         if at < 1:
             return  # lowering says what is missing
->>>>>>> h-att20
         for first, seen in _panels(x, at):
             _check_seen(layer, name, at, first, seen)
 
