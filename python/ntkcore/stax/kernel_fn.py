@@ -22,7 +22,10 @@ from ntkcore.specs.program import Law, Value
 from ntkcore.specs.windows import Shape
 from ntkcore.stax.axes import Axes, axes_of
 from ntkcore.stax.composition import Given, field_of, inputs_of, values_of
-from ntkcore.stax.graphs import (
+from ntkcore.stax.kernel import Kernel, names_of, packed
+from ntkcore.stax.masks import masked, with_mask
+from ntkcore.stax.parts import Part
+from ntkcore.stax.patterns import (
     both_patterns,
     matrices_of,
     refuse_graphs,
@@ -30,9 +33,6 @@ from ntkcore.stax.graphs import (
     with_pattern,
     without_sums,
 )
-from ntkcore.stax.kernel import Kernel, names_of, packed
-from ntkcore.stax.masks import masked, with_mask
-from ntkcore.stax.parts import Part
 from ntkcore.stax.support import check_diagonals, refuse_masks
 
 
