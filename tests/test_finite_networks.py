@@ -59,6 +59,7 @@ POSITIONS = ["sequence, residual", "volume, pools", "four axes", "dilated", "loc
 POSITIONS += ["recurrent, flatten", "recurrent, gap of two"]
 POSITIONS += ["transposed, circular", "resized", "cropped", "a pixel", "mixed", "circular pool"]
 WIDER = {"concatenated", "flattened images", "a pixel"}  # whose draws scatter more
+WIDER |= {"recurrent, flatten", "recurrent, gap of two"}
 
 
 @pytest.mark.parametrize("name", [*NETS, *POSITIONS])

@@ -16,7 +16,7 @@ variances in float64, always do.
 
 from ntkcore.stax.attention import AttentionMechanism, GlobalSelfAttention, PositionalEmbedding
 from ntkcore.stax.combinators import Layer, batch, parallel, repeat, serial
-from ntkcore.stax.graphs import Aggregate
+from ntkcore.stax.graphs import Aggregate, AggregateImplementation
 from ntkcore.stax.kernel import Kernel
 from ntkcore.stax.kernel_fn import KernelFn
 from ntkcore.stax.layers import (
@@ -62,7 +62,6 @@ from ntkcore.stax.layers import (
     SumPool,
 )
 from ntkcore.stax.moving import Slice
-from ntkcore.stax.patterns import AggregateImplementation
 from ntkcore.stax.support import Padding
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,14 @@ from ntkcore.specs import beside, layers
 from ntkcore.stax.combinators import Layer
 from ntkcore.stax.kernel_fn import KernelFn
 from ntkcore.stax.parts import Placed
-from ntkcore.stax.patterns import AggregateImplementation, Summed
+from ntkcore.stax.patterns import Summed
+
+
+class AggregateImplementation(enum.Enum):
+    """How patterns are written; their names do as well."""
+
+    DENSE = "DENSE"
+    SPARSE = "SPARSE"
 
 
 def Aggregate(

@@ -1,8 +1,7 @@
-"""Patterns of graphs, as neural-tangents writes them, and the layer that takes them."""
+"""Patterns of data, which sums over neighbours take."""
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +17,6 @@ from ntkcore.stax.masks import Mask
 from ntkcore.stax.parts import Branches, Part, Placed, Series
 
 Array = npt.NDArray[np.float64]
-
-
-class AggregateImplementation(enum.Enum):
-    """How patterns are written; their names do as well."""
-
-    DENSE = "DENSE"
-    SPARSE = "SPARSE"
 
 
 @dataclass(frozen=True)
