@@ -328,7 +328,8 @@ def test_a_pending_extension_is_not_mistaken(tmp_path):
         with pytest.raises(ValueError, match=words):
             call()
     assert files(store) == before
-    result = chaos.command("solve", store, "y.npy", "a.npy")
+    np.save(tmp_path / "y.npy", np.zeros(20))
+    result = chaos.command("solve", store, tmp_path / "y.npy", tmp_path / "a.npy")
     assert "not finished" in result.stderr
     extend(store, x[20:40])
     build(NET, x[:40], tmp_path / "whole.zarr", tile=16)

@@ -99,9 +99,9 @@ def gcn_kernel(
     >>> import ntkcore as nk
     >>> path = np.eye(3, k=1) + np.eye(3, k=-1)
     >>> nk.gcn_kernel(np.ones((3, 1)), path, 1, "nngp", weights="degree")
-    array([[4., 4., 4.],
-           [4., 4., 4.],
-           [4., 4., 4.]])
+    array([[2., 2., 2.],
+           [2., 2., 2.],
+           [2., 2., 2.]])
     """
     names = kernel_names(get)
     if not is_whole(depth) or depth < 0:
