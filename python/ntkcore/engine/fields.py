@@ -243,7 +243,7 @@ class _Run:
         if op.kind == "mix":
             return fields_own.mixed(field, op.matrix, op.params, grid)
         assert grid is not None
-        return fields_own.embedded(field, op.params[0], grid)
+        return field.each(lambda m: m + op.params[0] * grid)
 
     def move_masks(self, field: Field, source: Any) -> Field:
         """Each from a position, or from all that a matrix, by its number, gives weight to: masked

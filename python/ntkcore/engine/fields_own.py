@@ -32,14 +32,6 @@ def mixed(field: AnyField, mechanism: str, params: Sequence[float], grid: Array 
     return replace(field, nngp=both(field.nngp), ntk=both(field.ntk), own1=own1, own2=own2)
 
 
-def embedded(field: AnyField, weight: float, grid: Array) -> AnyField:
-    """K, T <- K, T + weight R."""
-    added = weight * grid
-    ntk = None if field.ntk is None else field.ntk + added
-    own2 = None if field.own2 is None else field.own2 + added
-    return replace(field, nngp=field.nngp + added, ntk=ntk, own1=field.own1 + added, own2=own2)
-
-
 def related(field: AnyField, other: AnyField) -> AnyField:
     """K, T <- s K, s' K + s (T + 4 K), s = sum K K2, s' = sum K2 T + K T2."""
 

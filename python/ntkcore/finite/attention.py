@@ -14,6 +14,20 @@ from ntkcore.specs.attention import GlobalSelfAttention
 from ntkcore.specs.program import Matrix
 
 
+def weights_of(mechanism: str, logits: Tensor) -> Tensor:
+    """What a mechanism makes of logits (…, positions)."""
+    if mechanism == "softmax":
+        return torch.softmax(logits, -1)
+    by_name = {"relu": torch.relu, "abs": torch.abs}
+    return by_name[mechanism](logits) if mechanism in by_name else logits
+
+
+def root_of(covariance: Matrix) -> Tensor:
+    """L with L L' the covariance, float64."""
+    values, vectors = np.linalg.eigh(covariance)
+    return torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0)))
+
+
 class Positions(Affine):
     """Random embeddings of positions, with covariance std^2 R between positions: an input layer,
     whose inputs are the rows of a root of R.
@@ -22,9 +36,7 @@ class Positions(Affine):
     def __init__(self, channels: int, covariance: Matrix, std: float, abc: ABC) -> None:
         size = len(covariance)
         super().__init__((channels, size), 1, (std * math.sqrt(size), None), "input", False, abc)
-        values, vectors = np.linalg.eigh(covariance)
-        root = torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0)))
-        self.register_buffer("root", root, persistent=False)
+        self.register_buffer("root", root_of(covariance), persistent=False)
 
     def forward(self) -> Tensor:
         """(channels, positions)."""
@@ -104,8 +116,6 @@ class SelfAttention(torch.nn.Module):
             if mask is not None:
                 hidden = (mask == 0)[:, None, None]
                 logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
-            return torch.softmax(logits, -1)
-        if mask is not None:
+        elif mask is not None:
             logits = logits * mask[:, None, None]
-        by_name = {"relu": torch.relu, "abs": torch.abs}
-        return by_name[self.mechanism](logits) if self.mechanism in by_name else logits
+        return weights_of(self.mechanism, logits)

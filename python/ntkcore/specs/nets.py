@@ -12,6 +12,14 @@ from ntkcore.specs.layers import Dense, Layer, Serial
 HE = 2**0.5
 
 
+def head_of(net: str, head: str) -> Layer:
+    """The read-out of this name; ValueError for another one."""
+    heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
+    if head not in heads:
+        raise ValueError(f"{net}: head must be 'gap' or 'flatten', not {head!r}")
+    return heads[head]
+
+
 def mlp(
     depth: int, W_std: float = HE, b_std: float | None = None, activation: Layer | None = None
 ) -> Serial:
@@ -74,11 +82,8 @@ def cntk(depth: int, head: str = "gap", W_std: float = HE, b_std: float | None =
     >>> kernel(cntk(2), np.ones((3, 4, 4, 1))).shape
     (3, 3)
     """
-    heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
-    if head not in heads:
-        raise ValueError(f"cntk: head must be 'gap' or 'flatten', not {head!r}")
     conv = Conv((3, 3), (1, 1), "SAME", W_std, b_std)
-    return Serial(*(conv, Relu()) * depth, heads[head], Dense(W_std, b_std))
+    return Serial(*(conv, Relu()) * depth, head_of("cntk", head), Dense(W_std, b_std))
 
 
 def myrtle(depth: int, W_std: float = HE, b_std: float | None = None) -> Serial:

@@ -108,9 +108,7 @@ class OwnBuilder(Builder):
 
     def recur(self, value: Value, dual: str, params: Sequence[float], weight: float) -> Value:
         positions, constants = math.prod(value.image), (*map(float, params), 0.0, 0.0, 0.0)[:3]
-        self._full_ops.append(
-            FullOp("recur", dual, value.slot, 0, (*constants, weight), positions, mask=value.mask)
-        )
+        self._put("recur", value, dual=dual, params=(*constants, weight))
         before, state = -1.0, 0.0
         for _ in range(positions):
             if state == before or not math.isfinite(state):
@@ -128,6 +126,7 @@ class OwnBuilder(Builder):
         kind: str,
         value: Value,
         *,
+        dual: str = "",
         other: int = 0,
         params: Sequence[float] = NOTHING,
         table: int = 0,
@@ -135,7 +134,7 @@ class OwnBuilder(Builder):
     ) -> None:
         positions = math.prod(value.image)
         self._full_ops.append(
-            FullOp(kind, "", value.slot, other, params, positions, table, value.mask, matrix)
+            FullOp(kind, dual, value.slot, other, params, positions, table, value.mask, matrix)
         )
 
     def _grid(self, grid: Matrix) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 from ntkcore.specs.activations import Relu
 from ntkcore.specs.attention import GlobalSelfAttention
 from ntkcore.specs.beside import MaskedInput
 from ntkcore.specs.branches import Residual
-from ntkcore.specs.convolutions import Conv, Flatten, GlobalAvgPool
-from ntkcore.specs.layers import Dense, Layer, LayerNorm, Serial
-from ntkcore.specs.nets import HE
+from ntkcore.specs.convolutions import Conv, GlobalAvgPool
+from ntkcore.specs.layers import Dense, Layer, LayerNorm, Serial, is_whole
+from ntkcore.specs.nets import HE, head_of
 from ntkcore.specs.recurrent import Recurrent
 
 
@@ -104,7 +102,7 @@ def vit(
     >>> kernel(vit(1), np.ones((3, 8, 8, 1))).shape
     (3, 3)
     """
-    if isinstance(patch, bool) or not isinstance(patch, Integral) or patch < 1:
+    if not is_whole(patch) or patch < 1:
         raise ValueError(f"vit: patch must be a number of pixels, not {patch!r}")
     sides = int(patch), int(patch)
     embedding = Conv(sides, sides, "VALID", W_std, b_std)
@@ -120,10 +118,8 @@ def _encoder(
     attention: Layer | None,
     activation: Layer | None,
 ) -> Serial:
-    heads = {"gap": GlobalAvgPool(), "flatten": Flatten()}
-    if head not in heads:
-        raise ValueError(f"{name}: head must be 'gap' or 'flatten', not {head!r}")
-    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 1:
+    readout = head_of(name, head)
+    if not is_whole(depth) or depth < 1:
         raise ValueError(f"{name}: depth must be a positive number of blocks, not {depth!r}")
     dense = Dense(embedding.W_std, embedding.b_std)
     attends = attention or GlobalSelfAttention(pos_emb_type="sum")
@@ -131,8 +127,7 @@ def _encoder(
         Residual(LayerNorm(), attends),
         Residual(LayerNorm(), dense, activation or Relu(), dense),
     )
-    end = LayerNorm(), heads[head], dense
-    return Serial(*start, embedding, *block * int(depth), *end)
+    return Serial(*start, embedding, *block * int(depth), LayerNorm(), readout, dense)
 
 
 def rnn(
@@ -179,7 +174,7 @@ def rnn(
     >>> nk.kernel(nk.Serial(nk.MaskedInput(), nk.rnn()), x).shape
     (2, 2)
     """
-    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 1:
+    if not is_whole(depth) or depth < 1:
         raise ValueError(f"rnn: depth must be a positive number of layers, not {depth!r}")
     if head not in ("last", "gap"):
         raise ValueError(f"rnn: head must be 'last' or 'gap', not {head!r}")

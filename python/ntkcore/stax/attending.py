@@ -85,19 +85,20 @@ class Attended(Placed):
         return y if bias is None else y + layer.b_std * bias
 
     def _weights(self, x: Any, queries: Any, keys: Any) -> Any:
+        from ntkcore.finite.attention import weights_of
         from ntkcore.stax import networks
 
         layer = self.spec
         q, k = networks.by_heads(x, queries), networks.by_heads(x, keys)
         scale = self.keys ** (1.0 if layer.linear_scaling else 0.5) * x.shape[-1]
         logits = layer.W_query_std * layer.W_key_std / scale * (q @ k.mT)
-        return networks.mechanism(layer.attention_mechanism, logits)
+        return weights_of(layer.attention_mechanism, logits)
 
     def _embeddings(self, drawn: Any, places: Any) -> Any:
         """With the covariance of positions."""
-        from ntkcore.stax import networks
+        from ntkcore.finite.attention import root_of
 
         if self.spec.pos_emb_decay is not None:
             covariance = self.spec.position_covariance(tuple(places))
-            drawn = networks.root_of(covariance, drawn) @ drawn
+            drawn = root_of(covariance).to(drawn) @ drawn
         return self.spec.W_pos_emb_std * drawn

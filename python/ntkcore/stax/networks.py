@@ -256,16 +256,3 @@ def by_heads(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 def beside(x: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
     """Channels of every sample, and then the same ones for all."""
     return torch.cat([x, added.expand(len(x), -1, -1)], -1)
-
-
-def mechanism(name: str, logits: torch.Tensor) -> torch.Tensor:
-    """Weights of attention."""
-    if name == "softmax":
-        return torch.softmax(logits, -1)
-    return {"relu": torch.relu, "abs": torch.abs}.get(name, torch.clone)(logits)
-
-
-def root_of(covariance: Any, like: torch.Tensor) -> torch.Tensor:
-    """L with L L' the covariance."""
-    values, vectors = np.linalg.eigh(covariance)
-    return torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0))).to(like)

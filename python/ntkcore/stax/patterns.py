@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ntkcore.engine.inputs import as_array, real_array
 from ntkcore.specs import branches, layers
 from ntkcore.stax.axes import Axes, axes_of
-from ntkcore.stax.masks import Mask
+from ntkcore.stax.masks import Mask, with_mask
 from ntkcore.stax.parts import Branches, Part, Placed, Series
 
 Array = npt.NDArray[np.float64]
@@ -109,9 +109,9 @@ def sums_of(part: Part) -> Iterator[Summed]:
 
 def with_pattern(x: Any, mask: Mask | None, matrices: Array) -> Any:
     """Data (samples first, channels last) with what `GraphInput` reads beside them."""
-    seen = np.ones((*x.shape[:-1], 1)) if mask is None else ~mask.reshape(*x.shape[:-1], 1)
+    hidden = np.zeros(x.shape[:-1], bool) if mask is None else mask
     rows = matrices.reshape(*x.shape[:-1], -1)
-    return np.concatenate([x, seen, rows], -1, dtype=x.dtype)
+    return np.concatenate([with_mask(x, hidden), rows], -1, dtype=x.dtype)
 
 
 def without_sums(part: Part) -> Part:
